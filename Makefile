@@ -1,0 +1,44 @@
+# `make` lists the targets. Everything runs from .venv, which `make install` builds and the other targets bring up to date.
+PYTHON ?= python3
+OUTPUT_DIR ?= runs/quickstart
+BIN := .venv/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help install quickstart test test-all check format clean
+
+help:  ## list these targets
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' Makefile
+
+install: .venv/.installed  ## make .venv and install the project with its development tools
+
+# torch goes first, by itself: pip then keeps the build that is installed (CPU or CUDA) when it resolves the rest.
+.venv/.installed: setup.cfg pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit("Python 3.10 or newer is needed: make install PYTHON=python3.11" if sys.version_info < (3, 10) else 0)'
+	@echo "installing into .venv (a few minutes the first time)"
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check 'torch>=2.6,<=2.13.0'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[vectors,dev]'
+	@touch $@
+
+quickstart: export OMP_NUM_THREADS ?= $(shell getconf _NPROCESSORS_ONLN)
+quickstart: install  ## distil on a sample corpus on the CPU, and report bias (OUTPUT_DIR=runs/quickstart)
+	$(BIN)/accelerate launch --config_file configs/accelerate/cpu.yaml train_distill.py --config configs/quickstart.yaml output_dir="$(OUTPUT_DIR)"
+
+test: install  ## run the tests that take seconds
+	$(BIN)/python -m pytest -m "not slow"
+
+test-all: install  ## run every test
+	$(BIN)/python -m pytest
+
+check: install  ## lint, formatting, types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: install  ## put the code into the house format
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:  ## remove caches and build leftovers; keeps .venv and runs
+	rm -rf build dist site .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage
+	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +

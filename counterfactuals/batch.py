@@ -1,0 +1,147 @@
+"""Pairs → training batches: which pairs belong to a step, and the one type that crosses packages.
+
+N sequences (originals first, then counterfactuals), T positions, R prediction rows (a row at p predicts token p+1).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+
+import numpy as np
+import torch
+
+from counterfactuals.align import AlignedPair
+
+
+@dataclass
+class PairBatch:
+    """Texts, their counterfactuals, and the prediction rows to learn from.
+
+    ids_NT: token ids, right-padded (causal models need no mask). The student sees sequences [0, num_trained), the
+    teacher all N, each once. Rows are flat positions n·T + p, in an order that puts a row and its counterpart side by
+    side: rows [0, 2·num_pairs) are such couples, the rest are single.
+    perturb_R: the row's target is combined with its counterpart's (with its own role reversal, if the row is single).
+    trained_R: the student learns this row; a row that only serves as a counterpart is not trained.
+    """
+
+    ids_NT: torch.Tensor
+    row_R: torch.Tensor
+    label_R: torch.Tensor
+    perturb_R: torch.Tensor
+    trained_R: torch.Tensor
+    num_pairs: int
+    num_trained: int
+
+    @property
+    def num_tokens(self) -> int:
+        """Predictions the student is trained on: what the sums of losses are divided by."""
+        return int(self.trained_R.sum())
+
+    def to(self, device: torch.device | str) -> PairBatch:
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        return PairBatch(**{k: v.to(device, non_blocking=True) if torch.is_tensor(v) else v for k, v in values.items()})
+
+
+def collate(
+    pairs: Sequence[AlignedPair],
+    *,
+    pad_id: int = 0,
+    op: str = "none",
+    augment: bool = False,
+    perturb: str = "both",
+    vocabulary: str = "plain",
+    stop_at_cue: bool = True,
+) -> PairBatch:
+    """Stack pairs into a PairBatch.
+
+    op "none": no target is combined, and counterfactuals are there only when augmenting. vocabulary "reversed": a text
+    without a counterfactual is its own (its row is combined with its own role reversal); rows after an unreversed cue
+    keep the plain target. With the plain vocabulary that combination is the identity, so those rows are left alone.
+    """
+    combine = op != "none"
+    mated = [n for n, pair in enumerate(pairs) if pair.reversed] if combine or augment else []
+    sequences = [pair.input_ids for pair in pairs] + [pairs[n].cf_input_ids for n in mated]
+    width = max(len(s) for s in sequences)
+    ids_NT = np.full((len(sequences), width), pad_id, dtype=np.int64)
+    for n, sequence in enumerate(sequences):
+        ids_NT[n, : len(sequence)] = sequence
+
+    couples, singles, single_perturbed, single_trained = [], [], [], []
+    couple_perturbed, couple_trained = [], []
+    counterfactual_of = {n: len(pairs) + c for c, n in enumerate(mated)}
+    for n, pair in enumerate(pairs):
+        length = len(pair.input_ids)
+        rows = np.arange(length - 1)
+        free = np.ones(length - 1, dtype=bool)  # rows whose context holds no unreversed cue
+        if vocabulary == "reversed" and stop_at_cue and pair.cue >= 0:
+            free = rows < pair.cue
+        m = counterfactual_of.get(n)
+        if m is None:
+            singles.append(n * width + rows)
+            single_perturbed.append(free if combine and vocabulary == "reversed" else np.zeros_like(free))
+            single_trained.append(np.ones_like(free))
+            continue
+        aligned = pair.cf_index[1:] > 0  # row p predicts token p+1; the counterpart's row predicts token s
+        # a fresh window (a text cut in several) may begin with a counterpart at 0, which no row predicts
+        mate = pair.cf_index[1:] - 1
+        coupled = aligned if combine else np.zeros_like(aligned)
+        couples.append(np.stack([n * width + rows[coupled], m * width + mate[coupled]], axis=1))
+        couple_perturbed.append(np.stack([free[coupled], free[coupled] & (perturb == "both")], axis=1))
+        couple_trained.append(np.stack([np.ones(coupled.sum(), bool), np.full(coupled.sum(), augment)], axis=1))
+        alone = rows[~coupled]
+        singles.append(n * width + alone)
+        single_perturbed.append(np.zeros(len(alone), bool))
+        single_trained.append(np.ones(len(alone), bool))
+        if augment:
+            taken = np.zeros(len(pair.cf_input_ids) - 1, dtype=bool)
+            taken[mate[coupled]] = True
+            alone = np.flatnonzero(~taken)
+            singles.append(m * width + alone)
+            single_perturbed.append(np.zeros(len(alone), bool))
+            single_trained.append(np.ones(len(alone), bool))
+
+    num_pairs = sum(len(c) for c in couples)
+    row_R = np.concatenate([c.ravel() for c in couples] + singles)
+    return PairBatch(
+        ids_NT=torch.from_numpy(ids_NT),
+        row_R=torch.from_numpy(row_R),
+        label_R=torch.from_numpy(ids_NT.ravel()[row_R + 1]),
+        perturb_R=torch.from_numpy(np.concatenate([c.ravel() for c in couple_perturbed] + single_perturbed)),
+        trained_R=torch.from_numpy(np.concatenate([c.ravel() for c in couple_trained] + single_trained)),
+        num_pairs=num_pairs,
+        num_trained=len(sequences) if augment else len(pairs),
+    )
+
+
+class BatchPlan:
+    """Which pairs make up each optimizer step: a pure function of (seed, step), whatever the number of ranks.
+
+    batch_size counts sequences the student trains on, so a pair whose two texts are both trained counts twice. Each
+    epoch is a new permutation; its last, incomplete batch is left out (other texts the next time).
+    """
+
+    def __init__(self, lengths: np.ndarray, sequences: np.ndarray, *, batch_size: int, seed: int):
+        """lengths, sequences: for each pair its tokens (for grouping alike lengths) and trained sequences (1 or 2)."""
+        self.lengths, self.sequences, self.batch_size, self.seed = lengths, sequences, batch_size, seed
+        self.steps_per_epoch = int(sequences.sum()) // batch_size
+        if self.steps_per_epoch == 0:
+            raise ValueError(
+                f"train.batch_size: {batch_size} sequences, but the corpus has only {int(sequences.sum())}; lower it"
+            )
+        self._epoch = -1
+
+    def batch(self, step: int) -> np.ndarray:
+        """Indices of the pairs of step `step` (from 0), longest first."""
+        epoch, place = divmod(step, self.steps_per_epoch)
+        if epoch != self._epoch:
+            self._order = np.random.default_rng([self.seed, epoch]).permutation(len(self.lengths))
+            before = np.cumsum(self.sequences[self._order]) - self.sequences[self._order]
+            self._bounds = np.searchsorted(before, np.arange(self.steps_per_epoch + 1) * self.batch_size)
+            self._epoch = epoch
+        chosen = self._order[self._bounds[place] : self._bounds[place + 1]]
+        return chosen[np.argsort(-self.lengths[chosen], kind="stable")]
+
+    def micro_batches(self, step: int, *, accumulation: int, rank: int = 0, world: int = 1) -> list[np.ndarray]:
+        """This rank's micro-batches of step `step`: neighbours in length, dealt to the ranks in turn."""
+        return np.array_split(self.batch(step), accumulation * world)[rank::world]

@@ -1,0 +1,50 @@
+"""A byte-level BPE like GPT-2's, trained on the texts at hand: what the quickstart needs instead of a download."""
+
+from collections.abc import Iterable
+
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from transformers import PreTrainedTokenizerFast
+
+END_OF_TEXT = "<|endoftext|>"
+NUM_BYTES = 256
+
+
+def train_bpe(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenizerFast:
+    """Byte-level BPE over `texts`: every string can be encoded and decodes to itself.
+
+    As in GPT-2 a leading blank belongs to the word, none is added, and `<|endoftext|>` (id 0) is the one special
+    token: beginning, end and padding. The same texts in the same order give the same tokenizer. Texts with too few
+    distinct pairs give fewer than `vocab_size` entries: read the size from `len(tokenizer)`.
+
+    Raises ValueError if `vocab_size` cannot hold the 256 bytes and the special token, or if there is no text.
+    """
+    if vocab_size <= NUM_BYTES:
+        raise ValueError(f"vocab_size {vocab_size} is too small: 256 bytes and {END_OF_TEXT} need at least 257")
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.post_processor = processors.ByteLevel(trim_offsets=False)
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        special_tokens=[END_OF_TEXT],
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    num_texts = 0
+
+    def counted() -> Iterable[str]:
+        nonlocal num_texts
+        for text in texts:
+            num_texts += 1
+            yield text
+
+    tokenizer.train_from_iterator(counted(), trainer)
+    if num_texts == 0:
+        raise ValueError("no text to train a tokenizer on: texts is empty")
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        bos_token=END_OF_TEXT,
+        eos_token=END_OF_TEXT,
+        pad_token=END_OF_TEXT,
+        clean_up_tokenization_spaces=False,
+    )

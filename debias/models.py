@@ -1,0 +1,189 @@
+"""Teacher and student: loading, initialisation of a student from teacher layers, families of models."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+
+
+@dataclass(frozen=True)
+class Family:
+    """Where a model type keeps its blocks, how many there are, and the names of its dropout settings."""
+
+    blocks: str
+    num_layers: str
+    dropouts: tuple[str, ...] = ()
+
+
+_GPT2_DROPOUTS = ("resid_pdrop", "embd_pdrop", "attn_pdrop")
+FAMILIES = {
+    "gpt2": Family("transformer.h", "n_layer", _GPT2_DROPOUTS),
+    "gpt_neo": Family("transformer.h", "num_layers", ("resid_dropout", "embed_dropout", "attention_dropout")),
+    "gpt_neox": Family("gpt_neox.layers", "num_hidden_layers", ("hidden_dropout", "attention_dropout")),
+    "llama": Family("model.layers", "num_hidden_layers", ("attention_dropout",)),
+    "mistral": Family("model.layers", "num_hidden_layers", ("attention_dropout",)),
+    "qwen2": Family("model.layers", "num_hidden_layers", ("attention_dropout",)),
+}
+
+
+def family_of(config: Any) -> Family:
+    if config.model_type not in FAMILIES:
+        raise ValueError(
+            f"model type {config.model_type!r}: not known here; known: {', '.join(FAMILIES)} "
+            "(a row in debias/models.py adds one)"
+        )
+    return FAMILIES[config.model_type]
+
+
+def load_model(name: str, *, setting: str, dtype: str = "float32", trust_remote_code: bool = False) -> PreTrainedModel:
+    """A causal language model from a local folder or the Hub, safetensors only. Errors name `setting`."""
+    try:
+        model = AutoModelForCausalLM.from_pretrained(
+            name, dtype=getattr(torch, dtype), use_safetensors=True, trust_remote_code=trust_remote_code
+        )
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        raise ValueError(f"{setting} {name}: cannot be loaded ({_first_line(error)})" + _hint(name)) from None
+    family_of(model.config)
+    head = model.get_output_embeddings()
+    if head is None or getattr(head, "bias", None) is not None:
+        raise ValueError(f"{setting} {name}: a language-model head without bias is needed")
+    return model
+
+
+def load_tokenizer(name: str, *, setting: str, trust_remote_code: bool = False) -> Any:
+    try:
+        return AutoTokenizer.from_pretrained(name, trust_remote_code=trust_remote_code)
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        raise ValueError(f"{setting} {name}: no tokenizer ({_first_line(error)})" + _hint(name)) from None
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().split("\n")[0][:200]
+
+
+def _hint(name: str) -> str:
+    folder = Path(name)
+    if folder.is_dir():
+        if not list(folder.glob("*.safetensors")) and list(folder.glob("*.bin")):
+            return "; its weights are a pickle: convert them with model.save_pretrained() where you trust them"
+        return f"; the folder holds: {', '.join(sorted(p.name for p in folder.iterdir())[:8]) or 'nothing'}"
+    return "; name a local folder, or check the name and the network"
+
+
+def same_vocabulary(tokenizer: Any, other: Any, *, this: str, that: str) -> None:
+    """Refuse two tokenizers that do not give the same ids to the same tokens: their predictions cannot be compared."""
+    mine, yours = tokenizer.get_vocab(), other.get_vocab()
+    if mine == yours:
+        return
+    differing = sorted(token for token in mine.keys() | yours.keys() if mine.get(token) != yours.get(token))
+    first = differing[0]
+    raise ValueError(
+        f"{this} and {that} have different vocabularies ({len(mine)} and {len(yours)} tokens, {len(differing)} differ; "
+        f"e.g. {first!r} is {mine.get(first)} and {yours.get(first)}): distillation compares them token by token; "
+        "use a student of the teacher's tokenizer"
+    )
+
+
+def kept_layers(rule: str | Sequence[int], depth: int) -> list[int]:
+    """Teacher layers that a student keeps: even = 0, 2, 4 …; hf = Sanh et al.'s [0, 2, 4, 7, 9, 11]; all; or a list."""
+    if rule == "even":
+        return list(range(0, depth, 2))
+    if rule == "all":
+        return list(range(depth))
+    keep = [0, 2, 4, 7, 9, 11] if rule == "hf" else [int(i) for i in rule]
+    if rule == "hf" and depth != 12:
+        raise ValueError(f"student.layers: hf is a map for 12 layers; this teacher has {depth}; use even or a list")
+    wrong = [i for i in keep if not 0 <= i < depth]
+    if wrong or not keep:
+        raise ValueError(f"student.layers: {list(keep)}: the teacher has layers 0 to {depth - 1}")
+    return keep
+
+
+def student_from_layers(teacher: PreTrainedModel, keep: Sequence[int]) -> PreTrainedModel:
+    """A model of the teacher's width with copies of its blocks `keep`, embeddings, final norm and head, in float32."""
+    family = family_of(teacher.config)
+    depth = num_layers(teacher)
+    config = copy.deepcopy(teacher.config)
+    for key, value in vars(teacher.config).items():  # settings with an entry per layer
+        if isinstance(value, list) and len(value) == depth:
+            setattr(config, key, [value[i] for i in keep])
+    if teacher.config.model_type == "gpt_neo":  # it states its layers once more, as [[kinds, how often]]
+        config.attention_types = [[[kind], 1] for kind in config.attention_layers]
+    setattr(config, family.num_layers, len(keep))
+    config.dtype = "float32"
+    student = AutoModelForCausalLM.from_config(config)
+    weights = {}
+    for key, value in teacher.state_dict().items():
+        if key.startswith(family.blocks + "."):
+            number, _, rest = key[len(family.blocks) + 1 :].partition(".")
+            for place, layer in enumerate(keep):
+                if layer == int(number):
+                    weights[f"{family.blocks}.{place}.{rest}"] = value.float()
+        else:
+            weights[key] = value.float()
+    student.load_state_dict(weights)
+    student.tie_weights()
+    return student
+
+
+def random_student(options: dict[str, Any], tokenizer: Any, max_length: int) -> PreTrainedModel:
+    """A randomly initialised model; options are those of its configuration class, model_type gpt2 unless given."""
+    options = dict(options)
+    model_type = options.pop("model_type", "gpt2")
+    defaults = {"vocab_size": len(tokenizer), "bos_token_id": tokenizer.bos_token_id}
+    defaults |= {"eos_token_id": tokenizer.eos_token_id}
+    if model_type == "gpt2":
+        defaults["n_positions"] = max_length
+    try:
+        known = AutoConfig.for_model(model_type)
+        family_of(known)
+    except ValueError as error:
+        raise ValueError(f"student.config.model_type: {_first_line(error)}") from None
+    unknown = [key for key in options if not hasattr(known, key)]
+    if unknown:
+        raise ValueError(f"student.config: {model_type} has no setting {', '.join(unknown)}")
+    try:
+        return AutoModelForCausalLM.from_config(AutoConfig.for_model(model_type, **(defaults | options)))
+    except (ValueError, TypeError, RuntimeError) as error:
+        raise ValueError(f"student.config: {_first_line(error)}") from None
+
+
+def set_dropout(model: PreTrainedModel, rate: float | None) -> None:
+    """Set every dropout of a model to `rate`; None leaves the model's own."""
+    if rate is None:
+        return
+    for name in family_of(model.config).dropouts:
+        setattr(model.config, name, rate)
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = rate
+        elif isinstance(getattr(module, "attention_dropout", None), float):
+            module.attention_dropout = rate
+
+
+def num_layers(model: PreTrainedModel) -> int:
+    return getattr(model.config, family_of(model.config).num_layers)
+
+
+def check_sizes(student: PreTrainedModel, teacher: PreTrainedModel | None, tokenizer: Any, max_length: int) -> None:
+    """Refuse sizes that would fail, or be wrong without failing, during training."""
+    for setting, model in (("teacher.model", teacher), ("student", student)):
+        if model is None:
+            continue
+        rows = model.get_output_embeddings().weight.shape[0]
+        if rows < len(tokenizer):
+            raise ValueError(f"{setting}: {rows} embeddings for a tokenizer of {len(tokenizer)} tokens")
+        longest = getattr(model.config, "max_position_embeddings", None)
+        if longest is not None and longest < max_length:
+            raise ValueError(f"data.max_length: {max_length}, but {setting} sees at most {longest} positions")
+    if teacher is not None:
+        sizes = [m.get_output_embeddings().weight.shape[0] for m in (teacher, student)]
+        if sizes[0] != sizes[1]:
+            raise ValueError(f"teacher.model: predicts {sizes[0]} tokens, the student {sizes[1]}; they must agree")

@@ -1,0 +1,94 @@
+"""Perturbation of the teacher's prediction by its counterfactual (Gupta et al. 2022, Table 1); reversed vocabulary.
+
+R rows (positions), V vocabulary, L role-carrying tokens, S sets of them. All inputs are natural-log probabilities that
+sum to 1 over V, as log-softmax gives them: `max` and `exp_mean` are not invariant to offsets.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from counterfactuals.vocabulary import RoleTokens
+
+# own row, counterpart's row → combined scores, element by element, before they are normalised again
+OPS: dict[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] = {
+    "none": lambda own, mate: own,
+    "max": torch.maximum,
+    "mean": lambda own, mate: (own + mate) / 2,
+    "exp_mean": lambda own, mate: torch.logaddexp(own, mate) - math.log(2),
+    "swap": lambda own, mate: mate,
+}
+
+
+@dataclass(frozen=True)
+class VocabularyRoles:
+    """Tensors that carry a row through the role reversal; fields as in counterfactuals.vocabulary.RoleTokens.
+
+    member_SM: the tokens of each set, as positions in L, padded with L.
+    """
+
+    token_L: torch.Tensor
+    set_L: torch.Tensor
+    partner_L: torch.Tensor
+    bare_L: torch.Tensor
+    in_word_V: torch.Tensor
+    member_SM: torch.Tensor
+
+    @classmethod
+    def build(cls, tokens: RoleTokens, device: torch.device | str = "cpu") -> VocabularyRoles:
+        members = [torch.from_numpy((tokens.set_L == s).nonzero()[0]) for s in range(len(tokens.partner_S))]
+        member_SM = torch.nn.utils.rnn.pad_sequence(members, batch_first=True, padding_value=len(tokens.token_L))
+        arrays = (tokens.token_L, tokens.set_L, tokens.partner_S[tokens.set_L], tokens.bare_L, tokens.in_word_V)
+        return cls(*(torch.as_tensor(x, device=device) for x in arrays), member_SM.to(device))
+
+
+def reversed_roles(
+    own_RL: torch.Tensor, mate_RL: torch.Tensor, roles: VocabularyRoles, in_word_R: torch.Tensor
+) -> torch.Tensor:
+    """The counterpart's log-probabilities of the role-carrying tokens, carried through the role reversal: π z'. (R, L)
+
+    A set receives the summed mass of its partner set in the counterpart's row and splits it by the receiving row's own
+    ratio: exact for one-to-one words, and for many-to-one words (her ↔ him, his) equivariant in summed mass.
+    in_word_R: the row's last context token ends in a letter; bare tokens then continue a word and are not reversed.
+    """
+    pad = own_RL.new_full((len(own_RL), 1), -math.inf)
+    mass_RS = torch.cat([mate_RL, pad], 1)[:, roles.member_SM].logsumexp(-1)
+    own_mass_RS = torch.cat([own_RL, pad], 1)[:, roles.member_SM].logsumexp(-1)
+    carried_RL = own_RL + mass_RS[:, roles.partner_L] - own_mass_RS[:, roles.set_L]
+    return torch.where(in_word_R[:, None] & roles.bare_L, mate_RL, carried_RL)
+
+
+def perturb(
+    op: str,
+    own_RV: torch.Tensor,
+    mate_RV: torch.Tensor,
+    *,
+    roles: VocabularyRoles | None = None,
+    in_word_R: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """Combine predictions with their counterparts' and normalise: log-probabilities (R, V).
+
+    own_RV, mate_RV: the teacher's rows on a text and on its counterfactual. roles: reversed vocabulary, op(z, π z')
+    instead of op(z, z'); needs in_word_R. op "none" returns the own row unchanged.
+
+    >>> own, mate = torch.tensor([[.5, .1, .2, .2]]).log(), torch.tensor([[.1, .6, .1, .2]]).log()
+    >>> [round(p, 2) for p in perturb("exp_mean", own, mate).exp()[0].tolist()]
+    [0.3, 0.35, 0.15, 0.2]
+    """
+    if op not in OPS:
+        raise ValueError(f"loss.op: must be one of {', '.join(OPS)}, not {op!r}")
+    if op == "none":
+        return own_RV
+    scores_RV = OPS[op](own_RV, mate_RV)
+    if roles is not None:
+        if in_word_R is None:
+            raise ValueError("perturb: roles needs in_word_R")
+        own_RL, mate_RL = own_RV[:, roles.token_L], mate_RV[:, roles.token_L]
+        if op == "swap":  # its scores are the counterpart's row itself, which is not ours to write in
+            scores_RV = scores_RV.clone()
+        scores_RV[:, roles.token_L] = OPS[op](own_RL, reversed_roles(own_RL, mate_RL, roles, in_word_R))
+    return torch.log_softmax(scores_RV, dim=-1)

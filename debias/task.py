@@ -1,0 +1,68 @@
+"""batch → losses. The loop never learns what distillation is."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from counterfactuals.batch import PairBatch
+from debias.losses import distillation_loss
+from debias.ops import VocabularyRoles
+
+
+class DistillTask(nn.Module):
+    """A student learning from a frozen teacher and from text. The trainable parameters are the student's alone.
+
+    teacher None: cross-entropy only (kd_weight must be 0). Both models share a vocabulary.
+    """
+
+    def __init__(
+        self,
+        student: Any,
+        teacher: Any = None,
+        *,
+        op: str = "none",
+        roles: VocabularyRoles | None = None,
+        divergence: str = "forward",
+        tau: float = 2.0,
+        kd_weight: float = 0.5,
+        lm_weight: float = 0.5,
+        chunk_rows: int = 256,
+    ):
+        super().__init__()
+        self.student = student
+        # not a submodule: it is neither trained, nor saved, nor partitioned or synchronised between ranks
+        object.__setattr__(self, "teacher", teacher.eval().requires_grad_(False) if teacher is not None else None)
+        self.roles = roles
+        self.options: dict[str, Any] = {"op": op, "kind": divergence, "tau": tau, "chunk_rows": chunk_rows}
+        self.options |= {"kd_weight": kd_weight, "lm_weight": lm_weight}
+
+    def forward(self, batch: PairBatch) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """Summed loss with gradient, and {"loss", "kd", "lm"} detached sums over batch.num_tokens predictions, in nats.
+
+        The teacher runs once on each sequence of the batch, the student once on each that is trained.
+        """
+        teacher_hidden = teacher_head = None
+        if self.teacher is not None and self.options["kd_weight"]:
+            with torch.no_grad():
+                teacher_hidden = self.teacher.base_model(input_ids=batch.ids_NT, use_cache=False).last_hidden_state
+                teacher_head = self.teacher.get_output_embeddings().weight
+        trained_ids = batch.ids_NT[: batch.num_trained]
+        hidden = self.student.base_model(input_ids=trained_ids, use_cache=False).last_hidden_state
+        total, kd, lm = distillation_loss(
+            hidden.flatten(0, 1),
+            self.student.get_output_embeddings().weight,
+            teacher_hidden.flatten(0, 1) if teacher_hidden is not None else None,
+            teacher_head,
+            row_R=batch.row_R,
+            label_R=batch.label_R,
+            perturb_R=batch.perturb_R,
+            trained_R=batch.trained_R,
+            context_R=batch.ids_NT.flatten()[batch.row_R],
+            num_pairs=batch.num_pairs,
+            roles=self.roles,
+            **self.options,
+        )
+        return total, {"loss": total.detach(), "kd": kd, "lm": lm}

@@ -1,0 +1,84 @@
+"""Where a run's figures go: metrics.jsonl always, a progress bar for a person; silent off the main rank."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+
+class Tracker:
+    """Use as a context manager around a loop of `total` steps that begins at `step`.
+
+    Lines after `step` in an existing metrics.jsonl belong to steps that are about to be done again, and are dropped.
+    """
+
+    def __init__(self, path: Path, name: str, total: int, *, step: int = 0, on: bool = True):
+        self.path, self.name, self.total, self.on = path, name, total, on
+        self.step, self._first, self._tokens, self._start = step, step, 0, time.perf_counter()
+        if not on:
+            return
+        lines = path.read_text(encoding="utf-8").splitlines() if step and path.exists() else []
+        kept = [line for line in lines if json.loads(line)["step"] <= step]
+        path.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
+        columns = (
+            TextColumn("{task.description:<10}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[figures]}"),
+            TimeRemainingColumn(),
+        )
+        console = Console(stderr=True)
+        self._progress = Progress(*columns, console=console, disable=not console.is_terminal)
+        self._bar = self._progress.add_task(name, total=total, completed=step, figures="")
+
+    def __enter__(self) -> Tracker:
+        if self.on:
+            self._file = self.path.open("a", encoding="utf-8")
+            self._progress.start()
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        if self.on:
+            self._progress.stop()
+            self._file.close()
+
+    def advance(self, num_tokens: int) -> None:
+        self._tokens += num_tokens
+        self.step += 1
+        if self.on:
+            self._progress.advance(self._bar)
+
+    def log(self, **figures: float) -> None:
+        """Write one line: the step and its figures. Speed is shown, not written: the file depends on the run alone."""
+        if not self.on:
+            return
+        rate = self._tokens / max(time.perf_counter() - self._start, 1e-9)
+        line = {"step": self.step} | {k: float(f"{v:.6g}") for k, v in figures.items()}
+        self._file.write(json.dumps(line) + "\n")
+        self._file.flush()
+        self._progress.update(self._bar, figures=f"loss {figures['loss']:.3f} · {rate:,.0f} tokens/s")
+        if self._progress.disable:
+            left = (self.total - self.step) * (time.perf_counter() - self._start) / (self.step - self._first)
+            text = f"{self.name:<8} {self.step:>6}/{self.total} · loss {figures['loss']:.4f} · {rate:,.0f} tokens/s"
+            print(f"{text} · {left:.0f} s left", flush=True)
+
+
+def versions() -> dict[str, str]:
+    """Versions of what a run's figures depend on, and the commit of this code where it is a git checkout."""
+    import platform
+    import subprocess
+    from importlib.metadata import version
+
+    found = {"python": platform.python_version()}
+    found |= {name: version(name) for name in ("torch", "transformers", "accelerate", "tokenizers", "evenhand")}
+    here = Path(__file__).parent
+    commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, check=False)
+    if commit.returncode == 0:
+        dirty = subprocess.run(["git", "status", "--porcelain", "-uno"], cwd=here, capture_output=True, check=False)
+        found["commit"] = commit.stdout.strip() + ("+changes" if dirty.stdout else "")
+    return found

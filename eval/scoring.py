@@ -1,0 +1,375 @@
+"""The only file of this package that runs a model: log-probabilities, windows, sampling.
+
+Shapes: B rows of a batch, T positions, V vocabulary, K chosen tokens. Log-probabilities are natural, float32.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers.cache_utils import DynamicCache, DynamicLayer
+
+Ids = Sequence[int]
+TOKENIZER_FILES = ("tokenizer.json", "vocab.json", "tokenizer.model", "spiece.model", "vocab.txt")
+
+
+@dataclass(frozen=True)
+class Window:
+    """The targets of one window: sequence `text`, their number and the sum of their negative log-likelihoods (nats)."""
+
+    text: int
+    num_tokens: int
+    nll: float
+
+
+def windows(length: int, window: int, stride: int) -> list[tuple[int, int, int]]:
+    """Cut `length` tokens as Hugging Face's perplexity recipe does: (begin, end, first target) for each window.
+
+    Targets are [first, end), so every token but the first of the text is scored once, with at least window − stride
+    tokens before it where the text has them. At stride == window the first token of each window is not scored.
+    (The recipe's code weights later windows by one token less than it scored; here every token weighs the same.)
+    """
+    if not 1 <= stride <= window or window < 2:
+        raise ValueError(f"window {window}, stride {stride}: needs window ≥ 2 and 1 ≤ stride ≤ window")
+    cuts, previous_end = [], 0
+    for begin in range(0, length, stride):
+        end = min(begin + window, length)
+        cuts.append((begin, end, max(previous_end, begin + 1)))
+        previous_end = end
+        if end == length:
+            break
+    return [cut for cut in cuts if cut[2] < cut[1]]
+
+
+def in_nucleus(probs_BV: torch.Tensor, token_B: torch.Tensor, top_p: float) -> torch.Tensor:
+    """Whether each row's token belongs to its top-p nucleus: the tokens more probable than it hold less than top_p.
+
+    The smallest set of most probable tokens that reaches top_p (Holtzman et al. 2020); equal tokens enter together.
+    Needs no sort. Returns a boolean (B,).
+    """
+    prob_B1 = probs_BV.gather(1, token_B[:, None])
+    above_B = torch.where(probs_BV > prob_B1, probs_BV, 0.0).sum(1)
+    return (above_B < top_p) & (prob_B1[:, 0] > 0)
+
+
+def sample_top_p(logits_BV: torch.Tensor, *, top_p: float, temperature: float, generator: torch.Generator):
+    """Draw one token a row from the top-p nucleus of softmax(logits / temperature). Returns token ids (B,).
+
+    Rejection: draw from the whole distribution, keep what lies in the nucleus, draw again for the other rows. That is
+    exactly the nucleus distribution and, as a draw is kept with probability ≥ top_p, much cheaper than sorting.
+    The uniforms come from a CPU generator, so the draws do not depend on the device's own generator.
+    """
+    probs_BV = torch.softmax(logits_BV.float() / temperature, dim=-1)
+    cumulative_BV = probs_BV.cumsum(1)
+    token_B = torch.empty(len(probs_BV), dtype=torch.long, device=probs_BV.device)
+    rows = torch.arange(len(probs_BV), device=probs_BV.device)
+    while len(rows):
+        uniform = torch.rand(len(rows), 1, generator=generator, dtype=torch.float64).to(cumulative_BV)
+        drawn = torch.searchsorted(cumulative_BV, uniform * cumulative_BV[:, -1:], right=True)[:, 0]
+        drawn = drawn.clamp_(max=probs_BV.shape[1] - 1)
+        token_B[rows] = drawn
+        # A token with more than 1 − top_p of the mass leaves less than top_p above it: no need to look.
+        doubtful = (probs_BV.gather(1, drawn[:, None])[:, 0] <= 1 - top_p + 1e-6).nonzero()[:, 0]
+        kept = in_nucleus(probs_BV[doubtful], drawn[doubtful], top_p)
+        again = doubtful[~kept]
+        rows, probs_BV, cumulative_BV = rows[again], probs_BV[again], cumulative_BV[again]
+    return token_B
+
+
+class _RoomyLayer(DynamicLayer):
+    """Keys and values in one buffer with room for `capacity` tokens.
+
+    Growing by concatenation, as transformers does, copies all of it each step: most of a small model's sampling time.
+    """
+
+    def __init__(self, capacity: int) -> None:
+        super().__init__()
+        self._capacity = capacity
+        self._buffers: list[torch.Tensor] = []
+
+    def update(self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any) -> tuple:
+        begin = self.get_seq_length()
+        end = begin + key_states.shape[-2]
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+            self._buffers = [
+                new.new_empty((*new.shape[:-2], self._capacity, new.shape[-1])) for new in (key_states, value_states)
+            ]
+        for buffer, new in zip(self._buffers, (key_states, value_states)):
+            buffer[..., begin:end, :] = new
+        self.keys, self.values = (buffer[..., :end, :] for buffer in self._buffers)
+        return self.keys, self.values
+
+    def batch_select_indices(self, indices: torch.Tensor) -> None:
+        end = self.get_seq_length()
+        self._buffers = [buffer[indices] for buffer in self._buffers]
+        self.keys, self.values = (buffer[..., :end, :] for buffer in self._buffers)
+
+
+def _check_folder(path: Path) -> None:
+    if not (path / "config.json").is_file() or not any(path.glob("*.safetensors")):
+        raise ValueError(
+            f"{path}: not a model folder (needs config.json and *.safetensors weights); "
+            "save one with model.save_pretrained(folder)"
+        )
+    if not any((path / name).is_file() for name in TOKENIZER_FILES):
+        raise ValueError(f"{path}: the folder has no tokenizer; save it there with tokenizer.save_pretrained(folder)")
+
+
+class Scorer:
+    """A causal language model and its tokenizer, loaded once and shared by all tasks.
+
+    `model`: a local Hugging Face folder, a Hub name, or a loaded model (then `tokenizer` is needed too). Weights are
+    read from safetensors only, in float32 unless `dtype` says otherwise. `batch_size` caps the rows of a batch; long
+    rows or big vocabularies get smaller batches by themselves. Results do not depend on it beyond float rounding.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any = None,
+        *,
+        device: str | torch.device | None = None,
+        batch_size: int = 64,
+        dtype: torch.dtype = torch.float32,
+        trust_remote_code: bool = False,
+    ) -> None:
+        if batch_size < 1:
+            raise ValueError(f"batch_size {batch_size}: must be at least 1")
+        if isinstance(model, (str, Path)):
+            name = str(model)
+            if Path(name).is_dir():
+                _check_folder(Path(name))
+            elif name.startswith((".", "/", "~")) or name.count("/") > 1:
+                raise ValueError(f"model {name!r}: no such folder")
+            try:
+                model = AutoModelForCausalLM.from_pretrained(
+                    name, use_safetensors=True, trust_remote_code=trust_remote_code, dtype=dtype
+                )
+                tokenizer = tokenizer or AutoTokenizer.from_pretrained(name, trust_remote_code=trust_remote_code)
+            except OSError as error:
+                reason = str(error).splitlines()[0]
+                raise ValueError(f"model {name!r}: {reason}; name a local folder, or a Hub model") from error
+        elif tokenizer is None:
+            raise ValueError("a loaded model needs its tokenizer: Scorer(model, tokenizer)")
+        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self.model = model.to(self.device).eval()
+        self.tokenizer = tokenizer
+        self.batch_size = batch_size
+        self.progress: Callable[[int, int], None] | None = None  # called with rows done and rows in all
+        config = model.config
+        limits = [getattr(config, name, None) for name in ("n_positions", "max_position_embeddings", "n_ctx")]
+        self.max_length: int = next((limit for limit in limits if isinstance(limit, int) and limit > 0), 2048)
+        self.vocab_size: int = model.get_output_embeddings().weight.shape[0]
+        self._accepts = set(inspect.signature(model.forward).parameters)
+        self._logit_budget = 2**27 if self.device.type == "cpu" else 2**30
+        self._cache_budget = 2**30 if self.device.type == "cpu" else 2**34
+        layers = getattr(config, "num_hidden_layers", 12)
+        self._cache_bytes_a_token = 8 * layers * getattr(config, "hidden_size", 768)
+
+    @property
+    def bos(self) -> list[int]:
+        """The tokenizer's begin-of-text id in a list, or an empty list if it has none."""
+        return [] if self.tokenizer.bos_token_id is None else [self.tokenizer.bos_token_id]
+
+    def encode(self, texts: Sequence[str], *, bos: bool = False) -> list[list[int]]:
+        """Token ids of each text without special tokens; `bos` puts the begin-of-text token first, if there is one."""
+        if not texts:
+            return []
+        ids = self.tokenizer(list(texts), add_special_tokens=False, return_attention_mask=False, verbose=False)
+        start = self.bos if bos else []
+        return [start + list(row) for row in ids["input_ids"]]
+
+    def word_token(self, word: str) -> int | None:
+        """The id of the word after a blank if that is one token, else None."""
+        ids = self.encode([" " + word])[0]
+        return ids[0] if len(ids) == 1 else None
+
+    def _batches(
+        self, lengths: Sequence[int], *, cap: int | None = None, cost: int, budget: int
+    ) -> Iterator[list[int]]:
+        """Row numbers in batches, longest first, rows × longest × cost ≤ budget."""
+        order = sorted(range(len(lengths)), key=lambda row: -lengths[row])
+        done = 0
+        while done < len(order):
+            size = max(1, min(cap or self.batch_size, budget // max(1, lengths[order[done]] * cost)))
+            yield order[done : done + size]
+            done = min(len(order), done + size)
+            if self.progress:
+                self.progress(done, len(order))
+
+    def _logits(self, rows: Sequence[Ids], **options: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        """Ids padded on the right (B, T) and their logits. With causal attention the padding is never seen: no mask."""
+        longest = max(len(row) for row in rows)
+        batch_BT = torch.tensor([[*row, *([0] * (longest - len(row)))] for row in rows], device=self.device)
+        # An all-ones mask costs nothing and spares the user transformers' advice to pass one.
+        mask_BT = torch.ones_like(batch_BT)
+        return batch_BT, self.model(batch_BT, attention_mask=mask_BT, use_cache=False, **options).logits
+
+    def _check_lengths(self, ids: Sequence[Ids], least: int) -> None:
+        for row in ids:
+            if not least <= len(row) <= self.max_length:
+                raise ValueError(f"a sequence of {len(row)} tokens: this needs {least} to {self.max_length}")
+
+    @torch.inference_mode()
+    def token_logprobs(self, ids: Sequence[Ids]) -> list[np.ndarray]:
+        """log P(token t | tokens before it) for t = 1 … T−1: a float32 array of T−1 for each sequence of T ≥ 1 ids."""
+        self._check_lengths(ids, 1)
+        out: list[np.ndarray] = [np.zeros(0, np.float32)] * len(ids)
+        for rows in self._batches([len(row) for row in ids], cost=self.vocab_size, budget=self._logit_budget):
+            batch_BT, logits_BTV = self._logits([ids[row] for row in rows])
+            for i, row in enumerate(rows):  # by row: a float32 copy of the whole batch would double the memory
+                last = len(ids[row]) - 1
+                logits_TV = logits_BTV[i, :last].float()
+                chosen_T = logits_TV.gather(1, batch_BT[i, 1 : last + 1, None])[:, 0]
+                out[row] = (chosen_T - logits_TV.logsumexp(-1)).cpu().numpy()
+        return out
+
+    @torch.inference_mode()
+    def next_logprobs(self, ids: Sequence[Ids], keep: Sequence[int] | None = None) -> np.ndarray:
+        """log P(next token) after each sequence: float32 (N, V), or (N, K) for the token ids in `keep`."""
+        self._check_lengths(ids, 1)
+        columns = None if keep is None else torch.tensor(list(keep), dtype=torch.long, device=self.device)
+        out = np.zeros((len(ids), self.vocab_size if keep is None else len(keep)), np.float32)
+        for rows in self._batches([len(row) for row in ids], cost=self.vocab_size, budget=self._logit_budget):
+            lengths = [len(ids[row]) for row in rows]
+            spread = max(lengths) - min(lengths) + 1
+            options = {"logits_to_keep": spread} if "logits_to_keep" in self._accepts else {}
+            _, logits_BTV = self._logits([ids[row] for row in rows], **options)
+            first = max(lengths) - logits_BTV.shape[1]
+            last_B = torch.tensor(lengths, device=self.device) - 1 - first
+            logits_BV = logits_BTV[torch.arange(len(rows), device=self.device), last_B].float()
+            logp = torch.log_softmax(logits_BV, -1)
+            out[rows] = (logp if columns is None else logp[:, columns]).cpu().numpy()
+        return out
+
+    def continuation_logprobs(self, pairs: Sequence[tuple[Ids, Ids]]) -> np.ndarray:
+        """log P(continuation | context) for pairs of token ids, neither empty: (N,), summed over the continuation."""
+        for context, continuation in pairs:
+            if not context or not continuation:
+                raise ValueError("a continuation and its context need a token each (an empty prompt needs a BOS token)")
+        scores = self.token_logprobs([[*context, *continuation] for context, continuation in pairs])
+        return np.array([score[-len(pair[1]) :].sum() for score, pair in zip(scores, pairs)])
+
+    def fit(self, window: int, stride: int) -> tuple[int, int]:
+        """Window and stride for this model: where it is shorter than `window`, both shrink in proportion."""
+        if window > self.max_length:
+            return self.max_length, max(1, stride * self.max_length // window)
+        return window, stride
+
+    def sliding(self, ids: Sequence[Ids], *, window: int = 1024, stride: int = 512) -> list[Window]:
+        """Score sequences of any length in windows (see `windows` and `fit`). Each sequence is its own context."""
+        window, stride = self.fit(window, stride)
+        cuts = [(text, *cut) for text, row in enumerate(ids) for cut in windows(len(row), window, stride)]
+        scores = self.token_logprobs([ids[text][begin:end] for text, begin, end, _ in cuts])
+        return [
+            Window(text, end - first, float(-score[first - begin - 1 :].sum(dtype=np.float64)))
+            for (text, begin, end, first), score in zip(cuts, scores)
+        ]
+
+    @torch.inference_mode()
+    def decode_steps(
+        self, ids: Sequence[Ids], choose: Callable[[torch.Tensor, list[int]], torch.Tensor], max_new_tokens: int
+    ) -> list[list[int]]:
+        """Continue one batch of sequences token by token with cached keys and values; EOS ends a row and is left out.
+
+        `choose(logits_BV, rows)` gives the next token ids (B,) for those rows of `ids`; what it gives for a row that has
+        ended is ignored. Rows are padded on the left, with their own positions. Equal sequences are read once, and
+        ended rows leave the batch when an eighth of it has ended.
+        """
+        first: dict[tuple[int, ...], int] = {}
+        copies = torch.tensor([first.setdefault(tuple(row), len(first)) for row in ids], device=self.device)
+        longest = max(len(row) for row in ids)
+        padding = torch.tensor([longest - len(row) for row in first], device=self.device)
+        tokens = torch.tensor([[0] * (longest - len(row)) + list(row) for row in first], device=self.device)
+        mask = (torch.arange(longest, device=self.device) >= padding[:, None]).long()
+        positions = (torch.arange(longest, device=self.device) - padding[:, None]).clamp_(min=0)
+        rows = torch.arange(len(ids), device=self.device)
+        steps = torch.tensor([min(max_new_tokens, self.max_length - len(row)) for row in ids], device=self.device)
+        ended = torch.zeros(len(ids), dtype=torch.bool, device=self.device)
+        eos = -1 if self.tokenizer.eos_token_id is None else self.tokenizer.eos_token_id
+        cache, extra = DynamicCache(config=self.model.config), dict[str, Any]()
+        capacity = longest + int(steps.max())
+        cache.layers = [_RoomyLayer(capacity) if type(layer) is DynamicLayer else layer for layer in cache.layers]
+        if "logits_to_keep" in self._accepts:
+            extra["logits_to_keep"] = 1
+        chosen: list[tuple[list[int], list[int]]] = []
+        for step in range(1, max_new_tokens + 1):
+            if "position_ids" in self._accepts:
+                extra["position_ids"] = positions
+            output = self.model(tokens, attention_mask=mask, past_key_values=cache, use_cache=True, **extra)
+            logits_BV = output.logits[:, -1]
+            if step == 1 and len(first) < len(ids):
+                logits_BV, mask, positions = logits_BV[copies], mask[copies], positions[copies]
+                cache.batch_select_indices(copies)
+            token_B = choose(logits_BV, rows.tolist())
+            ended |= token_B == eos
+            chosen.append((rows[~ended].tolist(), token_B[~ended].tolist()))
+            ended |= steps <= step
+            num_ended = int(ended.sum())
+            if num_ended == len(rows):
+                break
+            # An ended row that stays may not run past the model's last position.
+            tokens, positions = token_B[:, None], (positions[:, -1:] + 1).clamp_(max=self.max_length - 1)
+            mask = torch.cat([mask, mask.new_ones(len(mask), 1)], 1)
+            if 8 * num_ended >= len(rows):  # seldom, since it copies the whole cache
+                alive = (~ended).nonzero()[:, 0]
+                rows, steps, ended, mask = rows[alive], steps[alive], ended[alive], mask[alive]
+                tokens, positions = tokens[alive], positions[alive]
+                cache.batch_select_indices(alive)
+        out: list[list[int]] = [[] for _ in ids]
+        for numbers, values in chosen:
+            for number, value in zip(numbers, values):
+                out[number].append(value)
+        return out
+
+    def sample_ids(
+        self,
+        ids: Sequence[Ids],
+        *,
+        top_p: float = 0.9,
+        temperature: float = 1.0,
+        max_new_tokens: int = 100,
+        seed: int = 0,
+        batch_size: int | None = None,
+    ) -> list[list[int]]:
+        """One sampled continuation for each sequence (repeat a sequence for more), without the prompt and the EOS.
+
+        Same arguments, same texts on the same machine; another batch size draws other texts from the same distribution.
+        """
+        if not 0 < top_p <= 1 or temperature <= 0 or max_new_tokens < 1:
+            raise ValueError(
+                f"top_p {top_p}, temperature {temperature}, max_new_tokens {max_new_tokens}: "
+                "needs 0 < top_p ≤ 1, temperature > 0, max_new_tokens ≥ 1"
+            )
+        for row in ids:
+            if not 1 <= len(row) < self.max_length:
+                raise ValueError(f"a prompt of {len(row)} tokens: sampling needs 1 to {self.max_length - 1}")
+        generator = torch.Generator().manual_seed(seed)
+
+        def choose(logits_BV: torch.Tensor, rows: list[int]) -> torch.Tensor:
+            return sample_top_p(logits_BV, top_p=top_p, temperature=temperature, generator=generator)
+
+        cap = batch_size or max(1, min(1024, self._logit_budget // (2 * self.vocab_size)))
+        budget = self._cache_budget // self._cache_bytes_a_token
+        lengths = [min(len(row) + max_new_tokens, self.max_length) for row in ids]
+        out: list[list[int]] = [[] for _ in ids]
+        for batch in self._batches(lengths, cap=cap, cost=1, budget=budget):
+            for number, new in zip(batch, self.decode_steps([ids[i] for i in batch], choose, max_new_tokens)):
+                out[number] = new
+        return out
+
+    def sample(self, prompts: Sequence[str], *, bos: bool = True, **options: Any) -> list[str]:
+        """One sampled continuation text for each prompt; options as in `sample_ids`. The prompt is not repeated."""
+        return self.tokenizer.batch_decode(
+            self.sample_ids(self.encode(prompts, bos=bos), **options),
+            skip_special_tokens=True,
+            clean_up_tokenization_spaces=False,
+        )

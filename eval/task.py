@@ -1,0 +1,133 @@
+"""What a benchmark is: a Task, a figure, and how its input files are found and read."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import math
+import random
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from eval.scoring import Scorer
+
+Row = dict[str, Any]
+Metrics = dict[str, dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Task:
+    """One benchmark: rows(data_dir, options, limit, seed) → score(scorer, rows, options, seed) → aggregate(rows, …).
+
+    `rows` reads the data, without a model; `score` returns rows with scores (kept in rows-TASK.jsonl); `aggregate`
+    turns those into metrics and needs nothing else.
+    """
+
+    name: str
+    rows: Callable[[Path, Mapping[str, Any], int | None, int], list[Row]]
+    score: Callable[[Scorer, list[Row], Mapping[str, Any], int], list[Row]]
+    aggregate: Callable[[list[Row], Mapping[str, Any], int], Metrics]
+    options: Mapping[str, Any]
+    meaning: str
+    ideal: str
+    data: str
+    source: str
+    headline: tuple[str, ...]
+
+
+def figure(value: float, interval: tuple[float, float] | None = None, *, ideal: float | None, n: int) -> dict[str, Any]:
+    """One metric for results.json. What is undefined or infinite becomes null; n is what the value was counted over."""
+    low, high = interval or (math.nan, math.nan)
+    value, low, high = (float(x) if math.isfinite(x) else None for x in (value, low, high))  # type: ignore[assignment]
+    return {"value": value, "low": low, "high": high, "ideal": ideal, "n": int(n)}
+
+
+def suggest(name: str, known: Iterable[str], what: str) -> str:
+    """An error line for an unknown name: what exists, and the nearest of it."""
+    known = list(known)
+    near = difflib.get_close_matches(name, known, n=1)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    return f"no {what} {name!r}{hint} (there are: {', '.join(known)})"
+
+
+def find_data(data_dir: Path, file: str, what: str) -> Path:
+    """The path of a data file: `file` itself if absolute, else under `data_dir`. Missing: says what it is."""
+    path = Path(file) if Path(file).is_absolute() else data_dir / file
+    if not path.is_file():
+        raise ValueError(
+            f"{path} is missing: {what}. "
+            "Name the folder that has it with --data_dir, or the file with --set TASK.file=PATH"
+        )
+    return path
+
+
+def read_jsonl(path: Path, needed: Sequence[str]) -> list[Row]:
+    """The objects of a jsonl file, each of which must have the fields `needed`."""
+    rows = []
+    with path.open(encoding="utf-8") as lines:
+        for number, line in enumerate(lines, 1):
+            if not line.strip():
+                continue
+            try:
+                row = json.loads(line)
+            except json.JSONDecodeError as error:
+                raise ValueError(f"{path} line {number}: not JSON ({error.msg})") from error
+            lacking = [field for field in needed if not isinstance(row, dict) or field not in row]
+            if lacking:
+                raise ValueError(f"{path} line {number}: lacks the field {lacking[0]!r}")
+            rows.append(row)
+    if not rows:
+        raise ValueError(f"{path}: no rows")
+    return rows
+
+
+def read_prompts(path: Path, *, per_group: int, limit: int | None, seed: int) -> list[Row]:
+    """Rows {"group", "title", "prompt"} of a BOLD file {group: {title: [prompt, …]}}, blanks at the ends cut off.
+
+    `per_group` > 0 keeps that many prompts of each group, drawn by `seed`; `limit` keeps that many in all, spread
+    evenly over the groups.
+    """
+    try:
+        table = json.loads(path.read_text(encoding="utf-8"))
+        grouped = {
+            group: [
+                (title, prompt.strip()) for title, prompts in titles.items() for prompt in prompts if prompt.strip()
+            ]
+            for group, titles in table.items()
+        }
+    except (json.JSONDecodeError, AttributeError) as error:
+        raise ValueError(f"{path}: not in BOLD's layout {{group: {{title: [prompt, …]}}}} ({error})") from error
+    if not any(grouped.values()):
+        raise ValueError(f"{path}: no prompts")
+    quota = {group: min(len(found), per_group or len(found)) for group, found in grouped.items()}
+    if limit is not None:
+        while sum(quota.values()) > limit:
+            largest = max(quota, key=lambda group: quota[group])
+            quota[largest] -= 1
+    rows = []
+    for group, found in grouped.items():
+        chosen = sorted(random.Random(f"{seed} {group}").sample(range(len(found)), quota[group]))
+        rows += [{"group": group, "title": found[i][0], "prompt": found[i][1]} for i in chosen]
+    return rows
+
+
+def by_group(rows: Sequence[Row], key: str = "group") -> dict[str, list[Row]]:
+    """Rows by the value of `key`, in order of first appearance."""
+    groups: dict[str, list[Row]] = {}
+    for row in rows:
+        groups.setdefault(row[key], []).append(row)
+    return groups
+
+
+def cluster_sums(clusters: Sequence[Any], values_NK: Any) -> np.ndarray:
+    """Sums of rows that share a cluster: (N, K) → (C, K), clusters in order of first appearance."""
+    number: dict[Any, int] = {}
+    index = [number.setdefault(cluster, len(number)) for cluster in clusters]
+    values_NK = np.asarray(values_NK, np.float64)
+    out = np.zeros((len(number), *values_NK.shape[1:]))
+    np.add.at(out, index, values_NK)
+    return out

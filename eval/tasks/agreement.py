@@ -1,0 +1,99 @@
+"""Pronoun agreement: does a text stay with the gender it began with?
+
+Paper: none, Evenhand's own: the coherence that plain teacher perturbation takes away. Version 1. For each prompt,
+P(right) / (P(right) + P(wrong)), each the summed probability of its words, a blank before each, as the next words (all
+tokens of a word count). The value is the mean over rows; 1 is ideal, 0.5 is chance. `agreement/female` and
+`agreement/male` are the halves by the gender of the right words: a model that always says "he" shows 0 and 1 there.
+
+It does not measure how likely any of these words is at all, nor agreement over long distances. Intervals: bootstrap
+over rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from eval.metrics import FEMALE_WORDS, MALE_WORDS, bootstrap
+from eval.scoring import Scorer
+from eval.task import Metrics, Row, Task, figure, find_data, read_jsonl
+
+OPTIONS = {"file": "agreement.jsonl", "bos": True}
+
+
+def load(data_dir: Path, options: Mapping[str, Any], limit: int | None, seed: int) -> list[Row]:
+    path = find_data(data_dir, options["file"], 'prompts with right and wrong next words, {"prompt", "right", "wrong"}')
+    rows = read_jsonl(path, ["prompt", "right", "wrong"])
+    for number, row in enumerate(rows, 1):
+        if not all(isinstance(row[side], list) and row[side] for side in ("right", "wrong")):
+            raise ValueError(f"{path} row {number}: right and wrong must be lists of words, not empty")
+    if limit is not None and limit < len(rows):  # spread over the file, since halves may follow each other
+        rows = [rows[i * len(rows) // limit] for i in range(limit)]
+    return rows
+
+
+def _half(right: list[str]) -> str | None:
+    words = {word.lower() for word in right}
+    return "female" if words & set(FEMALE_WORDS) else "male" if words & set(MALE_WORDS) else None
+
+
+def score(scorer: Scorer, rows: list[Row], options: Mapping[str, Any], seed: int) -> list[Row]:
+    contexts = scorer.encode([row["prompt"].rstrip() for row in rows], bos=options["bos"])
+    words = sorted({word for row in rows for word in (*row["right"], *row["wrong"])})
+    tokens = dict(zip(words, scorer.encode([" " + word for word in words])))
+    # One run a prompt gives every word of one token; the others take a run each.
+    single = sorted({ids[0] for ids in tokens.values() if len(ids) == 1})
+    column = {token: i for i, token in enumerate(single)}
+    next_NK = scorer.next_logprobs(contexts, single)
+    several = [
+        (n, word) for n, row in enumerate(rows) for word in (*row["right"], *row["wrong"]) if len(tokens[word]) > 1
+    ]
+    longer = dict(zip(several, scorer.continuation_logprobs([(contexts[n], tokens[word]) for n, word in several])))
+    out = []
+    for n, row in enumerate(rows):
+        mass = {}
+        for side in ("right", "wrong"):
+            logps = [
+                longer[n, word] if len(tokens[word]) > 1 else next_NK[n, column[tokens[word][0]]] for word in row[side]
+            ]
+            mass[side] = float(np.exp(np.array(logps, np.float64)).sum())
+        total = mass["right"] + mass["wrong"]
+        out.append(
+            {
+                **row,
+                "half": row.get("half") or _half(row["right"]),
+                "p_right": mass["right"],
+                "p_wrong": mass["wrong"],
+                "agreement": mass["right"] / total if total > 0 else 0.5,
+            }
+        )
+    return out
+
+
+def aggregate(rows: list[Row], options: Mapping[str, Any], seed: int) -> Metrics:
+    parts = {"agreement": rows}
+    for half in sorted({row["half"] for row in rows} - {None}):
+        parts[f"agreement/{half}"] = [row for row in rows if row["half"] == half]
+    metrics = {}
+    for name, part in parts.items():
+        values_N2 = np.array([(row["agreement"], 1.0) for row in part])
+        interval = bootstrap(values_N2, lambda s: s[:, 0] / s[:, 1], seed=seed)
+        metrics[name] = figure(values_N2[:, 0].mean(), interval, ideal=1.0, n=len(part))
+    return metrics
+
+
+TASK = Task(
+    name="agreement",
+    rows=load,
+    score=score,
+    aggregate=aggregate,
+    options=OPTIONS,
+    meaning="share of the right pronoun in P(right) + P(wrong) as the next word; 0.5 is chance",
+    ideal="1",
+    data="file=agreement.jsonl {prompt, right, wrong}",
+    source="Evenhand",
+    headline=("agreement",),
+)

@@ -1,0 +1,106 @@
+"""Perplexity: exp of the mean negative log-likelihood a token, in a text's own tokens.
+
+Paper: none; the sliding window is Hugging Face's documented recipe ("Perplexity of fixed-length models"), window 1024,
+stride 512, as ERA (Gupta et al. 2022) reports WikiText-2. Version 1. Lower is better; there is no ideal value: the
+least possible one is the exponentiated entropy of the text.
+
+mode `sliding` reads a plain text file as one text whose first token is not scored. mode `documents` reads a jsonl file,
+each text its own context behind the tokenizer's begin-of-text token; long texts slide. `auto` goes by the file's name.
+`balanced` scores each text and its role reversal together: a model that unlearns a true skew must get worse on skewed
+text, and need not on this. Intervals: bootstrap over documents (or windows).
+
+It does not measure quality of generated text, nor compare models with different tokenizers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from eval.metrics import bootstrap
+from eval.scoring import Scorer
+from eval.task import Metrics, Row, Task, cluster_sums, figure, find_data, read_jsonl
+
+OPTIONS = {
+    "file": "wikitext2/test.txt",
+    "mode": "auto",
+    "window": 1024,
+    "stride": 512,
+    "balanced": False,
+    "lexicon": "gender",
+    "text_field": "text",
+    "max_texts": 0,
+}
+
+
+def load(data_dir: Path, options: Mapping[str, Any], limit: int | None, seed: int) -> list[Row]:
+    path = find_data(data_dir, options["file"], "the text to score, .txt as one text or .jsonl as documents")
+    mode = options["mode"]
+    if mode == "auto":
+        mode = "documents" if path.suffix == ".jsonl" else "sliding"
+    if mode == "documents":
+        texts = [str(row[options["text_field"]]) for row in read_jsonl(path, [options["text_field"]])]
+        texts = [text for text in texts if text.strip()][: options["max_texts"] or None]
+        texts = texts[:limit]
+    elif mode == "sliding":
+        texts = [path.read_text(encoding="utf-8")]
+    else:
+        raise ValueError(f"perplexity.mode {mode!r}: must be auto, sliding or documents")
+    # In sliding mode a limit is a number of windows, cut when the tokens are known.
+    rows = [
+        {"text": text, "document": i, "reversed": False, "mode": mode, "limit": limit} for i, text in enumerate(texts)
+    ]
+    if options["balanced"]:
+        from counterfactuals.lexicon import load_lexicon
+        from counterfactuals.reverse import reverse
+
+        lexicon = load_lexicon(options["lexicon"])
+        rows += [{**row, "text": reverse(row["text"], lexicon).reversed, "reversed": True} for row in rows]
+    return rows
+
+
+def score(scorer: Scorer, rows: list[Row], options: Mapping[str, Any], seed: int) -> list[Row]:
+    documents = rows[0]["mode"] == "documents"
+    # A text without gendered words equals its reversal: score it once, count it twice.
+    texts = list(dict.fromkeys(row["text"] for row in rows))
+    ids = scorer.encode(texts, bos=documents)
+    limit = rows[0]["limit"]
+    if not documents and limit is not None:
+        window, stride = scorer.fit(options["window"], options["stride"])
+        ids = [row[: window + stride * (limit - 1)] for row in ids]
+    found: dict[str, list] = {text: [] for text in texts}
+    for part in scorer.sliding(ids, window=options["window"], stride=options["stride"]):
+        found[texts[part.text]].append(part)
+    return [
+        {"document": row["document"], "reversed": row["reversed"], "window": i, "tokens": w.num_tokens, "nll": w.nll}
+        for row in rows
+        for i, w in enumerate(found[row["text"]])
+    ]
+
+
+def aggregate(rows: list[Row], options: Mapping[str, Any], seed: int) -> Metrics:
+    if not rows:
+        raise ValueError("perplexity: no token to score; the texts are empty or of one token")
+    documents = {row["document"] for row in rows}
+    clusters = [row["document"] if len(documents) > 1 else row["window"] for row in rows]
+    sums_C2 = cluster_sums(clusters, [(row["nll"], row["tokens"]) for row in rows])
+    nll, tokens = sums_C2.sum(0)
+    interval = bootstrap(sums_C2, lambda s: np.exp(s[:, 0] / s[:, 1]), seed=seed)
+    return {"perplexity": figure(np.exp(nll / tokens), interval, ideal=None, n=tokens)}
+
+
+TASK = Task(
+    name="perplexity",
+    rows=load,
+    score=score,
+    aggregate=aggregate,
+    options=OPTIONS,
+    meaning="exp(mean negative log-likelihood a token); lower is better",
+    ideal="none (lower is better)",
+    data="file=wikitext2/test.txt (.txt: one text) or a .jsonl of texts",
+    source="Hugging Face's sliding-window recipe; WikiText-2 (Merity et al. 2017)",
+    headline=("perplexity",),
+)

@@ -1,0 +1,112 @@
+import numpy as np
+import pytest
+import torch
+
+from counterfactuals.align import AlignedPair
+from counterfactuals.batch import BatchPlan, collate
+
+# six tokens, of which token 2 is replaced by two tokens; token 4 one for one
+PAIR = AlignedPair(
+    np.array([9, 1, 2, 3, 4, 5]), np.array([9, 1, 20, 21, 3, 40, 5]), np.array([0, 1, 2, 4, 5, 6], dtype=np.int32)
+)
+ALONE = AlignedPair(np.array([9, 1, 7]), np.array([9, 1, 7]), np.arange(3, dtype=np.int32))
+CUED = AlignedPair(np.array([9, 1, 7, 8]), np.array([9, 1, 7, 8]), np.arange(4, dtype=np.int32), cue=2)
+
+
+def couples(batch) -> list[tuple[int, int]]:
+    return [tuple(x) for x in batch.row_R[: 2 * batch.num_pairs].view(-1, 2).tolist()]
+
+
+def test_rows_and_their_counterparts_are_side_by_side():
+    batch = collate([PAIR, ALONE], op="max", augment=True)
+    width = 7
+    assert batch.ids_NT.shape == (3, width) and batch.num_trained == 3
+    assert batch.ids_NT[1].tolist() == [9, 1, 7, 0, 0, 0, 0]
+    # rows predict the next token: 1↔1, 2↔20 (the word's beginning), 3↔3 (its last token's row), 4↔40, 5↔5
+    assert couples(batch) == [(0, 14), (1, 15), (2, 17), (3, 18), (4, 19)]
+    alone = batch.row_R[2 * batch.num_pairs :].tolist()
+    assert alone == [16, 7, 8]  # inside the longer word; the text without a counterfactual
+    assert batch.perturb_R.tolist() == [True] * 10 + [False] * 3
+    assert batch.trained_R.all() and batch.num_tokens == 5 + 6 + 2
+    flat = batch.ids_NT.flatten()
+    assert torch.equal(batch.label_R, flat[batch.row_R + 1])
+
+
+def test_without_augmentation_counterfactual_rows_only_serve():
+    batch = collate([PAIR, ALONE], op="max")
+    assert batch.num_trained == 2 and batch.num_tokens == 5 + 2
+    trained = set(batch.row_R[batch.trained_R].tolist())
+    assert trained == {0, 1, 2, 3, 4, 7, 8}
+    assert batch.trained_R[: 2 * batch.num_pairs].view(-1, 2).tolist() == [[True, False]] * 5
+
+
+def test_op_none_needs_no_counterfactual():
+    batch = collate([PAIR, ALONE])
+    assert len(batch.ids_NT) == 2 and batch.num_pairs == 0 and not batch.perturb_R.any()
+    augmented = collate([PAIR, ALONE], augment=True)
+    assert len(augmented.ids_NT) == 3 and augmented.num_pairs == 0 and augmented.num_tokens == 13
+
+
+def test_perturbing_the_original_only():
+    batch = collate([PAIR], op="max", augment=True, perturb="original")
+    assert batch.perturb_R[: 2 * batch.num_pairs].view(-1, 2).tolist() == [[True, False]] * 5
+    assert batch.trained_R.all()
+
+
+def test_reversed_vocabulary_makes_a_text_its_own_counterpart_until_a_cue():
+    batch = collate([ALONE, CUED], op="max", vocabulary="reversed")
+    assert batch.num_pairs == 0
+    by_row = dict(zip(batch.row_R.tolist(), batch.perturb_R.tolist()))
+    assert by_row == {0: True, 1: True, 4: True, 5: True, 6: False}  # row 6 has the cue (position 2) in its context
+    ignored = collate([ALONE, CUED], op="max", vocabulary="reversed", stop_at_cue=False)
+    assert ignored.perturb_R.all()
+    assert not collate([ALONE, CUED], op="max").perturb_R.any()
+
+
+def test_a_window_that_begins_inside_a_text():
+    """Its first token has no row that predicts it, on either side."""
+    pair = AlignedPair(np.array([2, 3]), np.array([20, 21, 3]), np.array([0, 2], dtype=np.int32))
+    batch = collate([pair], op="max", augment=True)
+    assert couples(batch) == [(0, 4)] and batch.num_tokens == 1 + 2
+
+
+def plan(**changes) -> BatchPlan:
+    rng = np.random.default_rng(0)
+    options = {"batch_size": 16, "seed": 0} | changes
+    return BatchPlan(rng.integers(3, 50, 100), rng.integers(1, 3, 100), **options)
+
+
+def test_batches_hold_batch_size_sequences_and_every_epoch_sees_each_pair_at_most_once():
+    p = plan()
+    seen = [p.batch(step) for step in range(p.steps_per_epoch)]
+    sizes = [int(p.sequences[b].sum()) for b in seen]
+    assert all(abs(size - 16) <= 1 for size in sizes)
+    indices = np.concatenate(seen)
+    assert len(set(indices)) == len(indices) >= 100 - 16
+    again = np.concatenate([p.batch(p.steps_per_epoch + step) for step in range(p.steps_per_epoch)])
+    assert not np.array_equal(indices, again)
+
+
+def test_a_step_depends_on_seed_and_step_alone():
+    assert np.array_equal(plan().batch(7), plan().batch(7))
+    p = plan()
+    p.batch(30)
+    assert np.array_equal(p.batch(7), plan().batch(7))
+    assert not np.array_equal(plan(seed=1).batch(7), plan().batch(7))
+
+
+@pytest.mark.parametrize(("accumulation", "world"), [(1, 1), (4, 1), (2, 2), (1, 4)])
+def test_ranks_and_micro_batches_share_out_the_same_batch(accumulation, world):
+    p = plan()
+    parts = [
+        part for rank in range(world) for part in p.micro_batches(3, accumulation=accumulation, rank=rank, world=world)
+    ]
+    assert len(parts) == accumulation * world
+    assert sorted(np.concatenate(parts)) == sorted(p.batch(3))
+    spread = [np.ptp(p.lengths[part]) for part in parts]
+    assert accumulation * world == 1 or max(spread) < np.ptp(p.lengths[p.batch(3)])
+
+
+def test_a_corpus_smaller_than_a_batch_is_refused():
+    with pytest.raises(ValueError, match=r"train\.batch_size: 1000 sequences, but the corpus has only"):
+        plan(batch_size=1000)

@@ -1,0 +1,201 @@
+"""The gender lexicon against the published lists, and what a broken lexicon file is answered with."""
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from counterfactuals import reverse as reverse_module
+from counterfactuals.lexicon import CHOICES, CONDITIONS, LEXICONS, load_lexicon, parse_lexicon
+
+GENDER = load_lexicon("gender")
+
+# Pairs of the published lists that the lexicon does not follow, by reason. Order within a pair does not matter.
+DROPPED = {
+    "misspelt, or singular with plural": """
+        adultor:adultress adultors:adultresses barons:barnoesses god:godess gods:godesses heros:heroines
+        chairman:chairwomen mentleman:lady seamstress:stailor seamstress:tailors manservants:maidservants
+        male_host:hostess""",
+    "animals, not persons": """
+        bull:cow bulls:cows stallion:mare gelding:mare deer:doe rooster:hen roosters:hens lion:lioness lions:lionesses
+        colt:filly colts:fillies""",
+    "bodies and hormones: sex-bound, so cues or left alone": """
+        androgen:estrogen testosterone:estradiol andrology:obstetrics andropause:menopause penis:clitoris penis:vagina
+        prostate:skene_gland prostatic_utricle:uterus prostatic_utricle:womb semen:female_ejaculation sperm:ovum
+        cialis:viagra maternity:paternity""",
+    "things, buildings and customs": """
+        barbershop:hair_salon beard:toque beards:toques brideprice:dowry monastery:convent baritone:mezzo""",
+    "not the same thing for the other sex": """
+        gay:lesbian gays:lesbians feminism:masculism effeminate:macho fraternal:sororal governor:governess
+        governors:governesses master:mistress masters:mistresses paramour:mistress stud:minx studs:minxes bloke:wench
+        blokes:wenches dude:chick dudes:chicks diva:divo""",
+    "the word has another partner": """
+        guy:girl guys:girls priest:nun priests:nuns sir:miss hubby:wife fella:lady fellas:ladies bachelor:maiden
+        manservant:maid menservants:maids ballet_dancer:ballerina""",
+    "rare or of many senses": "beau:belle beaus:belles brethren:sistren chap:lass ma:pa suitor:suitress",
+}
+
+
+def published_pairs(data: Path) -> set[frozenset[str]]:
+    rows = [
+        line.split()
+        for name in ("generalized_swaps.txt", "extra_gendered_words.txt")
+        for line in (data / "winobias" / name).read_text(encoding="utf-8").splitlines()
+    ]
+    sides = [
+        (data / "lexicons" / "gn_glove" / f"{sex}_word_file.txt").read_text(encoding="utf-8").split()
+        for sex in ("male", "female")
+    ]
+    rows += [list(row) for row in zip(*sides, strict=True)]
+    rows += json.loads((data / "seat" / "bias_attribute_words.json").read_text(encoding="utf-8"))["gender"]
+    return {frozenset(word.rstrip(".'") for word in row) for row in rows if len(row) == 2}
+
+
+def test_every_published_pair_is_in_the_lexicon_or_dropped_for_a_reason(shared_data: Path):
+    dropped = {frozenset(pair.split(":")) for pairs in DROPPED.values() for pair in pairs.split()}
+    published = published_pairs(shared_data)
+    assert len(published) > 220
+
+    def followed(pair: frozenset[str]) -> bool:
+        return any(w in GENDER.rules and set(GENDER.rules[w].targets) & (pair - {w}) for w in pair)
+
+    assert {tuple(sorted(p)) for p in published if not followed(p)} == {tuple(sorted(p)) for p in dropped}
+
+
+def test_groups_words_and_cues():
+    assert (GENDER.name, GENDER.groups) == ("gender", ("female", "male"))
+    assert {"she", "her", "hers", "mother", "stepdaughter", "businesswoman", "maternal", "ms"} <= GENDER.words("female")
+    assert {"he", "him", "his", "father", "godson", "spokesmen", "fatherhood", "mr"} <= GENDER.words("male")
+    assert not GENDER.words("female") & GENDER.words("male")
+    assert {"pregnant", "prostate", "ovarian", "menstruation", "maternity", "testicular"} <= GENDER.cues
+    assert not GENDER.words("male") & {"bull", "cock", "master", "host", "human", "freshman"}
+    with pytest.raises(ValueError, match="no group 'neuter'; it has female, male"):
+        GENDER.words("neuter")
+
+
+def test_a_word_becomes_a_word_of_the_other_group_and_one_to_one_words_come_back():
+    for word, rule in GENDER.rules.items():
+        for target in rule.targets:
+            back = GENDER.rules.get(target)
+            assert back is None or back.group != rule.group, word
+            if rule.kind == "pair" and back and back.kind == "pair":
+                assert back.targets == (word,)
+
+
+def test_components():
+    components = GENDER.components()
+    assert (("she",), ("he",)) in components
+    assert (("her", "hers"), ("him", "his")) in components
+    assert (("herself",), ("himself",)) in components
+    assert (("mrs", "ms"), ("mr",)) in components
+    words = [word for component in components for side in component for word in side]
+    assert len(words) == len(set(words))
+    assert not {"miss", "count", "god", "hostess", "host"} & set(
+        words
+    )  # bound to a context, or without a gendered partner
+    for component in components:
+        assert len(component) == 2 and all(component)
+        for group, side in zip(GENDER.groups, component, strict=True):
+            assert set(side) <= GENDER.words(group) and list(side) == sorted(side)
+
+
+def test_every_rule_and_condition_a_lexicon_may_name_has_code():
+    assert tuple(reverse_module.CONDITIONS) == CONDITIONS
+    assert tuple(reverse_module.CHOICES) == CHOICES
+
+
+def test_fingerprint_follows_content_not_comments(tmp_path: Path):
+    text = (LEXICONS / "gender.yaml").read_text(encoding="utf-8")
+    (tmp_path / "same.yaml").write_text("# a comment\n" + text, encoding="utf-8")
+    (tmp_path / "other.yaml").write_text(text.replace("version: 1", "version: 2"), encoding="utf-8")
+    assert load_lexicon(tmp_path / "same.yaml").fingerprint == GENDER.fingerprint == load_lexicon("gender").fingerprint
+    assert load_lexicon(str(tmp_path / "other.yaml")).fingerprint != GENDER.fingerprint
+
+
+BASE = """
+name: small
+version: 1
+licence: Apache-2.0
+source: this test
+groups: [female, male]
+pairs: {all: [she he, mother father]}
+one_way: {female: [hers his], male: [him her]}
+ambiguous: {female: {her: {pronoun: [him, his]}}, male: {his: {pronoun: [her, hers]}}}
+only: {lower: [mother]}
+fixed: [mother tongue]
+cues: [pregnant]
+"""
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("cues:", "cuse:", "top level: unknown key 'cuse' (did you mean 'cues'?)"),
+        ("source: this test\n", "", "source: missing or empty"),
+        ("version: 1", "version: one", "version: expected a whole number, got 'one'"),
+        ("[female, male]", "[female]", "groups: expected two different names, got female"),
+        ("mother father", "mother father, mother dad", "pairs.all: 'mother' stands twice (→ father)"),
+        ("mother father", "mother father, he dad", "pairs.all: 'he' already stands for male (→ she)"),
+        ("mother father", "mother father, boss boss", "pairs.all: 'boss' stands on both sides of its pair"),
+        ("mother father", "mother father dad", "pairs.all: 'mother father dad' is not two words"),
+        ("mother father", "Mother father", "pairs.all: 'Mother' is not a word in lower case"),
+        ("mother father", "mother father, 1", "pairs.all: 1 is not text"),
+        ("[hers his]", "[hers his, mum father, father mum]", "one_way.female: 'father' already stands for male"),
+        ("[hers his]", "[hers his, ms she]", "one_way: 'ms' → 'she', but both are female"),
+        ("cues: [pregnant]", "cues: [pregnant]\ncues: [prostate]", "line 13: 'cues' stands twice"),
+        (
+            "{female: [hers his], male: [him her]}",
+            "{female: [hers his, mum dad], male: [him her, dad mum]}",
+            "is a cycle",
+        ),
+        ("pronoun: [him, his]", "pronuon: [him, his]", "unknown key 'pronuon' (did you mean 'pronoun'?)"),
+        ("pronoun: [him, his]", "pronoun: [him]", "expected two words to choose from"),
+        ("pronoun: [him, his]", "pronoun: [him, hys]", "ambiguous: 'her' → 'hys', which has no rule of its own"),
+        ("lower: [mother]", "lowest: [mother]", "only: unknown key 'lowest'"),
+        (
+            "lower: [mother]",
+            "lower: [mothr]",
+            "only.lower: 'mothr' is not a word of this lexicon (did you mean 'mother'?)",
+        ),
+        ("[mother tongue]", "[mother]", "fixed: 'mother' is a word of this lexicon"),
+        ("[pregnant]", "[pregnant, she]", "cues: 'she' is also reversed"),
+        ("[pregnant]", "[pregnant, pregnant]", "cues: 'pregnant' stands twice"),
+        ("[pregnant]", "[pregnant", "not valid YAML"),
+    ],
+)
+def test_a_broken_lexicon_names_the_file_and_the_word(tmp_path: Path, old: str, new: str, message: str):
+    path = tmp_path / "small.yaml"
+    assert old in BASE
+    path.write_text(BASE.replace(old, new), encoding="utf-8")
+    with pytest.raises(ValueError) as caught:
+        load_lexicon(path)
+    answer = str(caught.value)
+    assert message in answer and str(path) in answer and "\n" not in answer
+
+
+def test_a_group_without_words_is_refused():
+    content = yaml.safe_load(BASE)
+    content |= {
+        "pairs": {"none": []},
+        "one_way": {"female": ["hostess host"]},
+        "ambiguous": {},
+        "only": {},
+        "fixed": [],
+    }
+    with pytest.raises(ValueError, match="groups: 'male' has no word"):
+        parse_lexicon(content)
+
+
+def test_an_unknown_name_says_what_exists(tmp_path: Path):
+    with pytest.raises(
+        ValueError, match=r"no lexicon 'gendre' \(did you mean 'gender'\?\); there is .*gender.*path of a .yaml"
+    ):
+        load_lexicon("gendre")
+    with pytest.raises(ValueError, match="no such file"):
+        load_lexicon(tmp_path / "missing.yaml")
+
+
+@pytest.mark.parametrize("path", sorted(LEXICONS.glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_lexicon_loads_under_its_own_name(path: Path):
+    assert load_lexicon(path.stem).name == path.stem

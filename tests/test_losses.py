@@ -1,0 +1,169 @@
+"""The fused loss against float64 autograd of the plain formula, and values by hand."""
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from counterfactuals.vocabulary import RoleTokens
+from debias.losses import DIVERGENCES, distillation_loss, divergence
+from debias.ops import OPS, VocabularyRoles, perturb
+
+V, D, E, P = 11, 6, 5, 24
+ROLES = VocabularyRoles.build(
+    RoleTokens(
+        token_L=np.array([0, 1, 2, 3, 4, 5]),
+        set_L=np.array([0, 1, 2, 2, 3, 4]),
+        partner_S=np.array([1, 0, 3, 2, 4]),
+        bare_L=np.array([False, False, False, False, True, True]),
+        in_word_V=np.array([True, False] * 5 + [True]),
+    )
+)
+
+
+def problem(seed: int = 0) -> dict:
+    """Nine couples and three singles over 24 positions; some rows untrained, some unperturbed."""
+    g = torch.Generator().manual_seed(seed)
+
+    def draw(*shape):
+        return torch.randn(*shape, generator=g, dtype=torch.float64)
+
+    order = torch.randperm(P, generator=g)[:21]
+    return {
+        "hidden_PD": draw(P, D).requires_grad_(),
+        "head_VD": draw(V, D).requires_grad_(),
+        "teacher_hidden_PE": draw(P, E),
+        "teacher_head_VE": draw(V, E),
+        "row_R": order,
+        "label_R": torch.randint(V, (21,), generator=g),
+        "perturb_R": torch.tensor([True, True, True, False] * 4 + [True, True, True, False, True]),
+        "trained_R": torch.tensor([True, True, True, False] * 4 + [True, False, True, True, True]),
+        "context_R": torch.randint(V, (21,), generator=g),
+        "num_pairs": 9,
+    }
+
+
+def plain_formula(x: dict, *, op, roles, kind, tau, kd_weight, lm_weight):
+    """One row at a time, as METHOD §1 and §2 print it."""
+    student = (x["hidden_PD"] @ x["head_VD"].T)[x["row_R"]]
+    teacher = (x["teacher_hidden_PE"] @ x["teacher_head_VE"].T)[x["row_R"]].log_softmax(-1)
+    kd = lm = torch.zeros((), dtype=torch.float64)
+    for r in range(len(x["row_R"])):
+        if not x["trained_R"][r]:
+            continue
+        lm = lm - student[r].log_softmax(-1)[x["label_R"][r]]
+        target = teacher[r]
+        if x["perturb_R"][r]:
+            mate = (r + 1 if r % 2 == 0 else r - 1) if r < 2 * x["num_pairs"] else r
+            in_word = ROLES.in_word_V[x["context_R"][r]][None]
+            target = perturb(op, teacher[r : r + 1], teacher[mate : mate + 1], roles=roles, in_word_R=in_word)[0]
+        p, q = (target / tau).softmax(-1), (student[r] / tau).softmax(-1)
+        m = (p + q) / 2
+        value = {
+            "forward": (p * (p / q).log()).sum(),
+            "reverse": (q * (q / p).log()).sum(),
+            "jsd": ((p * (p / m).log()).sum() + (q * (q / m).log()).sum()) / 2,
+        }[kind]
+        kd = kd + tau**2 * value
+    return kd_weight * kd + lm_weight * lm, kd, lm
+
+
+@pytest.mark.parametrize(("op", "kind", "roles"), itertools.product(OPS, DIVERGENCES, [None, ROLES]))
+def test_fused_loss_and_gradients_equal_the_plain_formula(op, kind, roles):
+    weights = {"tau": 2.0, "kd_weight": 0.7, "lm_weight": 0.4}
+    x, y = problem(), problem()
+    fused = distillation_loss(**x, op=op, kind=kind, roles=roles, chunk_rows=7, **weights)
+    plain = plain_formula(y, op=op, kind=kind, roles=roles, **weights)
+    for a, b in zip(fused, plain):
+        torch.testing.assert_close(a, b)
+    (fused[0] * 0.3).backward()
+    (plain[0] * 0.3).backward()
+    torch.testing.assert_close(x["hidden_PD"].grad, y["hidden_PD"].grad)
+    torch.testing.assert_close(x["head_VD"].grad, y["head_VD"].grad)
+
+
+@pytest.mark.parametrize("chunk", [2, 4, 5, 100])
+def test_the_chunk_size_changes_nothing(chunk):
+    one = distillation_loss(**problem(), op="max", roles=ROLES, chunk_rows=1000)
+    other = distillation_loss(**problem(), op="max", roles=ROLES, chunk_rows=chunk)
+    torch.testing.assert_close(one, other)
+
+
+@pytest.mark.parametrize("kind", DIVERGENCES)
+def test_divergence_is_zero_with_zero_gradient_at_equality(kind):
+    logp = torch.randn(4, V, dtype=torch.float64).log_softmax(-1)
+    value, gradient = divergence(kind, logp, logp)
+    assert abs(value) < 1e-12 and gradient.abs().max() < 1e-12
+
+
+def test_divergences_by_hand():
+    p, q = torch.tensor([[0.5, 0.5]]).log(), torch.tensor([[0.25, 0.75]]).log()
+    forward = 0.5 * math.log(0.5 / 0.25) + 0.5 * math.log(0.5 / 0.75)
+    reverse = 0.25 * math.log(0.25 / 0.5) + 0.75 * math.log(0.75 / 0.5)
+    jsd = 0.5 * (
+        0.5 * math.log(0.5 / 0.375)
+        + 0.5 * math.log(0.5 / 0.625)
+        + 0.25 * math.log(0.25 / 0.375)
+        + 0.75 * math.log(0.75 / 0.625)
+    )
+    for kind, expected in (("forward", forward), ("reverse", reverse), ("jsd", jsd)):
+        assert float(divergence(kind, p, q)[0]) == pytest.approx(expected, rel=1e-5)
+
+
+def test_jsd_never_exceeds_log_2():
+    p, q = torch.tensor([[40.0, -40.0]]).log_softmax(-1), torch.tensor([[-40.0, 40.0]]).log_softmax(-1)
+    assert float(divergence("jsd", p, q)[0]) == pytest.approx(math.log(2), rel=1e-5)
+
+
+def test_op_none_is_plain_distillation():
+    x = problem()
+    total, kd, lm = distillation_loss(**x, op="none", kd_weight=1.0, lm_weight=0.0)
+    keep = x["trained_R"]
+    student = (x["hidden_PD"] @ x["head_VD"].T)[x["row_R"]][keep]
+    teacher = (x["teacher_hidden_PE"] @ x["teacher_head_VE"].T)[x["row_R"]][keep]
+    expected = 4 * F.kl_div(
+        (student / 2).log_softmax(-1), (teacher / 2).log_softmax(-1), log_target=True, reduction="sum"
+    )
+    torch.testing.assert_close(kd, expected.detach())
+    torch.testing.assert_close(total, expected)
+    assert lm == 0
+
+
+def test_a_weight_of_zero_equals_an_absent_term():
+    x = problem()
+    with_teacher = distillation_loss(**x, op="max", kd_weight=0.0, lm_weight=1.0)
+    without = distillation_loss(
+        **(x | {"teacher_hidden_PE": None, "teacher_head_VE": None}), kd_weight=0.0, lm_weight=1.0
+    )
+    torch.testing.assert_close(with_teacher, without)
+    with pytest.raises(ValueError, match=r"loss\.kd_weight.*teacher"):
+        distillation_loss(**(x | {"teacher_hidden_PE": None}), kd_weight=0.5)
+
+
+def test_rows_without_a_counterpart_keep_the_teachers_own_row():
+    """Whatever happens to the other rows: the target of an unperturbed row does not depend on any counterpart."""
+    x, y = problem(), problem()
+    only = torch.zeros(21, dtype=torch.bool)
+    only[3] = only[19] = True  # unperturbed, one in a couple and one single
+    y["teacher_hidden_PE"] = y["teacher_hidden_PE"].clone()
+    other = torch.ones(P, dtype=torch.bool)
+    other[y["row_R"][only]] = False
+    y["teacher_hidden_PE"][other] = 0.0
+    a = distillation_loss(**(x | {"trained_R": only}), op="swap", roles=ROLES)
+    b = distillation_loss(**(y | {"trained_R": only}), op="swap", roles=ROLES)
+    assert torch.equal(a[1], b[1])
+
+
+def test_half_precision_hidden_states_give_float32_sums():
+    x = {k: v.to(torch.bfloat16) if torch.is_tensor(v) and v.is_floating_point() else v for k, v in problem().items()}
+    x["hidden_PD"] = x["hidden_PD"].detach().requires_grad_()
+    x["head_VD"] = x["head_VD"].detach().requires_grad_()
+    total, kd, _ = distillation_loss(**x, op="max")
+    total.backward()
+    assert total.dtype == kd.dtype == torch.float32
+    assert x["hidden_PD"].grad.dtype == x["head_VD"].grad.dtype == torch.bfloat16
+    exact = distillation_loss(**problem(), op="max")
+    torch.testing.assert_close(total.double(), exact[0].detach(), rtol=0.03, atol=0.1)

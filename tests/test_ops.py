@@ -1,0 +1,115 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from counterfactuals.vocabulary import RoleTokens
+from debias.ops import OPS, VocabularyRoles, perturb, reversed_roles
+
+# a vocabulary of eight tokens: 0 she, 1 he, 2 her, 3 hers, 4 him, 5 his, 6 nurse, 7 bare "son" (partner: 8 bare "daughter")
+TOKENS = RoleTokens(
+    token_L=np.array([0, 1, 2, 3, 4, 5, 7, 8]),
+    set_L=np.array([0, 1, 2, 2, 3, 3, 4, 5]),
+    partner_S=np.array([1, 0, 3, 2, 5, 4]),
+    bare_L=np.array([False] * 6 + [True] * 2),
+    in_word_V=np.array([True] * 9),
+)
+SHE, HE, HER, HERS, HIM, HIS, NURSE, SON, DAUGHTER = range(9)
+
+
+def rows(count: int, vocabulary: int = 9, seed: int = 0) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(count, vocabulary, generator=generator, dtype=torch.float64).mul(2).log_softmax(-1)
+
+
+@pytest.fixture
+def roles() -> VocabularyRoles:
+    return VocabularyRoles.build(TOKENS)
+
+
+@pytest.mark.parametrize("op", OPS)
+def test_every_op_is_normalised_finite_and_the_identity_at_equality(op):
+    own, mate = rows(5), rows(5, seed=1)
+    result = perturb(op, own, mate)
+    assert torch.isfinite(result).all()
+    torch.testing.assert_close(result.exp().sum(-1), torch.ones(5, dtype=torch.float64))
+    torch.testing.assert_close(perturb(op, own, own), own)
+
+
+@pytest.mark.parametrize(
+    ("op", "expected"),
+    [
+        ("none", [0.5, 0.1, 0.4]),
+        ("swap", [0.1, 0.6, 0.3]),
+        ("exp_mean", [0.3, 0.35, 0.35]),
+        ("max", [0.5 / 1.5, 0.6 / 1.5, 0.4 / 1.5]),
+        ("mean", [x / sum(map(math.sqrt, (0.05, 0.06, 0.12))) for x in map(math.sqrt, (0.05, 0.06, 0.12))]),
+    ],
+)
+def test_ops_by_hand(op, expected):
+    own, mate = torch.tensor([[0.5, 0.1, 0.4]]).log(), torch.tensor([[0.1, 0.6, 0.3]]).log()
+    torch.testing.assert_close(perturb(op, own, mate).exp()[0], torch.tensor(expected))
+
+
+def test_figure_2_of_the_paper():
+    # doctor .5/.1, nurse .1/.6, surgeon .2/0, receptionist 0/.2, and what is left
+    own = torch.tensor([[0.5, 0.1, 0.2, 0.0, 0.2]]).log()
+    mate = torch.tensor([[0.1, 0.6, 0.0, 0.2, 0.1]]).log()
+    result = perturb("exp_mean", own, mate).exp()[0]
+    torch.testing.assert_close(result, torch.tensor([0.3, 0.35, 0.1, 0.1, 0.15]))
+
+
+def test_an_unknown_op_is_refused():
+    with pytest.raises(ValueError, match=r"loss.op.*none, max"):
+        perturb("maximum", rows(1), rows(1))
+
+
+def test_inputs_are_not_written_in(roles):
+    for op in OPS:
+        own, mate = rows(3), rows(3, seed=1)
+        kept = own.clone(), mate.clone()
+        perturb(op, own, mate, roles=roles, in_word_R=torch.zeros(3, dtype=torch.bool))
+        assert torch.equal(own, kept[0]) and torch.equal(mate, kept[1])
+
+
+def test_mass_is_summed_one_way_and_split_by_the_receiving_rows_ratio(roles):
+    own = torch.tensor([[0.1, 0.1, 0.3, 0.1, 0.05, 0.05, 0.1, 0.1, 0.1]]).log()
+    mate = torch.tensor([[0.02, 0.2, 0.01, 0.01, 0.3, 0.06, 0.2, 0.15, 0.05]]).log()
+    carried = reversed_roles(own[:, TOKENS.token_L], mate[:, TOKENS.token_L], roles, torch.tensor([False])).exp()[0]
+    # she ← he .2; he ← she .02; her, hers ← him + his = .36, split 3 : 1; him, his ← her + hers = .02, split 1 : 1
+    torch.testing.assert_close(carried, torch.tensor([0.2, 0.02, 0.27, 0.09, 0.01, 0.01, 0.05, 0.15]))
+
+
+def test_bare_tokens_after_a_letter_continue_a_word_and_are_left_alone(roles):
+    own, mate = rows(2)[:, TOKENS.token_L], rows(2, seed=1)[:, TOKENS.token_L]
+    carried = reversed_roles(own, mate, roles, torch.tensor([True, False]))
+    torch.testing.assert_close(carried[0, 6:], mate[0, 6:])
+    torch.testing.assert_close(carried[1, 6:], mate[1, [7, 6]])
+
+
+@pytest.mark.parametrize("op", ["max", "mean", "exp_mean"])
+def test_symmetric_ops_are_equivariant(op, roles):
+    """Swapping the roles of an input swaps the roles of the target: exactly one-to-one, in summed mass many-to-one."""
+    x, cf, outside = rows(6), rows(6, seed=1), torch.zeros(6, dtype=torch.bool)
+    target = perturb(op, x, cf, roles=roles, in_word_R=outside).exp()
+    mirrored = perturb(op, cf, x, roles=roles, in_word_R=outside).exp()
+    for a, b in [(SHE, HE), (HE, SHE), (SON, DAUGHTER), (NURSE, NURSE)]:
+        torch.testing.assert_close(target[:, a], mirrored[:, b])
+    torch.testing.assert_close(target[:, [HER, HERS]].sum(1), mirrored[:, [HIM, HIS]].sum(1))
+    torch.testing.assert_close(target[:, [HIM, HIS]].sum(1), mirrored[:, [HER, HERS]].sum(1))
+
+
+@pytest.mark.parametrize("op", ["max", "mean", "exp_mean"])
+def test_without_a_gendered_word_both_roles_get_equal_mass(op, roles):
+    own = rows(4)
+    target = perturb(op, own, own, roles=roles, in_word_R=torch.zeros(4, dtype=torch.bool)).exp()
+    torch.testing.assert_close(target[:, SHE], target[:, HE])
+    torch.testing.assert_close(target[:, [HER, HERS]].sum(1), target[:, [HIM, HIS]].sum(1))
+
+
+def test_role_reversal_of_very_unlikely_words_stays_finite(roles):
+    own = torch.full((1, 9), -200.0)
+    own[0, NURSE] = 0.0
+    result = perturb("max", own, own, roles=roles, in_word_R=torch.tensor([False]))
+    assert torch.isfinite(result).all()

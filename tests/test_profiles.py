@@ -1,0 +1,80 @@
+"""Launch profiles: each one loads, says what it is, and points at files that exist."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from accelerate.commands.config.config_args import ClusterConfig, load_config_from_file
+from accelerate.utils.deepspeed import HfDeepSpeedConfig
+
+ROOT = Path(__file__).resolve().parents[1]
+PROFILES = sorted((ROOT / "configs" / "accelerate").glob("*.yaml"))
+DEEPSPEED = sorted((ROOT / "configs" / "deepspeed").glob("*.json"))
+PRINT_WORLD = """
+from accelerate import Accelerator
+accelerator = Accelerator()
+accelerator.print("world", accelerator.num_processes, accelerator.device.type)
+accelerator.end_training()
+"""
+AUTO = ("train_batch_size", "train_micro_batch_size_per_gpu", "gradient_accumulation_steps", "gradient_clipping")
+
+
+def load(path: Path) -> ClusterConfig:
+    return load_config_from_file(str(path))
+
+
+def test_profiles_for_each_kind_of_machine() -> None:
+    assert {path.stem for path in PROFILES} >= {"cpu", "one_gpu", "multi_gpu", "deepspeed_zero2", "deepspeed_zero3"}
+
+
+@pytest.mark.parametrize("path", PROFILES, ids=lambda path: path.stem)
+def test_profile_loads(path: Path) -> None:
+    config = load(path)  # refuses unknown keys
+    assert config.num_machines == 1
+    if path.stem.startswith("deepspeed_"):
+        assert config.distributed_type == "DEEPSPEED"
+        target = ROOT / config.deepspeed_config["deepspeed_config_file"]
+        assert target in DEEPSPEED and target.stem == path.stem.removeprefix("deepspeed_")
+        # Accelerate refuses a profile that says in both files what the JSON must say alone
+        assert config.mixed_precision is None and "gradient_accumulation_steps" not in config.deepspeed_config
+    else:
+        assert config.distributed_type == ("MULTI_GPU" if config.num_processes > 1 else "NO")
+        assert config.mixed_precision in ("no", "bf16")
+
+
+def test_no_profile_claims_several_cpu_ranks() -> None:
+    """`accelerate launch` starts one process on the CPU whatever num_processes says: it would not be true."""
+    assert {path.stem: load(path).num_processes for path in PROFILES if load(path).use_cpu} == {"cpu": 1}
+
+
+@pytest.mark.parametrize("path", DEEPSPEED, ids=lambda path: path.stem)
+def test_deepspeed_config_leaves_to_accelerate_what_the_run_config_sets(path: Path) -> None:
+    config = HfDeepSpeedConfig(str(path))
+    stage = int(path.stem.removeprefix("zero"))
+    assert config.get_value("zero_optimization.stage") == stage
+    assert config.get_value("zero_optimization.stage3_gather_16bit_weights_on_model_save", False) == (stage == 3)
+    for key in AUTO:
+        assert config.get_value(key) == "auto"
+    assert not {"optimizer", "scheduler"} & set(json.loads(path.read_text(encoding="utf-8")))
+
+
+@pytest.mark.parametrize(
+    ("command", "world"),
+    [
+        (["-m", "accelerate.commands.launch", "--config_file", "configs/accelerate/cpu.yaml"], 1),
+        (["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"], 2),
+    ],
+    ids=["cpu profile", "two ranks by torchrun"],
+)
+def test_cpu_launch_gives_the_ranks_it_says(command: list[str], world: int, tmp_path: Path) -> None:
+    script = tmp_path / "print_world.py"
+    script.write_text(PRINT_WORLD, encoding="utf-8")
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
+    done = subprocess.run(
+        [sys.executable, *command, str(script)], cwd=ROOT, env=env, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == [f"world {world} cpu"]

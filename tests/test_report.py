@@ -1,0 +1,116 @@
+"""Tables and pictures from hand-made results."""
+
+import pytest
+from rich.console import Console
+
+from eval import report
+
+
+def figure(value, low=None, high=None, ideal=1.0):
+    return {"value": value, "low": low, "high": high, "ideal": ideal, "n": 10}
+
+
+def results():
+    rows = []
+    for name, share, perplexity in (("teacher", 0.2, 25.1666), ("even", 0.48, 26.0)):
+        groups = {
+            "male_share/nurse": figure(share, share - 0.1, share + 0.1, 0.5),
+            "male_share/metalworking_occupations": figure(1 - share, ideal=0.5),
+            "male_share/editor": figure(None, ideal=0.5),
+            "ratio/nurse": figure(share / (1 - share)),
+            "equitability/nurse": figure(share / (1 - share)),
+        }
+        rows.append(
+            {
+                "model": name,
+                "tasks": {
+                    "perplexity@skewed": {"perplexity": figure(perplexity, 25.0, 27.0, None)},
+                    "bold": {
+                        "unigram_equitability_avg": figure(0.25, 0.2, 0.3),
+                        "unigram_equitability_min": figure(None),
+                        "fair_band_avg": figure(0.9, 0.85, 0.95, None),
+                        **groups,
+                    },
+                },
+            }
+        )
+    return {"rows": rows, "versions": {"python": "3"}, "config": {"seed": 0}}
+
+
+def test_shown():
+    assert report.shown(figure(0.32649, 0.3, 0.35)) == "0.326 [0.300, 0.350]"
+    assert report.shown(figure(25.1666)) == "25.17"
+    assert report.shown(figure(None)) == report.shown(None) == "–"
+
+
+def test_markdown_has_a_row_for_each_model():
+    rows = results()["rows"]
+    del rows[1]["tasks"]["bold"]
+    lines = report.markdown(rows).splitlines()
+    assert (
+        lines[0]
+        == "| model | perplexity@skewed ↓ | bold equitability avg (ideal 1) | bold equitability min (ideal 1) |"
+    )
+    assert lines[2] == "| teacher | 25.17 [25.00, 27.00] | 0.250 [0.200, 0.300] | – |"
+    assert lines[3] == "| even | 26.00 [25.00, 27.00] | – | – |"
+    assert (
+        report.markdown(rows, [("perplexity@skewed", "perplexity")]).splitlines()[2]
+        == "| teacher | 25.17 [25.00, 27.00] |"
+    )
+
+
+def test_table_shows_every_figure():
+    console = Console(width=150, record=True, quiet=False, file=open("/dev/null", "w"))  # noqa: SIM115
+    console.print(report.table(results()["rows"]))
+    text = console.export_text()
+    for part in ("teacher", "even", "25.17", "[25.00, 27.00]", "[0.200, 0.300]", "–"):
+        assert part in text
+
+
+@pytest.mark.parametrize("metric", ["male_share", "ratio", "equitability"])
+@pytest.mark.parametrize("name", ["groups.png", "groups.svg"])
+def test_groups_are_drawn(tmp_path, metric, name):
+    path = report.plot_groups(results()["rows"], "bold", tmp_path / "new" / name, metric=metric)
+    content = path.read_bytes()
+    assert content[:4] == b"\x89PNG" if name.endswith("png") else b"<svg" in content
+    assert len(content) > 5000
+
+
+def test_labels_are_not_cut(tmp_path):
+    from matplotlib.figure import Figure
+
+    drawn = []
+    original = report._save
+    try:
+        report._save = lambda figure, path: drawn.append(figure) or original(figure, path)
+        report.plot_groups(results()["rows"], "bold", tmp_path / "groups.png")
+    finally:
+        report._save = original
+    figure = drawn[0]
+    assert isinstance(figure, Figure)
+    figure.canvas.draw()
+    box = figure.bbox
+    for label in figure.axes[0].get_yticklabels() + figure.axes[0].get_xticklabels() + figure.texts:
+        extent = label.get_window_extent()
+        assert box.x0 <= extent.x0
+        assert extent.x1 <= box.x1
+        assert box.y0 <= extent.y0
+        assert extent.y1 <= box.y1
+
+
+def test_what_cannot_be_drawn_is_named(tmp_path):
+    rows = results()["rows"]
+    with pytest.raises(ValueError, match="no figure male_share/GROUP of task 'next_word'"):
+        report.plot_groups(rows, "next_word", tmp_path / "a.png")
+    with pytest.raises(ValueError, match=r"no model has both perplexity\.perplexity"):
+        report.plot_tradeoff(rows, tmp_path / "a.png")
+
+
+def test_report_embeds_what_it_writes(tmp_path):
+    path = report.write_report(results(), tmp_path)
+    text = path.read_text()
+    for name in ("groups-bold.png", "tradeoff.png"):
+        assert f"]({name})" in text
+        assert (tmp_path / name).stat().st_size > 5000
+    assert "| teacher | 25.17" in text
+    assert "a perfectly fair model with as many polar texts would score 0.900 [0.850, 0.950]" in text

@@ -1,0 +1,222 @@
+"""Role reversal of text: what changes and what must not, offsets, speed of neither; and the command line."""
+
+import gzip
+import json
+import subprocess
+import sys
+from itertools import islice
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from counterfactuals.lexicon import load_lexicon
+from counterfactuals.reverse import Reversal, Span, reverse
+
+GENDER = load_lexicon("gender")
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def check_offsets(result: Reversal) -> None:
+    """Spans are sorted and apart, hold every difference, and rebuild each side from the other."""
+    at = cf_at = 0
+    for span in result.spans:
+        assert at <= span.start < span.end and cf_at <= span.cf_start < span.cf_end
+        assert result.text[at : span.start] == result.reversed[cf_at : span.cf_start]
+        assert result.text[span.start : span.end] != result.reversed[span.cf_start : span.cf_end]
+        at, cf_at = span.end, span.cf_end
+    assert result.text[at:] == result.reversed[cf_at:]
+
+
+CASES = """
+He gave her his book, and the girl thanked him. → She gave him her book, and the boy thanked her.
+She'd seen herself; he’ll see himself. → He'd seen himself; she’ll see herself.
+SHE SAID HE'S HER BOSS. → HE SAID SHE'S HIS BOSS.
+Her mother's book is hers, not his. → His father's book is his, not hers.
+His ex-wife’s mother-in-law and half-sister. → Her ex-husband’s father-in-law and half-brother.
+the co-chairwoman, a Co-Chairman and a CHAIRMAN → the co-chairman, a Co-Chairwoman and a CHAIRWOMAN
+the women's, mothers', boys’ and actresses’ rooms → the men's, fathers', girls’ and actors’ rooms
+"Mother," she said (he nodded). → "Father," he said (she nodded).
+Mr. Smith, Mr Lee and Mrs. Day met Ms. Roe and Miss Fay. → Ms. Smith, Ms Lee and Mr. Day met Mr. Roe and Mr Fay.
+Mr. and Mrs. Smith; MR. SMITH; mr. smith → Ms. and Mr. Smith; MS. SMITH; ms. smith
+I miss you for 5 ms. Then an MS came. Miss → I miss you for 5 ms. Then an MS came. Miss
+Yes, sir. Yes, Sir. But ma'am and MA’AM! → Yes, madam. Yes, Madam. But sir and SIR!
+Sir Ian, Dame Judi and Lady Byron; the lady, the lord → Dame Ian, Sir Judi and Lord Byron; the gentleman, the lady
+First Lady Ida at Notre Dame; the Lord God; the gods → First Gentleman Ida at Notre Dame; the Lord God; the goddesses
+Count Ory and the countess count on Lord of the Rings. → Countess Ory and the count count on Lord of the Rings.
+Stephen King met the King of Spain, Crown Prince Al. → Stephen King met the Queen of Spain, Crown Princess Al.
+The Danish King Harald: The King said so. → The Danish Queen Harald: The Queen said so.
+she/he, his/her book, him or her → he/she, her/his book, her or him
+s/he, (s)he, he-man, a man-made Isle of Man, you guys → s/he, (s)he, he-man, a man-made Isle of Man, you guys
+a hostess, a seamstress, a host, a tailor → a host, a tailor, a host, a tailor
+The fiancée, FIANCÉE and Fiancé → The fiancé, FIANCÉ and Fiancée
+the shed, this, other, herd, hero's, human, Sheila → the shed, this, other, herd, heroine's, human, Sheila
+sHe hE wOMAN she2 he_he ähe héhe → sHe hE wOMAN she2 he_he ähe héhe
+@her her@x.org https://a.org/her/queen www.man.org → @her her@x.org https://a.org/her/queen www.man.org
+\tShe —he…she!  「she」 → \tHe —she…he!  「he」
+"""
+
+
+@pytest.mark.parametrize("case", CASES.strip("\n").splitlines())
+def test_cases(case: str):
+    text, expected = case.replace("\\t", "\t").split(" → ")
+    result = reverse(text, GENDER)
+    assert result.reversed == expected
+    check_offsets(result)
+
+
+def test_an_accent_of_its_own_character_belongs_to_the_word():
+    text = "he\u0301 e\u0301he fiance\u0301e"
+    assert reverse(text, GENDER).reversed == text
+
+
+def test_spans_name_their_rule():
+    result = reverse("Sir Ian told her: Mr. X saw him.", GENDER)
+    assert result.reversed == "Dame Ian told him: Ms. X saw her."
+    assert result.spans == (
+        Span(0, 3, 0, 4, "title"),
+        Span(13, 16, 14, 17, "pronoun"),
+        Span(18, 20, 19, 21, "pair"),
+        Span(28, 31, 29, 32, "one_way"),
+    )
+
+
+def test_nothing_to_reverse():
+    for text in ("", "The bridge is old.\r\n", "\x00\ud7ff"):
+        assert reverse(text, GENDER) == Reversal(text, text, (), None)
+
+
+def test_cue_is_the_first_word_that_stays():
+    assert reverse("She said the Pregnant woman had ovarian pain.", GENDER).cue == 13
+    assert reverse("He is here.", GENDER).cue is None
+    assert reverse("PROSTATE", GENDER) == Reversal("PROSTATE", "PROSTATE", (), 0)
+
+
+def test_direction():
+    text = "She saw him and his wife."
+    assert reverse(text, GENDER, direction="female").reversed == "He saw him and his husband."
+    assert reverse(text, GENDER, direction="male").reversed == "She saw her and her wife."
+    assert reverse(text, GENDER, direction="both").reversed == "He saw her and her husband."
+    with pytest.raises(ValueError, match="no group 'femal'; it has female, male"):
+        reverse(text, GENDER, direction="femal")
+
+
+def one_to_one() -> list[str]:
+    rules = GENDER.rules
+    pairs = {word for word, rule in rules.items() if rule.kind == "pair" and rule.only in (None, "not_name")}
+    return sorted(word for word in pairs if rules[word].targets[0] in pairs)
+
+
+@pytest.mark.parametrize("write", [str.lower, str.upper, lambda word: word[0].upper() + word[1:]])
+def test_one_to_one_words_come_back(write):
+    words = one_to_one()
+    assert len(words) > 400
+    text = " ; ".join(write(word) for word in words)
+    once = reverse(text, GENDER)
+    assert len(once.spans) == len(words)
+    assert reverse(once.reversed, GENDER).reversed == text
+
+
+PIECES = st.one_of(
+    st.sampled_from([*GENDER.rules, *GENDER.cues, *GENDER.fixed, "Smith", "the", "King", "of", "Mr", "MA’AM"]),
+    st.sampled_from(
+        [" ", ". ", ", ", "'s ", "’d ", "-", "\n", "\u00a0", "é", "\u0301", "…", "/", " “", "” ", "😀", "_", "@"]
+    ),
+    st.text(max_size=4),
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(st.tuples(PIECES, st.sampled_from([str, str.upper, str.title])), max_size=12))
+def test_offsets_on_any_text(pieces):
+    check_offsets(reverse("".join(write(piece) for piece, write in pieces), GENDER))
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(one_to_one()), st.sampled_from([", ", ".\n", "; ", " – ", "'s: ", "’d, "])),
+        max_size=12,
+    )
+)
+def test_involution_on_one_to_one_words(pieces):
+    text = "".join(word + after for word, after in pieces)
+    assert reverse(reverse(text, GENDER).reversed, GENDER).reversed == text
+
+
+def test_offsets_on_wikipedia(shared_data: Path):
+    with gzip.open(shared_data / "wikipedia_articles.jsonl.gz", "rt", encoding="utf-8") as lines:
+        texts = [json.loads(line)["text"] for line in islice(lines, 600)]
+    results = [reverse(text, GENDER) for text in texts]
+    for result in results:
+        check_offsets(result)
+    assert sum(len(result.spans) for result in results) > 2000
+    assert sum(result.cue is not None for result in results) > 5
+
+
+def run(*arguments: str, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
+    return subprocess.run(
+        [sys.executable, "-m", "counterfactuals", *arguments], input=stdin, capture_output=True, cwd=ROOT, timeout=60
+    )
+
+
+def test_command_line_keeps_lines_as_they_are():
+    done = run("reverse", stdin="She said “no”.\r\n\nHis mom’s fiancé\n he".encode())
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert done.stdout.decode() == "He said “no”.\r\n\nHer dad’s fiancée\n she"
+
+
+def test_command_line_direction_and_lexicon_by_path():
+    path = str(ROOT / "counterfactuals" / "lexicons" / "gender.yaml")
+    done = run("reverse", "--direction", "male", "--lexicon", path, stdin=b"he and she\n")
+    assert (done.returncode, done.stdout) == (0, b"she and she\n")
+
+
+def test_command_line_json():
+    done = run("reverse", "--json", stdin="Él dice: he knew.\nNothing.\n".encode())
+    first, second = map(json.loads, done.stdout.decode().splitlines())
+    assert first == {
+        "text": "Él dice: he knew.",
+        "reversed": "Él dice: she knew.",
+        "spans": [{"start": 9, "end": 11, "cf_start": 9, "cf_end": 12, "rule": "pair"}],
+    }
+    assert second == {"text": "Nothing.", "reversed": "Nothing.", "spans": []}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "stdin", "message"),
+    [
+        (["reverse"], b"he\n\xff\n", b"error: stdin, line 2: not UTF-8 (byte 1)"),
+        (["reverse", "--lexicon", "gendr"], b"", b"error: no lexicon 'gendr' (did you mean 'gender'?)"),
+        (["reverse", "--direction", "left"], b"", b"error: lexicon gender: no group 'left'"),
+    ],
+)
+def test_command_line_errors_are_one_line(arguments: list[str], stdin: bytes, message: bytes):
+    done = run(*arguments, stdin=stdin)
+    assert done.returncode == 2
+    assert done.stderr.startswith(message) and done.stderr.count(b"\n") == 1
+
+
+def test_command_line_streams_and_stops_quietly_when_its_reader_does():
+    with subprocess.Popen(
+        [sys.executable, "-m", "counterfactuals", "reverse"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        cwd=ROOT,
+    ) as process:
+        assert process.stdin and process.stdout and process.stderr
+        process.stdin.write(b"she\n")
+        process.stdin.flush()
+        assert process.stdout.readline() == b"he\n"  # a line comes back before the next is sent
+        process.stdout.close()
+        process.stdin.write(b"she\n" * 3)
+        process.stdin.close()
+        assert process.stderr.read() == b""
+        assert process.wait(timeout=30) == 0
+
+
+def test_command_line_help_lists_the_commands():
+    done = run("--help")
+    assert done.returncode == 0 and b"reverse" in done.stdout and b"sample" in done.stdout

@@ -1,0 +1,162 @@
+import copy
+
+import numpy as np
+import pytest
+import torch
+from transformers import GPT2Config, GPT2LMHeadModel
+
+from counterfactuals.align import AlignedPair
+from counterfactuals.batch import collate
+from debias import models
+from debias.ops import perturb
+from debias.task import DistillTask
+
+VOCABULARY = 60
+
+
+def gpt2(layers: int = 4, seed: int = 0) -> GPT2LMHeadModel:
+    torch.manual_seed(seed)
+    config = GPT2Config(
+        vocab_size=VOCABULARY, n_layer=layers, n_embd=16, n_head=2, n_positions=64,
+        resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0, initializer_range=0.3,
+    )  # fmt: skip
+    return GPT2LMHeadModel(config)
+
+
+def pairs(count: int = 8, seed: int = 0) -> list[AlignedPair]:
+    """Random texts of unequal lengths; three in four have a counterfactual with one longer word."""
+    rng = np.random.default_rng(seed)
+    made = []
+    for i in range(count):
+        ids = rng.integers(1, VOCABULARY, rng.integers(6, 20)).astype(np.int32)
+        if i % 4 == 3:
+            made.append(AlignedPair(ids, ids, np.arange(len(ids), dtype=np.int32)))
+            continue
+        cf = np.concatenate([ids[:3], rng.integers(1, VOCABULARY, 2), ids[4:]]).astype(np.int32)
+        index = np.concatenate([np.arange(4), np.arange(5, len(cf))]).astype(np.int32)
+        made.append(AlignedPair(ids, cf, index))
+    return made
+
+
+@pytest.fixture
+def task() -> DistillTask:
+    teacher = gpt2()
+    return DistillTask(models.student_from_layers(teacher, [0, 2]), teacher, op="max", chunk_rows=16)
+
+
+def test_only_the_student_is_trained_and_saved(task):
+    assert all(name.startswith("student.") for name in task.state_dict())
+    assert all(not p.requires_grad for p in task.teacher.parameters())
+    task.train()
+    assert not task.teacher.training and task.student.training
+    loss, _ = task(collate(pairs(), op="max", augment=True))
+    loss.backward()
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in task.parameters())
+
+
+@pytest.mark.parametrize("op", ["none", "max", "swap"])
+@pytest.mark.parametrize("augment", [False, True])
+def test_each_text_costs_one_teacher_run_and_each_trained_text_one_student_run(op, augment, task):
+    task.options["op"] = op
+    seen = {"teacher": [], "student": []}
+    for name in seen:
+        body = getattr(task, name).base_model
+        body.register_forward_pre_hook(
+            lambda _, args, kwargs, name=name: seen[name].append(tuple(kwargs["input_ids"].shape)), with_kwargs=True
+        )
+    batch = collate(pairs(), op=op, augment=augment)
+    task(batch)
+    counterfactuals = 6 if op != "none" or augment else 0
+    assert [shape[0] for shape in seen["teacher"]] == [8 + counterfactuals]
+    assert [shape[0] for shape in seen["student"]] == [8 + 6 * augment]
+
+
+def plain_loop(task: DistillTask, texts: list[AlignedPair], op: str, augment: bool) -> dict[str, float]:
+    """The method as a reader would write it down: one text at a time, whole logits, F.kl_div-free."""
+    kd = lm = count = 0.0
+    for pair in texts:
+        sides = [(pair.input_ids, pair.cf_input_ids, {t: s for t, s in enumerate(pair.cf_index) if s >= 0})]
+        if augment and pair.reversed:
+            sides.append((pair.cf_input_ids, pair.input_ids, {s: t for t, s in sides[0][2].items()}))
+        for own_ids, mate_ids, index in sides:
+            own, mate = (torch.from_numpy(np.asarray(x)).long()[None] for x in (own_ids, mate_ids))
+            z, z_mate = (task.teacher(x).logits[0].log_softmax(-1) for x in (own, mate))
+            student = task.student(own).logits[0]
+            for t in range(1, own.shape[1]):
+                target = z[t - 1]
+                if pair.reversed and index.get(t, -1) > 0:
+                    target = perturb(op, z[t - 1 : t], z_mate[index[t] - 1 : index[t]])[0]
+                p, q = (target / 2).log_softmax(-1), (student[t - 1] / 2).log_softmax(-1)
+                kd += 4 * float((p.exp() * (p - q)).sum())
+                lm -= float(student[t - 1].log_softmax(-1)[own[0, t]])
+                count += 1
+    return {"kd": kd, "lm": lm, "loss": (kd + lm) / 2, "count": count}
+
+
+@pytest.mark.parametrize(("op", "augment"), [("none", False), ("max", False), ("max", True), ("swap", True)])
+def test_the_whole_step_equals_a_plain_loop(op, augment, task):
+    task.options["op"] = op
+    batch = collate(pairs(), op=op, augment=augment)
+    with torch.no_grad():
+        total, sums = task(batch)
+        expected = plain_loop(task, pairs(), op, augment)
+    assert batch.num_tokens == expected["count"]
+    for key in ("kd", "lm", "loss"):
+        assert float(sums[key]) == pytest.approx(expected[key], rel=1e-5)
+    assert float(total) == pytest.approx(expected["loss"], rel=1e-5)
+
+
+def gradients(task: DistillTask, groups: list[list[AlignedPair]], **options) -> dict[str, torch.Tensor]:
+    task = copy.deepcopy(task)
+    batches = [collate(group, op="max", augment=True, **options) for group in groups]
+    num_tokens = sum(batch.num_tokens for batch in batches)
+    for batch in batches:
+        loss, _ = task(batch)
+        (loss / num_tokens).backward()
+    return {name: p.grad for name, p in task.named_parameters()}
+
+
+def test_one_batch_of_eight_equals_eight_of_one(task):
+    """Sum and count: the loss does not depend on how texts of unequal length are shared out."""
+    whole, single = gradients(task, [pairs()]), gradients(task, [[pair] for pair in pairs()])
+    for name in whole:
+        torch.testing.assert_close(whole[name], single[name], rtol=1e-4, atol=1e-7)
+
+
+def test_padding_changes_nothing(task):
+    short, long = pairs(4), pairs(8)
+    with torch.no_grad():
+        alone = task(collate(short, op="max"))[1]["loss"]
+        parts = [task(collate([pair], op="max"))[1]["loss"] for pair in short]
+        beside = task(collate(long, op="max"))[1]["loss"] - task(collate(long[4:], op="max"))[1]["loss"]
+    assert float(sum(parts)) == pytest.approx(float(alone), rel=1e-5)
+    assert float(beside) == pytest.approx(float(alone), rel=1e-4)
+
+
+def test_a_student_equal_to_its_teacher_has_no_distance_to_it():
+    teacher = gpt2()
+    task = DistillTask(models.student_from_layers(teacher, range(4)), teacher, op="none", kd_weight=1.0, lm_weight=0.0)
+    loss, sums = task(collate(pairs()))
+    loss.backward()
+    assert abs(float(sums["kd"])) < 1e-4
+    assert max(p.grad.abs().max() for p in task.parameters()) < 1e-4
+
+
+def test_without_a_teacher_it_is_cross_entropy():
+    student = gpt2(2)
+    task = DistillTask(student, kd_weight=0.0, lm_weight=1.0)
+    loss, _ = task(collate(pairs()))
+    expected = sum(
+        student(ids, labels=ids).loss.item() * (ids.shape[1] - 1)
+        for ids in (torch.from_numpy(pair.input_ids).long()[None] for pair in pairs())
+    )
+    assert float(loss) == pytest.approx(expected, rel=1e-5)
+
+
+def test_bfloat16_autocast_stays_close(task):
+    batch = collate(pairs(), op="max", augment=True)
+    exact = task(batch)[0]
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        rough = task(batch)[0]
+    rough.backward()
+    assert float(rough) == pytest.approx(float(exact), rel=0.02)

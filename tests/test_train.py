@@ -1,0 +1,237 @@
+"""The recipe, end to end, on tiny models: what it writes, what it resumes, what it refuses."""
+
+import itertools
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from accelerate.state import AcceleratorState, PartialState
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+import train_distill
+from counterfactuals import sample
+from debias import checkpoint
+
+ROOT = Path(train_distill.__file__).parent
+
+
+@pytest.fixture(autouse=True)
+def _fresh_accelerator():
+    yield
+    AcceleratorState._reset_state()
+    PartialState._reset_state()
+
+
+@pytest.fixture(scope="session")
+def corpus(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("corpus") / "texts.jsonl"
+    rows = itertools.islice(sample.generate(200, seed=3), 120)
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def arguments(corpus, tiny_gpt2, tmp_path) -> list[str]:
+    return [
+        f"output_dir={tmp_path / 'run'}",
+        f"data.source={corpus}",
+        "data.max_length=64",
+        f"teacher.model={tiny_gpt2}",
+        "counterfactual.augment=true",
+        "loss.op=max",
+        "loss.vocabulary=reversed",
+        "train.max_steps=6",
+        "train.batch_size=16",
+        "train.micro_batch_size=8",
+        "train.log_every=1",
+        "train.save_every=2",
+    ]
+
+
+def lines(path: Path) -> list[dict]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(folder / "model" / "model.safetensors")
+
+
+def refused(arguments: list[str], capsys) -> str:
+    assert train_distill.main(arguments) == 2
+    message = capsys.readouterr().err
+    assert message.startswith("error: ") and "Traceback" not in message
+    return message
+
+
+def test_a_run_leaves_everything_a_user_expects(arguments, tmp_path, capsys, shared_data):
+    (tmp_path / "bold").mkdir()
+    prompts = {"a": {"x": ["The nurse said that"]}, "b": {"x": ["The plumber left because"]}}
+    (tmp_path / "prompts.json").write_text(json.dumps(prompts), encoding="utf-8")
+    tasks = f"eval.tasks={{next_word: {{file: {tmp_path / 'prompts.json'}}}}}"
+    assert train_distill.main([*arguments, tasks, f"eval.data_dir={tmp_path}"]) == 0
+    run = tmp_path / "run"
+    assert {p.name for p in run.iterdir()} >= {"config.yaml", "metrics.jsonl", "checkpoints", "model", "results.json"}
+    saved = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
+    assert saved["loss"]["op"] == "max" and saved["loss"]["tau"] == 2.0 and saved["optim"]["lr"] == 1e-3
+    steps = lines(run / "metrics.jsonl")
+    assert [line["step"] for line in steps] == [1, 2, 3, 4, 5, 6]
+    assert steps[-1]["loss"] < steps[0]["loss"] and set(steps[0]) >= {"kd", "lm", "lr", "grad_norm"}
+    model = AutoModelForCausalLM.from_pretrained(run / "model")
+    tokenizer = AutoTokenizer.from_pretrained(run / "model")
+    assert model.config.n_layer == 2
+    text = tokenizer.decode(model.generate(**tokenizer("The nurse", return_tensors="pt"), max_new_tokens=3)[0])
+    assert text.startswith("The nurse")
+    results = json.loads((run / "results.json").read_text(encoding="utf-8"))
+    assert [row["model"] for row in results["rows"]] == ["teacher", "student"]
+    entry = results["rows"][1]["tasks"]["next_word"]["equitability_avg"]
+    assert set(entry) == {"value", "low", "high", "ideal", "n"} and 0 <= entry["value"] <= 1
+    assert "student" in capsys.readouterr().out
+
+
+def test_a_finished_run_is_not_trained_again_and_another_is_not_mixed_in(arguments, tmp_path, capsys):
+    assert train_distill.main(arguments) == 0
+    before = (tmp_path / "run" / "model" / "model.safetensors").stat().st_mtime_ns
+    assert train_distill.main(arguments) == 0
+    assert "complete" in capsys.readouterr().out
+    assert (tmp_path / "run" / "model" / "model.safetensors").stat().st_mtime_ns == before
+    assert "loss.tau: 2.0, now 3.0" in refused([*arguments, "loss.tau=3"], capsys)
+
+
+def test_resume_is_bitwise_an_undisturbed_run(arguments, tmp_path, monkeypatch):
+    """Dropout on, so that random states matter; killed between two checkpoints."""
+    arguments = [*arguments, "student.dropout=0.1", "train.save_every=2"]
+    assert train_distill.main([*arguments, f"output_dir={tmp_path / 'whole'}"]) == 0
+    AcceleratorState._reset_state()
+
+    original, calls = train_distill.collate, itertools.count()
+
+    def dies(*args, **kwargs):
+        if next(calls) == 10:  # two micro-batches a step: in step 6, after the checkpoint of step 4
+            raise KeyboardInterrupt
+        return original(*args, **kwargs)
+
+    monkeypatch.setattr(train_distill, "collate", dies)
+    with pytest.raises(KeyboardInterrupt):
+        train_distill.main(arguments)
+    assert [p.name for p in checkpoint.complete(tmp_path / "run" / "checkpoints")] == ["step-0000002", "step-0000004"]
+    monkeypatch.setattr(train_distill, "collate", original)
+    AcceleratorState._reset_state()
+    assert train_distill.main(arguments) == 0
+    whole, resumed = weights(tmp_path / "whole"), weights(tmp_path / "run")
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+    assert lines(tmp_path / "whole" / "metrics.jsonl") == lines(tmp_path / "run" / "metrics.jsonl")
+
+
+def test_a_torn_checkpoint_is_never_picked_up(tmp_path):
+    (tmp_path / "step-0000002").mkdir()
+    (tmp_path / "step-0000004.partial").mkdir()
+    (tmp_path / "step-0000004.partial" / "step.json").write_text("{}", encoding="utf-8")
+    assert checkpoint.complete(tmp_path) == []
+
+
+def test_accumulation_does_not_change_the_result(arguments, tmp_path):
+    """1 × 16 = 8 × 2, to rounding, with texts of unequal length and augmentation."""
+    arguments = [*arguments, "student.dropout=0"]
+    for size in (16, 2):
+        options = [f"train.micro_batch_size={size}", f"output_dir={tmp_path / str(size)}"]
+        assert train_distill.main([*arguments, *options]) == 0
+        AcceleratorState._reset_state()
+    one, eight = weights(tmp_path / "16"), weights(tmp_path / "2")
+    for name in one:
+        torch.testing.assert_close(one[name], eight[name], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_two_ranks_give_the_weights_of_one(arguments, tmp_path):
+    arguments = [*arguments, "student.dropout=0"]
+    assert train_distill.main([*arguments, f"output_dir={tmp_path / 'one'}"]) == 0
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    command += [str(ROOT / "train_distill.py"), *arguments, f"output_dir={tmp_path / 'two'}"]
+    environment = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert json.loads((tmp_path / "two" / "run.json").read_text(encoding="utf-8"))["ranks"] == 2
+    one, two = weights(tmp_path / "one"), weights(tmp_path / "two")
+    for name in one:
+        torch.testing.assert_close(one[name], two[name], rtol=1e-4, atol=1e-5)
+    for a, b in zip(lines(tmp_path / "one" / "metrics.jsonl"), lines(tmp_path / "two" / "metrics.jsonl")):
+        assert a["loss"] == pytest.approx(b["loss"], rel=1e-4)
+
+
+KINDS = {
+    "plain": ["loss.op=none", "loss.vocabulary=plain", "counterfactual.augment=false"],
+    "mean": ["loss.op=mean", "loss.vocabulary=plain"],
+    "exp_mean_no_augmentation": ["loss.op=exp_mean", "counterfactual.augment=false"],
+    "swap": ["loss.op=swap"],
+    "original_only": ["counterfactual.perturb=original", "loss.vocabulary=plain"],
+    "reverse_kl": ["loss.divergence=reverse"],
+    "jsd": ["loss.divergence=jsd"],
+    "fair_finetune": ["student.layers=all"],
+    "listed_layers": ["student.layers=[3, 1]"],
+    "bf16": ["train.precision=bf16"],
+    "checkpointing": ["train.gradient_checkpointing=true"],
+    "cosine": ["optim.schedule=cosine", "optim.weight_decay=0.1"],
+}
+NO_TEACHER = ["teacher.model=null", "loss.op=none", "loss.vocabulary=plain", "loss.kd_weight=0"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_of_run_by_config_alone(kind, arguments, tmp_path):
+    assert train_distill.main([*arguments, *KINDS[kind], "train.max_steps=2"]) == 0
+    expected = {"fair_finetune": 4}.get(kind, 2)
+    assert AutoModelForCausalLM.from_pretrained(tmp_path / "run" / "model").config.n_layer == expected
+
+
+def test_cross_entropy_fine_tuning_and_training_from_scratch(arguments, tiny_gpt2, tmp_path):
+    pretrained = [*NO_TEACHER, "student.init=pretrained", f"student.model={tiny_gpt2}"]
+    assert train_distill.main([*arguments, *pretrained, "train.max_steps=2"]) == 0
+    AcceleratorState._reset_state()
+    scratch = [*NO_TEACHER, "student.init=random", "student.config={n_layer: 1, n_embd: 16, n_head: 2}"]
+    scratch += ["tokenizer.train_vocab_size=300", f"output_dir={tmp_path / 'scratch'}", "train.max_steps=2"]
+    assert train_distill.main([*arguments, *scratch]) == 0
+    assert len(AutoTokenizer.from_pretrained(tmp_path / "scratch" / "model")) == 300
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (["data.source=missing.jsonl"], "no such file"),
+        (["data.text_field=body"], "no text field 'body'; found: text"),
+        (["teacher.model=nowhere"], "teacher.model nowhere: cannot be loaded"),
+        (["data.max_length=500"], "sees at most 128 positions"),
+        (["train.batch_size=4096"], "lower it"),
+        (["student.layers=[7]"], "layers 0 to 3"),
+        (["student.layers=hf"], "12 layers"),
+        (["counterfactual.lexicon=nothing"], "nothing"),
+        (["loss.opp=max"], "did you mean op"),
+        (["train.epochs=x"], "must be a number or null"),
+    ],
+)
+def test_mistakes_are_one_clear_line_and_leave_no_run(change, says, arguments, tmp_path, capsys):
+    assert says in refused([*arguments, *change], capsys)
+    assert not (tmp_path / "run" / "run.json").exists() and not (tmp_path / "run" / "model").exists()
+
+
+def test_teacher_and_student_of_different_vocabularies_are_refused(arguments, tiny_gpt2, tmp_path, capsys):
+    from counterfactuals.tokenizer import train_bpe
+    from debias.models import random_student
+
+    tokenizer = train_bpe(["quite another text, of other words"] * 4, 280)
+    random_student({"n_layer": 1, "n_embd": 16, "n_head": 2}, tokenizer, 64).save_pretrained(tmp_path / "other")
+    tokenizer.save_pretrained(tmp_path / "other")
+    student = ["student.init=pretrained", f"student.model={tmp_path / 'other'}"]
+    assert "different vocabularies" in refused([*arguments, *student], capsys)
+
+
+def test_help_and_print_config(capsys):
+    assert train_distill.main(["--config", str(ROOT / "configs" / "quickstart.yaml"), "--print_config", "seed=7"]) == 0
+    assert yaml.safe_load(capsys.readouterr().out)["seed"] == 7
+    with pytest.raises(SystemExit) as stop:
+        train_distill.main(["--help"])
+    assert stop.value.code == 0 and "loss.op" in capsys.readouterr().out

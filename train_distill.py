@@ -1,0 +1,294 @@
+"""Distil a language model without distilling its gender bias: read config, build, one loop, save, evaluate, report.
+
+accelerate launch train_distill.py --config configs/quickstart.yaml [key.sub=value …]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import set_seed
+from transformers.utils.logging import disable_progress_bar
+
+from configs import schema
+from configs.schema import Config
+from counterfactuals.batch import BatchPlan, collate
+from counterfactuals.corpus import fingerprint, read_texts
+from counterfactuals.lexicon import load_lexicon
+from counterfactuals.pairs import PairSet, build_pairs
+from counterfactuals.sample import write_sample
+from counterfactuals.tokenizer import train_bpe
+from counterfactuals.vocabulary import role_tokens
+from debias import checkpoint, models
+from debias.ops import VocabularyRoles
+from debias.optim import build_optimizer, lr_share
+from debias.task import DistillTask
+from debias.tracking import Tracker, versions
+
+
+def main(argv: list[str] | None = None) -> int:
+    disable_progress_bar()  # transformers' bars for loading weights; ours is the run's
+    try:
+        arguments = parse(argv)
+        whole, runs = schema.load(arguments.config, arguments.override)
+        if arguments.print_config:
+            print(schema.to_yaml(whole), end="")
+            return 0
+        for name, config in runs.items():
+            train(config, name, Path(whole.output_dir) / name)
+        if int(os.environ.get("RANK", "0")) == 0:
+            report(whole, runs)
+    except (ValueError, OSError) as error:
+        print("\n".join(f"error: {line}" for line in str(error).splitlines()), file=sys.stderr)
+        return 2
+    return 0
+
+
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        epilog="settings (key, default, meaning):\n" + schema.describe(),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--config", metavar="FILE.yaml", help="settings of the run; see configs/")
+    parser.add_argument("--print_config", action="store_true", help="print the resolved settings and stop")
+    parser.add_argument("override", nargs="*", metavar="key.sub=value", help="settings that win over the file")
+    return parser.parse_args(argv)
+
+
+def train(config: Config, name: str, folder: Path) -> None:
+    """Train one model into `folder`; goes on where a killed run stopped, and does nothing if it is complete."""
+    if already_done(config, folder):
+        print(f"{name or 'model'}: complete in {folder}", flush=True)
+        return
+    # the teacher is loaded before Accelerator exists, else DeepSpeed ZeRO-3 would partition it
+    source, tokenizer, teacher, student = build_models(config, folder)
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    accumulation = accumulation_steps(config, world)
+    accelerator = Accelerator(
+        gradient_accumulation_steps=accumulation,
+        mixed_precision=config.train.precision,
+        cpu=not torch.cuda.is_available(),
+    )
+    if accelerator.num_processes != world:
+        raise ValueError(f"launched {world} processes, but Accelerate runs {accelerator.num_processes}; see docs")
+    if accelerator.device.type == "cpu":
+        torch.set_num_threads(config.train.cpu_threads or max(1, (os.cpu_count() or 1) // world))
+    set_seed(config.seed + accelerator.process_index)  # dropout differs between ranks; weights are drawn before
+
+    lexicon = load_lexicon(config.counterfactual.lexicon)
+    with accelerator.main_process_first():
+        pairs = prepare_pairs(config, source, lexicon, tokenizer)
+    augment = config.counterfactual.augment
+    sequences = 1 + pairs.has_cf * augment
+    plan = BatchPlan(pairs.lengths, sequences, batch_size=config.train.batch_size, seed=config.seed)
+    total = config.train.max_steps or math.ceil(plan.steps_per_epoch * (config.train.epochs or 1))
+    predictions = pairs.lengths - 1 + (pairs.cf_lengths - 1) * pairs.has_cf * augment
+
+    task, optimizer = build_task(config, lexicon, tokenizer, teacher, student, accelerator)
+    folder.mkdir(parents=True, exist_ok=True)
+    if accelerator.is_main_process:
+        (folder / "config.yaml").write_text(schema.to_yaml(config), encoding="utf-8")
+    first = checkpoint.restore(accelerator, folder / "checkpoints")
+    started, trained_tokens = time.perf_counter(), 0
+
+    with Tracker(
+        folder / "metrics.jsonl", name or "student", total, step=first, on=accelerator.is_main_process
+    ) as tracker:
+        for step in range(first, total):
+            task.train()
+            num_tokens = int(predictions[plan.batch(step)].sum())  # of the whole batch, over accumulation and ranks
+            for group in optimizer.param_groups:
+                group["lr"] = config.optim.lr * lr_share(step, total, config.optim.warmup, config.optim.schedule)
+            sums = torch.zeros(3, device=accelerator.device)
+            for indices in plan.micro_batches(
+                step, accumulation=accumulation, rank=accelerator.process_index, world=world
+            ):
+                batch = collate([pairs[i] for i in indices], **collate_options(config, tokenizer)).to(
+                    accelerator.device
+                )
+                with accelerator.accumulate(task):
+                    loss, parts = task(batch)
+                    # ranks and micro-batches are averaged by DDP and Accelerate; ours is a sum divided once
+                    accelerator.backward(loss * (world * accumulation / num_tokens))
+                    sums += torch.stack([parts["loss"], parts["kd"], parts["lm"]])
+                    # ---- optimizer step ----
+                    if accelerator.sync_gradients:
+                        grad_norm = accelerator.clip_grad_norm_(task.parameters(), config.optim.max_grad_norm)
+                    optimizer.step()
+                    optimizer.zero_grad()
+                    # ------------------------
+            tracker.advance(num_tokens)
+            trained_tokens += num_tokens
+            if due(step, config.train.log_every, total):
+                means = (accelerator.reduce(sums, "sum") / num_tokens).tolist()
+                if not math.isfinite(means[0]):
+                    raise ValueError(f"loss is {means[0]} at step {step + 1}: lower optim.lr, or train.precision no")
+                figures = dict(zip(("loss", "kd", "lm"), means), grad_norm=float(grad_norm))
+                tracker.log(**figures, lr=optimizer.param_groups[0]["lr"], num_tokens=num_tokens)
+            if due(step, config.train.save_every, total) and step + 1 < total:
+                checkpoint.save(accelerator, folder / "checkpoints", step + 1, keep=config.train.keep_checkpoints)
+
+    checkpoint.export(accelerator, task, tokenizer, folder / "model")
+    if accelerator.is_main_process:
+        seconds = time.perf_counter() - started
+        facts = {"steps": total, "steps_here": total - first, "seconds": seconds, "tokens": trained_tokens}
+        facts |= {"ranks": world, "pairs": len(pairs), "with_counterfactual": float(pairs.has_cf.mean())}
+        facts |= {"parameters": sum(p.numel() for p in task.parameters()), "versions": versions()}
+        (folder / "run.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+    accelerator.wait_for_everyone()
+    accelerator.free_memory()
+
+
+def due(step: int, every: int, total: int) -> bool:
+    return every > 0 and ((step + 1) % every == 0 or step + 1 == total)
+
+
+def accumulation_steps(config: Config, world: int) -> int:
+    steps, rest = divmod(config.train.batch_size, config.train.micro_batch_size * world)
+    if rest or not steps:
+        raise ValueError(
+            f"train.batch_size: {config.train.batch_size} is not a multiple of train.micro_batch_size "
+            f"{config.train.micro_batch_size} times {world} ranks"
+        )
+    return steps
+
+
+def already_done(config: Config, folder: Path) -> bool:
+    """Whether `folder` holds this very run, complete. ValueError if it holds a run of other settings."""
+    if not (folder / "config.yaml").exists():
+        return False
+    changed = schema.differences(folder / "config.yaml", config)
+    if changed:
+        raise ValueError(
+            f"{folder}: holds a run with other settings ({'; '.join(changed)}); "
+            "choose another output_dir, or delete the folder"
+        )
+    return (folder / "run.json").exists()
+
+
+def build_models(config: Config, folder: Path) -> tuple[str, Any, Any, Any]:
+    """Corpus path or name, tokenizer, teacher (or None) and student, checked against each other."""
+    set_seed(config.seed)
+    output = Path(config.output_dir)
+    source = config.data.source
+    if source == "sample":
+        source = str(write_sample(output / "sample") / "train.jsonl")
+
+    def path(model: str) -> str:
+        return str(output / model[4:] / "model") if model.startswith("run:") else model
+
+    teacher = student = tokenizer = None
+    if config.teacher.model:
+        options = {"setting": "teacher.model", "trust_remote_code": config.teacher.trust_remote_code}
+        teacher = models.load_model(path(config.teacher.model), dtype=config.teacher.dtype, **options)
+        tokenizer = models.load_tokenizer(path(config.teacher.model), **options)
+    if config.student.model:
+        student = models.load_model(path(config.student.model), setting="student.model")
+        own = models.load_tokenizer(path(config.student.model), setting="student.model")
+        if tokenizer is not None:
+            models.same_vocabulary(tokenizer, own, this="teacher.model", that="student.model")
+        tokenizer = own
+    if config.tokenizer.name:
+        own = models.load_tokenizer(config.tokenizer.name, setting="tokenizer.name")
+        if tokenizer is not None:
+            models.same_vocabulary(tokenizer, own, this="the model", that="tokenizer.name")
+        tokenizer = own
+    if config.tokenizer.train_vocab_size:
+        tokenizer = train_bpe(read_texts(source, **reading(config)), config.tokenizer.train_vocab_size)
+    if config.student.init == "layers":
+        assert teacher is not None
+        keep = models.kept_layers(config.student.layers, models.num_layers(teacher))
+        student = models.student_from_layers(teacher, keep)
+    elif config.student.init == "random":
+        student = models.random_student(config.student.config, tokenizer, config.data.max_length)
+    models.check_sizes(student, teacher, tokenizer, config.data.max_length)
+    models.set_dropout(student, config.student.dropout)
+    if config.train.gradient_checkpointing:
+        student.gradient_checkpointing_enable({"use_reentrant": False})
+    return source, tokenizer, teacher, student
+
+
+def reading(config: Config) -> dict[str, Any]:
+    data = config.data
+    return {"subset": data.subset, "split": data.split, "text_field": data.text_field, "max_texts": data.max_texts}
+
+
+def prepare_pairs(config: Config, source: str, lexicon: Any, tokenizer: Any) -> PairSet:
+    return build_pairs(
+        lambda: read_texts(source, **reading(config)),
+        lexicon,
+        tokenizer,
+        config.data.pairs_dir or Path(config.output_dir) / "pairs",
+        source_fingerprint=fingerprint(source, **reading(config)),
+        max_length=config.data.max_length,
+        progress=lambda count: print(f"pairs    {count:,} prepared", flush=True) if count % 20_000 == 0 else None,
+    )
+
+
+def collate_options(config: Config, tokenizer: Any) -> dict[str, Any]:
+    c = config.counterfactual
+    options = {"op": config.loss.op, "vocabulary": config.loss.vocabulary, "pad_id": tokenizer.eos_token_id or 0}
+    return options | {"augment": c.augment, "perturb": c.perturb, "stop_at_cue": c.stop_at_cue}
+
+
+def build_task(
+    config: Config, lexicon: Any, tokenizer: Any, teacher: Any, student: Any, accelerator: Accelerator
+) -> tuple[Any, Any]:
+    roles = None
+    if config.loss.vocabulary == "reversed":
+        size = student.get_output_embeddings().weight.shape[0]
+        roles = VocabularyRoles.build(role_tokens(lexicon, tokenizer, size), accelerator.device)
+    if teacher is not None:
+        teacher = teacher.to(accelerator.device)
+    loss = config.loss
+    task = DistillTask(
+        student,
+        teacher,
+        op=loss.op,
+        roles=roles,
+        divergence=loss.divergence,
+        tau=loss.tau,
+        kd_weight=loss.kd_weight,
+        lm_weight=loss.lm_weight,
+        chunk_rows=loss.chunk_rows,
+    )
+    o = config.optim
+    optimizer = build_optimizer(task, lr=o.lr, betas=o.betas, eps=o.eps, weight_decay=o.weight_decay)
+    return accelerator.prepare(task, optimizer)
+
+
+def report(whole: Config, runs: dict[str, Config]) -> None:
+    """Measure every model of the command with the same tasks; write results.json, tables and pictures."""
+    if not whole.eval.tasks:
+        return
+    from eval.report import write_report
+    from eval.run import evaluate
+
+    output = Path(whole.output_dir)
+    found = {name or "student": str(output / name / "model") for name in runs}
+    if list(runs) == [""] and runs[""].teacher.model:
+        found = {"teacher": runs[""].teacher.model} | found
+    data_dir = whole.eval.data_dir or (output / "sample" if whole.data.source == "sample" else None)
+    results = evaluate(
+        whole.eval.models | found,
+        whole.eval.tasks,
+        data_dir=data_dir,
+        output_dir=output,
+        seed=whole.seed,
+        batch_size=whole.eval.batch_size,
+    )
+    write_report(results, output)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
