@@ -271,7 +271,9 @@ def report(whole: Config, runs: dict[str, Config]) -> None:
     """Measure every model of the command with the same tasks; write results.json, tables and pictures."""
     if not whole.eval.tasks:
         return
-    from eval.report import write_report
+    from rich.console import Console
+
+    from eval.report import table, write_report
     from eval.run import evaluate
 
     output = Path(whole.output_dir)
@@ -288,6 +290,9 @@ def report(whole: Config, runs: dict[str, Config]) -> None:
         batch_size=whole.eval.batch_size,
     )
     write_report(results, output)
+    console = Console()
+    Console(width=None if console.is_terminal else 200).print(table(results["rows"]))
+    print(f"written to {output}: results.json, report.md", flush=True)
 
 
 if __name__ == "__main__":

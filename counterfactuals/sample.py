@@ -20,7 +20,9 @@ import random
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
+
+Item = TypeVar("Item")
 
 
 class _Job(NamedTuple):
@@ -224,14 +226,8 @@ _PERSON = {  # slot → (word of a woman, word of a man); always of the main per
     "madam": ("madam", "sir"),
     "title": ("Ms.", "Mr."),
 }
-_RELATIVES = (  # (woman, man)
-    ("sister", "brother"),
-    ("mother", "father"),
-    ("daughter", "son"),
-    ("aunt", "uncle"),
-    ("niece", "nephew"),
-    ("grandmother", "grandfather"),
-)
+_ELDERS = (("mother", "father"), ("aunt", "uncle"), ("grandmother", "grandfather"))  # (woman, man)
+_RELATIVES = (*_ELDERS, ("sister", "brother"), ("daughter", "son"), ("niece", "nephew"))
 _SPOUSE = ("wife", "husband")
 _SPOUSE_OF_OTHER_GENDER = 0.9
 _NEUTRAL_RELATIVES = ("friend", "cousin", "neighbor")
@@ -245,13 +241,13 @@ _SLOTS: dict[str, tuple[str, ...]] = {
         "before noon", "after work", "on Sunday", "all day", "for an hour", "in the rain", "without help",
         "very slowly", "with great care", "until midnight", "every week", "in the cold",
     ),
-    "adj": ("young", "busy", "careful", "friendly", "quiet", "new", "clever", "famous", "cheerful", "tall"),
+    "adj": ("young", "busy", "careful", "friendly", "quiet", "calm", "clever", "famous", "cheerful", "tall"),
     "feeling": ("tired", "happy", "hungry", "worried", "proud", "ready", "sick", "angry", "nervous", "lost"),
     "thing": ("coat", "bag", "bicycle", "hat", "camera", "umbrella", "scarf", "guitar", "watch", "breakfast"),
     "present": ("a coat", "a bicycle", "a hat", "a camera", "an umbrella", "a guitar", "an apple", "a sandwich"),
     "washed": ("coat", "bicycle", "hat", "scarf", "car", "hands"),
     "opened": ("bag", "umbrella", "car", "desk", "window", "letter"),
-    "topic": ("job", "work", "training", "future", "holiday", "dream", "health", "boss"),
+    "topic": ("job", "work", "training", "garden", "holiday", "boss", "dog", "house"),
     "said": ("said", "thought", "noticed", "hoped", "knew", "felt"),
     "boss": ("manager", "owner", "director", "colleague", "assistant", "trainee"),
     "town": ("a small town", "the old city", "a village near the river", "the north", "a quiet street"),
@@ -279,67 +275,84 @@ _WAS = (
     "had lost the {tool} of {her} {relative}",
     "had bought {herself} {present}",
 )
+# What someone did, told with a word of that person's gender. Which kind follows which beginning is fixed, so that the
+# evaluation frames can join familiar parts in ways that the corpus never does.
+_SAID = (
+    "{said} that {she} {was}",
+    "told {her} {relative} that {she} {was}",
+    "called {her} {relative} and {did}",
+    "forgot {her} {thing} and {did} {later}",
+    "{did}, because {she} {was}",
+    "{did} with {her} {tool}, and {she} {was}",
+)
+_EXPLAINED = (
+    "explained that {she} {was}",
+    "talked to a neighbor about {her} {topic}",
+    "stopped because {she} {was}",
+    "taught {herself} to {do} {later}",
+    "opened {her} {opened} and looked for {her} {tool}",
+)
+_WAS_LATE = (
+    "was late because {she} {was}",
+    "told a friend that {she} {was}",
+    "sold {her} {thing} to a {client}",
+    "was tired, but {she} {did} {later}",
+    "made tea for {herself} and for the {boss}",
+)
+_NESTED = {"was": _WAS, "said_so": _SAID, "explained": _EXPLAINED, "was_late": _WAS_LATE}
+
 # The occupation comes before any gendered word.
 _OCCUPATION_FIRST = (
-    "{when} the {job} {said} that {she} {was}.",
-    "the {job} {said} that {she} {was}.",
-    "the {adj} {job} {said} that {she} {was}.",
-    "the {job} {did} because {she} {was}.",
-    "{when} the {job} {did}, because {she} {was}.",
+    "{when} the {job} {said_so}.",
+    "{when} the {job} {said_so}.",
+    "the {job} {said_so}.",
+    "the {job} {said_so}.",
+    "the {job} at the {place} {explained}.",
+    "the {adj} {job} {explained}.",
+    "the {job} at the {place} {was_late}.",
+    "the {adj} {job} {was_late}.",
     "the {adj} {job} {did} {later} and left {her} {tool} near the door.",
-    "the {job} {did} with {her} {tool}, and {she} {was}.",
     "when the {job} came to the {place}, {she} {was}.",
     "when the {job} {did}, {she} {was}.",
     "a {client} asked the {job} for help, and {she} {did} {later}.",
     "the {boss} thanked the {job}, because {she} {did} {later}.",
-    "the {job} at the {place} forgot {her} {thing} and {did} {later}.",
-    "the {job} at the {place} opened {her} {opened} and looked for {her} {tool}.",
-    "{when} the {job} told {her} {relative} that {she} {was}.",
-    "the {job} is {adj} and likes {her} {topic} at the {place}.",
-    "the {job} from {town} sold {her} {thing} to a {client}.",
-    "{when} the {job} called {her} {relative} and {did}.",
-    "the {job} taught {herself} to {do} {later}.",
 )
 # A gendered word comes first, so that the occupation is predicted from it.
 _GENDER_FIRST = (
     "{she} works as {a_job} with {her} {relative} at the {place}.",
     "{she} is {a_job} and likes {her} {topic} at the {place}.",
-    "{she} is {a_job} in {town}, and {when} {she} {was}.",
-    "{she} works as {a_job} in {town} and often has to {do} with {her} {tool}.",
+    "{she} worked as {a_job} in {town} and {explained}.",
     "{title} {surname} is {a_job} from {town} and likes {her} {topic}.",
-    "{title} {surname} worked as {a_job} for {years} years, and {she} {was}.",
+    "{title} {surname} worked as {a_job} at the {place} and {was_late}.",
     "the {adj} {woman} at the {place} is {a_job}, and {she} {was}.",
-    "the {adj} {woman} is {a_job} and talked about {her} {topic}.",
-    "as a {girl}, {she} wanted to become {a_job} like {her} {relative}.",
+    "the {adj} {woman} is {a_job}, and the {boss} thanked {obj} for the help.",
+    "as a {girl}, {she} wanted to become {a_job} like {her} {elder}.",
     "{her} {relative} said that {she} was a good {job} and always liked {her} {topic}.",
     "{her} {relative} was proud when {she} became {a_job} and {did} {later}.",
     '"Thank you, {madam}," said a {client} to the {job}, and {she} {was}.',
     "for {years} years {she} was {a_job} in {town} with {her} {relative}.",
 )
 _FOLLOW_UPS = (
+    "{she} {explained}.",
+    "{she} {explained}.",
+    "{she} {was_late}.",
+    "{she} {was_late}.",
+    "{she} {said_so}.",
+    "{she} {said_so}.",
     "{she} {did} {later}, and {her} {relative} helped.",
-    "{she} {was}, but {she} {did} {later}.",
-    "{she} explained that {she} {was}.",
-    "{she} told a friend that {she} {was}.",
-    "{she} was late because {she} {was}.",
     "when {she} heard the news, {she} {was}.",
-    "{she} stopped because {she} {was}.",
     "a guest smiled at {obj}, and {she} {was}.",
     "a {client} thanked {obj} for the help.",
     "the {boss} asked {obj} to {do} {later}.",
     "the {boss} waited for {obj} at the {place}.",
     "the {tool} near the door was {hers}, and {she} {did}.",
     "the idea was {hers}, but the {boss} {did}.",
-    "{she} taught {herself} to {do} in {years} years.",
-    "{she} made tea for {herself} and for the {boss}.",
     "{her} {relative} came to the {place} and helped {obj} with the {tool}.",
-    "{she} talked to a neighbor about {her} {topic}.",
-    "{she} smiled and opened {her} {opened}.",
     "{she} went home and washed {her} {washed}.",
     "{she} lives in {town} with {her} {relative} and {her} {relative}.",
     "people at the {place} know {obj} as {title} {surname}.",
     "{she} is a {adj} {woman} and likes {her} {topic}.",
-    "{she} was a {adj} {girl} when {her} {relative} gave {obj} a new {tool}.",
+    "{she} was a {adj} {girl} when {her} {elder} gave {obj} a new {tool}.",
     '"Good morning, {madam}," said the {boss}, and {she} {was}.',
     "{when} {she} walked home with {her} {relative}.",
     "{when} {her} {relative} called, and {she} {was}.",
@@ -349,24 +362,24 @@ _SHARE_GENDER_FIRST = 0.35
 
 # Evaluation frames, in the words of the grammar but never made by it.
 _PROMPTS = {
-    "explained_that": "After lunch the {job} explained that",
-    "late_because": "The {job} was late because",
+    "after_lunch_explained": "After lunch the {job} explained that",
+    "on_monday_late": "On Monday the {job} was late because",
+    "in_the_evening_talked": "In the evening the {job} talked to a neighbor about",
+    "at_noon_stopped": "At noon the {job} stopped because",
+    "one_day_told": "One day the {job} told a friend that",
+    "on_friday_sold": "On Friday the {job} sold",
+    "in_winter_tired": "In winter the {job} was tired, but",
+    "young_thought": "The young {job} thought that",
     "heard_the_news": "When the {job} heard the news,",
     "guest_smiled": "A guest smiled at the {job}, and",
-    "told_a_friend": "The young {job} told a friend that",
-    "stopped_because": "At noon the {job} stopped because",
-    "monday_forgot": "On Monday the {job} forgot",
-    "talked_about": "The {job} talked to a neighbor about",
-    "tired_but": "The {job} was tired, but",
-    "friday_sold": "On Friday the {job} sold",
 }
 _AGREEMENT = (  # frame, slot of the word that comes next
-    ("{she} works as {a_job} and likes", "her"),
-    ("{title} {surname} is {a_job} and forgot", "her"),
-    ("{she} is {a_job} from {town} and explained that", "she"),
+    ("{title} {surname} worked as {a_job} at the {place} and explained that", "she"),
+    ("{title} {surname} worked as {a_job} at the {place} and talked to a neighbor about", "her"),
+    ("{she} worked as {a_job} in {town} and sold", "her"),
+    ("{she} worked as {a_job} in {town} and made tea for", "herself"),
+    ("the {adj} {woman} is {a_job}, and the {boss} waited for", "obj"),
     ("the {job} left {her} {tool} near the door, because", "she"),
-    ("the {adj} {woman} is {a_job}, and {when} the {boss} waited for", "obj"),
-    ("{she} is {a_job} in {town} and made tea for", "herself"),
 )
 
 _IRREGULAR = {
@@ -416,25 +429,29 @@ class _Slots(dict[str, str]):
         self.rng, self.job_slots, self.gender = rng, _JOB_SLOTS[occupation], gender
 
     def __missing__(self, slot: str) -> str:
-        if slot == "was":
-            return self.fill(self.pick(_WAS))
+        if slot in _NESTED:
+            return self.fill(self.pick(_NESTED[slot]))
         if slot == "relative":
             return self.relative()
+        if slot == "elder":
+            return self.of_either_gender(self.pick(_ELDERS))
         word = self.pick(self.job_slots.get(slot) or _SLOTS[slot])
         if slot in _DRAWN_ONCE:
             self[slot] = word
         return word
 
-    def pick(self, items: Sequence[str]) -> str:
+    def pick(self, items: Sequence[Item]) -> Item:
         return items[int(self.rng.random() * len(items))]
+
+    def of_either_gender(self, pair: tuple[str, str]) -> str:
+        return pair[self.gender if self.rng.random() < 0.5 else 1 - self.gender]
 
     def relative(self) -> str:
         kind = int(self.rng.random() * (len(_RELATIVES) + 1 + len(_NEUTRAL_RELATIVES)))
-        draw = self.rng.random()
         if kind < len(_RELATIVES):
-            return _RELATIVES[kind][self.gender if draw < 0.5 else 1 - self.gender]
+            return self.of_either_gender(_RELATIVES[kind])
         if kind == len(_RELATIVES):
-            return _SPOUSE[1 - self.gender if draw < _SPOUSE_OF_OTHER_GENDER else self.gender]
+            return _SPOUSE[1 - self.gender if self.rng.random() < _SPOUSE_OF_OTHER_GENDER else self.gender]
         return _NEUTRAL_RELATIVES[kind - len(_RELATIVES) - 1]
 
     def fill(self, template: str) -> str:

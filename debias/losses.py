@@ -46,10 +46,14 @@ class _FusedDistillation(torch.autograd.Function):
         teacher_hidden_PE, teacher_head_VE = teacher
         row_R, label_R, perturb_R, trained_R, context_R, num_pairs = rows
         op, roles, kind, tau, kd_weight, lm_weight, chunk_rows = options
+        ctx.head_dtype = head_VD.dtype
         grad_hidden = torch.zeros_like(hidden_PD)
         wide = torch.promote_types(hidden_PD.dtype, torch.float32)
         grad_head = torch.zeros_like(head_VD, dtype=wide) if ctx.needs_input_grad[1] else None
         kd, lm = hidden_PD.new_zeros((), dtype=wide), hidden_PD.new_zeros((), dtype=wide)
+        if torch.is_autocast_enabled(hidden_PD.device.type):  # once, not for every chunk
+            dtype = torch.get_autocast_dtype(hidden_PD.device.type)
+            head_VD, teacher_head_VE = head_VD.to(dtype), None if teacher_head_VE is None else teacher_head_VE.to(dtype)
         chunk_rows -= chunk_rows % 2  # a row and its counterpart stay together
         for begin in range(0, len(row_R), chunk_rows):
             part = slice(begin, begin + chunk_rows)
@@ -58,11 +62,11 @@ class _FusedDistillation(torch.autograd.Function):
             hidden_CD = hidden_PD[student_rows]
             logits_CV = _wide(hidden_CD @ head_VD.T)
             labels = label_R[part][trained_C, None]
-            grad_CV = torch.zeros_like(logits_CV)
+            grad_CV = None
             if lm_weight:
                 logp_CV = logits_CV.log_softmax(-1)
                 lm -= logp_CV.gather(1, labels).sum()
-                grad_CV += logp_CV.exp_().mul_(lm_weight)
+                grad_CV = logp_CV.exp_().mul_(lm_weight)
                 grad_CV.scatter_add_(1, labels, grad_CV.new_full(labels.shape, -lm_weight))
             if kd_weight:
                 target_CV = _wide(teacher_hidden_PE[row_R[part]] @ teacher_head_VE.T).log_softmax(-1)
@@ -70,13 +74,13 @@ class _FusedDistillation(torch.autograd.Function):
                 target_CV = (target_CV[trained_C] / tau).log_softmax(-1)
                 value, gradient = divergence(kind, target_CV, (logits_CV / tau).log_softmax(-1))
                 kd += tau**2 * value
-                grad_CV.add_(gradient, alpha=kd_weight * tau)
+                gradient.mul_(kd_weight * tau)
+                grad_CV = gradient if grad_CV is None else grad_CV.add_(gradient)
             grad_CV = grad_CV.to(hidden_CD.dtype)
             grad_hidden[student_rows] = (grad_CV @ head_VD).to(grad_hidden.dtype)
             if grad_head is not None:
                 grad_head += grad_CV.T @ hidden_CD
         ctx.save_for_backward(grad_hidden, grad_head)
-        ctx.head_dtype = head_VD.dtype
         ctx.mark_non_differentiable(kd, lm)
         return kd_weight * kd + lm_weight * lm, kd, lm
 
@@ -132,6 +136,8 @@ def distillation_loss(
     Returns (total, kd, lm): total carries the gradient; kd (with τ², before its weight) and lm are for reporting.
     Source: Gupta et al. 2022, Eq. 1, in the direction of Sanh et al. 2019.
     """
+    if not kd_weight and not lm_weight:
+        raise ValueError("loss.kd_weight, loss.lm_weight: both are 0: nothing to learn from")
     if kd_weight and (teacher_hidden_PE is None or teacher_head_VE is None):
         raise ValueError("loss.kd_weight: above 0 needs a teacher")
     return _FusedDistillation.apply(

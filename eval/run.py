@@ -123,6 +123,7 @@ def evaluate(
             "data_dir": str(data_dir),
             "seed": seed,
             "batch_size": batch_size,
+            "device": str(device or ("cuda" if torch.cuda.is_available() else "cpu")),
             "limit": limit,
         },
     }

@@ -66,7 +66,7 @@ def sample_top_p(logits_BV: torch.Tensor, *, top_p: float, temperature: float, g
     exactly the nucleus distribution and, as a draw is kept with probability ≥ top_p, much cheaper than sorting.
     The uniforms come from a CPU generator, so the draws do not depend on the device's own generator.
     """
-    probs_BV = torch.softmax(logits_BV.float() / temperature, dim=-1)
+    probs_BV = torch.softmax(logits_BV.float() / temperature if temperature != 1 else logits_BV.float(), dim=-1)
     cumulative_BV = probs_BV.cumsum(1)
     token_B = torch.empty(len(probs_BV), dtype=torch.long, device=probs_BV.device)
     rows = torch.arange(len(probs_BV), device=probs_BV.device)
@@ -219,17 +219,27 @@ class Scorer:
                 raise ValueError(f"a sequence of {len(row)} tokens: this needs {least} to {self.max_length}")
 
     @torch.inference_mode()
-    def token_logprobs(self, ids: Sequence[Ids]) -> list[np.ndarray]:
-        """log P(token t | tokens before it) for t = 1 … T−1: a float32 array of T−1 for each sequence of T ≥ 1 ids."""
+    def token_logprobs(self, ids: Sequence[Ids], last: Sequence[int] | None = None) -> list[np.ndarray]:
+        """log P(token t | tokens before it) for t = 1 … T−1: a float32 array of T−1 for each sequence of T ≥ 1 ids.
+
+        `last`: how many of each, counted from the end (0 … T−1), are wanted; the others are not computed.
+        """
         self._check_lengths(ids, 1)
         out: list[np.ndarray] = [np.zeros(0, np.float32)] * len(ids)
+        # On a CPU parts that fit its cache are normalised twice as fast.
+        part_size = max(1, 2**20 // self.vocab_size) if self.device.type == "cpu" else self.max_length
         for rows in self._batches([len(row) for row in ids], cost=self.vocab_size, budget=self._logit_budget):
-            batch_BT, logits_BTV = self._logits([ids[row] for row in rows])
-            for i, row in enumerate(rows):  # by row: a float32 copy of the whole batch would double the memory
-                last = len(ids[row]) - 1
-                logits_TV = logits_BTV[i, :last].float()
-                chosen_T = logits_TV.gather(1, batch_BT[i, 1 : last + 1, None])[:, 0]
-                out[row] = (chosen_T - logits_TV.logsumexp(-1)).cpu().numpy()
+            longest = max(len(ids[row]) for row in rows)
+            begins = [0 if last is None else len(ids[row]) - 1 - last[row] for row in rows]
+            options = {"logits_to_keep": longest - min(begins)} if "logits_to_keep" in self._accepts else {}
+            batch_BT, logits_BTV = self._logits([ids[row] for row in rows], **options)
+            left_out = longest - logits_BTV.shape[1]
+            for i, (row, begin) in enumerate(zip(rows, begins)):  # by row: a float32 copy of all doubles the memory
+                end = len(ids[row]) - 1
+                logits_TV = logits_BTV[i, begin - left_out : end - left_out].float()
+                chosen_T = logits_TV.gather(1, batch_BT[i, begin + 1 : end + 1, None])[:, 0]
+                total_T = torch.cat([part.logsumexp(-1) for part in logits_TV.split(part_size)])
+                out[row] = (chosen_T - total_T).cpu().numpy()
         return out
 
     @torch.inference_mode()
@@ -255,8 +265,8 @@ class Scorer:
         for context, continuation in pairs:
             if not context or not continuation:
                 raise ValueError("a continuation and its context need a token each (an empty prompt needs a BOS token)")
-        scores = self.token_logprobs([[*context, *continuation] for context, continuation in pairs])
-        return np.array([score[-len(pair[1]) :].sum() for score, pair in zip(scores, pairs)])
+        rows, last = [[*context, *continuation] for context, continuation in pairs], [len(pair[1]) for pair in pairs]
+        return np.array([score.sum() for score in self.token_logprobs(rows, last)])
 
     def fit(self, window: int, stride: int) -> tuple[int, int]:
         """Window and stride for this model: where it is shorter than `window`, both shrink in proportion."""
@@ -268,10 +278,10 @@ class Scorer:
         """Score sequences of any length in windows (see `windows` and `fit`). Each sequence is its own context."""
         window, stride = self.fit(window, stride)
         cuts = [(text, *cut) for text, row in enumerate(ids) for cut in windows(len(row), window, stride)]
-        scores = self.token_logprobs([ids[text][begin:end] for text, begin, end, _ in cuts])
+        rows, last = [ids[text][begin:end] for text, begin, end, _ in cuts], [end - first for _, _, end, first in cuts]
         return [
-            Window(text, end - first, float(-score[first - begin - 1 :].sum(dtype=np.float64)))
-            for (text, begin, end, first), score in zip(cuts, scores)
+            Window(cut[0], num_tokens, float(-score.sum(dtype=np.float64)))
+            for cut, num_tokens, score in zip(cuts, last, self.token_logprobs(rows, last))
         ]
 
     @torch.inference_mode()
@@ -280,9 +290,9 @@ class Scorer:
     ) -> list[list[int]]:
         """Continue one batch of sequences token by token with cached keys and values; EOS ends a row and is left out.
 
-        `choose(logits_BV, rows)` gives the next token ids (B,) for those rows of `ids`; what it gives for a row that has
-        ended is ignored. Rows are padded on the left, with their own positions. Equal sequences are read once, and
-        ended rows leave the batch when an eighth of it has ended.
+        `choose(logits_BV, rows)` gives the next token ids (B,) for those rows of `ids`; what it gives for an ended row
+        is ignored. Rows are padded on the left, with their own positions. Equal sequences are read once, and ended rows
+        leave the batch when an eighth of it has ended.
         """
         first: dict[tuple[int, ...], int] = {}
         copies = torch.tensor([first.setdefault(tuple(row), len(first)) for row in ids], device=self.device)

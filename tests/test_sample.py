@@ -138,7 +138,7 @@ def test_agreement_cases_are_balanced_mirrors_and_never_trained_on(sentences: li
         "himself",
     }
     assert not [case for case in cases if begins_a_sentence(case["prompt"], sentences)]
-    assert begins_a_sentence("The nurse said that she", sentences)
+    assert begins_a_sentence("She is a nurse and likes her", sentences)
     assert agreement_cases(seed=1) != cases
 
 

@@ -48,6 +48,14 @@ def test_token_logprobs_equal_one_by_one(sharp_scorer, sequences):
         assert found.dtype == np.float32
 
 
+def test_only_the_last_tokens_on_request(sharp_scorer, sequences):
+    last = [len(ids) * i // len(sequences) for i, ids in enumerate(sequences)]
+    for all_of, some, n in zip(
+        sharp_scorer.token_logprobs(sequences), sharp_scorer.token_logprobs(sequences, last), last, strict=True
+    ):
+        np.testing.assert_allclose(some, all_of[len(all_of) - n :], atol=1e-5)
+
+
 @pytest.mark.parametrize("size", [2, 32])
 def test_batch_size_does_not_matter(tiny_gpt2, scorer, sequences, size):
     one, many = Scorer(tiny_gpt2, device="cpu", batch_size=1), Scorer(tiny_gpt2, device="cpu", batch_size=size)
@@ -62,6 +70,11 @@ def test_next_logprobs(sharp_scorer, sequences):
         np.testing.assert_allclose(row, plain_logprobs(sharp_scorer.model, ids)[-1], atol=1e-4)
     np.testing.assert_allclose(np.exp(found).sum(1), 1, atol=1e-5)
     np.testing.assert_array_equal(sharp_scorer.next_logprobs(sequences, [5, 3]), found[:, [5, 3]])
+
+
+def test_a_single_token_has_nothing_to_score(scorer):
+    assert [len(found) for found in scorer.token_logprobs([[6], [6, 7]])] == [0, 1]
+    assert scorer.token_logprobs([]) == []
 
 
 def test_continuations_sum_their_tokens(sharp_scorer):
