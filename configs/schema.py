@@ -441,7 +441,8 @@ def differences(path: Path, config: Config) -> list[str]:
 
 def names(cls: type = Config, where: str = "") -> dict[str, dataclasses.Field]:
     """Every setting by its full key."""
-    hints, found = typing.get_type_hints(cls), {}
+    hints = typing.get_type_hints(cls)
+    found: dict[str, dataclasses.Field] = {}
     for item in dataclasses.fields(cls):
         if dataclasses.is_dataclass(hints[item.name]):
             found |= names(typing.cast(type, hints[item.name]), f"{where}{item.name}.")
@@ -454,7 +455,8 @@ def describe() -> str:
     """All settings with default and meaning, for `--help`."""
     lines = []
     for key, item in names().items():
-        default = item.default if item.default is not dataclasses.MISSING else item.default_factory()  # type: ignore[misc]
+        factory = item.default_factory
+        default = item.default if factory is dataclasses.MISSING else factory()
         shown = yaml.safe_dump(default, default_flow_style=True).split("\n")[0]
         lines.append(f"  {key:<35} {shown:<12} {item.metadata['meaning']}")
     return "\n".join(lines)

@@ -6,7 +6,7 @@ N sequences (originals first, then counterfactuals), T positions, R prediction r
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import torch
@@ -39,8 +39,8 @@ class PairBatch:
         return int(self.trained_R.sum())
 
     def to(self, device: torch.device | str) -> PairBatch:
-        values = {f.name: getattr(self, f.name) for f in fields(self)}
-        return PairBatch(**{k: v.to(device, non_blocking=True) if torch.is_tensor(v) else v for k, v in values.items()})
+        tensors = {f.name: getattr(self, f.name) for f in fields(self) if f.name.endswith(("_NT", "_R"))}
+        return replace(self, **{name: x.to(device, non_blocking=True) for name, x in tensors.items()})
 
 
 def collate(

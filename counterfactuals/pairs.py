@@ -16,7 +16,7 @@ from counterfactuals.align import AlignedPair, Splicer, cut
 from counterfactuals.lexicon import Lexicon
 from counterfactuals.reverse import reverse
 
-VERSION = 1  # of the stored form and of what decides it; a change makes old pair sets unfit
+CODE = ("lexicon.py", "pronouns.py", "reverse.py", "align.py", "pairs.py")  # a change makes old pair sets unfit
 SHARD_TOKENS = 16_000_000
 
 
@@ -34,7 +34,8 @@ def make_pairs(
 def pairs_fingerprint(source_fingerprint: str, lexicon: Lexicon, tokenizer: Any, max_length: int) -> str:
     """sha256 over everything that decides a pair set."""
     tokens = tokenizer.backend_tokenizer.to_str()
-    facts = [VERSION, source_fingerprint, lexicon.fingerprint, tokens, tokenizer.bos_token_id, max_length]
+    code = [(Path(__file__).parent / name).read_text(encoding="utf-8") for name in CODE]
+    facts = [code, source_fingerprint, lexicon.fingerprint, tokens, tokenizer.bos_token_id, max_length]
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
 
@@ -50,7 +51,7 @@ def build_pairs(
 ) -> PairSet:
     """The pair set of a corpus below `directory`, built if it is not there yet.
 
-    Written to a temporary folder and renamed when complete, so a killed build leaves nothing that a later run would trust.
+    Written to a temporary folder and renamed when complete: a killed build leaves nothing to trust by mistake.
     """
     fingerprint = pairs_fingerprint(source_fingerprint, lexicon, tokenizer, max_length)
     folder = Path(directory) / f"pairs-{fingerprint[:16]}"
@@ -73,7 +74,7 @@ def build_pairs(
             shards += 1
         if not shards:
             raise ValueError(f"{directory}: the corpus gave no text of two tokens or more; nothing to train on")
-        meta = {"fingerprint": fingerprint, "version": VERSION, "lexicon": lexicon.name, "shards": shards}
+        meta = {"fingerprint": fingerprint, "lexicon": lexicon.name, "shards": shards}
         (partial / "meta.json").write_text(json.dumps(meta, indent=2) + "\n", encoding="utf-8")
         partial.rename(folder)
     return PairSet(folder, fingerprint)

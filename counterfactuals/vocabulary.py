@@ -15,7 +15,7 @@ class RoleTokens:
     """The role-carrying tokens of a vocabulary (L tokens in S sets; a set holds one group's tokens of one component).
 
     Variants of case and leading blank are components of their own, so each maps to its like.
-    token_L, set_L: token id and its set. partner_S: the set that set s is exchanged with (an involution for two groups).
+    token_L, set_L: token id and its set. partner_S: the set that set s is exchanged with (an involution).
     bare_L: the token has no leading blank, so after a letter it continues a word ("per|son") and carries no role.
     in_word_V: (V,) the token ends in a letter or digit, so that a bare token after it continues a word.
     """
@@ -53,11 +53,11 @@ def role_tokens(lexicon: Lexicon, tokenizer: Any, vocab_size: int | None = None)
                     continue
                 number = len(partners)
                 partners += [number + 1, number]
-                for side, ids in enumerate(sides):
-                    tokens += ids
-                    sets += [number + side] * len(ids)
-                    bare += [not blank] * len(ids)
-                    seen.update(ids)
+                for side, found in enumerate(sides):
+                    tokens += found
+                    sets += [number + side] * len(found)
+                    bare += [not blank] * len(found)
+                    seen.update(found)
     if not tokens:
         raise ValueError(
             f"loss.vocabulary: no word of lexicon {lexicon.name} is a single token of this tokenizer; use plain"

@@ -42,7 +42,7 @@ class _FusedDistillation(torch.autograd.Function):
     """The loss and, in the same pass, its gradients; the backward pass only scales them."""
 
     @staticmethod
-    def forward(ctx: Any, hidden_PD, head_VD, teacher, rows, options):  # type: ignore[override]
+    def forward(ctx: Any, hidden_PD, head_VD, teacher, rows, options):
         teacher_hidden_PE, teacher_head_VE = teacher
         row_R, label_R, perturb_R, trained_R, context_R, num_pairs = rows
         op, roles, kind, tau, kd_weight, lm_weight, chunk_rows = options
@@ -62,7 +62,7 @@ class _FusedDistillation(torch.autograd.Function):
             hidden_CD = hidden_PD[student_rows]
             logits_CV = _wide(hidden_CD @ head_VD.T)
             labels = label_R[part][trained_C, None]
-            grad_CV = None
+            grad_CV: torch.Tensor | None = None
             if lm_weight:
                 logp_CV = logits_CV.log_softmax(-1)
                 lm -= logp_CV.gather(1, labels).sum()
@@ -76,6 +76,7 @@ class _FusedDistillation(torch.autograd.Function):
                 kd += tau**2 * value
                 gradient.mul_(kd_weight * tau)
                 grad_CV = gradient if grad_CV is None else grad_CV.add_(gradient)
+            assert grad_CV is not None
             grad_CV = grad_CV.to(hidden_CD.dtype)
             grad_hidden[student_rows] = (grad_CV @ head_VD).to(grad_hidden.dtype)
             if grad_head is not None:
@@ -85,7 +86,7 @@ class _FusedDistillation(torch.autograd.Function):
         return kd_weight * kd + lm_weight * lm, kd, lm
 
     @staticmethod
-    def backward(ctx: Any, grad_total, *_):  # type: ignore[override]
+    def backward(ctx: Any, grad_total, *_):
         grad_hidden, grad_head = ctx.saved_tensors
         if grad_head is not None:
             grad_head = (grad_head * grad_total).to(ctx.head_dtype)

@@ -165,7 +165,7 @@ def set_dropout(model: PreTrainedModel, rate: float | None) -> None:
         if isinstance(module, torch.nn.Dropout):
             module.p = rate
         elif isinstance(getattr(module, "attention_dropout", None), float):
-            module.attention_dropout = rate
+            setattr(module, "attention_dropout", rate)  # noqa: B010 (mypy: modules have no plain attributes)
 
 
 def num_layers(model: PreTrainedModel) -> int:

@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 
 from counterfactuals.vocabulary import RoleTokens
@@ -42,8 +43,18 @@ class VocabularyRoles:
     def build(cls, tokens: RoleTokens, device: torch.device | str = "cpu") -> VocabularyRoles:
         members = [torch.from_numpy((tokens.set_L == s).nonzero()[0]) for s in range(len(tokens.partner_S))]
         member_SM = torch.nn.utils.rnn.pad_sequence(members, batch_first=True, padding_value=len(tokens.token_L))
-        arrays = (tokens.token_L, tokens.set_L, tokens.partner_S[tokens.set_L], tokens.bare_L, tokens.in_word_V)
-        return cls(*(torch.as_tensor(x, device=device) for x in arrays), member_SM.to(device))
+
+        def tensor(array: np.ndarray) -> torch.Tensor:
+            return torch.as_tensor(array, device=device)
+
+        return cls(
+            token_L=tensor(tokens.token_L),
+            set_L=tensor(tokens.set_L),
+            partner_L=tensor(tokens.partner_S[tokens.set_L]),
+            bare_L=tensor(tokens.bare_L),
+            in_word_V=tensor(tokens.in_word_V),
+            member_SM=member_SM.to(device),
+        )
 
 
 def reversed_roles(

@@ -32,7 +32,8 @@ class DistillTask(nn.Module):
         chunk_rows: int = 256,
     ):
         super().__init__()
-        self.student = student
+        self.student: Any = student
+        self.teacher: Any
         # not a submodule: it is neither trained, nor saved, nor partitioned or synchronised between ranks
         object.__setattr__(self, "teacher", teacher.eval().requires_grad_(False) if teacher is not None else None)
         self.roles = roles

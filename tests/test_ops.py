@@ -7,7 +7,7 @@ import torch
 from counterfactuals.vocabulary import RoleTokens
 from debias.ops import OPS, VocabularyRoles, perturb, reversed_roles
 
-# a vocabulary of eight tokens: 0 she, 1 he, 2 her, 3 hers, 4 him, 5 his, 6 nurse, 7 bare "son" (partner: 8 bare "daughter")
+# a vocabulary of nine tokens: she, he, her, hers, him, his, nurse, and without a blank "son" and "daughter"
 TOKENS = RoleTokens(
     token_L=np.array([0, 1, 2, 3, 4, 5, 7, 8]),
     set_L=np.array([0, 1, 2, 2, 3, 3, 4, 5]),
