@@ -6,7 +6,6 @@ accelerate launch train_distill.py --config configs/quickstart.yaml [key.sub=val
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import os
 import sys
@@ -16,7 +15,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import set_seed
+from accelerate.utils import InitProcessGroupKwargs, set_seed
 from transformers.utils.logging import disable_progress_bar
 
 from configs import schema
@@ -30,9 +29,9 @@ from counterfactuals.tokenizer import train_bpe
 from counterfactuals.vocabulary import role_tokens
 from debias import checkpoint, models
 from debias.ops import VocabularyRoles
-from debias.optim import build_optimizer, lr_share
+from debias.optim import build_optimizer, configure_deepspeed, lr_share
 from debias.task import DistillTask
-from debias.tracking import Tracker, versions
+from debias.tracking import Tracker, write_facts
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -74,10 +73,13 @@ def train(config: Config, name: str, folder: Path) -> None:
     source, tokenizer, teacher, student = build_models(config, folder)
     world = int(os.environ.get("WORLD_SIZE", "1"))
     accumulation = accumulation_steps(config, world)
+    on_cpu = not torch.cuda.is_available()
     accelerator = Accelerator(
         gradient_accumulation_steps=accumulation,
         mixed_precision=config.train.precision,
-        cpu=not torch.cuda.is_available(),
+        cpu=on_cpu,
+        # DeepSpeed on CPU ranks takes another backend unless told, and then counts one process
+        kwargs_handlers=[InitProcessGroupKwargs(backend="gloo")] if on_cpu and world > 1 else None,
     )
     if accelerator.num_processes != world:
         raise ValueError(f"launched {world} processes, but Accelerate runs {accelerator.num_processes}; see docs")
@@ -140,11 +142,10 @@ def train(config: Config, name: str, folder: Path) -> None:
 
     checkpoint.export(accelerator, task, tokenizer, folder / "model")
     if accelerator.is_main_process:
-        seconds = time.perf_counter() - started
-        facts = {"steps": total, "steps_here": total - first, "seconds": seconds, "tokens": trained_tokens}
-        facts |= {"ranks": world, "pairs": len(pairs), "with_counterfactual": float(pairs.has_cf.mean())}
-        facts |= {"parameters": sum(p.numel() for p in task.parameters()), "versions": versions()}
-        (folder / "run.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+        facts = {"steps": total, "steps_here": total - first, "tokens_here": trained_tokens, "ranks": world}
+        facts |= {"seconds_here": time.perf_counter() - started, "pairs": len(pairs)}
+        facts |= {"with_counterfactual": pairs.has_cf.mean(), "parameters": sum(p.numel() for p in task.parameters())}
+        write_facts(folder / "run.json", **facts)
     accelerator.wait_for_everyone()
     accelerator.free_memory()
 
@@ -250,20 +251,13 @@ def build_task(
         roles = VocabularyRoles.build(role_tokens(lexicon, tokenizer, size), accelerator.device)
     if teacher is not None:
         teacher = teacher.to(accelerator.device)
-    loss = config.loss
-    task = DistillTask(
-        student,
-        teacher,
-        op=loss.op,
-        roles=roles,
-        divergence=loss.divergence,
-        tau=loss.tau,
-        kd_weight=loss.kd_weight,
-        lm_weight=loss.lm_weight,
-        chunk_rows=loss.chunk_rows,
-    )
+    options = {key: value for key, value in vars(config.loss).items() if key != "vocabulary"}
+    task = DistillTask(student, teacher, roles=roles, **options)
     o = config.optim
     optimizer = build_optimizer(task, lr=o.lr, betas=o.betas, eps=o.eps, weight_decay=o.weight_decay)
+    configure_deepspeed(
+        accelerator, micro_batch_size=config.train.micro_batch_size, max_grad_norm=config.optim.max_grad_norm
+    )
     return accelerator.prepare(task, optimizer)
 
 

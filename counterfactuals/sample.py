@@ -378,7 +378,7 @@ _AGREEMENT = (  # frame, slot of the word that comes next
     ("{title} {surname} worked as {a_job} at the {place} and talked to a neighbor about", "her"),
     ("{she} worked as {a_job} in {town} and sold", "her"),
     ("{she} worked as {a_job} in {town} and made tea for", "herself"),
-    ("the {adj} {woman} is {a_job}, and the {boss} waited for", "obj"),
+    ("the {adj} {woman} is {a_job}, and a {client} thanked", "obj"),
     ("the {job} left {her} {tool} near the door, because", "she"),
 )
 

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+import logging
 import shutil
 from pathlib import Path
 from typing import Any
+
+# tied embeddings are saved once and tied again on loading (test_train.py resumes bitwise): no need to warn each time
+logging.getLogger("accelerate.utils.other").setLevel(logging.ERROR)
 
 
 def save(accelerator: Any, folder: Path, step: int, *, keep: int) -> None:

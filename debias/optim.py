@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import nn
@@ -17,6 +18,14 @@ def build_optimizer(
     vectors = [p for p in module.parameters() if p.requires_grad and p.dim() < 2]
     groups = [{"params": matrices, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0}]
     return torch.optim.AdamW(groups, lr=lr, betas=(betas[0], betas[1]), eps=eps, fused=True)
+
+
+def configure_deepspeed(accelerator: Any, *, micro_batch_size: int, max_grad_norm: float) -> None:
+    """Fill in what Accelerate's "auto" cannot know (no data loader is prepared) or gets wrong (clipping at 1.0)."""
+    plugin = getattr(accelerator.state, "deepspeed_plugin", None)
+    if plugin is not None:
+        plugin.deepspeed_config["train_micro_batch_size_per_gpu"] = micro_batch_size
+        plugin.deepspeed_config["gradient_clipping"] = max_grad_norm
 
 
 def lr_share(step: int, total: int, warmup: float, kind: str) -> float:

@@ -82,3 +82,11 @@ def versions() -> dict[str, str]:
         dirty = subprocess.run(["git", "status", "--porcelain", "-uno"], cwd=here, capture_output=True, check=False)
         found["commit"] = commit.stdout.strip() + ("+changes" if dirty.stdout else "")
     return found
+
+
+def write_facts(path: Path, **facts: Any) -> None:
+    """A finished run's figures and versions, as JSON; its presence says that the run is complete."""
+    facts = {key: round(float(value), 4) if isinstance(value, float) else value for key, value in facts.items()}
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(json.dumps(facts | {"versions": versions()}, indent=2) + "\n", encoding="utf-8")
+    partial.replace(path)
