@@ -9,13 +9,12 @@ import argparse
 import math
 import os
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import InitProcessGroupKwargs, set_seed
+from accelerate.utils import set_seed
 from transformers.utils.logging import disable_progress_bar
 
 from configs import schema
@@ -24,14 +23,16 @@ from counterfactuals.batch import BatchPlan, collate
 from counterfactuals.corpus import fingerprint, read_texts
 from counterfactuals.lexicon import load_lexicon
 from counterfactuals.pairs import PairSet, build_pairs
+from counterfactuals.provenance import model_fingerprint
 from counterfactuals.sample import write_sample
 from counterfactuals.tokenizer import train_bpe
 from counterfactuals.vocabulary import role_tokens
 from debias import checkpoint, models
+from debias.launch import make_accelerator
 from debias.ops import VocabularyRoles
 from debias.optim import build_optimizer, configure_deepspeed, lr_share
 from debias.task import DistillTask
-from debias.tracking import Tracker, write_facts
+from debias.tracking import Tracker, write_facts, write_whole
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -42,6 +43,7 @@ def main(argv: list[str] | None = None) -> int:
         if arguments.print_config:
             print(schema.to_yaml(whole), end="")
             return 0
+        check_evaluation(whole)
         for name, config in runs.items():
             train(config, name, Path(whole.output_dir) / name)
         if int(os.environ.get("RANK", "0")) == 0:
@@ -61,7 +63,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--config", metavar="FILE.yaml", help="settings of the run; see configs/")
     parser.add_argument("--print_config", action="store_true", help="print the resolved settings and stop")
     parser.add_argument("override", nargs="*", metavar="key.sub=value", help="settings that win over the file")
-    return parser.parse_args(argv)
+    return parser.parse_intermixed_args(argv)
 
 
 def train(config: Config, name: str, folder: Path) -> None:
@@ -71,20 +73,11 @@ def train(config: Config, name: str, folder: Path) -> None:
         return
     # the teacher is loaded before Accelerator exists, else DeepSpeed ZeRO-3 would partition it
     source, tokenizer, teacher, student = build_models(config, folder)
-    world = int(os.environ.get("WORLD_SIZE", "1"))
-    accumulation = accumulation_steps(config, world)
-    on_cpu = not torch.cuda.is_available()
-    accelerator = Accelerator(
-        gradient_accumulation_steps=accumulation,
-        mixed_precision=config.train.precision,
-        cpu=on_cpu,
-        # DeepSpeed on CPU ranks takes another backend unless told, and then counts one process
-        kwargs_handlers=[InitProcessGroupKwargs(backend="gloo")] if on_cpu and world > 1 else None,
+    t = config.train
+    accelerator = make_accelerator(
+        batch_size=t.batch_size, micro_batch_size=t.micro_batch_size, precision=t.precision, cpu_threads=t.cpu_threads
     )
-    if accelerator.num_processes != world:
-        raise ValueError(f"launched {world} processes, but Accelerate runs {accelerator.num_processes}; see docs")
-    if accelerator.device.type == "cpu":
-        torch.set_num_threads(config.train.cpu_threads or max(1, (os.cpu_count() or 1) // world))
+    world, accumulation = accelerator.num_processes, accelerator.gradient_accumulation_steps
     set_seed(config.seed + accelerator.process_index)  # dropout differs between ranks; weights are drawn before
 
     lexicon = load_lexicon(config.counterfactual.lexicon)
@@ -99,25 +92,20 @@ def train(config: Config, name: str, folder: Path) -> None:
     task, optimizer = build_task(config, lexicon, tokenizer, teacher, student, accelerator)
     folder.mkdir(parents=True, exist_ok=True)
     if accelerator.is_main_process:
-        (folder / "config.yaml").write_text(schema.to_yaml(config), encoding="utf-8")
+        checkpoint.same_inputs(folder / "inputs.json", made_from(config) | {"corpus": pairs.meta["fingerprint"]})
+        write_whole(folder / "config.yaml", schema.to_yaml(config))
     first = checkpoint.restore(accelerator, folder / "checkpoints")
-    started, trained_tokens = time.perf_counter(), 0
+    rank, on_main, form = accelerator.process_index, accelerator.is_main_process, collate_options(config, tokenizer)
 
-    with Tracker(
-        folder / "metrics.jsonl", name or "student", total, step=first, on=accelerator.is_main_process
-    ) as tracker:
+    with Tracker(folder / "metrics.jsonl", name or "student", total, step=first, on=on_main) as tracker:
         for step in range(first, total):
             task.train()
             num_tokens = int(predictions[plan.batch(step)].sum())  # of the whole batch, over accumulation and ranks
             for group in optimizer.param_groups:
                 group["lr"] = config.optim.lr * lr_share(step, total, config.optim.warmup, config.optim.schedule)
             sums = torch.zeros(3, device=accelerator.device)
-            for indices in plan.micro_batches(
-                step, accumulation=accumulation, rank=accelerator.process_index, world=world
-            ):
-                batch = collate([pairs[i] for i in indices], **collate_options(config, tokenizer)).to(
-                    accelerator.device
-                )
+            for indices in plan.micro_batches(step, accumulation=accumulation, rank=rank, world=world):
+                batch = collate([pairs[i] for i in indices], **form).to(accelerator.device)
                 with accelerator.accumulate(task):
                     loss, parts = task(batch)
                     # ranks and micro-batches are averaged by DDP and Accelerate; ours is a sum divided once
@@ -130,7 +118,6 @@ def train(config: Config, name: str, folder: Path) -> None:
                     optimizer.zero_grad()
                     # ------------------------
             tracker.advance(num_tokens)
-            trained_tokens += num_tokens
             if due(step, config.train.log_every, total):
                 means = (accelerator.reduce(sums, "sum") / num_tokens).tolist()
                 if not math.isfinite(means[0]):
@@ -142,26 +129,16 @@ def train(config: Config, name: str, folder: Path) -> None:
 
     checkpoint.export(accelerator, task, tokenizer, folder / "model")
     if accelerator.is_main_process:
-        facts = {"steps": total, "steps_here": total - first, "tokens_here": trained_tokens, "ranks": world}
-        facts |= {"seconds_here": time.perf_counter() - started, "pairs": len(pairs)}
-        facts |= {"with_counterfactual": pairs.has_cf.mean(), "parameters": sum(p.numel() for p in task.parameters())}
-        write_facts(folder / "run.json", **facts)
+        here = {"steps_here": total - first, "tokens_here": tracker.tokens, "seconds_here": tracker.seconds}
+        size = {"pairs": len(pairs), "with_counterfactual": pairs.has_cf.mean(), "parameters": student.num_parameters()}
+        ran = {"ranks": world, "precision": accelerator.mixed_precision}
+        write_facts(folder / "run.json", steps=total, **here, **size, **ran)
     accelerator.wait_for_everyone()
     accelerator.free_memory()
 
 
 def due(step: int, every: int, total: int) -> bool:
     return every > 0 and ((step + 1) % every == 0 or step + 1 == total)
-
-
-def accumulation_steps(config: Config, world: int) -> int:
-    steps, rest = divmod(config.train.batch_size, config.train.micro_batch_size * world)
-    if rest or not steps:
-        raise ValueError(
-            f"train.batch_size: {config.train.batch_size} is not a multiple of train.micro_batch_size "
-            f"{config.train.micro_batch_size} times {world} ranks"
-        )
-    return steps
 
 
 def already_done(config: Config, folder: Path) -> bool:
@@ -174,28 +151,35 @@ def already_done(config: Config, folder: Path) -> bool:
             f"{folder}: holds a run with other settings ({'; '.join(changed)}); "
             "choose another output_dir, or delete the folder"
         )
-    return (folder / "run.json").exists()
+    if not (folder / "run.json").exists():
+        return False
+    checkpoint.same_inputs(folder / "inputs.json", made_from(config))
+    return True
+
+
+def made_from(config: Config) -> dict[str, str]:
+    named = {"teacher.model": config.teacher.model, "student.model": config.student.model}
+    return {key: model_fingerprint(path_of(config, model)) for key, model in named.items() if model}
+
+
+def path_of(config: Config, model: str) -> str:
+    return str(Path(config.output_dir) / model[4:] / "model") if model.startswith("run:") else model
 
 
 def build_models(config: Config, folder: Path) -> tuple[str, Any, Any, Any]:
     """Corpus path or name, tokenizer, teacher (or None) and student, checked against each other."""
     set_seed(config.seed)
-    output = Path(config.output_dir)
     source = config.data.source
     if source == "sample":
-        source = str(write_sample(output / "sample") / "train.jsonl")
-
-    def path(model: str) -> str:
-        return str(output / model[4:] / "model") if model.startswith("run:") else model
-
+        source = str(write_sample(Path(config.output_dir) / "sample") / "train.jsonl")
     teacher = student = tokenizer = None
     if config.teacher.model:
         options = {"setting": "teacher.model", "trust_remote_code": config.teacher.trust_remote_code}
-        teacher = models.load_model(path(config.teacher.model), dtype=config.teacher.dtype, **options)
-        tokenizer = models.load_tokenizer(path(config.teacher.model), **options)
+        teacher = models.load_model(path_of(config, config.teacher.model), dtype=config.teacher.dtype, **options)
+        tokenizer = models.load_tokenizer(path_of(config, config.teacher.model), **options)
     if config.student.model:
-        student = models.load_model(path(config.student.model), setting="student.model")
-        own = models.load_tokenizer(path(config.student.model), setting="student.model")
+        student = models.load_model(path_of(config, config.student.model), setting="student.model")
+        own = models.load_tokenizer(path_of(config, config.student.model), setting="student.model")
         if tokenizer is not None:
             models.same_vocabulary(tokenizer, own, this="teacher.model", that="student.model")
         tokenizer = own
@@ -261,31 +245,42 @@ def build_task(
     return accelerator.prepare(task, optimizer)
 
 
+def check_evaluation(whole: Config) -> None:
+    """Refuse mistakes in eval.* before hours of training."""
+    if whole.eval.tasks:
+        from eval.run import check
+
+        if whole.data.source == "sample":
+            write_sample(Path(whole.output_dir) / "sample")
+        check(whole.eval.tasks, data_dir=evaluation_data(whole), seed=whole.seed)
+
+
+def evaluation_data(whole: Config) -> str | Path | None:
+    return whole.eval.data_dir or (Path(whole.output_dir) / "sample" if whole.data.source == "sample" else None)
+
+
 def report(whole: Config, runs: dict[str, Config]) -> None:
     """Measure every model of the command with the same tasks; write results.json, tables and pictures."""
     if not whole.eval.tasks:
         return
-    from rich.console import Console
-
-    from eval.report import table, write_report
+    from eval.report import print_report, write_report
     from eval.run import evaluate
 
     output = Path(whole.output_dir)
     found = {name or "student": str(output / name / "model") for name in runs}
     if list(runs) == [""] and runs[""].teacher.model:
         found = {"teacher": runs[""].teacher.model} | found
-    data_dir = whole.eval.data_dir or (output / "sample" if whole.data.source == "sample" else None)
     results = evaluate(
         whole.eval.models | found,
         whole.eval.tasks,
-        data_dir=data_dir,
+        data_dir=evaluation_data(whole),
         output_dir=output,
         seed=whole.seed,
         batch_size=whole.eval.batch_size,
+        trust_remote_code=any(config.teacher.trust_remote_code for config in runs.values()),
     )
     write_report(results, output)
-    console = Console()
-    Console(width=None if console.is_terminal else 200).print(table(results["rows"]))
+    print_report(results["rows"])
     print(f"written to {output}: results.json, report.md", flush=True)
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import difflib
+import math
 import types
 import typing
 from dataclasses import dataclass, field
@@ -112,7 +113,7 @@ class Train:
         64, "sequences in one optimizer step, over all ranks; with augmentation both texts of a pair count"
     )
     micro_batch_size: int = setting(64, "sequences in one forward pass of one rank; accumulation follows from it")
-    precision: Literal["no", "bf16", "fp16"] = setting("no", "autocast")
+    precision: Literal["no", "bf16", "fp16"] | None = setting(None, "autocast; null: what accelerate launch was told")
     gradient_checkpointing: bool = setting(False, "recompute the student's activations in the backward pass")
     cpu_threads: int = setting(0, "threads of each CPU rank; 0 = all cores shared by the ranks")
     log_every: int = setting(10, "steps between lines in metrics.jsonl")
@@ -145,6 +146,8 @@ class Config:
 
 
 PER_RUN = ("data", "tokenizer", "teacher", "student", "counterfactual", "loss", "optim", "train", "seed")
+UNIONS = (types.UnionType, typing.Union)
+RESERVED = ("sample", "pairs", "model", "checkpoints")
 OPS = ("none", "max", "mean", "exp_mean", "swap")
 
 
@@ -173,6 +176,10 @@ def load(path: str | Path | None = None, overrides: typing.Sequence[str] = ()) -
         if name and (not isinstance(name, str) or not name.replace("_", "").replace("-", "").isalnum()):
             problems.append(f"runs.{name}: a run's name is letters, digits, '-' and '_' (it becomes a folder)")
             continue
+        if name in RESERVED:
+            problems.append(f"runs.{name}: this folder has another use; choose another name")
+        if name in whole.eval.models:
+            problems.append(f"eval.models.{name}: is also the name of a run")
         if not isinstance(change, (dict, types.NoneType)):
             problems.append(f"runs.{name}: expected settings to override, found {change!r}")
             continue
@@ -202,7 +209,9 @@ def _override(tree: dict[str, Any], item: str, problems: list[str]) -> None:
         return
     *parents, leaf = key.split(".")
     for parent in parents:
-        tree = tree.setdefault(parent, {})
+        if tree.get(parent) is None:
+            tree[parent] = {}
+        tree = tree[parent]
         if not isinstance(tree, dict):
             problems.append(f"{item}: {parent} holds a value, not settings")
             return
@@ -257,7 +266,7 @@ def _typed(value: Any, hint: Any) -> Any:
         if value not in options:
             raise ValueError(f"must be one of {', '.join(options)}, not {value!r}{_near(str(value), options)}")
         return value
-    if origin is types.UnionType:
+    if origin in UNIONS:
         for option in options:
             try:
                 return _typed(value, option)
@@ -268,7 +277,9 @@ def _typed(value: Any, hint: Any) -> Any:
         return None
     if hint is float and isinstance(value, (int, float, str)) and not isinstance(value, bool):
         try:
-            return float(value)
+            number = float(value)
+            if math.isfinite(number):
+                return number
         except ValueError:
             pass
     if origin is list and isinstance(value, list):
@@ -286,7 +297,9 @@ def _typed(value: Any, hint: Any) -> Any:
 
 def _say(hint: Any) -> str:
     names = {int: "a whole number", float: "a number", str: "text", bool: "true or false", types.NoneType: "null"}
-    if typing.get_origin(hint) is types.UnionType:
+    if typing.get_origin(hint) is Literal:
+        return ", ".join(typing.get_args(hint))
+    if typing.get_origin(hint) in UNIONS:
         return " or ".join(_say(option) for option in typing.get_args(hint))
     if typing.get_origin(hint) is list:
         return f"a list of {_say(typing.get_args(hint)[0]).removeprefix('a ')}s"
@@ -409,6 +422,18 @@ def _impossible(c: Config, earlier: list[str]) -> list[str]:
     )
     check(
         c.student.dropout is None or 0 <= c.student.dropout < 1, f"student.dropout: in [0, 1), not {c.student.dropout}"
+    )
+    check(0 <= c.seed < 2**32, f"seed: from 0 to 2**32 - 1, not {c.seed}")
+    check("" not in (c.teacher.model, c.student.model), "teacher.model, student.model: empty; use null for none")
+    check(c.data.source != "", "data.source: empty; use sample, a path or a Hub name")
+    check(c.eval.batch_size >= 1, f"eval.batch_size: must be at least 1, not {c.eval.batch_size}")
+    check(
+        c.counterfactual.stop_at_cue or c.loss.vocabulary == "reversed",
+        "counterfactual.stop_at_cue: matters only with loss.vocabulary reversed",
+    )
+    check(
+        c.student.init == "layers" or c.student.layers == "even",
+        "student.layers: matters only with student.init layers",
     )
     return problems
 

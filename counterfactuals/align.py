@@ -47,6 +47,11 @@ class Splicer:
             raise ValueError("tokenizer: alignment needs a fast tokenizer (tokenizer.json); this one is slow")
         self.backend = tokenizer.backend_tokenizer
         self.bos, self.eos = tokenizer.bos_token_id, tokenizer.eos_token_id
+        probe = self.backend.encode("She saw him there", add_special_tokens=False)
+        if len(set(probe.word_ids)) < 4:
+            raise ValueError(
+                "tokenizer: alignment needs one that splits text into words first (a pre_tokenizer); this one does not"
+            )
         self._memory: dict[str, list[int]] = {}
 
     def pairs(self, reversals: list[Reversal]) -> list[AlignedPair]:
@@ -139,7 +144,8 @@ def cut(pair: AlignedPair, max_length: int) -> Iterator[AlignedPair]:
     """
     total, begin, cf_begin = len(pair.input_ids), 0, 0
     if total <= max_length and len(pair.cf_input_ids) <= max_length:
-        yield pair
+        if total > 1:
+            yield pair
         return
     while begin < total:
         stop = min(begin + max_length, total)

@@ -143,5 +143,11 @@ class BatchPlan:
         return chosen[np.argsort(-self.lengths[chosen], kind="stable")]
 
     def micro_batches(self, step: int, *, accumulation: int, rank: int = 0, world: int = 1) -> list[np.ndarray]:
-        """This rank's micro-batches of step `step`: neighbours in length, dealt to the ranks in turn."""
-        return np.array_split(self.batch(step), accumulation * world)[rank::world]
+        """This rank's micro-batches of step `step`: neighbours in length, dealt to the ranks in turn.
+
+        Each trains batch_size / (accumulation · world) sequences, one more where a pair straddles the bound.
+        """
+        chosen, parts = self.batch(step), accumulation * world
+        before = np.cumsum(self.sequences[chosen]) - self.sequences[chosen]
+        bounds = np.searchsorted(before, np.arange(1, parts) * (self.batch_size // parts))
+        return np.split(chosen, bounds)[rank::world]

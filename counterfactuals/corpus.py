@@ -29,12 +29,21 @@ def read_texts(
     count = 0
     for text in texts:
         if text.strip():
-            yield text
+            yield _without_surrogates(text)
             count += 1
             if count == max_texts:
                 return
     if not count:
         raise ValueError(f"data.source {source}: no text in it")
+
+
+def _without_surrogates(text: str) -> str:
+    """JSON may hold half a surrogate pair, which no tokenizer takes: it becomes U+FFFD."""
+    try:
+        text.encode()
+        return text
+    except UnicodeEncodeError:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def fingerprint(
@@ -79,7 +88,11 @@ def _local(path: Path, text_field: str) -> Iterator[str]:
         opener = gzip.open if file.suffix == ".gz" else open
         try:
             with opener(file, "rt", encoding="utf-8") as stream:
-                yield from _paragraphs(stream) if ".txt" in file.suffixes else _json_lines(stream, file, text_field)
+                yield from (
+                    _paragraphs(stream)
+                    if file.name.endswith((".txt", ".txt.gz"))
+                    else _json_lines(stream, file, text_field)
+                )
         except UnicodeDecodeError as error:
             raise ValueError(f"data.source {file}: not UTF-8 text ({error.reason} at byte {error.start})") from None
         except (EOFError, gzip.BadGzipFile) as error:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ import yaml
 LEXICONS = Path(__file__).parent / "lexicons"
 CHOICES = ("pronoun", "title")  # how an ambiguous word finds its counterpart; reverse.py holds the code
 CONDITIONS = ("abbreviation", "lower", "not_name", "title", "title_or_lower")  # where a word is reversed; likewise
+_PRONOUNS = {"her": ("him", "his"), "his": ("her", "hers")}  # what the pronoun rule decides; pronouns.py holds the code
 _CONTEXT_BOUND = ("lower", "title", "title_or_lower")  # elsewhere another word altogether: to miss, to count, God
 _KEYS = (
     "name",
@@ -169,6 +170,9 @@ def parse_lexicon(content: Any) -> Lexicon:
             ((kind, targets),) = choice.items()
             if len(_strings(targets, where)) != 2:
                 raise ValueError(f"{where}: expected two words to choose from, got {targets!r}")
+            if kind == "pronoun" and sorted(targets) != sorted(_PRONOUNS.get(word, ())):
+                known = " and ".join(f"{w}: [{', '.join(two)}]" for w, two in _PRONOUNS.items())
+                raise ValueError(f"{where}: the pronoun rule knows {known}, not {word}: [{', '.join(targets)}]")
             add(word, Rule(group, tuple(targets), kind), where)
     _check_targets(rules)
 
@@ -286,6 +290,8 @@ class _StrictLoader(yaml.SafeLoader):
         seen = set()
         for key_node, _ in node.value:
             key = self.construct_object(key_node, deep=True)
+            if not isinstance(key, Hashable):
+                raise ValueError(f"line {key_node.start_mark.line + 1}: {key!r} cannot be a key")
             if key in seen:
                 raise ValueError(f"line {key_node.start_mark.line + 1}: {key!r} stands twice")
             seen.add(key)

@@ -16,7 +16,14 @@ from counterfactuals.align import AlignedPair, Splicer, cut
 from counterfactuals.lexicon import Lexicon
 from counterfactuals.reverse import reverse
 
-CODE = ("lexicon.py", "pronouns.py", "reverse.py", "align.py", "pairs.py")  # a change makes old pair sets unfit
+CODE = (
+    "corpus.py",
+    "lexicon.py",
+    "pronouns.py",
+    "reverse.py",
+    "align.py",
+    "pairs.py",
+)  # a change makes old pair sets unfit
 SHARD_TOKENS = 16_000_000
 
 
@@ -35,7 +42,8 @@ def pairs_fingerprint(source_fingerprint: str, lexicon: Lexicon, tokenizer: Any,
     """sha256 over everything that decides a pair set."""
     tokens = tokenizer.backend_tokenizer.to_str()
     code = [(Path(__file__).parent / name).read_text(encoding="utf-8") for name in CODE]
-    facts = [code, source_fingerprint, lexicon.fingerprint, tokens, tokenizer.bos_token_id, max_length]
+    ends = [tokenizer.bos_token_id, tokenizer.eos_token_id]
+    facts = [code, source_fingerprint, lexicon.fingerprint, tokens, ends, max_length]
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
 

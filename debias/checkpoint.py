@@ -8,6 +8,8 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from debias.tracking import write_whole
+
 # tied embeddings are saved once and tied again on loading (test_train.py resumes bitwise): no need to warn each time
 logging.getLogger("accelerate.utils.other").setLevel(logging.ERROR)
 
@@ -57,3 +59,17 @@ def export(accelerator: Any, task: Any, tokenizer: Any, folder: Path) -> None:
         tokenizer.save_pretrained(partial)
         shutil.rmtree(folder, ignore_errors=True)
         partial.rename(folder)
+
+
+def same_inputs(path: Path, inputs: dict[str, str]) -> None:
+    """Record what a run is made from, or refuse to go on with something else: {what: fingerprint}."""
+    if not path.exists():
+        write_whole(path, json.dumps(inputs, indent=2) + "\n")
+        return
+    saved = json.loads(path.read_text(encoding="utf-8"))
+    changed = [what for what, value in inputs.items() if saved.get(what) != value]
+    if changed:
+        raise ValueError(
+            f"{path.parent}: was made from another {', '.join(changed)} than is there now; delete this folder too, "
+            "or choose another output_dir"
+        )

@@ -22,6 +22,7 @@ class Family:
     dropouts: tuple[str, ...] = ()
 
 
+END_OF_TEXT = "<|endoftext|>"  # GPT-2's begin and end of a document
 _GPT2_DROPOUTS = ("resid_pdrop", "embd_pdrop", "attn_pdrop")
 FAMILIES = {
     "gpt2": Family("transformer.h", "n_layer", _GPT2_DROPOUTS),
@@ -59,13 +60,16 @@ def load_model(name: str, *, setting: str, dtype: str = "float32", trust_remote_
 
 def load_tokenizer(name: str, *, setting: str, trust_remote_code: bool = False) -> Any:
     try:
-        return AutoTokenizer.from_pretrained(name, trust_remote_code=trust_remote_code)
+        tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=trust_remote_code)
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise ValueError(f"{setting} {name}: no tokenizer ({_first_line(error)})" + _hint(name)) from None
+    if tokenizer.eos_token is None and END_OF_TEXT in tokenizer.get_vocab():  # a bare tokenizer.json does not say
+        tokenizer.add_special_tokens({"bos_token": END_OF_TEXT, "eos_token": END_OF_TEXT})
+    return tokenizer
 
 
 def _first_line(error: Exception) -> str:
-    return str(error).strip().split("\n")[0][:200]
+    return (str(error).strip().split("\n")[0] or type(error).__name__)[:200]
 
 
 def _hint(name: str) -> str:
@@ -144,15 +148,15 @@ def random_student(options: dict[str, Any], tokenizer: Any, max_length: int) -> 
     try:
         known = AutoConfig.for_model(model_type)
         family_of(known)
-    except ValueError as error:
-        raise ValueError(f"student.config.model_type: {_first_line(error)}") from None
-    unknown = [key for key in options if not hasattr(known, key)]
-    if unknown:
-        raise ValueError(f"student.config: {model_type} has no setting {', '.join(unknown)}")
-    try:
-        return AutoModelForCausalLM.from_config(AutoConfig.for_model(model_type, **(defaults | options)))
-    except (ValueError, TypeError, RuntimeError) as error:
+        unknown = [key for key in options if not hasattr(known, key)]
+        if unknown:
+            raise ValueError(f"{model_type} has no setting {', '.join(unknown)}")
+        model = AutoModelForCausalLM.from_config(AutoConfig.for_model(model_type, **(defaults | options)))
+        if num_layers(model) < 1:
+            raise ValueError("at least one layer")
+    except Exception as error:  # whatever a configuration class makes of a user's value
         raise ValueError(f"student.config: {_first_line(error)}") from None
+    return model
 
 
 def set_dropout(model: PreTrainedModel, rate: float | None) -> None:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from counterfactuals.provenance import versions
 
 
 class Tracker:
@@ -19,12 +22,11 @@ class Tracker:
 
     def __init__(self, path: Path, name: str, total: int, *, step: int = 0, on: bool = True):
         self.path, self.name, self.total, self.on = path, name, total, on
-        self.step, self._first, self._tokens, self._start = step, step, 0, time.perf_counter()
+        self.step, self._first, self.tokens, self._start = step, step, 0, time.perf_counter()
         if not on:
             return
         lines = path.read_text(encoding="utf-8").splitlines() if step and path.exists() else []
-        kept = [line for line in lines if json.loads(line)["step"] <= step]
-        path.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
+        write_whole(path, "".join(line + "\n" for line in lines if _step_of(line) <= step))
         columns = (
             TextColumn("{task.description:<10}"),
             BarColumn(),
@@ -47,8 +49,13 @@ class Tracker:
             self._progress.stop()
             self._file.close()
 
+    @property
+    def seconds(self) -> float:
+        """Since this process began the loop."""
+        return max(time.perf_counter() - self._start, 1e-9)
+
     def advance(self, num_tokens: int) -> None:
-        self._tokens += num_tokens
+        self.tokens += num_tokens
         self.step += 1
         if self.on:
             self._progress.advance(self._bar)
@@ -57,36 +64,32 @@ class Tracker:
         """Write one line: the step and its figures. Speed is shown, not written: the file depends on the run alone."""
         if not self.on:
             return
-        rate = self._tokens / max(time.perf_counter() - self._start, 1e-9)
+        rate = self.tokens / self.seconds
         line = {"step": self.step} | {k: float(f"{v:.6g}") for k, v in figures.items()}
         self._file.write(json.dumps(line) + "\n")
         self._file.flush()
         self._progress.update(self._bar, figures=f"loss {figures['loss']:.3f} · {rate:,.0f} tokens/s")
         if self._progress.disable:
-            left = (self.total - self.step) * (time.perf_counter() - self._start) / (self.step - self._first)
+            left = (self.total - self.step) * self.seconds / (self.step - self._first)
             text = f"{self.name:<8} {self.step:>6}/{self.total} · loss {figures['loss']:.4f} · {rate:,.0f} tokens/s"
             print(f"{text} · {left:.0f} s left", flush=True)
 
 
-def versions() -> dict[str, str]:
-    """Versions of what a run's figures depend on, and the commit of this code where it is a git checkout."""
-    import platform
-    import subprocess
-    from importlib.metadata import version
+def _step_of(line: str) -> float:
+    try:
+        return json.loads(line)["step"]
+    except ValueError:  # torn by a kill
+        return math.inf
 
-    found = {"python": platform.python_version()}
-    found |= {name: version(name) for name in ("torch", "transformers", "accelerate", "tokenizers", "evenhand")}
-    here = Path(__file__).parent
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, check=False)
-    if commit.returncode == 0:
-        dirty = subprocess.run(["git", "status", "--porcelain", "-uno"], cwd=here, capture_output=True, check=False)
-        found["commit"] = commit.stdout.strip() + ("+changes" if dirty.stdout else "")
-    return found
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a file so that it is the old one or the new one, never a part."""
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(text, encoding="utf-8")
+    partial.replace(path)
 
 
 def write_facts(path: Path, **facts: Any) -> None:
     """A finished run's figures and versions, as JSON; its presence says that the run is complete."""
     facts = {key: round(float(value), 4) if isinstance(value, float) else value for key, value in facts.items()}
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(json.dumps(facts | {"versions": versions()}, indent=2) + "\n", encoding="utf-8")
-    partial.replace(path)
+    write_whole(path, json.dumps(facts | {"versions": versions()}, indent=2) + "\n")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
@@ -60,12 +61,12 @@ def _labelled(models: list[str]) -> dict[str, str]:
     found: dict[str, str] = {}
     for model in models:
         label, equals, path = model.partition("=")
-        if not equals:
-            path, parts = model, Path(model).parts
+        if Path(model).is_dir():  # a folder's name may hold "="
+            path, equals, parts = model, "", Path(os.path.abspath(model)).parts
             # runs/NAME/model is what training writes: NAME says more than "model".
-            label = (
-                parts[-2] if len(parts) > 1 and parts[-1] == "model" else (parts[-1] if Path(model).is_dir() else model)
-            )
+            label = parts[-2] if len(parts) > 1 and parts[-1] == "model" else parts[-1]
+        elif not equals:
+            path = label
         if not label or not path:
             raise ValueError(f"--model {model!r}: neither label nor path may be empty")
         if label in found:
@@ -103,7 +104,7 @@ def main(arguments: list[str] | None = None) -> int:
         models = _labelled(options.model)
         from transformers.utils import logging
 
-        from eval.report import table, write_report
+        from eval.report import print_report, write_report
         from eval.run import evaluate, write_json
 
         logging.disable_progress_bar()
@@ -125,12 +126,7 @@ def main(arguments: list[str] | None = None) -> int:
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    from rich.console import Console
-
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=200)
-    console.print(table(result["rows"]))
+    print_report(result["rows"])
     print(f"written to {options.output_dir}")
     return 0
 

@@ -115,18 +115,21 @@ def resampled_sums(values_CK: Any, *, num_resamples: int = 1000, seed: int = 0) 
 
 
 def interval(samples: Any, confidence: float = 0.95, *, around: float | None = None) -> tuple[float, float]:
-    """Percentile interval of resampled values; NaNs (undefined resamples) are left out; (NaN, NaN) if none is left.
+    """Percentile interval of resampled values; NaNs (undefined resamples) are left out.
 
+    (NaN, NaN) if none is left or all are equal: one prompt, or 0 of n, says nothing about how far the value may stray.
     Folded ratios and minima are pulled down by noise, which a value has once and its resamples twice. `around` a value
-    in [0, 1], the interval is shifted by that bias (mean of the resamples − value) and kept within [0, 1].
+    in [0, 1], both of these biases (each: value − mean of the resamples) are taken out: the interval is shifted by
+    twice that, its nearer end only as far as still contains the value, and kept within [0, 1].
     """
     samples = np.asarray(samples, np.float64)
     samples = samples[~np.isnan(samples)]
-    if not len(samples):
+    if not len(samples) or np.ptp(samples) < 1e-12:
         return float("nan"), float("nan")
     low, high = np.quantile(samples, [(1 - confidence) / 2, (1 + confidence) / 2])
     if around is not None:
-        low, high = np.clip(np.array([low, high]) + around - samples.mean(), 0, 1)
+        bias = around - samples.mean()
+        low, high = np.clip([low + min(bias, 2 * bias), high + max(bias, 2 * bias)], 0, 1)
     return float(low), float(high)
 
 
@@ -164,7 +167,8 @@ def fair_band(
     result = {}
     for name, values_DR in zip(("avg", "min"), over_groups(equitability(male, counts - male))):
         values, _ = over_groups(values_DR)
-        result[name] = (interval(values, confidence)[0], float(np.nanmedian(values)), interval(values, confidence)[1])
+        low, median, high = np.quantile(values, [(1 - confidence) / 2, 0.5, (1 + confidence) / 2]).tolist()
+        result[name] = (low, median, high)
     return result
 
 
@@ -235,13 +239,17 @@ def load_vectors(path: str | Path) -> Mapping[str, np.ndarray]:
     if path.suffix == ".safetensors":
         import json
 
+        from safetensors import SafetensorError
         from safetensors.numpy import load_file
 
         listing = path.with_suffix(".json")
         if not listing.is_file():
             raise ValueError(f"vectors {str(path)!r}: its list of words, {listing.name}, is not beside it")
         names = json.loads(listing.read_text(encoding="utf-8"))
-        tensors = list(load_file(path).values())
+        try:
+            tensors = list(load_file(path).values())
+        except SafetensorError as error:
+            raise ValueError(f"vectors {str(path)!r}: damaged or incomplete ({error})") from error
         if len(tensors) != 1 or tensors[0].ndim != 2 or len(tensors[0]) != len(names):
             raise ValueError(f"vectors {str(path)!r}: needs one matrix with a row for each of the {len(names)} words")
         return dict(zip(names, tensors[0].astype(np.float32)))

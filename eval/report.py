@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Table
 
 from eval.tasks import TASKS
@@ -52,11 +55,27 @@ def table(rows: Sequence[Result], metrics: Sequence[tuple[str, str]] | None = No
     out = Table(caption="in brackets: 95 % interval", caption_justify="left")
     out.add_column("model", style="bold", no_wrap=True)
     for label, metric in columns:
-        out.add_column(_name(label, metric).replace(" ", "\n", 1), justify="right", overflow="fold")
+        heading = _name(label, metric).replace("@", "\n@").replace(" ", "\n")
+        out.add_column(heading, justify="right", no_wrap=True)
     for row in rows:
         cells = [shown(row["tasks"].get(label, {}).get(metric)) for label, metric in columns]
         out.add_row(row["model"], *(cell.replace(" [", "\n[") for cell in cells))
     return out
+
+
+def print_report(rows: Sequence[Result], console: Console | None = None) -> None:
+    """Print `table`, as one table for each task where it is too wide. What is no terminal is taken as 200 wide."""
+    if console is None:
+        console = Console()
+        if not console.is_terminal:
+            console = Console(width=200)
+    columns = headlines(rows)
+    wide = console.options.update(width=10_000)
+    if Measurement.get(console, wide, table(rows, columns)).maximum <= console.width:
+        console.print(table(rows, columns))
+        return
+    for task in dict.fromkeys(label for label, _ in columns):
+        console.print(table(rows, [column for column in columns if column[0] == task]))
 
 
 def markdown(rows: Sequence[Result], metrics: Sequence[tuple[str, str]] | None = None) -> str:
@@ -68,7 +87,9 @@ def markdown(rows: Sequence[Result], metrics: Sequence[tuple[str, str]] | None =
             (row["tasks"][label][metric] for row in rows if metric in row["tasks"].get(label, {})), {}
         )
         ideal = found.get("ideal")
-        heading.append(_name(label, metric) + (" ↓" if ideal is None else f" (ideal {ideal:g})"))
+        heading.append(
+            _name(label, metric) + (" ↓" if metric == "perplexity" else "" if ideal is None else f" (ideal {ideal:g})")
+        )
     lines = ["| model | " + " | ".join(heading) + " |", "|---|" + "---:|" * len(columns)]
     for row in rows:
         cells = [shown(row["tasks"].get(label, {}).get(metric)) for label, metric in columns]
@@ -76,12 +97,22 @@ def markdown(rows: Sequence[Result], metrics: Sequence[tuple[str, str]] | None =
     return "\n".join(lines) + "\n"
 
 
-def _figure(width: float, height: float, title: str, subtitle: str) -> tuple[Any, Any]:
-    """A figure of that many inches whose uppermost inch holds title, subtitle and (by `_legend`) the models."""
+def _legend_columns(width: float, labels: Sequence[str]) -> int:
+    """How many labels of a legend fit side by side in so many inches."""
+    return max(1, int((width - 0.3) / (0.45 + 0.088 * max(map(len, labels)))))
+
+
+def _figure(width: float, height: float, title: str, subtitle: str, labels: Sequence[str]) -> tuple[Any, Any]:
+    """A figure of that many inches whose uppermost inch holds title, subtitle and (by `_legend`) the models' labels.
+
+    Where the labels need more than one row, the figure is higher by the others.
+    """
     from matplotlib.figure import Figure
 
+    more = 0.24 * (math.ceil(len(labels) / _legend_columns(width, labels)) - 1)
+    height += more
     figure = Figure(figsize=(width, height), layout="constrained")
-    figure.get_layout_engine().set(rect=(0, 0, 0.99, 1 - 1.02 / height))  # type: ignore[call-arg, union-attr]
+    figure.get_layout_engine().set(rect=(0, 0, 0.99, 1 - (1.02 + more) / height))  # type: ignore[call-arg, union-attr]
     left = 0.12 / width
     figure.text(left, 1 - 0.12 / height, title, fontsize=14, weight="bold", color=INK, va="top")
     figure.text(left, 1 - 0.42 / height, subtitle, fontsize=10, color=GREY, va="top")
@@ -102,7 +133,7 @@ def _legend(figure: Any, axes: Any) -> None:
         labels,
         loc="upper left",
         bbox_to_anchor=(0.02 / width, 1 - 0.62 / height),
-        ncols=8,
+        ncols=_legend_columns(width, labels),
         frameon=False,
         fontsize=10.5,
         labelcolor=INK,
@@ -158,7 +189,11 @@ def plot_groups(
     subtitle = f"{task.replace('_', '-')}: {_MEANING[kind]}"
     spread = min(0.62, 0.16 * (len(rows) - 1))  # lines of one group apart, so that marks do not hide each other
     figure, axes = _figure(
-        8.5, 1.5 + len(groups) * max(0.34, 0.11 * len(rows)), title or "Disparity by group", subtitle
+        8.5,
+        1.5 + len(groups) * max(0.34, 0.11 * len(rows)),
+        title or "Disparity by group",
+        subtitle,
+        [row["model"] for row in rows],
     )
     axes.axvline(0.5 if kind == "male_share" else 1.0, color=INK, linewidth=1, zorder=1)
     axes.barh(range(0, len(groups), 2), 1e6, left=-5e5, height=1, color="#f6f6f6", zorder=0)
@@ -207,7 +242,8 @@ def plot_tradeoff(
     rows = [row for row in rows if at(row, x).get("value") is not None and at(row, y).get("value") is not None]
     if not rows:
         raise ValueError(f"no model has both {x[0]}.{x[1]} and {y[0]}.{y[1]} in these results")
-    figure, axes = _figure(7.5, 5, title, "up: fairer, left: better language model; thin lines: 95 % intervals")
+    subtitle = "up: fairer, left: better language model; thin lines: 95 % intervals"
+    figure, axes = _figure(7.5, 5, title, subtitle, [row["model"] for row in rows])
     axes.axhline(1, color=INK, linewidth=1, zorder=1)
     axes.annotate(
         "parity", (0, 1), xycoords=("axes fraction", "data"), xytext=(4, 4), textcoords="offset points", color=GREY

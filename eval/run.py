@@ -4,23 +4,22 @@ from __future__ import annotations
 
 import json
 import os
-import platform
 import time
 from collections.abc import Mapping
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import torch
-import transformers
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from eval.scoring import Scorer
+from counterfactuals.provenance import versions
+from eval.scoring import Scorer, check_model, find_device
 from eval.task import Row, Task, suggest
 from eval.tasks import TASKS
 
 _console = Console(stderr=True)
+_OUTPUTS = ("results.json", "report.md", "rows-*.jsonl", "groups-*.png", "tradeoff.png")
 
 
 def resolve(tasks: Mapping[str, Mapping[str, Any]]) -> dict[str, tuple[Task, dict[str, Any]]]:
@@ -44,7 +43,7 @@ def resolve(tasks: Mapping[str, Mapping[str, Any]]) -> dict[str, tuple[Task, dic
                 continue
             try:
                 options[key] = _as(type(options[key]), value)
-            except ValueError:
+            except (ValueError, OverflowError, TypeError):
                 problems.append(f"{label}.{key}={value!r}: must be {type(options[key]).__name__}")
         resolved[label] = (TASKS[name], options)
     if problems:
@@ -65,18 +64,19 @@ def _as(kind: type, value: Any) -> Any:
     return kind(float(value)) if kind is int else kind(value)
 
 
-def versions() -> dict[str, str]:
-    """Versions of what a figure depends on."""
-    try:
-        own = version("evenhand")
-    except PackageNotFoundError:
-        own = "not installed"
-    return {
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "transformers": transformers.__version__,
-        "evenhand": own,
-    }
+def check(
+    tasks: Mapping[str, Mapping[str, Any]], *, data_dir: str | Path | None, limit: int | None = None, seed: int = 0
+) -> tuple[dict[str, tuple[Task, dict[str, Any]]], dict[str, list[Row]]]:
+    """All that can be checked without a model: names, options, data. Returns what `resolve` does, and rows by label."""
+    if limit is not None and limit < 1:
+        raise ValueError(f"limit {limit}: must be at least 1")
+    if seed < 0:
+        raise ValueError(f"seed {seed}: must not be negative")
+    resolved = resolve(tasks)
+    if data_dir is None:
+        raise ValueError("the tasks need data: name its folder with eval.data_dir (config) or --data_dir (eval)")
+    inputs = {label: task.rows(Path(data_dir), options, limit, seed) for label, (task, options) in resolved.items()}
+    return resolved, inputs
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -91,7 +91,7 @@ def evaluate(
     models: Mapping[str, str | Path | Scorer],
     tasks: Mapping[str, Mapping[str, Any]],
     *,
-    data_dir: str | Path,
+    data_dir: str | Path | None,
     output_dir: str | Path,
     seed: int = 0,
     batch_size: int = 64,
@@ -104,16 +104,20 @@ def evaluate(
 
     `models`: label → local folder, Hub name or Scorer. `tasks`: name → options; "perplexity@skewed" runs perplexity
     under that name. `limit`: rows a task at most (prompts, documents, windows), for a quick look. Writes
-    output_dir/results.json, anew after each model, and output_dir/rows-TASK.jsonl with the scores of each row.
-    All task names, options and data files are checked before a model is loaded.
+    output_dir/results.json, anew after each model, and output_dir/rows-TASK.jsonl with the scores of each row. What an
+    earlier evaluation left there goes; if a model fails, the files hold the models before it.
+    All task names, options, data files, local models and the device are checked before a model is loaded.
     """
     if not models:
         raise ValueError("no model named")
-    if limit is not None and limit < 1:
-        raise ValueError(f"limit {limit}: must be at least 1")
-    resolved = resolve(tasks)
-    data_dir, output_dir = Path(data_dir), Path(output_dir)
-    inputs = {label: task.rows(data_dir, options, limit, seed) for label, (task, options) in resolved.items()}
+    if batch_size < 1:
+        raise ValueError(f"batch_size {batch_size}: must be at least 1")
+    resolved, inputs = check(tasks, data_dir=data_dir, limit=limit, seed=seed)
+    for model in models.values():
+        if not isinstance(model, Scorer):
+            check_model(model)
+    device = find_device(device)
+    output_dir = Path(output_dir)
     result: dict[str, Any] = {
         "rows": [],
         "versions": versions(),
@@ -123,12 +127,16 @@ def evaluate(
             "data_dir": str(data_dir),
             "seed": seed,
             "batch_size": batch_size,
-            "device": str(device or ("cuda" if torch.cuda.is_available() else "cpu")),
+            "device": str(device),
             "limit": limit,
         },
     }
     output_dir.mkdir(parents=True, exist_ok=True)
+    for pattern in _OUTPUTS:
+        for stale in output_dir.glob(pattern):
+            stale.unlink()
     row_files = {label: output_dir / f".rows-{label}.jsonl.{os.getpid()}" for label in resolved}
+    finished: dict[str, int] = {}  # bytes of each row file that belong to models with every task done
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn())
     try:
         with Progress(
@@ -149,20 +157,25 @@ def evaluate(
                     row["tasks"][label] = task.aggregate(scored, options, seed)
                     _append(row_files[label], model_label, scored)
                     progress.remove_task(bar)
-                    if not quiet and _console.is_terminal:
+                    if not quiet:
                         _console.print(
                             f"{model_label} · {label}: {_headline(task, row['tasks'][label])}, "
-                            f"{time.perf_counter() - start:.1f} s"
+                            f"{time.perf_counter() - start:.1f} s",
+                            markup=False,
+                            soft_wrap=True,
                         )
                 scorer.progress = None
                 result["rows"].append(row)
                 write_json(output_dir / "results.json", result)
+                finished = {label: file.stat().st_size for label, file in row_files.items()}
                 del scorer
-        for label, file in row_files.items():
-            os.replace(file, output_dir / f"rows-{label}.jsonl")
     finally:
-        for file in row_files.values():
-            file.unlink(missing_ok=True)
+        for label, file in row_files.items():
+            if label in finished:
+                os.truncate(file, finished[label])
+                os.replace(file, output_dir / f"rows-{label}.jsonl")
+            else:
+                file.unlink(missing_ok=True)
     return result
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.cache_utils import DynamicCache, DynamicLayer
 
@@ -123,6 +124,30 @@ def _check_folder(path: Path) -> None:
         raise ValueError(f"{path}: the folder has no tokenizer; save it there with tokenizer.save_pretrained(folder)")
 
 
+def check_model(name: str | Path) -> None:
+    """ValueError for a path that is no folder, and for a folder without weights or tokenizer. Hub names pass."""
+    if Path(name).is_dir():
+        _check_folder(Path(name))
+    elif str(name).startswith((".", "/", "~")) or str(name).count("/") > 1:
+        raise ValueError(f"model {str(name)!r}: no such folder")
+
+
+def find_device(device: str | torch.device | None) -> torch.device:
+    """The device of that name, by default cuda if there is one, else cpu. ValueError if this machine has it not."""
+    try:
+        found = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        torch.empty(0, device=found)
+    except torch.OutOfMemoryError:
+        raise
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"device {str(device)!r}: {_first_line(error)}") from error
+    return found
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)
+
+
 class Scorer:
     """A causal language model and its tokenizer, loaded once and shared by all tasks.
 
@@ -143,23 +168,22 @@ class Scorer:
     ) -> None:
         if batch_size < 1:
             raise ValueError(f"batch_size {batch_size}: must be at least 1")
+        self.device = find_device(device)
         if isinstance(model, (str, Path)):
             name = str(model)
-            if Path(name).is_dir():
-                _check_folder(Path(name))
-            elif name.startswith((".", "/", "~")) or name.count("/") > 1:
-                raise ValueError(f"model {name!r}: no such folder")
+            check_model(name)
             try:
                 model = AutoModelForCausalLM.from_pretrained(
                     name, use_safetensors=True, trust_remote_code=trust_remote_code, dtype=dtype
                 )
                 tokenizer = tokenizer or AutoTokenizer.from_pretrained(name, trust_remote_code=trust_remote_code)
-            except OSError as error:
-                reason = str(error).splitlines()[0]
+            except SafetensorError as error:
+                raise ValueError(f"model {name!r}: its weights are damaged or incomplete ({error})") from error
+            except (OSError, ValueError) as error:
+                reason = _first_line(error)
                 raise ValueError(f"model {name!r}: {reason}; name a local folder, or a Hub model") from error
         elif tokenizer is None:
             raise ValueError("a loaded model needs its tokenizer: Scorer(model, tokenizer)")
-        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self.model = model.to(self.device).eval()
         self.tokenizer = tokenizer
         self.batch_size = batch_size

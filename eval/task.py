@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import difflib
+import gzip
 import json
 import math
 import random
+import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,21 +67,31 @@ def find_data(data_dir: Path, file: str, what: str) -> Path:
     return path
 
 
+def read_text(path: Path) -> str:
+    """The text of a UTF-8 file, unpacked if its name ends in .gz."""
+    try:
+        with gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8") as file:
+            return file.read()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: not UTF-8 text ({error.reason})") from error
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise ValueError(f"{path}: not a complete .gz file ({error})") from error
+
+
 def read_jsonl(path: Path, needed: Sequence[str]) -> list[Row]:
     """The objects of a jsonl file, each of which must have the fields `needed`."""
     rows = []
-    with path.open(encoding="utf-8") as lines:
-        for number, line in enumerate(lines, 1):
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line)
-            except json.JSONDecodeError as error:
-                raise ValueError(f"{path} line {number}: not JSON ({error.msg})") from error
-            lacking = [field for field in needed if not isinstance(row, dict) or field not in row]
-            if lacking:
-                raise ValueError(f"{path} line {number}: lacks the field {lacking[0]!r}")
-            rows.append(row)
+    for number, line in enumerate(read_text(path).split("\n"), 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise ValueError(f"{path} line {number}: not JSON ({error.msg})") from error
+        lacking = [field for field in needed if not isinstance(row, dict) or field not in row]
+        if lacking:
+            raise ValueError(f"{path} line {number}: lacks the field {lacking[0]!r}")
+        rows.append(row)
     if not rows:
         raise ValueError(f"{path}: no rows")
     return rows
@@ -91,15 +103,23 @@ def read_prompts(path: Path, *, per_group: int, limit: int | None, seed: int) ->
     `per_group` > 0 keeps that many prompts of each group, drawn by `seed`; `limit` keeps that many in all, spread
     evenly over the groups.
     """
+    if per_group < 0:
+        raise ValueError(f"prompts_per_group {per_group}: must be 0 (all) or more")
+    grouped: dict[str, list[tuple[str, str]]] = {}
     try:
-        table = json.loads(path.read_text(encoding="utf-8"))
-        grouped = {
-            group: [
+        table = json.loads(read_text(path))
+        if not isinstance(table, dict):
+            raise TypeError("the whole is no object")
+        for group, titles in table.items():
+            if not isinstance(titles, dict):
+                raise TypeError(f"{group!r} holds no object of titles")
+            for title, prompts in titles.items():
+                if not isinstance(prompts, list) or not all(isinstance(prompt, str) for prompt in prompts):
+                    raise TypeError(f"{group!r}, {title!r} holds no list of texts")
+            grouped[group] = [
                 (title, prompt.strip()) for title, prompts in titles.items() for prompt in prompts if prompt.strip()
             ]
-            for group, titles in table.items()
-        }
-    except (json.JSONDecodeError, AttributeError) as error:
+    except (json.JSONDecodeError, TypeError) as error:
         raise ValueError(f"{path}: not in BOLD's layout {{group: {{title: [prompt, …]}}}} ({error})") from error
     if not any(grouped.values()):
         raise ValueError(f"{path}: no prompts")

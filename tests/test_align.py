@@ -149,3 +149,25 @@ def test_damaged_and_foreign_pair_sets_are_refused(gpt2_tokenizer, tmp_path):
     shard.write_bytes(shard.read_bytes()[:40])
     with pytest.raises(ValueError, match="not a complete pair set"):
         PairSet(stored.folder)
+
+
+def test_without_a_begin_and_an_end_token_short_texts_are_left_out(tiny_tokenizer):
+    bare = PreTrainedTokenizerFast(tokenizer_object=tiny_tokenizer.backend_tokenizer)
+    assert bare.bos_token_id is None and bare.eos_token_id is None
+    pairs = list(make_pairs(["A", "She left him."], GENDER, bare, max_length=32))
+    assert len(pairs) == 1 and pairs[0].reversed
+
+
+def test_a_tokenizer_without_words_is_refused(tiny_tokenizer):
+    from tokenizers import Tokenizer, models
+
+    whole = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.BPE(unk_token="u", vocab={"u": 0}, merges=[])))
+    with pytest.raises(ValueError, match="splits text into words first"):
+        Splicer(whole)
+
+
+def test_adding_an_end_token_makes_another_pair_set(tiny_tokenizer, tmp_path):
+    bare = PreTrainedTokenizerFast(tokenizer_object=tiny_tokenizer.backend_tokenizer)
+    options = {"source_fingerprint": "x", "max_length": 32}
+    folders = {build_pairs(lambda: ["He left."], GENDER, t, tmp_path, **options).folder for t in (bare, tiny_tokenizer)}
+    assert len(folders) == 2

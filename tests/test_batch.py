@@ -110,3 +110,9 @@ def test_ranks_and_micro_batches_share_out_the_same_batch(accumulation, world):
 def test_a_corpus_smaller_than_a_batch_is_refused():
     with pytest.raises(ValueError, match=r"train\.batch_size: 1000 sequences, but the corpus has only"):
         plan(batch_size=1000)
+
+
+def test_a_micro_batch_holds_the_sequences_it_is_meant_to_hold():
+    p = plan()
+    parts = p.micro_batches(3, accumulation=4)
+    assert all(abs(int(p.sequences[part].sum()) - 4) <= 1 for part in parts)

@@ -57,7 +57,7 @@ def test_the_loss_curve_is_the_recorded_one(tmp_path):
 
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).parents[1]))
-    from debias.tracking import versions
+    from counterfactuals.provenance import versions
 
     with tempfile.TemporaryDirectory() as scratch:
         found = curve(Path(scratch))

@@ -3,6 +3,7 @@
 import itertools
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -16,7 +17,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import train_distill
 from counterfactuals import sample
+from counterfactuals.provenance import versions
 from debias import checkpoint
+from debias.tracking import Tracker
 
 ROOT = Path(train_distill.__file__).parent
 
@@ -235,3 +238,37 @@ def test_help_and_print_config(capsys):
     with pytest.raises(SystemExit) as stop:
         train_distill.main(["--help"])
     assert stop.value.code == 0 and "loss.op" in capsys.readouterr().out
+
+
+def test_mistakes_in_evaluation_show_before_training(arguments, tmp_path, capsys):
+    assert "bolt" in refused([*arguments, "eval.tasks={bolt: {}}", f"eval.data_dir={tmp_path}"], capsys)
+    assert "data_dir" in refused([*arguments, "eval.tasks={next_word: {}}"], capsys)
+    assert not (tmp_path / "run" / "metrics.jsonl").exists()
+
+
+def test_a_student_of_a_replaced_teacher_is_not_taken_for_complete(corpus, tmp_path, capsys):
+    runs = (
+        "runs={teacher: {tokenizer: {train_vocab_size: 300}, loss: {kd_weight: 0, lm_weight: 1}, optim: {lr: %s},"
+        " student: {init: random, config: {n_layer: 2, n_embd: 16, n_head: 2}}},"
+        " plain: {teacher: {model: 'run:teacher'}}}"
+    )
+    common = [f"output_dir={tmp_path}", f"data.source={corpus}", "data.max_length=48", "train.max_steps=2"]
+    common += ["train.batch_size=8", "train.micro_batch_size=8"]
+    assert train_distill.main([*common, runs % "1e-3"]) == 0
+    shutil.rmtree(tmp_path / "teacher")
+    assert "made from another teacher.model" in refused([*common, runs % "1e-2"], capsys)
+
+
+def test_a_torn_line_of_metrics_does_not_block_resuming(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"step": 1, "loss": 2.0}\n{"step": 2, "loss": 1.0}\n{"step": 3, "lo', encoding="utf-8")
+    with Tracker(path, "student", 4, step=1) as tracker:
+        tracker.advance(10)
+        tracker.log(loss=0.5)
+    assert lines(path) == [{"step": 1, "loss": 2.0}, {"step": 2, "loss": 0.5}]
+
+
+def test_without_git_the_versions_are_still_written(monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    found = versions()
+    assert "torch" in found and "commit" not in found

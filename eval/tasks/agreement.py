@@ -28,8 +28,12 @@ def load(data_dir: Path, options: Mapping[str, Any], limit: int | None, seed: in
     path = find_data(data_dir, options["file"], 'prompts with right and wrong next words, {"prompt", "right", "wrong"}')
     rows = read_jsonl(path, ["prompt", "right", "wrong"])
     for number, row in enumerate(rows, 1):
-        if not all(isinstance(row[side], list) and row[side] for side in ("right", "wrong")):
-            raise ValueError(f"{path} row {number}: right and wrong must be lists of words, not empty")
+        if not isinstance(row["prompt"], str) or not isinstance(row.get("half"), str | None):
+            raise ValueError(f"{path} row {number}: prompt (and half, if given) must be text")
+        for side in ("right", "wrong"):
+            words = row[side]
+            if not isinstance(words, list) or not words or not all(isinstance(w, str) and w.strip() for w in words):
+                raise ValueError(f"{path} row {number}: {side} must be a list of words, not empty")
     if limit is not None and limit < len(rows):  # spread over the file, since halves may follow each other
         rows = [rows[i * len(rows) // limit] for i in range(limit)]
     return rows

@@ -24,6 +24,7 @@ of a prompt together.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
@@ -47,7 +48,7 @@ from eval.metrics import (
     words,
 )
 from eval.scoring import Scorer
-from eval.task import Metrics, Row, Task, by_group, cluster_sums, figure, find_data, read_prompts
+from eval.task import Metrics, Row, Task, by_group, cluster_sums, figure, find_data, read_prompts, read_text
 
 OPTIONS = {
     "file": "bold/profession_prompt.json",
@@ -77,22 +78,32 @@ def _debias_lists(folder: Path) -> dict[str, Any]:
             raise ValueError(
                 f"{folder / name} is missing: bold.hard_debias names a folder with Bolukbasi et al.'s word lists"
             )
-        lists[key] = json.loads((folder / name).read_text(encoding="utf-8"))
+        try:
+            lists[key] = json.loads(read_text(folder / name))
+        except json.JSONDecodeError as error:
+            raise ValueError(f"{folder / name}: not JSON ({error})") from error
     return lists
 
 
 def load(data_dir: Path, options: Mapping[str, Any], limit: int | None, seed: int) -> list[Row]:
-    for name in ("texts_per_prompt", "runs"):
+    for name in ("texts_per_prompt", "runs", "max_new_tokens"):
         if options[name] < 1:
             raise ValueError(f"bold.{name} {options[name]}: must be at least 1")
+    if not 0 < options["top_p"] <= 1:
+        raise ValueError(f"bold.top_p {options['top_p']}: must be above 0 and at most 1")
+    if not 0 < options["temperature"] < math.inf:
+        raise ValueError(f"bold.temperature {options['temperature']}: must be above 0 and finite")
     if options["hard_debias"] and not options["vectors"]:
         raise ValueError("bold.hard_debias needs bold.vectors, the word vectors to debias")
-    if options["vectors"] and not Path(options["vectors"]).is_file():
-        raise ValueError(f"bold.vectors {options['vectors']!r}: no such file")
+    path = find_data(data_dir, options["file"], "BOLD's prompts {group: {title: [prompt, …]}}")
+    rows = read_prompts(path, per_group=options["prompts_per_group"], limit=limit, seed=seed)
     if options["hard_debias"]:
         _debias_lists(Path(options["hard_debias"]))
-    path = find_data(data_dir, options["file"], "BOLD's prompts {group: {title: [prompt, …]}}")
-    return read_prompts(path, per_group=options["prompts_per_group"], limit=limit, seed=seed)
+    if options["vectors"]:
+        if not Path(options["vectors"]).is_file():
+            raise ValueError(f"bold.vectors {options['vectors']!r}: no such file")
+        word_polarity(_cached_vectors(options["vectors"]), [])  # unreadable, or without she and he: say so now
+    return rows
 
 
 def polarity_table(texts: list[str], options: Mapping[str, Any]) -> dict[str, float]:

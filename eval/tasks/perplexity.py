@@ -9,11 +9,14 @@ each text its own context behind the tokenizer's begin-of-text token; long texts
 `balanced` scores each text and its role reversal together: a model that unlearns a true skew must get worse on skewed
 text, and need not on this. Intervals: bootstrap over documents (or windows).
 
+A model of fewer positions than `window` gets both window and stride in proportion; each row tells which (`fitted_…`).
+
 It does not measure quality of generated text, nor compare models with different tokenizers.
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -21,8 +24,8 @@ from typing import Any
 import numpy as np
 
 from eval.metrics import bootstrap
-from eval.scoring import Scorer
-from eval.task import Metrics, Row, Task, cluster_sums, figure, find_data, read_jsonl
+from eval.scoring import Scorer, windows
+from eval.task import Metrics, Row, Task, cluster_sums, figure, find_data, read_jsonl, read_text
 
 OPTIONS = {
     "file": "wikitext2/test.txt",
@@ -37,18 +40,27 @@ OPTIONS = {
 
 
 def load(data_dir: Path, options: Mapping[str, Any], limit: int | None, seed: int) -> list[Row]:
+    windows(0, options["window"], options["stride"])  # refuses what does not fit together
+    if options["max_texts"] < 0:
+        raise ValueError(f"perplexity.max_texts {options['max_texts']}: must be 0 (all) or more")
     path = find_data(data_dir, options["file"], "the text to score, .txt as one text or .jsonl as documents")
     mode = options["mode"]
     if mode == "auto":
-        mode = "documents" if path.suffix == ".jsonl" else "sliding"
+        mode = "documents" if path.name.removesuffix(".gz").endswith(".jsonl") else "sliding"
     if mode == "documents":
-        texts = [str(row[options["text_field"]]) for row in read_jsonl(path, [options["text_field"]])]
+        field = options["text_field"]
+        texts = [row[field] for row in read_jsonl(path, [field])]
+        for number, text in enumerate(texts, 1):
+            if not isinstance(text, str):
+                raise ValueError(f"{path} row {number}: {field} must be text")
         texts = [text for text in texts if text.strip()][: options["max_texts"] or None]
         texts = texts[:limit]
     elif mode == "sliding":
-        texts = [path.read_text(encoding="utf-8")]
+        texts = [text] if (text := read_text(path)).strip() else []
     else:
         raise ValueError(f"perplexity.mode {mode!r}: must be auto, sliding or documents")
+    if not texts:
+        raise ValueError(f"{path}: no text; all of it is empty")
     # In sliding mode a limit is a number of windows, cut when the tokens are known.
     rows = [
         {"text": text, "document": i, "reversed": False, "mode": mode, "limit": limit} for i, text in enumerate(texts)
@@ -68,14 +80,29 @@ def score(scorer: Scorer, rows: list[Row], options: Mapping[str, Any], seed: int
     texts = list(dict.fromkeys(row["text"] for row in rows))
     ids = scorer.encode(texts, bos=documents)
     limit = rows[0]["limit"]
-    if not documents and limit is not None:
-        window, stride = scorer.fit(options["window"], options["stride"])
-        ids = [row[: window + stride * (limit - 1)] for row in ids]
+    window, stride = scorer.fit(options["window"], options["stride"])
+    if not documents:
+        if window != options["window"]:
+            print(
+                f"perplexity: the model reads {window} tokens at most: window {window}, stride {stride} "
+                f"instead of {options['window']}, {options['stride']}",
+                file=sys.stderr,
+            )
+        if limit is not None:
+            ids = [row[: window + stride * (limit - 1)] for row in ids]
     found: dict[str, list] = {text: [] for text in texts}
     for part in scorer.sliding(ids, window=options["window"], stride=options["stride"]):
         found[texts[part.text]].append(part)
     return [
-        {"document": row["document"], "reversed": row["reversed"], "window": i, "tokens": w.num_tokens, "nll": w.nll}
+        {
+            "document": row["document"],
+            "reversed": row["reversed"],
+            "window": i,
+            "tokens": w.num_tokens,
+            "nll": w.nll,
+            "fitted_window": window,
+            "fitted_stride": stride,
+        }
         for row in rows
         for i, w in enumerate(found[row["text"]])
     ]
@@ -100,7 +127,7 @@ TASK = Task(
     options=OPTIONS,
     meaning="exp(mean negative log-likelihood a token); lower is better",
     ideal="none (lower is better)",
-    data="file=wikitext2/test.txt (.txt: one text) or a .jsonl of texts",
+    data="file=wikitext2/test.txt (.txt: one text) or a .jsonl of texts, .gz too",
     source="Hugging Face's sliding-window recipe; WikiText-2 (Merity et al. 2017)",
     headline=("perplexity",),
 )
