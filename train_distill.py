@@ -172,9 +172,11 @@ def build_models(config: Config, folder: Path) -> tuple[str, Any, Any, Any]:
     source = config.data.source
     if source == "sample":
         source = str(write_sample(Path(config.output_dir) / "sample") / "train.jsonl")
-    teacher = student = tokenizer = None
+    teacher: Any = None
+    student: Any = None
+    tokenizer: Any = None
     if config.teacher.model:
-        options = {"setting": "teacher.model", "trust_remote_code": config.teacher.trust_remote_code}
+        options: dict[str, Any] = {"setting": "teacher.model", "trust_remote_code": config.teacher.trust_remote_code}
         teacher = models.load_model(path_of(config, config.teacher.model), dtype=config.teacher.dtype, **options)
         tokenizer = models.load_tokenizer(path_of(config, config.teacher.model), **options)
     if config.student.model:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from eval.__main__ import main
+from eval.__main__ import _labelled, main
 from eval.tasks import TASKS
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -27,7 +27,11 @@ def test_the_command_writes_results_for_one_model(tiny_gpt2, data):
     command += ["--set", "perplexity@mine.file=texts.jsonl", "--data_dir", str(data), "--output_dir", str(out)]
     run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
     assert run.returncode == 0, run.stderr
-    assert run.stderr == ""
+    lines = run.stderr.splitlines()  # one for each task, so that a log shows how far it is
+    assert [line.partition(":")[0] for line in lines] == [
+        f"{tiny_gpt2.name} · agreement",
+        f"{tiny_gpt2.name} · perplexity@mine",
+    ]
     assert "agreement" in run.stdout
     found = json.loads((out / "results.json").read_text())
     assert set(found) == {"tasks", "model", "versions", "config"}
@@ -44,6 +48,19 @@ def test_several_models_are_rows_by_label(tiny_gpt2, data, capsys):
     assert set(found) == {"rows", "versions", "config"}
     assert [row["model"] for row in found["rows"]] == ["a", "b"]
     assert "written to" in capsys.readouterr().out
+
+
+def test_models_are_named_after_their_folders(tmp_path, monkeypatch):
+    for name in ("run/model", "a=b", "x/y"):
+        (tmp_path / name).mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "run")
+    assert _labelled(["."]) == {"run": "."}
+    monkeypatch.chdir(tmp_path / "run" / "model")
+    assert _labelled(["."]) == {"run": "."}
+    monkeypatch.chdir(tmp_path)
+    assert _labelled(["run/model", "a=b", "x/y/", "n=x/y", "gpt2", "org/model"]) == {
+        "run": "run/model", "a=b": "a=b", "y": "x/y/", "n": "x/y", "gpt2": "gpt2", "org/model": "org/model",
+    }  # fmt: skip
 
 
 def test_list_shows_each_task(capsys):
@@ -68,10 +85,27 @@ def test_list_shows_each_task(capsys):
         (["--model", "m", "--tasks", "agreement", "--limit", "0"], "limit 0"),
         (["--model", "a=x", "--model", "a=y", "--tasks", "agreement"], "named twice"),
         (["--model", "m", "--tasks", "agreement", "--data_dir", "/nowhere"], "agreement.jsonl is missing"),
+        (["--model", "m", "--tasks", "bold", "--set", "bold.runs=inf"], "bold.runs='inf': must be int"),
+        (["--model", "m", "--tasks", "agreement", "--seed", "-1"], "seed -1"),
+        (["--model", "m", "--tasks", "agreement", "--device", "foo"], "device 'foo'"),
+        (["--model", "m", "--tasks", "agreement", "--device", "cuda:99"], "device 'cuda:99'"),
+        (["--model", "m", "--model", "/no/model", "--tasks", "agreement"], "model '/no/model': no such folder"),
+        (["--model", ".", "--tasks", "agreement"], "not a model folder"),
+        (["--model", "damaged", "--tasks", "agreement"], "weights are damaged or incomplete"),
+        (["--model", "m", "--tasks", "perplexity", "--set", "perplexity.file=empty.jsonl"], "all of it is empty"),
+        (["--model", "m", "--tasks", "bold", "--set", "bold.file=null.json"], "holds no list of texts"),
+        (["--model", "m", "--tasks", "agreement", "--set", "agreement.file=wrong.jsonl"], "row 1: prompt"),
     ],
 )
-def test_refusals_are_one_line(arguments, message, capsys, tmp_path):
-    assert main([*arguments, "--output_dir", str(tmp_path / "out")]) == 2
+def test_refusals_are_one_line(arguments, message, capsys, data, tiny_gpt2, monkeypatch):
+    (data / "empty.jsonl").write_text('{"text": ""}\n')
+    (data / "null.json").write_text('{"nurse": {"a": null}}')
+    (data / "wrong.jsonl").write_text('{"prompt": 1, "right": ["her"], "wrong": ["his"]}\n')
+    (data / "damaged").mkdir()
+    for file in tiny_gpt2.iterdir():
+        (data / "damaged" / file.name).write_bytes(file.read_bytes()[: 5000 if file.suffix == ".safetensors" else None])
+    monkeypatch.chdir(data)
+    assert main(["--data_dir", str(data), *arguments, "--output_dir", str(data / "out")]) == 2
     captured = capsys.readouterr()
     assert captured.out == ""
     assert captured.err.startswith("error: ")

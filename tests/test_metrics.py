@@ -108,9 +108,10 @@ def test_bootstrap_of_a_mean_has_the_textbook_width():
 
 def test_interval_percentiles_undefined_and_bias():
     assert metrics.interval(np.arange(101), 0.9) == pytest.approx((5, 95))
-    assert metrics.interval([np.nan, 1.0, np.nan, 1.0]) == (1, 1)
+    assert metrics.interval([np.nan, 0.0, np.nan, 1.0], 1.0) == (0, 1)
     assert np.isnan(metrics.interval([np.nan])).all()
-    assert metrics.interval(np.linspace(0.4, 0.6, 101), 0.9, around=0.7) == pytest.approx((0.61, 0.79))
+    assert np.isnan(metrics.interval([1.0, np.nan, 1.0])).all()  # no width: one prompt, or 0 of n
+    assert metrics.interval(np.linspace(0.4, 0.6, 101), 0.9, around=0.7) == pytest.approx((0.61, 0.99))
     assert metrics.interval(np.linspace(0.4, 0.6, 101), 0.9, around=0.95) == pytest.approx((0.86, 1.0))
 
 

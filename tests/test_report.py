@@ -13,6 +13,7 @@ def figure(value, low=None, high=None, ideal=1.0):
 
 
 def results():
+    """Two models; some figures are undefined, some lack an interval."""
     rows = []
     for name, share, perplexity in (("teacher", 0.2, 25.1666), ("even", 0.48, 26.0)):
         groups = {
@@ -49,6 +50,7 @@ def test_markdown_has_a_row_for_each_model():
     rows = results()["rows"]
     del rows[1]["tasks"]["bold"]
     lines = report.markdown(rows).splitlines()
+    assert report.markdown(rows, [("bold", "fair_band_avg")]).startswith("| model | bold fair band avg |\n")
     assert (
         lines[0]
         == "| model | perplexity@skewed ↓ | bold equitability avg (ideal 1) | bold equitability min (ideal 1) |"
@@ -78,26 +80,55 @@ def test_groups_are_drawn(tmp_path, metric, name):
     assert len(content) > 5000
 
 
-def test_labels_are_not_cut(tmp_path):
+def test_where_one_table_is_too_wide_there_is_one_for_each_task():
+    rows = results()["rows"]
+    for width, tables in ((80, 1), (50, 2)):
+        console = Console(width=width, record=True, file=io.StringIO())
+        report.print_report(rows, console)
+        text = console.export_text()
+        assert text.count("model") == tables
+        assert "…" not in text
+        assert max(map(len, text.splitlines())) <= width
+        for part in ("@skewed", "[25.00, 27.00]", "[0.200, 0.300]"):
+            assert part in text
+
+
+def test_a_table_that_is_piped_is_not_squeezed(capsys):
+    row = results()["rows"][0]
+    row["tasks"] |= {f"bold@{i}": row["tasks"]["bold"] for i in range(3)}
+    report.print_report([row])
+    text = capsys.readouterr().out
+    assert text.count("model") == 1
+    assert max(map(len, text.splitlines())) > 100
+
+
+@pytest.mark.parametrize("names", [("teacher", "even"), tuple(f"a model with a long name{i}" for i in range(5))])
+def test_labels_are_not_cut(names, tmp_path):
     from matplotlib.figure import Figure
 
     drawn = []
     original = report._save
     try:
         report._save = lambda figure, path: drawn.append(figure) or original(figure, path)
-        report.plot_groups(results()["rows"], "bold", tmp_path / "groups.png")
+        rows = [{**results()["rows"][i % 2], "model": name} for i, name in enumerate(names)]
+        tradeoff = {"x": ("perplexity@skewed", "perplexity"), "y": ("bold", "unigram_equitability_avg")}
+        report.plot_groups(rows, "bold", tmp_path / "groups.png")
+        report.plot_tradeoff(rows, tmp_path / "tradeoff.png", **tradeoff)
     finally:
         report._save = original
-    figure = drawn[0]
-    assert isinstance(figure, Figure)
-    figure.canvas.draw()
-    box = figure.bbox
-    for label in figure.axes[0].get_yticklabels() + figure.axes[0].get_xticklabels() + figure.texts:
-        extent = label.get_window_extent()
-        assert box.x0 <= extent.x0
-        assert extent.x1 <= box.x1
-        assert box.y0 <= extent.y0
-        assert extent.y1 <= box.y1
+    for figure in drawn:
+        assert isinstance(figure, Figure)
+        figure.canvas.draw()
+        box, axes = figure.bbox, figure.axes[0]
+        assert len(figure.legends[0].get_texts()) == len(names)
+        ticks = axes.get_yticklabels() + axes.get_xticklabels() if figure is drawn[0] else []
+        for label in ticks + figure.texts + figure.legends:
+            extent = label.get_window_extent()
+            assert box.x0 <= extent.x0
+            assert extent.x1 <= box.x1
+            assert box.y0 <= extent.y0
+            assert extent.y1 <= box.y1
+        assert figure.legends[0].get_window_extent().y0 >= axes.get_window_extent().y1
 
 
 def test_what_cannot_be_drawn_is_named(tmp_path):

@@ -1,5 +1,6 @@
 """Every task on rows made by hand, and end to end on a tiny model."""
 
+import gzip
 import json
 import math
 from pathlib import Path
@@ -7,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from eval.run import evaluate, resolve
+from eval.run import check, evaluate, resolve
 from eval.scoring import Scorer
 from eval.task import cluster_sums, figure, read_prompts
 from eval.tasks import TASKS, agreement, bold, next_word, perplexity
@@ -83,6 +84,25 @@ def test_sliding_perplexity_is_of_the_whole_file(scorer, data):
     assert sum(row["tokens"] for row in scored) == tokens - 1
     limited = perplexity.score(scorer, perplexity.load(data, chosen, 2, 0), chosen, 0)
     assert [row["tokens"] for row in limited] == [31, 16]
+
+
+def test_a_short_models_window_is_told(scorer, data, capsys):
+    rows = perplexity.load(data, options("perplexity"), None, 0)
+    scored = perplexity.score(scorer, rows, options("perplexity"), 0)
+    assert {(row["fitted_window"], row["fitted_stride"]) for row in scored} == {(128, 64)}
+    assert "window 128, stride 64 instead of 1024, 512\n" in capsys.readouterr().err
+    perplexity.score(scorer, rows, options("perplexity", window=128, stride=64), 0)
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("name", ["wikitext2/test.txt", "heldout.jsonl"])
+def test_perplexity_reads_gz(data, name):
+    plain = perplexity.load(data, options("perplexity", file=name), None, 0)
+    (data / f"{name}.gz").write_bytes(gzip.compress((data / name).read_bytes()))
+    assert perplexity.load(data, options("perplexity", file=f"{name}.gz"), None, 0) == plain
+    (data / f"{name}.gz").write_bytes(gzip.compress((data / name).read_bytes())[:-12])
+    with pytest.raises(ValueError, match=r"gz: not a complete \.gz file"):
+        perplexity.load(data, options("perplexity", file=f"{name}.gz"), None, 0)
 
 
 def test_balanced_perplexity_counts_a_text_and_its_reversal(scorer, data):
@@ -307,7 +327,7 @@ def test_every_task_end_to_end(tiny_gpt2, data, tmp_path):
     assert json.loads((out / "results.json").read_text()) == json.loads(json.dumps(result))
     assert [row["model"] for row in result["rows"]] == ["one", "two"]
     assert result["rows"][0]["tasks"] == result["rows"][1]["tasks"]
-    assert set(result["versions"]) == {"python", "torch", "transformers", "evenhand"}
+    assert {"python", "torch", "transformers", "accelerate", "tokenizers", "evenhand"} <= set(result["versions"])
     assert result["config"]["tasks"]["bold"]["top_p"] == 0.9
     for label, metrics in result["rows"][0]["tasks"].items():
         assert set(TASKS[label.partition("@")[0]].headline) <= set(metrics)
@@ -336,16 +356,112 @@ def test_options_take_the_type_of_their_default():
 
 def test_all_problems_are_reported_at_once():
     with pytest.raises(ValueError) as raised:
-        resolve({"agrement": {}, "bold": {"run": 1, "top_p": "high", "runs": 1.5}, "perplexity@": {}, "bold@a/b": {}})
+        resolve(
+            {
+                "agrement": {},
+                "bold": {"run": 1, "top_p": "high", "runs": 1.5, "max_new_tokens": "inf"},
+                "perplexity@": {},
+                "bold@a/b": {},
+            }
+        )
     message = str(raised.value)
     for part in (
         "did you mean 'agreement'",
         "did you mean 'runs'",
         "bold.top_p='high': must be float",
         "bold.runs=1.5",
+        "bold.max_new_tokens='inf'",
     ):
         assert part in message
     assert message.count("a label after @") == 2
+
+
+BROKEN = {
+    "nul.json": '{"nurse": {"a": null}}',
+    "string.json": '{"nurse": {"a": "The nurse said"}}',
+    "empty.jsonl": '{"text": ""}\n{"text": " "}\n',
+    "number.jsonl": '{"text": 5, "prompt": 5, "right": ["her"], "wrong": ["his"]}\n',
+    "words.jsonl": '{"prompt": "She", "right": ["her"], "wrong": [1]}\n',
+    "plain.txt": "nurse 1 2\nhe 1 0\n",
+}
+
+
+@pytest.mark.parametrize(
+    ("task", "given", "message"),
+    [
+        ("bold", {"top_p": 0}, "top_p 0.0: must be above 0"),
+        ("bold", {"top_p": "nan"}, "top_p nan"),
+        ("bold", {"temperature": "inf"}, "temperature inf: must be above 0 and finite"),
+        ("bold", {"max_new_tokens": 0}, "max_new_tokens 0: must be at least 1"),
+        ("bold", {"prompts_per_group": -1}, "prompts_per_group -1"),
+        ("next_word", {"prompts_per_group": -1}, "prompts_per_group -1"),
+        ("bold", {"file": "nul.json"}, "'nurse', 'a' holds no list of texts"),
+        ("bold", {"file": "string.json"}, "'nurse', 'a' holds no list of texts"),
+        ("bold", {"vectors": "none.bin"}, "no such file"),
+        ("bold", {"vectors": "plain.txt"}, "lack 'she'"),
+        ("perplexity", {"window": 1}, "window 1, stride 512"),
+        ("perplexity", {"stride": 0}, "window 1024, stride 0"),
+        ("perplexity", {"max_texts": -1}, "max_texts -1"),
+        ("perplexity", {"file": "empty.jsonl"}, "all of it is empty"),
+        ("perplexity", {"file": "number.jsonl"}, "row 1: text must be text"),
+        ("perplexity", {"file": "latin.txt"}, "latin.txt: not UTF-8"),
+        ("agreement", {"file": "latin.txt"}, "latin.txt: not UTF-8"),
+        ("agreement", {"file": "number.jsonl"}, "row 1: prompt"),
+        ("agreement", {"file": "words.jsonl"}, "row 1: wrong must be a list of words"),
+    ],
+)
+def test_mistakes_show_without_a_model(data, task, given, message):
+    for name, text in BROKEN.items():
+        (data / name).write_text(text)
+    (data / "latin.txt").write_bytes("Mädchen".encode("latin-1"))
+    if "vectors" in given:
+        pytest.importorskip("gensim")
+        given = {"vectors": str(data / given["vectors"])}
+    with pytest.raises(ValueError) as raised:
+        check({task: given}, data_dir=data)
+    assert message in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+def test_check_returns_what_is_run_and_needs_a_folder(data):
+    resolved, inputs = check({"agreement": {}}, data_dir=data, limit=1)
+    assert resolved["agreement"] == (TASKS["agreement"], TASKS["agreement"].options)
+    assert len(inputs["agreement"]) == 1
+    with pytest.raises(ValueError, match=r"eval\.data_dir \(config\) or --data_dir"):
+        check({"agreement": {}}, data_dir=None)
+    with pytest.raises(ValueError, match="seed -1"):
+        check({"agreement": {}}, data_dir=data, seed=-1)
+
+
+def test_a_failure_leaves_the_finished_models_and_nothing_older(scorer, data, tmp_path):
+    class Broken(Scorer):
+        def __init__(self):
+            self.encode = scorer.encode
+
+        def next_logprobs(self, *_):
+            raise RuntimeError("broken")
+
+        def sliding(self, *args, **options):
+            return scorer.sliding(*args, **options)
+
+        fit = scorer.fit
+
+    out = tmp_path / "out"
+    out.mkdir()
+    for name in ("results.json", "report.md", "rows-old.jsonl", "groups-bold.png", "tradeoff.png", "mine.txt"):
+        (out / name).write_text("old")
+    tasks = {"perplexity": {"file": "heldout.jsonl"}, "agreement": {}}
+    with pytest.raises(ValueError, match="no such folder"):
+        evaluate({"one": scorer, "two": str(tmp_path / "none")}, tasks, data_dir=data, output_dir=out)
+    assert (out / "report.md").read_text() == "old"  # nothing was begun
+    with pytest.raises(RuntimeError, match="broken"):
+        evaluate({"one": scorer, "two": Broken()}, tasks, data_dir=data, output_dir=out)
+    assert sorted(path.name for path in out.iterdir()) == [
+        "mine.txt", "results.json", "rows-agreement.jsonl", "rows-perplexity.jsonl",
+    ]  # fmt: skip
+    assert [row["model"] for row in json.loads((out / "results.json").read_text())["rows"]] == ["one"]
+    for file in out.glob("rows-*"):
+        assert {json.loads(line)["model"] for line in file.read_text().splitlines()} == {"one"}
 
 
 def test_missing_data_is_named_before_any_model_is_loaded(tmp_path):
