@@ -30,7 +30,7 @@ def test_every_file_and_link_it_names_exists():
 def test_the_settings_it_shows_are_settings():
     from configs import schema
 
-    shown = set(re.findall(r"\b((?:teacher|data|train|loss|output_dir|bold)\.?\w*)=", README)) - {"bold.runs"}
+    shown = set(re.findall(r"(?<![\w.-])((?:teacher|data|train|loss|eval|output_dir)[\w.]*)=", README))
     assert shown and shown <= set(schema.names())
 
 
