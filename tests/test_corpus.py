@@ -82,3 +82,9 @@ def test_the_fingerprint_follows_the_file(tmp_path):
     assert fingerprint(path) == before != fingerprint(path, max_texts=1)
     write(tmp_path / "a.jsonl", ROWS[:1])
     assert fingerprint(path) != before
+
+
+def test_a_hub_name_that_cannot_be_reached_says_so_in_one_line():
+    with pytest.raises(ValueError, match="not to be had from the Hub") as caught:
+        list(read_texts("nobody/no-such-set"))
+    assert "\n" not in str(caught.value) and "name a local path" in str(caught.value)
