@@ -21,6 +21,7 @@ from configs import schema
 from configs.schema import Config
 from counterfactuals.batch import BatchPlan, collate
 from counterfactuals.corpus import fingerprint, read_texts
+from counterfactuals.files import write_whole
 from counterfactuals.lexicon import load_lexicon
 from counterfactuals.pairs import PairSet, build_pairs
 from counterfactuals.provenance import model_fingerprint
@@ -32,7 +33,7 @@ from debias.launch import make_accelerator
 from debias.ops import VocabularyRoles
 from debias.optim import build_optimizer, configure_deepspeed, lr_share
 from debias.task import DistillTask
-from debias.tracking import Tracker, write_facts, write_whole
+from debias.tracking import Tracker, write_facts
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -8,7 +8,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from debias.tracking import write_whole
+from counterfactuals.files import write_whole
 
 # tied embeddings are saved once and tied again on loading (test_train.py resumes bitwise): no need to warn each time
 logging.getLogger("accelerate.utils.other").setLevel(logging.ERROR)

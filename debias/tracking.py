@@ -11,6 +11,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from counterfactuals.files import write_whole
 from counterfactuals.provenance import versions
 
 
@@ -80,13 +81,6 @@ def _step_of(line: str) -> float:
         return json.loads(line)["step"]
     except ValueError:  # torn by a kill
         return math.inf
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write a file so that it is the old one or the new one, never a part."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)
 
 
 def write_facts(path: Path, **facts: Any) -> None:
