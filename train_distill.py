@@ -20,13 +20,14 @@ from transformers.utils.logging import disable_progress_bar
 from configs import schema
 from configs.schema import Config
 from counterfactuals.batch import BatchPlan, collate
-from counterfactuals.corpus import fingerprint, read_texts
+from counterfactuals.corpus import Corpus
 from counterfactuals.files import write_whole
 from counterfactuals.lexicon import load_lexicon
 from counterfactuals.pairs import PairSet, build_pairs
 from counterfactuals.provenance import model_fingerprint
+from counterfactuals.reverse import Reverser
 from counterfactuals.sample import write_sample
-from counterfactuals.tokenizer import train_bpe
+from counterfactuals.tokenizer import load_tokenizer, train_bpe
 from counterfactuals.vocabulary import role_tokens
 from debias import checkpoint, models
 from debias.launch import make_accelerator
@@ -44,6 +45,8 @@ def main(argv: list[str] | None = None) -> int:
         if arguments.print_config:
             print(schema.to_yaml(whole), end="")
             return 0
+        for config in runs.values():
+            make_reverser(config)  # a mistake in counterfactual.* ends here, not after models are loaded
         check_evaluation(whole)
         for name, config in runs.items():
             train(config, name, Path(whole.output_dir) / name)
@@ -81,16 +84,16 @@ def train(config: Config, name: str, folder: Path) -> None:
     world, accumulation = accelerator.num_processes, accelerator.gradient_accumulation_steps
     set_seed(config.seed + accelerator.process_index)  # dropout differs between ranks; weights are drawn before
 
-    lexicon = load_lexicon(config.counterfactual.lexicon)
+    reverser = make_reverser(config)
     with accelerator.main_process_first():
-        pairs = prepare_pairs(config, source, lexicon, tokenizer)
+        pairs = prepare_pairs(config, source, reverser, tokenizer)
     augment = config.counterfactual.augment
     sequences = 1 + pairs.has_cf * augment
     plan = BatchPlan(pairs.lengths, sequences, batch_size=config.train.batch_size, seed=config.seed)
     total = config.train.max_steps or math.ceil(plan.steps_per_epoch * (config.train.epochs or 1))
     predictions = pairs.lengths - 1 + (pairs.cf_lengths - 1) * pairs.has_cf * augment
 
-    task, optimizer = build_task(config, lexicon, tokenizer, teacher, student, accelerator)
+    task, optimizer = build_task(config, reverser, tokenizer, teacher, student, accelerator)
     folder.mkdir(parents=True, exist_ok=True)
     if accelerator.is_main_process:
         checkpoint.same_inputs(folder / "inputs.json", made_from(config) | {"corpus": pairs.meta["fingerprint"]})
@@ -179,20 +182,20 @@ def build_models(config: Config, folder: Path) -> tuple[str, Any, Any, Any]:
     if config.teacher.model:
         options: dict[str, Any] = {"setting": "teacher.model", "trust_remote_code": config.teacher.trust_remote_code}
         teacher = models.load_model(path_of(config, config.teacher.model), dtype=config.teacher.dtype, **options)
-        tokenizer = models.load_tokenizer(path_of(config, config.teacher.model), **options)
+        tokenizer = load_tokenizer(path_of(config, config.teacher.model), **options)
     if config.student.model:
         student = models.load_model(path_of(config, config.student.model), setting="student.model")
-        own = models.load_tokenizer(path_of(config, config.student.model), setting="student.model")
+        own = load_tokenizer(path_of(config, config.student.model), setting="student.model")
         if tokenizer is not None:
             models.same_vocabulary(tokenizer, own, this="teacher.model", that="student.model")
         tokenizer = own
     if config.tokenizer.name:
-        own = models.load_tokenizer(config.tokenizer.name, setting="tokenizer.name")
+        own = load_tokenizer(config.tokenizer.name, setting="tokenizer.name")
         if tokenizer is not None:
             models.same_vocabulary(tokenizer, own, this="the model", that="tokenizer.name")
         tokenizer = own
     if config.tokenizer.train_vocab_size:
-        tokenizer = train_bpe(read_texts(source, **reading(config)), config.tokenizer.train_vocab_size)
+        tokenizer = train_bpe(Corpus(source, **reading(config)), config.tokenizer.train_vocab_size)
     if config.student.init == "layers":
         assert teacher is not None
         keep = models.kept_layers(config.student.layers, models.num_layers(teacher))
@@ -211,15 +214,20 @@ def reading(config: Config) -> dict[str, Any]:
     return {"subset": data.subset, "split": data.split, "text_field": data.text_field, "max_texts": data.max_texts}
 
 
-def prepare_pairs(config: Config, source: str, lexicon: Any, tokenizer: Any) -> PairSet:
+def make_reverser(config: Config) -> Reverser:
+    c = config.counterfactual
+    return Reverser(load_lexicon(c.lexicon), c.direction, c.policy, tuple(c.protected), c.seed)
+
+
+def prepare_pairs(config: Config, source: str, reverser: Reverser, tokenizer: Any) -> PairSet:
     return build_pairs(
-        lambda: read_texts(source, **reading(config)),
-        lexicon,
+        Corpus(source, **reading(config)),
+        reverser,
         tokenizer,
         config.data.pairs_dir or Path(config.output_dir) / "pairs",
-        source_fingerprint=fingerprint(source, **reading(config)),
         max_length=config.data.max_length,
-        progress=lambda count: print(f"pairs    {count:,} prepared", flush=True) if count % 20_000 == 0 else None,
+        workers=config.data.workers,
+        progress=lambda progress: print(f"pairs    {progress}", flush=True),
     )
 
 
@@ -230,12 +238,12 @@ def collate_options(config: Config, tokenizer: Any) -> dict[str, Any]:
 
 
 def build_task(
-    config: Config, lexicon: Any, tokenizer: Any, teacher: Any, student: Any, accelerator: Accelerator
+    config: Config, reverser: Reverser, tokenizer: Any, teacher: Any, student: Any, accelerator: Accelerator
 ) -> tuple[Any, Any]:
     roles = None
     if config.loss.vocabulary == "reversed":
         size = student.get_output_embeddings().weight.shape[0]
-        roles = VocabularyRoles.build(role_tokens(lexicon, tokenizer, size), accelerator.device)
+        roles = VocabularyRoles.build(role_tokens(reverser, tokenizer, size), accelerator.device)
     if teacher is not None:
         teacher = teacher.to(accelerator.device)
     options = {key: value for key, value in vars(config.loss).items() if key != "vocabulary"}

@@ -40,7 +40,11 @@ class Data:
     text_field: str = setting("text", "field or column that holds the text")
     max_texts: int | None = setting(None, "read at most this many texts")
     max_length: int = setting(1024, "tokens in a training sequence; longer texts are cut into several")
-    pairs_dir: str | None = setting(None, "where prepared pairs are kept; default: OUTPUT_DIR/pairs")
+    pairs_dir: str | None = setting(
+        None,
+        "folder for prepared pairs, or a pair set from python -m counterfactuals build; default: OUTPUT_DIR/pairs",
+    )
+    workers: int = setting(1, "processes that prepare pairs; the result does not depend on it")
 
 
 @dataclass
@@ -74,6 +78,13 @@ class Student:
 @dataclass
 class Counterfactual:
     lexicon: str = setting("gender", "name of a lexicon, or path of a YAML file")
+    direction: str = setting("both", "both, or the group whose words are replaced (female: texts lose her, not him)")
+    policy: Literal["skip", "reverse", "keep_names"] = setting(
+        "skip",
+        "skip: texts not reversed coherently get no counterfactual; reverse: they do; keep_names: words only",
+    )
+    protected: list[str] = setting([], "words, names and phrases of the lexicon that stay")
+    seed: int = setting(0, "of the choices among a lexicon's many-to-many words")
     augment: bool = setting(False, "train on the counterfactual texts too")
     perturb: Literal["both", "original"] = setting("both", "whose teacher predictions are combined when augmenting")
     stop_at_cue: bool = setting(True, "reversed vocabulary: keep the plain target after a cue that was not reversed")
@@ -402,6 +413,7 @@ def _impossible(c: Config, earlier: list[str]) -> list[str]:
             c.train.micro_batch_size >= 2,
             "train.micro_batch_size: at least 2 with counterfactual.augment (a text and its counterfactual)",
         )
+    check(c.data.workers >= 1, f"data.workers: must be at least 1, not {c.data.workers}")
     check(c.data.max_length >= 2, f"data.max_length: must be at least 2, not {c.data.max_length}")
     check(
         c.data.max_texts is None or c.data.max_texts >= 1, f"data.max_texts: must be at least 1, not {c.data.max_texts}"

@@ -1,18 +1,29 @@
 """Token t of a text ↔ token s of its counterfactual.
 
-Only the replaced words are tokenised anew: their ids are spliced between those of the original, so alignment is known
-by construction and not guessed by comparing. `cf_index[t] = s`, −1 where token t has no counterpart.
+A text is tokenised in pieces that cannot influence each other, each distinct piece once. Only the pieces that hold a
+replaced word differ between the two sides, so everything else is aligned by construction; inside them tokens are
+aligned by their character offsets. `cf_index[t] = s`, −1 where token t has no counterpart.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import accumulate, chain, filterfalse
 from typing import Any
 
 import numpy as np
 
-from counterfactuals.reverse import Reversal
+from counterfactuals.reverse import Reversal, Span
+
+MEMORY, LONGEST = 300_000, 48  # distinct pieces whose ids are kept (about 70 MB), and their characters at most
+_BETWEEN = re.compile(r" (?<=\S )(?=\S)")  # one blank between two words: the second piece begins with it
+_STARTS = re.compile(r" \S")
+_PROBE = (
+    "He'd  said: “She's 42!”\n\nMr. O’Neil's \t(ex-)wife—über-naïve ☃ 日本 of\u00a0 his\u200d.\n Her e-mail, 1,234.5 "
+)
 
 
 @dataclass(frozen=True)
@@ -37,104 +48,193 @@ class AlignedPair:
 
 
 class Splicer:
-    """Tokenises reversals with a fast tokenizer that encodes pre-tokens independently (byte-level BPE, WordPiece).
+    """Tokenises reversals; the ids are those of the tokenizer's own `encode` on both sides, for any fast tokenizer.
 
-    The ids of a replaced word then depend on its own pre-tokens alone: each distinct replacement is encoded once.
+    by_word: the tokenizer never joins what stands before a blank with what follows (GPT-2's, Llama's, BERT's, T5's), so
+    that a text can be tokenised word by word. Else a text is one piece and both sides are tokenised whole: slower.
     """
 
     def __init__(self, tokenizer: Any):
         if not getattr(tokenizer, "is_fast", False):
             raise ValueError("tokenizer: alignment needs a fast tokenizer (tokenizer.json); this one is slow")
-        self.backend = tokenizer.backend_tokenizer
-        self.bos, self.eos = tokenizer.bos_token_id, tokenizer.eos_token_id
-        probe = self.backend.encode("She saw him there", add_special_tokens=False)
-        if len(set(probe.word_ids)) < 4:
-            raise ValueError(
-                "tokenizer: alignment needs one that splits text into words first (a pre_tokenizer); this one does not"
-            )
-        self._memory: dict[str, list[int]] = {}
-
-    def pairs(self, reversals: list[Reversal]) -> list[AlignedPair]:
-        """Aligned tokens of each reversal; a begin and an end token are added where the tokenizer has them."""
-        encodings = self.backend.encode_batch([r.text for r in reversals], add_special_tokens=False)
-        return [self._pair(r, encoding) for r, encoding in zip(reversals, encodings)]
-
-    def _encode(self, text: str) -> list[int]:
-        ids = self._memory.get(text)
-        if ids is None:
-            ids = self.backend.encode(text, add_special_tokens=False).ids
-            if len(self._memory) < 100_000:
-                self._memory[text] = ids
-        return ids
-
-    def _pair(self, reversal: Reversal, encoding: Any) -> AlignedPair:
-        bos = [] if self.bos is None else [self.bos]
-        eos = [] if self.eos is None else [self.eos]
-        ids = encoding.ids
-        cue = -1
-        if reversal.spans or reversal.cue is not None:
-            offsets = encoding.offsets
-        if reversal.cue is not None:
-            cue = next((t for t, (_, end) in enumerate(offsets) if end > reversal.cue), len(ids)) + len(bos)
-        if not reversal.spans:
-            full = np.array(bos + ids + eos, dtype=np.int32)
-            return AlignedPair(full, full, np.arange(len(full), dtype=np.int32), cue)
-
-        cf_ids = list(bos)
-        index = list(range(len(bos)))
-        done = 0  # tokens of the original dealt with
-        shift = 0  # how much further on a character outside a span stands in the counterfactual
-        for first, last, start, end, cf_end in _regions(reversal, offsets, encoding.word_ids):
-            index += range(len(cf_ids), len(cf_ids) + first - done)
-            cf_ids += ids[done:first]
-            new = self._encode(reversal.reversed[start + shift : cf_end])
-            count = last - first
-            if len(new) == count:
-                index += range(len(cf_ids), len(cf_ids) + count)
-            elif new:
-                index += [len(cf_ids)] + [-1] * (count - 1)
-            else:
-                index += [-1] * count
-            cf_ids += new
-            done, shift = last, cf_end - end
-        index += range(len(cf_ids), len(cf_ids) + len(ids) - done + len(eos))
-        cf_ids += ids[done:] + eos
-        return AlignedPair(
-            np.array(bos + ids + eos, dtype=np.int32),
-            np.array(cf_ids, dtype=np.int32),
-            np.array(index, dtype=np.int32),
-            cue,
+        self._backend = type(tokenizer.backend_tokenizer).from_str(tokenizer.backend_tokenizer.to_str())  # our own
+        self._backend.no_padding()
+        self._backend.no_truncation()
+        self._bos, self._eos = (
+            np.array([] if i is None else [i], dtype=np.int32).tobytes()
+            for i in (tokenizer.bos_token_id, tokenizer.eos_token_id)
         )
+        self._ids: dict[str, bytes] = {}  # of a piece, int32
+        self._replaced: dict[tuple, _Region] = {}
+        self.by_word = _splits_at_blanks(self._backend)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return vars(self) | {"_ids": {}, "_replaced": {}}
+
+    def pairs(self, reversals: Sequence[Reversal]) -> list[AlignedPair]:
+        """Aligned tokens of each reversal; a begin and an end token are added where the tokenizer has them."""
+        pieces = [self._pieces(reversal.text) for reversal in reversals]
+        missing = self._learn(chain.from_iterable(pieces))
+        pairs = [self._pair(reversal, own) for reversal, own in zip(reversals, pieces)]
+        self._forget(missing)
+        return pairs
+
+    def _pieces(self, text: str) -> list[str]:
+        if not self.by_word:
+            return [text]
+        first, *words = _BETWEEN.split(text)
+        return [first, *[" " + word for word in words]]
+
+    def _learn(self, pieces: Iterable[str]) -> list[str]:
+        missing = list(set(filterfalse(self._ids.__contains__, pieces)))
+        if missing:
+            encoding = self._backend.encode(missing, is_pretokenized=True, add_special_tokens=False)
+            ids = np.array(encoding.ids, dtype=np.int32).tobytes()
+            numbers = np.array(encoding.word_ids)  # of the piece, since the input is a list
+            ends = (4 * np.searchsorted(numbers, np.arange(len(missing) + 1))).tolist()
+            self._ids.update((piece, ids[a:b]) for piece, a, b in zip(missing, ends, ends[1:]))
+        return missing
+
+    def _forget(self, missing: list[str]) -> None:
+        full = len(self._ids) > MEMORY
+        for piece in missing:
+            if full or len(piece) > LONGEST:
+                del self._ids[piece]
+
+    def _pair(self, reversal: Reversal, pieces: list[str]) -> AlignedPair:
+        encoded = list(map(self._ids.__getitem__, pieces))
+        ids = np.frombuffer(b"".join([self._bos, *encoded, self._eos]), dtype=np.int32)
+        if not reversal.spans and reversal.cue is None:
+            return AlignedPair(ids, ids, np.arange(len(ids), dtype=np.int32))
+
+        chars = list(accumulate(map(len, pieces), initial=0))  # where piece n begins in the text …
+        tokens = list(accumulate(map(len, encoded), initial=len(self._bos)))  # … and, times 4, in ids
+        cue = -1
+        if reversal.cue is not None:
+            n = bisect_right(chars, reversal.cue) - 1
+            ends = [end for _, end in self._backend.encode(pieces[n], add_special_tokens=False).offsets]
+            cue = tokens[n] // 4 + sum(end <= reversal.cue - chars[n] for end in ends)
+        if not reversal.spans:
+            return AlignedPair(ids, ids, np.arange(len(ids), dtype=np.int32), cue)
+
+        cf_ids: list[np.ndarray] = []
+        index: list[np.ndarray] = []
+        done = shift = 0  # tokens of ids that are in cf_ids; how much further on the next one stands there
+        indexed = 0  # tokens that are in index
+        for first, last, spans in _regions(reversal.spans, chars):
+            start, end = chars[first], chars[last]
+            cf_start = start + spans[0].cf_start - spans[0].start
+            cf_text = reversal.reversed[cf_start : end + spans[-1].cf_end - spans[-1].end]
+            if (first and not _STARTS.match(cf_text)) or (last < len(pieces) and not cf_text[-1:].strip()):
+                return self._pair_whole(reversal)  # what was replaced takes a blank with it, or brings one
+            region = self._region(reversal.text[start:end], cf_text, start, cf_start, spans)
+            begin, stop = tokens[first] // 4, tokens[last] // 4
+            cf_ids += (ids[done:begin], region.ids)
+            if region.index is not None:
+                index.append(np.arange(indexed + shift, begin + shift, dtype=np.int32))
+                index.append(np.where(region.index < 0, -1, region.index + (begin + shift)))
+                indexed = stop
+            done, shift = stop, shift + len(region.ids) - (stop - begin)
+        cf_ids.append(ids[done:])
+        index.append(np.arange(indexed + shift, len(ids) + shift, dtype=np.int32))
+        return AlignedPair(ids, np.concatenate(cf_ids), np.concatenate(index), cue)
+
+    def _pair_whole(self, reversal: Reversal) -> AlignedPair:
+        missing = self._learn([reversal.text])
+        pair = self._pair(reversal, [reversal.text])
+        self._forget(missing)
+        return pair
+
+    def _region(self, text: str, cf_text: str, start: int, cf_start: int, spans: Sequence[Span]) -> _Region:
+        key: tuple
+        if len(spans) == 1:
+            key = (text, cf_text, spans[0].start - start, spans[0].end - start)
+        else:
+            key = (text, cf_text, *((s.start - start, s.end - start, s.cf_start - cf_start) for s in spans))
+        region = self._replaced.get(key)
+        if region is None:
+            places = [(s.start - start, s.end - start, s.cf_start - cf_start, s.cf_end - cf_start) for s in spans]
+            old = self._backend.encode(text, add_special_tokens=False)
+            new = self._backend.encode(cf_text, add_special_tokens=False)
+            index = _aligned(old, new, places)
+            straight = np.array_equal(index, np.arange(len(new.ids)))
+            region = _Region(np.array(new.ids, dtype=np.int32), None if straight else index)
+            if len(self._replaced) < MEMORY and len(text) <= 2 * LONGEST:
+                self._replaced[key] = region
+        return region
 
 
-def _regions(
-    reversal: Reversal, offsets: list[tuple[int, int]], words: list[int | None]
-) -> Iterator[tuple[int, int, int, int, int]]:
-    """Runs of whole pre-tokens that hold replaced words.
+@dataclass(frozen=True, slots=True)
+class _Region:
+    ids: np.ndarray  # of the counterfactual
+    index: np.ndarray | None  # cf_index, both sides counted from the region's first token; None for 0, 1, 2, …
 
-    Yields (first token, last token + 1, first character, last character + 1, that end in the counterfactual). The blank
-    before a word belongs to it, whether or not the tokenizer's offsets include it.
-    """
-    t = 0
-    spans = list(reversal.spans)
-    while spans:
-        span = spans.pop(0)
-        while t < len(offsets) and offsets[t][1] <= span.start:
-            t += 1
-        first = t
-        while first > 0 and words[first - 1] is not None and words[first - 1] == words[first]:
-            first -= 1
-        last = t + 1
-        while last < len(offsets) and (offsets[last][0] < span.end or words[last] == words[last - 1] is not None):
-            last += 1
-        while spans and spans[0].start < offsets[last - 1][1]:
-            span = spans.pop(0)
-            while last < len(offsets) and (offsets[last][0] < span.end or words[last] == words[last - 1] is not None):
+
+def _splits_at_blanks(backend: Any) -> bool:
+    """Whether a text's ids are those of its pieces: no entry of the vocabulary crosses a blank, and a probe agrees."""
+    for token, i in backend.get_vocab(with_added_tokens=True).items():
+        if _CROSSES.search(token.translate(_BLANKS)) and _CROSSES.search(
+            backend.decode([i], skip_special_tokens=False)
+        ):
+            return False
+    if any(token.rstrip for token in backend.get_added_tokens_decoder().values()):
+        return False
+    first, *words = _BETWEEN.split(_PROBE)
+    pieces = [first, *[" " + word for word in words]]
+    options = {"add_special_tokens": False}
+    return backend.encode(_PROBE, **options).ids == backend.encode(pieces, is_pretokenized=True, **options).ids
+
+
+_BLANKS = str.maketrans("▁ĠĊčĉ", " \u0020\n\r\t")  # how Metaspace and byte-level vocabularies write them
+_CROSSES = re.compile(r"\S \S|\S $")
+
+
+def _regions(spans: Sequence[Span], starts: Sequence[int]) -> Iterator[tuple[int, int, Sequence[Span]]]:
+    """Runs of pieces that hold replaced words: first piece, last piece + 1, their spans."""
+    i = 0
+    while i < len(spans):
+        begin, first = i, bisect_right(starts, spans[i].start) - 1
+        last = first + 1
+        while i < len(spans) and spans[i].start < starts[last]:
+            while starts[last] < spans[i].end:
                 last += 1
-        start = offsets[first - 1][1] if first else 0
-        end = offsets[last - 1][1]
-        yield first, last, start, end, end + span.cf_end - span.end
-        t = last
+            i += 1
+        yield first, last, spans[begin:i]
+
+
+def _aligned(old: Any, new: Any, spans: Sequence[tuple[int, int, int, int]]) -> np.ndarray:
+    """cf_index of two encodings. spans: (start, end, cf_start, cf_end), characters from where both begin."""
+    kept = _outside(old, [span[:2] for span in spans], [span[3] - span[1] for span in spans])
+    cf_kept = _outside(new, [span[2:] for span in spans], [0] * len(spans))
+    index = np.full(len(old.ids), -1, dtype=np.int32)
+    same = []
+    i = j = 0
+    while i < len(kept) and j < len(cf_kept):
+        (t, *token), (s, *cf_token) = kept[i], cf_kept[j]
+        if token == cf_token:
+            same.append((t, s))
+        i, j = i + (token[1] <= cf_token[1]), j + (cf_token[1] <= token[1])
+    t = s = 0
+    for next_t, next_s in [*same, (len(old.ids), len(new.ids))]:
+        if next_t - t == next_s - s:
+            index[t:next_t] = np.arange(s, next_s)
+        elif t < next_t and s < next_s:
+            index[t] = s
+        if next_t < len(index):
+            index[next_t] = next_s
+        t, s = next_t + 1, next_s + 1
+    return index
+
+
+def _outside(encoding: Any, spans: list[tuple[int, int]], shifts: list[int]) -> list[tuple[int, int, int, int]]:
+    """Tokens that touch no span: (position, start, end, id), in the characters of the counterfactual."""
+    kept, n, shift = [], 0, 0
+    for t, ((start, end), token) in enumerate(zip(encoding.offsets, encoding.ids)):
+        while n < len(spans) and spans[n][1] <= start:
+            shift, n = shifts[n], n + 1
+        if n == len(spans) or end <= spans[n][0]:
+            kept.append((t, start + shift, end + shift, token))
+    return kept
 
 
 def cut(pair: AlignedPair, max_length: int) -> Iterator[AlignedPair]:

@@ -9,49 +9,58 @@ import difflib
 import hashlib
 import json
 from collections.abc import Hashable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
+if TYPE_CHECKING:
+    from counterfactuals.names import Names
+
 LEXICONS = Path(__file__).parent / "lexicons"
+MAX_BYTES = 5_000_000  # of a lexicon file; gender.yaml has 0.03 million
 CHOICES = ("pronoun", "title")  # how an ambiguous word finds its counterpart; reverse.py holds the code
-CONDITIONS = ("abbreviation", "lower", "not_name", "title", "title_or_lower")  # where a word is reversed; likewise
+CONDITIONS = (
+    "abbreviation",
+    "lower",
+    "not_name",
+    "rank",
+    "title",
+    "title_or_lower",
+)  # where a word is reversed; likewise
 _PRONOUNS = {"her": ("him", "his"), "his": ("her", "hers")}  # what the pronoun rule decides; pronouns.py holds the code
-_CONTEXT_BOUND = ("lower", "title", "title_or_lower")  # elsewhere another word altogether: to miss, to count, God
-_KEYS = (
-    "name",
-    "version",
-    "licence",
-    "source",
-    "groups",
-    "pairs",
-    "compounds",
-    "one_way",
-    "ambiguous",
-    "only",
-    "fixed",
-    "cues",
-)
-_REQUIRED = ("name", "version", "licence", "source", "groups", "pairs")
+_CONTEXT_BOUND = (
+    "lower",
+    "rank",
+    "title",
+    "title_or_lower",
+)  # elsewhere another word altogether: to miss, to count, God
+_REQUIRED = ("name", "version", "licence", "source", "groups")
+_OF_TWO_GROUPS = ("pairs", "compounds", "one_way", "ambiguous", "names")
+_KEYS = (*_REQUIRED, *_OF_TWO_GROUPS, "pools", "only", "fixed", "cues")
 
 
 @dataclass(frozen=True)
 class Rule:
-    """What becomes of a word; `kind`: "pair", "one_way" or one of `CHOICES`, `only`: one of `CONDITIONS` or None."""
+    """What becomes of a word; `kind`: "pair", "one_way", "pool" or one of `CHOICES`, `only`: one of `CONDITIONS`.
+
+    A word of a pool has no `targets`: it becomes any word of another group in `Lexicon.pools[topic]`.
+    """
 
     group: str
     targets: tuple[str, ...]
     kind: str
     only: str | None = None
+    topic: str | None = None
 
 
 @dataclass(frozen=True, eq=False)
 class Lexicon:
-    """An attribute's words, in lower case. `rules` holds every word that is reversed, in the order of the file.
+    """An attribute's words. `rules` holds every word that is replaced, in the order of the file.
 
-    `fingerprint` is the SHA-256 of the parsed content: comments and layout do not change it.
+    Words are in lower case; in `pools` (topic → group → words) those with a capital are written as in the file.
+    `fingerprint` is the SHA-256 of the parsed content and of the names: comments and layout do not change it.
     """
 
     name: str
@@ -63,6 +72,8 @@ class Lexicon:
     rules: dict[str, Rule] = field(repr=False)
     cues: frozenset[str] = field(repr=False)
     fixed: tuple[str, ...] = field(repr=False)
+    pools: dict[str, dict[str, tuple[str, ...]]] = field(repr=False, default_factory=dict)
+    names: Names | None = field(repr=False, default=None)
 
     def words(self, group: str) -> frozenset[str]:
         """The words of a group that are reversed. ValueError for a group the lexicon has not."""
@@ -73,11 +84,13 @@ class Lexicon:
         if group not in self.groups:
             raise ValueError(f"lexicon {self.name}: no group {group!r}; it has {', '.join(self.groups)}")
 
-    def components(self) -> tuple[tuple[tuple[str, ...], ...], ...]:
+    def components(self, names: bool = False) -> tuple[tuple[tuple[str, ...], ...], ...]:
         """Connected sets of words, each a tuple of words for each group: (("her", "hers"), ("him", "his")), …
 
-        Left out are words reversed only in a context that the word alone does not show (Miss, Count, God), and those
-        whose counterpart names anyone (hostess → host). Sorted within a tuple; sets in the order of the file.
+        Left out are words reversed only in a context that the word alone does not show (Miss, Count, God), those
+        whose counterpart names anyone (hostess → host), and pools, which have no one-to-one exchange.
+        Sorted within a tuple; sets in the order of the file. names: also the given names, (("Mary",), ("James",)), …,
+        but for those that alone are mostly something else (Grace, Paris).
         """
         kept = {word: rule for word, rule in self.rules.items() if rule.only not in _CONTEXT_BOUND}
         parent = {word: word for word in kept}
@@ -95,7 +108,11 @@ class Lexicon:
         for word in kept:
             sets.setdefault(root(word), []).append(word)
         split = (tuple(tuple(sorted(w for w in s if kept[w].group == g)) for g in self.groups) for s in sets.values())
-        return tuple(component for component in split if all(component))
+        found = tuple(component for component in split if all(component))
+        if names and self.names:
+            weak = self.names.weak
+            found += tuple(((a,), (b,)) for a, b in self.names.pairs if a not in weak and b not in weak)
+        return found
 
 
 def load_lexicon(name_or_path: str | Path) -> Lexicon:
@@ -113,18 +130,37 @@ def load_lexicon(name_or_path: str | Path) -> Lexicon:
                 f"there is {', '.join(known)}, or give the path of a .yaml file"
             )
     try:
-        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_StrictLoader)
-        return parse_lexicon(content)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        content = yaml.load(_read(path), Loader=_StrictLoader)
+        return parse_lexicon(content, path.parent)
+    except yaml.YAMLError as error:
         raise ValueError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+    except RecursionError:
+        raise ValueError(f"{path}: nested too deeply for a lexicon") from None
     except FileNotFoundError:
         raise ValueError(f"{path}: no such file") from None
     except ValueError as error:
-        raise ValueError(f"{path}: {error}") from None
+        raise ValueError(f"{path}: {' '.join(str(error).split())}") from None
 
 
-def parse_lexicon(content: Any) -> Lexicon:
-    """A lexicon from its file's parsed content. ValueError, one line with section and word, where it is wrong."""
+def _read(path: Path) -> str:
+    if path.stat().st_size > MAX_BYTES:
+        raise ValueError(f"{path.stat().st_size} bytes; a lexicon has at most {MAX_BYTES}")
+    content = path.read_bytes()
+    if b"\0" in content:
+        line = content[: content.index(b"\0")].count(b"\n") + 1
+        raise ValueError(f"line {line}: a NUL character; a lexicon is plain text in UTF-8")
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content[: error.start].count(b"\n") + 1
+        raise ValueError(f"line {line}: not UTF-8 (byte 0x{content[error.start]:02x}); save it as UTF-8") from None
+
+
+def parse_lexicon(content: Any, folder: Path = LEXICONS) -> Lexicon:
+    """A lexicon from its file's parsed content; `names` is looked for in `folder`.
+
+    ValueError, one line with section and word, where it is wrong.
+    """
     if not isinstance(content, dict):
         raise ValueError("a lexicon is a mapping with the keys " + ", ".join(_KEYS))
     _check_keys(content, _KEYS, "top level")
@@ -134,22 +170,26 @@ def parse_lexicon(content: Any) -> Lexicon:
     for key in ("name", "licence", "source"):
         if not isinstance(content[key], str):
             raise ValueError(f"{key}: expected text, got {content[key]!r}")
-    if not isinstance(content["version"], int):
+    if type(content["version"]) is not int:
         raise ValueError(f"version: expected a whole number, got {content['version']!r}")
     groups = tuple(_strings(content["groups"], "groups"))
-    if len(groups) != 2 or groups[0] == groups[1]:
-        raise ValueError(f"groups: expected two different names, got {', '.join(groups)}")
+    if len(groups) < 2 or len(set(groups)) < len(groups):
+        raise ValueError(f"groups: expected two or more different names, got {', '.join(groups)}")
+    for key in _OF_TWO_GROUPS:
+        if key in content and len(groups) != 2:
+            raise ValueError(f"{key}: takes exactly two groups, this lexicon has {len(groups)}; put its words in pools")
 
     rules: dict[str, Rule] = {}
 
     def add(word: str, rule: Rule, where: str) -> None:
         for checked in (word, *rule.targets):
-            if checked != checked.lower() or not checked[:1].isalpha():
-                raise ValueError(f"{where}: {checked!r} is not a word in lower case")
+            if checked != " ".join(checked.lower().split()) or not checked[:1].isalpha():
+                raise ValueError(f"{where}: {checked!r} is not a word in lower case, or words with one blank between")
         if word in rules:
             earlier = rules[word]
             both = f"already stands for {earlier.group}" if earlier.group != rule.group else "stands twice"
-            raise ValueError(f"{where}: {word!r} {both} (→ {', '.join(earlier.targets)}); a word has one rule")
+            to = ", ".join(earlier.targets) or f"pools.{earlier.topic}"
+            raise ValueError(f"{where}: {word!r} {both} (→ {to}); a word has one rule")
         rules[word] = rule
 
     for where, left, right in _pairs(content):
@@ -175,6 +215,18 @@ def parse_lexicon(content: Any) -> Lexicon:
                 raise ValueError(f"{where}: the pronoun rule knows {known}, not {word}: [{', '.join(targets)}]")
             add(word, Rule(group, tuple(targets), kind), where)
     _check_targets(rules)
+    pools = _pools(content, groups)
+    spelt = {word.lower(): word for word in rules}
+    for topic, sides in pools.items():
+        for group in groups:
+            for word in sides[group]:
+                if word.lower() in spelt:
+                    other = rules[spelt[word.lower()]]
+                    seen = f"as {spelt[word.lower()]!r} " if spelt[word.lower()] != word else ""
+                    place = f"pools.{other.topic}.{other.group}" if other.topic else f"the words of {other.group}"
+                    raise ValueError(f"pools.{topic}.{group}: {word!r} already stands {seen}in {place}")
+                spelt[word.lower()] = word
+                rules[word] = Rule(group, (), "pool", topic=topic)
 
     only = _mapping(content.get("only") or {}, "only")
     _check_keys(only, CONDITIONS, "only")
@@ -187,7 +239,7 @@ def parse_lexicon(content: Any) -> Lexicon:
                 )
             if rule.only:
                 raise ValueError(f"only.{condition}: {word!r} stands twice (already under {rule.only})")
-            rules[word] = Rule(rule.group, rule.targets, rule.kind, condition)
+            rules[word] = replace(rule, only=condition)
 
     fixed = _strings(content.get("fixed") or [], "fixed")
     for phrase in fixed:
@@ -195,8 +247,8 @@ def parse_lexicon(content: Any) -> Lexicon:
             raise ValueError(f"fixed: {phrase!r} is a word of this lexicon; a phrase is more than that word")
     cues = _strings(content.get("cues") or [], "cues")
     for cue in cues:
-        if cue in rules or cue != cue.lower():
-            raise ValueError(f"cues: {cue!r} " + ("is also reversed" if cue in rules else "is not in lower case"))
+        if cue in rules:
+            raise ValueError(f"cues: {cue!r} is also reversed")
     for section, words in (("fixed", fixed), ("cues", cues)):
         for word in words:
             if words.count(word) > 1:
@@ -204,7 +256,8 @@ def parse_lexicon(content: Any) -> Lexicon:
     for group in groups:
         if not any(rule.group == group for rule in rules.values()):
             raise ValueError(f"groups: {group!r} has no word")
-    canonical = json.dumps(content, ensure_ascii=False, sort_keys=True)
+    names = _names(content.get("names"), folder)
+    canonical = json.dumps([content, names.fingerprint] if names else content, ensure_ascii=False, sort_keys=True)
     return Lexicon(
         name=content["name"],
         version=content["version"],
@@ -215,17 +268,46 @@ def parse_lexicon(content: Any) -> Lexicon:
         rules=rules,
         cues=frozenset(cues),
         fixed=tuple(fixed),
+        pools=pools,
+        names=names,
     )
 
 
 def _pairs(content: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
-    for topic, rows in _mapping(content["pairs"], "pairs").items():
+    for topic, rows in _mapping(content.get("pairs") or {}, "pairs").items():
         for row in _strings(rows, f"pairs.{topic}"):
             yield (f"pairs.{topic}", *_columns(row, f"pairs.{topic}"))
     for patterns, stems in _mapping(content.get("compounds") or {}, "compounds").items():
         for stem in _strings(stems, "compounds"):
             for pattern in patterns.split(","):
                 yield ("compounds", *_columns(pattern.replace("*", stem), "compounds"))
+
+
+def _pools(content: dict[str, Any], groups: tuple[str, ...]) -> dict[str, dict[str, tuple[str, ...]]]:
+    pools = {}
+    for topic, sides in _mapping(content.get("pools") or {}, "pools").items():
+        _check_keys(_mapping(sides, f"pools.{topic}"), groups, f"pools.{topic}")
+        for group in groups:
+            where = f"pools.{topic}.{group}"
+            if not sides.get(group):
+                raise ValueError(f"{where}: missing or empty; a topic has words of every group")
+            for word in _strings(sides[group], where):
+                if not word[0].isalpha() or word != " ".join(word.split()):
+                    raise ValueError(f"{where}: {word!r} is not a word, or words with one blank between them")
+        pools[topic] = {group: tuple(sides[group]) for group in groups}
+    return pools
+
+
+def _names(file: Any, folder: Path) -> Names | None:
+    if file is None:
+        return None
+    if not isinstance(file, str) or not file.strip():
+        raise ValueError(f"names: expected the name of a file, got {file!r}")
+    from counterfactuals.names import load_names
+
+    if not (folder / file).is_file():
+        raise ValueError(f"names: {folder / file}: no such file (the path is relative to the lexicon)")
+    return load_names(folder / file)
 
 
 def _check_targets(rules: dict[str, Rule]) -> None:
@@ -238,8 +320,13 @@ def _check_targets(rules: dict[str, Rule]) -> None:
                 raise ValueError(
                     f"one_way: {word!r} → {target!r}, but both are {rule.group}: the role would not change"
                 )
-            if back and rule.kind == back.kind == "one_way" and word in back.targets:
-                raise ValueError(f"one_way: {word!r} → {target!r} → {word!r} is a cycle; write it once under pairs")
+        way = [word]
+        while (step := rules.get(way[-1])) and step.kind == "one_way" and word not in way[1:]:
+            if step.targets[0] in way[1:]:
+                break  # a cycle further on, reported from one of its own words
+            way.append(step.targets[0])
+        if word in way[1:]:
+            raise ValueError(f"one_way: {' → '.join(map(repr, way))} is a cycle; write one pair of it under pairs")
 
 
 def _by_group(content: dict[str, Any], section: str, groups: tuple[str, ...]) -> list[tuple[str, Any]]:
@@ -252,7 +339,7 @@ def _columns(row: str, where: str) -> tuple[str, str]:
     columns = row.split()
     if len(columns) != 2:
         raise ValueError(f"{where}: {row!r} is not two words (a column is a word of one group)")
-    return columns[0], columns[1]
+    return columns[0].replace("_", " "), columns[1].replace("_", " ")
 
 
 def _strings(value: Any, where: str) -> list[str]:
@@ -284,7 +371,13 @@ def _did_you_mean(word: str, known: Any) -> str:
 
 
 class _StrictLoader(yaml.SafeLoader):
-    """PyYAML keeps the last of two equal keys without a word; here that is an error."""
+    """PyYAML keeps the last of two equal keys without a word; here that is an error, as is all but plain YAML."""
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        event = self.peek_event()
+        if isinstance(event, yaml.AliasEvent) or event.anchor or getattr(event, "tag", None):
+            raise ValueError(f"line {event.start_mark.line + 1}: anchors, aliases and tags (& * !) are not read")
+        return super().compose_node(parent, index)
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen = set()

@@ -1,152 +1,397 @@
-"""corpus × lexicon × tokenizer → prepared pairs on disk: cached, fingerprinted, read back piece by piece."""
+"""corpus × lexicon × tokenizer → prepared pairs on disk: sharded over processes, fingerprinted, read piece by piece.
+
+A pair set is a folder `pairs-<fingerprint>`: shards `00000.safetensors`, … of consecutive texts, and `meta.json`, which
+is written last. While it is built it is called `….partial`; a killed build goes on there. The bytes do not depend on
+the number of workers.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import itertools
 import json
+import os
 import shutil
+import signal
+import time
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from counterfactuals.align import AlignedPair, Splicer, cut
-from counterfactuals.lexicon import Lexicon
-from counterfactuals.reverse import reverse
+from counterfactuals.files import write_whole
+from counterfactuals.reverse import Reversal, Reverser
 
-CODE = (
-    "corpus.py",
-    "lexicon.py",
-    "pronouns.py",
-    "reverse.py",
-    "align.py",
-    "pairs.py",
-)  # a change makes old pair sets unfit
-SHARD_TOKENS = 16_000_000
+HERE = Path(__file__).parent
+CODE = ("corpus.py", "lexicon.py", "names.py", "pronouns.py", "pronouns.json", "reverse.py", "align.py", "pairs.py")
+SHARD_CHARACTERS = 16_000_000  # a shard's texts; about 20 MB on disk
+BATCH = 256  # texts that are tokenised together
+PARTS = {  # of a fingerprint, and what they are called in a refusal
+    "source": "corpus",
+    "reverser": "lexicon, names or policy",
+    "tokenizer": "tokenizer",
+    "max_length": "max_length",
+    "code": "version of counterfactuals/",
+}
 
 
-def make_pairs(
-    texts: Iterable[str], lexicon: Lexicon, tokenizer: Any, *, max_length: int, batch: int = 256
-) -> Iterator[AlignedPair]:
+class Texts(Protocol):
+    """What pairs are made from, corpus.Corpus for one. share: what part of it the iteration under way has read."""
+
+    @property
+    def fingerprint(self) -> str: ...
+
+    @property
+    def share(self) -> float | None: ...
+
+    def __iter__(self) -> Iterator[str]: ...
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a build is. texts, pairs: of all finished shards; the rate and the time left are those of this run."""
+
+    texts: int
+    pairs: int
+    characters_per_second: float
+    share: float | None  # of the corpus, if known
+    seconds_left: float | None
+
+    def __str__(self) -> str:
+        share = "" if self.share is None else f" ({self.share:.0%})"
+        left = "" if self.seconds_left is None else f", {self.seconds_left / 60:,.1f} min left"
+        return f"{self.texts:,} texts{share}, {self.pairs:,} pairs, {self.characters_per_second / 1e6:.1f} MB/s{left}"
+
+
+def make_pairs(texts: Iterable[str], reverser: Reverser, tokenizer: Any, *, max_length: int) -> Iterator[AlignedPair]:
     """Reverse, tokenise, align and cut texts, as a stream. Pieces of fewer than two tokens are left out."""
-    splicer = Splicer(tokenizer)
+    for _, pieces in _made(texts, reverser, Splicer(tokenizer), max_length):
+        yield from pieces
+
+
+def _made(
+    texts: Iterable[str], reverser: Reverser, splicer: Splicer, max_length: int
+) -> Iterator[tuple[Reversal, list[AlignedPair]]]:
     iterator = iter(texts)
-    while chunk := list(itertools.islice(iterator, batch)):
-        for pair in splicer.pairs([reverse(text, lexicon) for text in chunk]):
-            yield from cut(pair, max_length)
+    while batch := list(itertools.islice(iterator, BATCH)):
+        reversals = [reverser(text) for text in batch]
+        for reversal, pair in zip(reversals, splicer.pairs(reversals)):
+            yield reversal, list(cut(pair, max_length))
 
 
-def pairs_fingerprint(source_fingerprint: str, lexicon: Lexicon, tokenizer: Any, max_length: int) -> str:
-    """sha256 over everything that decides a pair set."""
-    tokens = tokenizer.backend_tokenizer.to_str()
-    code = [(Path(__file__).parent / name).read_text(encoding="utf-8") for name in CODE]
+def fingerprint_parts(source_fingerprint: str, reverser: Reverser, tokenizer: Any, max_length: int) -> dict[str, Any]:
+    """Everything that decides a pair set, by the keys of PARTS."""
+    if not getattr(tokenizer, "is_fast", False):
+        raise ValueError("tokenizer: alignment needs a fast tokenizer (tokenizer.json); this one is slow")
+    code = [(HERE / name).read_text(encoding="utf-8") for name in CODE if (HERE / name).exists()]
     ends = [tokenizer.bos_token_id, tokenizer.eos_token_id]
-    facts = [code, source_fingerprint, lexicon.fingerprint, tokens, ends, max_length]
+    return {
+        "source": source_fingerprint,
+        "reverser": reverser.fingerprint,
+        "tokenizer": _sha256([tokenizer.backend_tokenizer.to_str(), ends]),
+        "max_length": max_length,
+        "code": _sha256([code, SHARD_CHARACTERS]),
+    }
+
+
+def _sha256(facts: Any) -> str:
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
 
 def build_pairs(
-    texts: Callable[[], Iterable[str]],
-    lexicon: Lexicon,
+    texts: Texts,
+    reverser: Reverser,
     tokenizer: Any,
     directory: str | Path,
     *,
-    source_fingerprint: str,
     max_length: int,
-    progress: Callable[[int], None] = lambda num_pairs: None,
+    workers: int = 1,
+    progress: Callable[[Progress], None] = lambda progress: None,
 ) -> PairSet:
-    """The pair set of a corpus below `directory`, built if it is not there yet.
+    """The pair set of a corpus below `directory`, built if it is not there yet; finished shards are not built again.
 
-    Written to a temporary folder and renamed when complete: a killed build leaves nothing to trust by mistake.
+    `directory` may also be a pair set itself, which is then only checked. progress is called after each shard.
+    A script that asks for several workers needs `if __name__ == "__main__":`. Raises ValueError where a set was made
+    from something else, the disk is full or a worker died; finished shards stay.
     """
-    fingerprint = pairs_fingerprint(source_fingerprint, lexicon, tokenizer, max_length)
+    parts = fingerprint_parts(texts.fingerprint, reverser, tokenizer, max_length)
+    if (Path(directory) / "meta.json").exists():
+        return PairSet(directory, parts)
+    fingerprint = _sha256(parts)
     folder = Path(directory) / f"pairs-{fingerprint[:16]}"
     if not (folder / "meta.json").exists():
-        partial = folder.with_name(folder.name + ".partial")
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
-        shard: list[AlignedPair] = []
-        shards, tokens = 0, 0
-        for number, pair in enumerate(make_pairs(texts(), lexicon, tokenizer, max_length=max_length), 1):
-            shard.append(pair)
-            tokens += len(pair.input_ids) + len(pair.cf_input_ids)
-            if tokens >= SHARD_TOKENS:
-                _write_shard(shard, partial / f"{shards:05d}.safetensors")
-                shards, tokens, shard = shards + 1, 0, []
-            if number % 1000 == 0:
-                progress(number)
-        if shard:
-            _write_shard(shard, partial / f"{shards:05d}.safetensors")
-            shards += 1
-        if not shards:
+        unfinished = folder.with_name(folder.name + ".partial")
+        largest_id = max(tokenizer.get_vocab().values(), default=0)
+        work = _Work(reverser, Splicer(tokenizer), max_length, largest_id, unfinished, fingerprint)
+        counts: list[dict[str, Any]] = []
+        rate = _Rate(time.perf_counter())
+        for count, new, share in _shards_done(texts, work, workers):
+            counts.append(count)
+            done = [sum(shard[key] for shard in counts) for key in ("texts", "pairs")]
+            progress(Progress(done[0], done[1], *rate(count["characters"], new, share)))
+        total = _added(counts)
+        if not total["pairs"]:
+            shutil.rmtree(unfinished, ignore_errors=True)
             raise ValueError(f"{directory}: the corpus gave no text of two tokens or more; nothing to train on")
-        meta = {"fingerprint": fingerprint, "lexicon": lexicon.name, "shards": shards}
-        (partial / "meta.json").write_text(json.dumps(meta, indent=2) + "\n", encoding="utf-8")
-        partial.rename(folder)
-    return PairSet(folder, fingerprint)
+        meta = {"fingerprint": fingerprint, "parts": parts, "lexicon": reverser.lexicon.name, "shards": len(counts)}
+        meta |= {"counts": total | _shares(total), "by_shard": counts}
+        for part in unfinished.glob(".*"):  # of a run that was killed
+            part.unlink(missing_ok=True)
+        write_whole(unfinished / "meta.json", json.dumps(meta, indent=1) + "\n")
+        try:
+            unfinished.rename(folder)
+        except OSError:
+            if not (folder / "meta.json").exists():  # unless another process has just finished the same set
+                raise
+    return PairSet(folder, parts)
 
 
-def _write_shard(pairs: list[AlignedPair], path: Path) -> None:
-    from safetensors.numpy import save_file
+@dataclass
+class _Rate:
+    began: float
+    characters: int = 0
+    first_share: float = 0.0
 
-    mated = [pair for pair in pairs if pair.reversed]
-    empty = [np.zeros(0, dtype=np.int32)]  # concatenate wants at least one array
-    save_file(
-        {
-            "ids": np.concatenate([pair.input_ids for pair in pairs]),
-            "length": np.array([len(pair.input_ids) for pair in pairs], dtype=np.int32),
+    def __call__(self, characters: int, new: bool, share: float | None) -> tuple[float, float | None, float | None]:
+        now = time.perf_counter()
+        if not new:  # a shard of an earlier run
+            self.began, self.first_share = now, share or 0.0
+            return 0.0, share, None
+        self.characters += characters
+        seconds = now - self.began
+        left = seconds * (1 - share) / (share - self.first_share) if share and share > self.first_share else None
+        return self.characters / seconds, share, left
+
+
+def _shards_done(texts: Texts, work: _Work, workers: int) -> Iterator[tuple[dict[str, Any], bool, float | None]]:
+    """Counts of each shard in order, whether it was built now, and the share of the corpus read up to it."""
+    pool = None
+    if workers > 1:
+        pool = ProcessPoolExecutor(workers, get_context("spawn"), _start_worker, (work,))
+    waiting: deque[tuple[Callable[[], dict[str, Any]], bool, float | None]] = deque()
+    try:
+        for number, shard in enumerate(_shards(texts)):
+            count = work.finished(number, shard)
+            if count is not None:
+                waiting.append((lambda count=count: count, False, texts.share))  # type: ignore[misc]
+            elif pool is None:
+                waiting.append((partial(work, number, shard), True, texts.share))
+            else:
+                waiting.append((_submit(pool, number, shard), True, texts.share))
+            while len(waiting) > (workers if pool else 0):  # no more texts than these are in memory
+                result, new, share = waiting.popleft()
+                yield result(), new, share
+        for result, new, share in waiting:
+            yield result(), new, share
+    except BrokenProcessPool:
+        raise ValueError(
+            f"{work.folder}: a worker process died (killed, or out of memory); run again to go on from there, with "
+            "fewer workers if memory is short"
+        ) from None
+    finally:
+        if pool:
+            pool.shutdown(cancel_futures=True)
+
+
+def _shards(texts: Iterable[str]) -> Iterator[list[str]]:
+    shard: list[str] = []
+    characters = 0
+    for text in texts:
+        shard.append(text)
+        characters += len(text)
+        if characters >= SHARD_CHARACTERS:
+            yield shard
+            shard, characters = [], 0
+    if shard:
+        yield shard
+
+
+@dataclass(frozen=True)
+class _Work:
+    """Makes the pairs of one shard and writes them; sent to each worker once."""
+
+    reverser: Reverser
+    splicer: Splicer
+    max_length: int
+    largest_id: int
+    folder: Path
+    fingerprint: str
+
+    def file(self, number: int) -> Path:
+        return self.folder / f"{number:05d}.safetensors"
+
+    def finished(self, number: int, texts: list[str]) -> dict[str, Any] | None:
+        """The counts of a shard that an earlier run has written from the same texts."""
+        from safetensors import SafetensorError, safe_open
+
+        try:
+            with safe_open(self.file(number), framework="np") as file:
+                made = json.loads(file.metadata()["made"])  # one key: safetensors writes several in any order
+            counts = made["counts"]
+            same = made["fingerprint"] == self.fingerprint and counts["texts"] == len(texts)
+            return counts if same and counts["characters"] == sum(map(len, texts)) else None
+        except (OSError, SafetensorError, KeyError, TypeError, json.JSONDecodeError):
+            return None
+
+    def __call__(self, number: int, texts: list[str]) -> dict[str, Any]:
+        pairs: list[AlignedPair] = []
+        counts = dict.fromkeys(COUNTS, 0) | {"texts": len(texts)}
+        rules: Counter[str] = Counter()
+        flags: Counter[str] = Counter()
+        for reversal, pieces in _made(texts, self.reverser, self.splicer, self.max_length):
+            pairs += pieces
+            counts["characters"] += len(reversal.text)
+            counts["reversed_texts"] += bool(reversal.spans)
+            counts["flagged_texts"] += bool(reversal.flags)
+            rules.update(span.rule for span in reversal.spans)
+            flags.update({flag.kind for flag in reversal.flags})
+        mated = [pair for pair in pairs if pair.reversed]
+        counts["pairs"], counts["reversed_pairs"] = len(pairs), len(mated)
+        counts["tokens"] = sum(len(pair.input_ids) for pair in pairs)
+        counts["reversed_tokens"] = sum(len(pair.input_ids) for pair in mated)
+        counts["cf_tokens"] = sum(len(pair.cf_input_ids) for pair in mated)
+        counts["aligned_tokens"] = sum(int((pair.cf_index >= 0).sum()) for pair in mated)
+        found = counts | {"spans": dict(sorted(rules.items())), "flags": dict(sorted(flags.items()))}
+        self._write(number, pairs, found)
+        return found
+
+    def _write(self, number: int, pairs: list[AlignedPair], counts: dict[str, Any]) -> None:
+        from safetensors.numpy import save
+
+        id_type = np.uint16 if self.largest_id < 1 << 16 else np.int32
+        index_type = np.int16 if self.max_length < 1 << 15 else np.int32
+        mated = [pair.reversed for pair in pairs]
+        lengths = [len(pair.input_ids) for pair in pairs]
+        cf_lengths = [len(pair.cf_input_ids) if has_cf else 0 for pair, has_cf in zip(pairs, mated)]
+
+        def joined(arrays: Iterable[np.ndarray], kind: type) -> np.ndarray:
+            return np.concatenate([np.zeros(0, dtype=np.int32), *arrays]).astype(kind)
+
+        arrays = {
+            "ids": joined((pair.input_ids for pair in pairs), id_type),
+            "length": np.array(lengths, dtype=np.int32),
             "cue": np.array([pair.cue for pair in pairs], dtype=np.int32),
-            "cf_ids": np.concatenate([pair.cf_input_ids for pair in mated] or empty),
-            "cf_length": np.array([len(pair.cf_input_ids) * pair.reversed for pair in pairs], dtype=np.int32),
-            "cf_index": np.concatenate([pair.cf_index for pair in mated] or empty),
-        },
-        path,
-    )
+            "cf_ids": joined((pair.cf_input_ids for pair, has_cf in zip(pairs, mated) if has_cf), id_type),
+            "cf_length": np.array(cf_lengths, dtype=np.int32),
+            "cf_index": joined((pair.cf_index for pair, has_cf in zip(pairs, mated) if has_cf), index_type),
+        }
+        content = save(arrays, {"made": json.dumps({"fingerprint": self.fingerprint, "counts": counts})})
+        path = self.file(number)
+        part = path.with_name(f".{path.name}.{os.getpid()}")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            part.write_bytes(content)
+            part.replace(path)
+        except BaseException as error:  # a full disk, Ctrl-C
+            with contextlib.suppress(OSError):
+                part.unlink()
+            if not isinstance(error, OSError):
+                raise
+            raise ValueError(
+                f"{path}: cannot be written ({error.strerror}); make room, or name another folder, and run again: "
+                "finished shards stay"
+            ) from None
+
+
+COUNTS = (
+    *("texts", "characters", "reversed_texts", "flagged_texts", "pairs", "reversed_pairs"),
+    *("tokens", "reversed_tokens", "cf_tokens", "aligned_tokens"),  # the last two of reversed pairs
+)
+
+
+def _added(counts: list[dict[str, Any]]) -> dict[str, Any]:
+    total: dict[str, Any] = {key: sum(shard[key] for shard in counts) for key in COUNTS}
+    for key in ("spans", "flags"):
+        total[key] = dict(sum((Counter(shard[key]) for shard in counts), Counter()))
+    return total
+
+
+def _shares(total: dict[str, Any]) -> dict[str, float]:
+    return {
+        "reversed_share": total["reversed_texts"] / max(total["texts"], 1),
+        "aligned_share": total["aligned_tokens"] / max(total["reversed_tokens"], 1),
+    }
+
+
+def _submit(pool: ProcessPoolExecutor, number: int, texts: list[str]) -> Callable[[], dict[str, Any]]:
+    """A worker that this starts inherits what is blocked: Ctrl-C, which stops this process alone, not a shard half
+    done."""
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        return pool.submit(_in_worker, number, texts).result
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+
+
+_work: _Work
+
+
+def _start_worker(work: _Work) -> None:
+    global _work
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    _work = work
+
+
+def _in_worker(number: int, texts: list[str]) -> dict[str, Any]:
+    return _work(number, texts)
 
 
 class PairSet:
     """Prepared pairs; `set[i]` is an AlignedPair. Lengths stay in memory, tokens are read from disk when asked for.
 
-    lengths: (P,) tokens of each text. has_cf: (P,) whether its counterfactual differs from it.
+    lengths: (P,) tokens of each text. has_cf: (P,) whether its counterfactual differs from it. meta["counts"]: totals.
+    Raises ValueError where the folder is no complete pair set, or was not made from what `parts` says.
     """
 
-    def __init__(self, folder: str | Path, fingerprint: str | None = None):
+    def __init__(self, folder: str | Path, parts: dict[str, Any] | None = None):
         from safetensors import SafetensorError, safe_open
 
         self.folder = Path(folder)
         try:
             self.meta = json.loads((self.folder / "meta.json").read_text(encoding="utf-8"))
-            if fingerprint is not None and self.meta["fingerprint"] != fingerprint:
-                raise ValueError(f"{folder}: made from another corpus, lexicon, tokenizer or version; delete it")
+            made_from = self.meta["parts"]
+            if parts is not None:
+                other = [name for key, name in PARTS.items() if made_from.get(key) != parts[key]]
+                if other:
+                    raise ValueError(
+                        f"{folder}: made with another {', another '.join(other)}; name another folder to build a new "
+                        "pair set in, or delete this one"
+                    )
             files = [self.folder / f"{n:05d}.safetensors" for n in range(self.meta["shards"])]
-            self._files = [safe_open(file, framework="np") for file in files]
-        except (OSError, KeyError, json.JSONDecodeError, SafetensorError) as error:
+            opened = [safe_open(file, framework="np") for file in files]  # memory maps: no file stays open
+            columns = [[file.get_tensor(name) for file in opened] for name in ("length", "cf_length", "cue")]
+        except (OSError, KeyError, TypeError, AttributeError, json.JSONDecodeError, SafetensorError) as error:
             raise ValueError(f"{folder}: not a complete pair set ({error}); delete it and run again") from None
-        lengths, cf_lengths, cues, places = [], [], [], []
-        for number, file in enumerate(self._files):
-            length, cf_length = file.get_tensor("length"), file.get_tensor("cf_length")
-            with_cf = np.where(cf_length > 0, length, 0)
-            starts = [np.cumsum(x, dtype=np.int64) - x for x in (length, cf_length, with_cf)]
-            places.append(np.stack([np.full(len(length), number, dtype=np.int64), *starts], axis=1))
-            lengths.append(length)
-            cf_lengths.append(cf_length)
-            cues.append(file.get_tensor("cue"))
-        self.lengths, self.cf_lengths = np.concatenate(lengths), np.concatenate(cf_lengths)
+        self._slices = [{k: file.get_slice(k) for k in ("ids", "cf_ids", "cf_index")} for file in opened]
+        self.lengths, self.cf_lengths, self._cues = map(np.concatenate, columns)
         self.has_cf = self.cf_lengths > 0
-        self._cues, self._places = np.concatenate(cues), np.concatenate(places)
-        self._slices = [{k: file.get_slice(k) for k in ("ids", "cf_ids", "cf_index")} for file in self._files]
+        self._first = np.cumsum([0] + [len(length) for length in columns[0]])  # pair of each shard
+        starts = [
+            [np.cumsum(x, dtype=np.int64) - x for x in (length, cf_length, np.where(cf_length > 0, length, 0))]
+            for length, cf_length in zip(columns[0], columns[1])
+        ]
+        self._starts = np.concatenate([np.array(rows, dtype=np.uint32) for rows in starts], axis=1)  # (3, P)
 
     def __len__(self) -> int:
         return len(self.lengths)
 
     def __getitem__(self, i: int) -> AlignedPair:
-        number, start, cf_start, index_start = self._places[i].tolist()
-        length, cf_length = int(self.lengths[i]), int(self.cf_lengths[i])
-        read = self._slices[number]
-        ids = read["ids"][start : start + length]
+        if not 0 <= i < len(self):
+            raise IndexError(f"pair {i} of {len(self)}")
+        read = self._slices[int(np.searchsorted(self._first, i, side="right")) - 1]
+        start, cf_start, index_start = self._starts[:, i].tolist()
+        length, cf_length, cue = int(self.lengths[i]), int(self.cf_lengths[i]), int(self._cues[i])
+        ids = read["ids"][start : start + length].astype(np.int32)
         if not cf_length:
-            return AlignedPair(ids, ids, np.arange(length, dtype=np.int32), int(self._cues[i]))
-        cf_ids = read["cf_ids"][cf_start : cf_start + cf_length]
-        return AlignedPair(ids, cf_ids, read["cf_index"][index_start : index_start + length], int(self._cues[i]))
+            return AlignedPair(ids, ids, np.arange(length, dtype=np.int32), cue)
+        cf_ids = read["cf_ids"][cf_start : cf_start + cf_length].astype(np.int32)
+        return AlignedPair(ids, cf_ids, read["cf_index"][index_start : index_start + length].astype(np.int32), cue)

@@ -1,200 +1,125 @@
-"""Which of him/his a "her" is, and which of her/hers a "his" is: a rule on the neighbouring words.
+"""Which of him/his a "her" is, and which of her/hers a "his" is: two log-linear classifiers over the words around it.
 
-"her" is *him* before punctuation and before a word that cannot open or continue a noun phrase ("told her that"), and
-*his* before anything else ("told her mother"); a few words ("back", "very", "right", "-ly") need one more neighbour,
-and a few verbs before it change the odds ("made her happy", "gave her two"). "his" is *her* unless nothing follows that
-it could belong to ("the house is his."). In "his or her" and "him and her" the second follows the first.
-
-Accuracy, share of cases right (`tests/test_pronouns.py` measures the first three again and holds them):
-
-    her → him, his    97.0 %  of 236 annotated by hand (UD English EWT)              always "him": 50.4 %
-    her → him, his    97.3 %  of 885 labelled by their twin sentences (WinoBias)     always "him": 79.3 %
-    his → her, hers   99.0 %  of 417 annotated by hand (UD English EWT)              always "her": 98.8 %
-    her → him, his    96.6 %  of 5,637 in a tenth of the Wikipedia articles, 96.8 % of 20,797 in a tenth of the novels:
-                              "him" and "his" covered by "her", to be told apart again (him 86 and 94, his 98 and 99 %)
-
-The word lists come from counts of what follows "him" and "his" in those articles and novels and were revised once after
-reading the errors on all four, so these figures are of development, not of unseen text.
+Learnt without labels from plain text (`counterfactuals.learn`): where the text says *him, me, us, them* or *his, my,
+our, their*, it shows what "her" would be there; *hers, mine, ours, theirs* show the same for "his". The weights, where
+they come from and what they score on held-out text are in pronouns.json, in a form that can be read. Accuracy on
+annotated text: `python benchmarks/pronouns.py`.
 """
 
 from __future__ import annotations
 
+import json
+import math
 import re
+from functools import cache, lru_cache
+from pathlib import Path
+from typing import NamedTuple
+
+FILE = Path(__file__).with_name("pronouns.json")
+COUNTERPARTS = {"her": ("him", "his"), "his": ("hers", "her")}  # without a noun of its own, with one
+BEFORE, AFTER = 28, 80  # characters looked at
+# a b [her] x y z: the tokens around; xc: the class of x
+TEMPLATES = (
+    "x", "y", "b", "xc", "yc", "bc", "xc_yc", "b_xc", "bc_xc", "a_b", "x_yc", "b_xc_yc", "xc_yc_zc", "shape",
+)  # fmt: skip
+_TOKEN = r"(?<=\w)['’][^\W_]+|[^\W_]+|\n(?![ \t>]*[a-z])|[^\w\s*]"  # a line that goes on in small letters was wrapped
+_TOKENS = re.compile(_TOKEN)
+_SKIP = r"(?:[^\S\n]|[*_]|\n(?=[ \t>]*[a-z]))*"
+_NEXT = re.compile(rf"{_SKIP}({_TOKEN})?{_SKIP}({_TOKEN})?{_SKIP}({_TOKEN})?")
+_JOINED = re.compile(r"(?:\s?/\s?| or )(?:hers?|his|him)\b", re.IGNORECASE)  # his/her book: the book follows
+_QUOTES = frozenset("\"“”'‘’`«»")
+_PAIRS = """
+she:he herself:himself woman:man women:men girl:boy girls:boys lady:gentleman ladies:gentlemen female:male
+mother:father mothers:fathers mum:dad mom:dad mama:papa daughter:son daughters:sons sister:brother sisters:brothers
+wife:husband wives:husbands widow:widower aunt:uncle aunts:uncles niece:nephew nieces:nephews bride:groom
+girlfriend:boyfriend girlfriends:boyfriends fiancée:fiancé fiancee:fiance grandmother:grandfather grandma:grandpa
+granddaughter:grandson stepmother:stepfather stepdaughter:stepson queen:king princess:prince duchess:duke
+empress:emperor countess:count goddess:god heroine:hero actress:actor mistress:master maid:servant nun:monk
+mrs:mr miss:mr ms:mr
+"""
+_SAME = {"\n": "¶", **dict(pair.split(":") for pair in _PAIRS.split())}  # what follows "his" is to fit "her" as well
 
 
-def _words(text: str) -> frozenset[str]:
-    return frozenset(text.split())
+class Model(NamedTuple):
+    """Log odds that a noun of its own follows: `bias` plus, for each of `TEMPLATES`, what its table has for the key."""
+
+    bias: float
+    tables: tuple[dict[str, float], ...]
 
 
-_FUNCTION = _words(  # at least twice as often after "him" as after "his" in Wikipedia and novels
+def decide(word: str, text: str, start: int, end: int) -> tuple[str, float]:
+    """The counterpart of the pronoun at `text[start:end]`, in lower case, and the probability that it is right.
+
+    `word` is that pronoun in lower case: "her" becomes him or his, "his" becomes her or hers. ValueError for others.
     """
-    a about above across after again against ago alive all almost alone along alongside also although altogether
-    always among an and another any anybody anymore anyone anything anyway anywhere apart are around as ashamed
-    aside asleep at awake aware away be because been before behind below beneath beside besides between beyond
-    both but by can cannot capable could despite did do does down downstairs due during each either else enough
-    even every everyone everything everywhere except far for forever forth forward from guilty had has have having
-    he her here hers him himself his how however i if in indeed inside instead into is it its itself just later
-    less lest like lots may maybe me mere might mine more much must my myself near nearer neither never no nobody
-    none nor not nothing now of off often on once onto or ought our ours out outside over past per perhaps plenty
-    please rather really several shall she should since so some someone something sometimes somewhere soon
-    standing still straight such than that the their them themselves then there these they this those though
-    through throughout thus till to today together tomorrow tonight too toward towards twice unable under unless
-    unlike until up upon upstairs us via was we were what whatever when whenever where wherever whether which
-    while whilst who whoever whom whose why will with within without would yesterday yet you your yours yourself
-    monday tuesday wednesday thursday friday saturday sunday
-    """
-)
-_BARE_VERBS = _words(  # "let her know", "saw her go"; none is a common noun
-    """
-    accept agree ask avoid be become begin believe bring buy choose come continue cope decide die do eat enjoy
-    enter escape explain explore feel find forget get give go grow have hear keep know learn leave lose maintain
-    make marry move obtain overcome perform prepare put realise realize receive recover regain remember say see
-    seem send settle sing sit sleep speak stand stay suffer survive take teach tell think understand wait weep win
-    wince write
-    """
-)
-_CAUSES = _words(
-    """
-    call called calls feel felt find found had has have hear heard help helped helping helps keep keeping keeps
-    kept leave leaves leaving left let lets letting make makes making made prove proved saw see seeing sees think
-    thinking thought watch watched watching
-    """
-)
-_COMPLEMENTS = _words(  # after those verbs: "made her happy", "heard her laugh"; nouns or adjectives elsewhere
-    """
-    able angry anxious bear better bitter break breathe busy call captain close comfortable consider cough cry
-    dead desperate drink drive drop drunk fall famous fast fight finish free glad happy help hesitate ill
-    indifferent informed join jump kiss laugh lead lie listen live look mad mention miserable nervous open pass pause
-    pay play pleased pull quiet raise read ready refuse rest rich ride ridiculous right rise run sad safe
-    satisfied scream shake show shiver shudder sick silent smile spring start stop strike talk throw touch tremble
-    try turn uncomfortable uneasy unhappy use utter walk want warm welcome work worse wretched
-    """
-)
-_GIVES = _words(
-    """
-    charge charged cost give gave given gives giving hand handed lend lent offer offered owe owed pay paid send
-    sent show showed shown
-    """
-)
-_GIFTS = _words(
-    """
-    advice courage credit feedback food help hope information money news permission pleasure thanks trouble two
-    three four five six seven eight nine ten twelve twenty thirty fifty hundred hundreds thousands many few
-    """
-)
-_WISHES = _words("bade bid bidding wish wished wishes wishing")
-_PREPOSITIONS = _words(
-    """
-    about across after against around at behind beneath between by down for from in into of off on over to up upon
-    with
-    """
-)
-_NOT_ADVERBS = _words(
-    """
-    ally anomaly assembly belly bully butterfly costly cowardly curly daily deadly early elderly family fatherly
-    fly friendly ghastly ghostly godly heavenly hilly holy homely italy jelly jolly july kindly leisurely likely
-    lively lonely lovely lowly manly melancholy monthly monopoly motherly multiply oily only orderly philly
-    quarterly rally reply scholarly silly sly smelly supply surly ugly unlikely untimely weekly wily womanly
-    woolly worldly yearly
-    """
-)
-_ING_NOUNS = _words(
-    """
-    being building ceiling clothing darling duckling earring evening feeling hearing king living morning sibling
-    training wedding wing writing
-    """
-)
-_HERS_NEXT = _words(  # a "his" before one of these owns something named already
-    """
-    after again alone although and are as at because before but by for from had has he if in is it nor of on or
-    she since so than that the they through to too until was we were when where which while with would you
-    """
-)
-_DEGREES = _words("more most much less once then now all still ever every past just not")
-_HIM_BY_SECOND = {  # "saw her right away" but "her right hand"
-    "right": _words("now away back here there after before in to out up on"),
-    "very": _words("much well often hard little badly good closely highly far"),
-    "one": _words("of day night morning evening last more by on in to that at"),
-}
-_OBJECTS = {"him", "me", "us", "them"}
-_OWN = {"his", "her", "its", "my", "our", "their", "your"}
-_NEXT = re.compile(r"(\s*)([^\w\s]*)(\s*)(\w*)(?:['’]\w+)?(?:\s+(\w+)|([^\w\s]))?")
-_PREVIOUS = re.compile(r"(\w+)(?:['’]\w+)?\s+$")
-_JOINED_BEFORE = re.compile(r"\b(him|his)\s*(?:/|,?\s(?:and|or|and/or|nor|&)\s)\s*$", re.IGNORECASE)
-_JOINED_AFTER = re.compile(
-    r"\s*(?:/|\s(?:and|or|and/or|nor|&)\s)\s*(him|her|hers|his|their|my|your|our|its|me|them)\b", re.IGNORECASE
-)
-_OPENING = frozenset("\"“‘'`«([*_$£€#")
+    if word not in COUNTERPARTS:
+        raise ValueError(f"pronouns: no rule for {word!r}; it knows 'her' and 'his'")
+    classes, models = load(FILE)
+    score, tables = models[word]
+    for table, key in zip(tables, keys(text, start, end, classes)):
+        if key in table:
+            score += table[key]
+    alone, owning = COUNTERPARTS[word]
+    return owning if score > 0 else alone, 1 / (1 + math.exp(-abs(score)))
 
 
 def resolve(word: str, text: str, start: int, end: int) -> str:
-    """The counterpart of the pronoun at `text[start:end]`, in lower case: him or his for her, her or hers for his.
-
-    `word` is that pronoun in lower case. ValueError for any other word.
-    """
-    if word == "her":
-        return "his" if her_is_possessive(text, start, end) else "him"
-    if word == "his":
-        return "her" if his_has_noun(text, end) else "hers"
-    raise ValueError(f"pronouns: no rule for {word!r}; it knows 'her' and 'his'")
+    """The counterpart alone: see `decide`."""
+    return decide(word, text, start, end)[0]
 
 
-def her_is_possessive(text: str, start: int, end: int) -> bool:
-    """Whether the "her" at `text[start:end]` stands before what it owns ("her book"), not for a person ("saw her")."""
-    before = _JOINED_BEFORE.search(text, max(0, start - 16), start)
-    if before and (before[1].lower() == "his" or "and" not in before[0].lower()):  # "him and her mother" says nothing
-        return before[1].lower() == "his"
-    after = _JOINED_AFTER.match(text, end)
-    if after and after[1].lower() in _OBJECTS:
-        return False
-    if after and after[1].lower() == "his" and "and" not in after[0].lower():
-        return True
-    gap, mark, gap2, following, second, _ = _split(text, end)
-    if mark:  # a quoted or bracketed noun (her "friend") is hers; after a full stop or a closing quote nothing is
-        return bool(gap) and mark[0] in _OPENING and not gap2 and bool(following)
-    following, second = following.lower(), second.lower()
-    if not following or not gap:
-        return False
-    previous = _PREVIOUS.search(text, max(0, start - 24), start)
-    last = previous[1].lower() if previous else ""
-    if following == "back":
-        return last in _PREPOSITIONS or not (
-            second in _FUNCTION or second == "home" or text[end + 5 : end + 6] in (".", ",", "!", "?")
-        )
-    if following in _HIM_BY_SECOND:
-        return second not in _HIM_BY_SECOND[following]
-    if following == "home":
-        return last in _PREPOSITIONS or last in ("left", "sold", "bought", "built", "made", "leave", "leaving")
-    if following.endswith("ly") and following not in _NOT_ADVERBS:
-        return bool(second) and second not in _FUNCTION
-    if following in _DEGREES:  # "her once famous", "her most recent"
-        return second.endswith(("ed", "ous", "ful")) and last not in _CAUSES
-    if following.isdigit():
-        return last in _PREPOSITIONS
-    if last in _CAUSES and (following in _COMPLEMENTS or (following.endswith("ing") and following not in _ING_NOUNS)):
-        return False
-    if last in _WISHES or (last in _GIVES and following in _GIFTS):
-        return False
-    return following not in _FUNCTION and following not in _BARE_VERBS
-
-
-def his_has_noun(text: str, end: int) -> bool:
-    """Whether the "his" that ends at `end` stands before what he owns ("his book"), not for it ("the book is his")."""
-    after = _JOINED_AFTER.match(text, end)
-    if after:
-        following = after[1].lower()
-        return following in _OWN if following != "her" else her_is_possessive(text, after.start(1), after.end(1))
-    gap, mark, gap2, following, _, tail = _split(text, end)
-    if mark:
-        return bool(gap) and mark[0] in _OPENING and not gap2 and bool(following)
-    if not following:
-        return False
-    return tail == "-" or following not in _HERS_NEXT  # with capitals it is a title: his "The Tempest"
-
-
-def _split(text: str, end: int) -> tuple[str, str, str, str, str, str]:
-    """Blank, mark, blank, next word, the word after it, or the mark right after it: each "" where there is none."""
-    found = _NEXT.match(text, end, end + 80)
+def keys(text: str, start: int, end: int, classes: dict[str, str]) -> tuple[str, ...]:
+    """What the classifiers look at, one key for each of `TEMPLATES`."""
+    if text.startswith(("/", " /", " or "), end) and (joined := _JOINED.match(text, end)):
+        end = joined.end()
+    found = _NEXT.match(text, end, end + AFTER)
     assert found is not None  # every part may be empty
-    gap, mark, gap2, following, second, tail = found.groups(default="")
-    return gap, mark, gap2, following, second, tail
+    x, y, z = found.groups("\n")
+    after = found.end(1)
+    if after < 0:
+        shape = "end"
+    elif not text[end].isspace() and text[end] not in "*_":
+        shape = "glued"
+    else:
+        shape = "capital" if x[0].isupper() and not text[start:end].isupper() else "blank"
+    if x in _QUOTES:
+        x = "“" if shape != "glued" and text[after : after + 1].isalnum() else "”"
+    before = _TOKENS.findall(text, max(0, start - BEFORE), start)
+    a, b = ("\n", "\n", *before)[-2:]
+    a, b, x, y = normal(a), normal(b), normal(x), normal(y)
+    get = classes.get
+    bc, xc, yc, zc = get(b) or "~" + b[-2:], get(x) or "~" + x[-2:], get(y) or "~" + y[-2:], get(normal(z), "~")
+    b_xc, xc_yc = f"{b}_{xc}", f"{xc}_{yc}"
+    return (
+        x, y, b, xc, yc, bc, xc_yc, b_xc, f"{bc}_{xc}", f"{a}_{b}", f"{x}_{yc}", f"{b_xc}_{yc}", f"{xc_yc}_{zc}", shape,
+    )  # fmt: skip
+
+
+def tokens(text: str) -> list[str]:
+    """All tokens as the classifiers see them: words, clitics ('s), numbers as 0, marks, and ends of lines as ¶."""
+    return [normal(token) for token in _TOKENS.findall(text)]
+
+
+@lru_cache(maxsize=1 << 16)
+def normal(token: str) -> str:
+    """In lower case, of no gender; "0" for a number."""
+    token = token.lower()
+    if token in _SAME:
+        return _SAME[token]
+    first = token[0]
+    return "'" + token[1:] if first == "’" and len(token) > 1 else "0" if first.isdigit() else token
+
+
+@cache
+def load(path: Path) -> tuple[dict[str, str], dict[str, Model]]:
+    """Word → class, and the models of "her" and "his", from the data file."""
+    data = json.loads(path.read_text(encoding="utf-8"))
+    classes = {word: name for name, words in data["classes"].items() for word in words.split(" ")}
+    models = {}
+    for word, model in data["models"].items():
+        tables = tuple(
+            {key: int(tenths) / 10 for tenths, words in model["weights"][name].items() for key in words.split(" ")}
+            for name in TEMPLATES
+        )
+        models[word] = Model(model["bias"] / 10, tables)
+    return classes, models

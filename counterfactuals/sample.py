@@ -17,10 +17,11 @@ import hashlib
 import json
 import os
 import random
-import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
+
+from counterfactuals.files import write_whole
 
 Item = TypeVar("Item")
 
@@ -555,7 +556,7 @@ def write_sample(
         ("bold/profession_prompt.json", json.dumps(neutral_prompts(), indent=1) + "\n"),
         ("sample.json", json.dumps(made_by, indent=1) + "\n"),
     ):
-        _write_whole(directory / name, content)
+        write_whole(directory / name, content)
     return directory
 
 
@@ -572,10 +573,3 @@ def _is_complete(directory: Path, made_by: dict[str, Any]) -> bool:
     except (FileNotFoundError, NotADirectoryError, json.JSONDecodeError):
         return False
     return written == made_by and all((directory / name).is_file() for name in _FILES)
-
-
-def _write_whole(path: Path, content: str) -> None:
-    with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=path.parent, delete=False) as file:
-        file.write(content)
-    os.chmod(file.name, 0o644)
-    os.replace(file.name, path)

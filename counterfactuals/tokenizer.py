@@ -1,9 +1,10 @@
 """A byte-level BPE like GPT-2's, trained on the texts at hand: what the quickstart needs instead of a download."""
 
 from collections.abc import Iterable
+from typing import Any
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
-from transformers import PreTrainedTokenizerFast
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 END_OF_TEXT = "<|endoftext|>"
 NUM_BYTES = 256
@@ -48,3 +49,24 @@ def train_bpe(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenizerFast:
         pad_token=END_OF_TEXT,
         clean_up_tokenization_spaces=False,
     )
+
+
+def load_tokenizer(name: str, *, setting: str = "tokenizer", trust_remote_code: bool = False) -> Any:
+    """A tokenizer from a folder, a tokenizer.json or the Hub. ValueError, one line with `setting`, if there is none.
+
+    A bare tokenizer.json does not say which token ends a text: `<|endoftext|>` if it is in the vocabulary.
+    """
+    tokenizer: Any
+    try:
+        if name.endswith(".json"):
+            tokenizer = PreTrainedTokenizerFast(tokenizer_file=name)
+        else:
+            tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=trust_remote_code)
+    except Exception as error:  # tokenizers raises bare Exception for a broken or missing file
+        reason = (str(error).strip().split("\n")[0] or type(error).__name__)[:200]
+        raise ValueError(
+            f"{setting} {name}: no tokenizer ({reason}); name a folder or a tokenizer.json, or check the network"
+        ) from None
+    if tokenizer.eos_token is None and END_OF_TEXT in tokenizer.get_vocab():
+        tokenizer.add_special_tokens({"bos_token": END_OF_TEXT, "eos_token": END_OF_TEXT})
+    return tokenizer

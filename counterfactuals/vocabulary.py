@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from counterfactuals.lexicon import Lexicon
+from counterfactuals.reverse import Reverser
 
 
 @dataclass(frozen=True)
@@ -27,12 +27,14 @@ class RoleTokens:
     in_word_V: np.ndarray
 
 
-def role_tokens(lexicon: Lexicon, tokenizer: Any, vocab_size: int | None = None) -> RoleTokens:
-    """Tokens of `tokenizer` that are exactly one of the lexicon's words, in lower case, Capitalised or ALL CAPS.
+def role_tokens(reverser: Reverser, tokenizer: Any, vocab_size: int | None = None) -> RoleTokens:
+    """Tokens of `tokenizer` that are exactly one of the words reversed, in lower case, Capitalised or ALL CAPS.
 
-    Words of several tokens are left alone, and so is a component of which one side has no token at all.
+    Names (unless kept) only with their capital. Words of several tokens are left alone, and so is a component of which
+    one side has no token at all.
     vocab_size: rows of the model's embedding, where it is padded beyond the tokenizer's. Two groups only.
     """
+    lexicon = reverser.lexicon
     if len(lexicon.groups) != 2:
         raise ValueError(
             f"loss.vocabulary: reversed takes a lexicon of two groups; {lexicon.name} has {len(lexicon.groups)}"
@@ -42,8 +44,9 @@ def role_tokens(lexicon: Lexicon, tokenizer: Any, vocab_size: int | None = None)
     partners: list[int] = []
     bare: list[bool] = []
     seen: set[int] = set()
-    for component in lexicon.components():
-        for case in (str.lower, str.capitalize, str.upper):
+    for component in reverser.components():
+        cases = (str.lower, str.capitalize, str.upper) if component[0][0].islower() else (str, str.upper)
+        for case in cases:
             for blank in (" ", ""):
                 sides = []
                 for words in component:

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,6 @@ class Family:
     dropouts: tuple[str, ...] = ()
 
 
-END_OF_TEXT = "<|endoftext|>"  # GPT-2's begin and end of a document
 _GPT2_DROPOUTS = ("resid_pdrop", "embd_pdrop", "attn_pdrop")
 FAMILIES = {
     "gpt2": Family("transformer.h", "n_layer", _GPT2_DROPOUTS),
@@ -56,16 +55,6 @@ def load_model(name: str, *, setting: str, dtype: str = "float32", trust_remote_
     if head is None or getattr(head, "bias", None) is not None:
         raise ValueError(f"{setting} {name}: a language-model head without bias is needed")
     return model
-
-
-def load_tokenizer(name: str, *, setting: str, trust_remote_code: bool = False) -> Any:
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=trust_remote_code)
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
-        raise ValueError(f"{setting} {name}: no tokenizer ({_first_line(error)})" + _hint(name)) from None
-    if tokenizer.eos_token is None and END_OF_TEXT in tokenizer.get_vocab():  # a bare tokenizer.json does not say
-        tokenizer.add_special_tokens({"bos_token": END_OF_TEXT, "eos_token": END_OF_TEXT})
-    return tokenizer
 
 
 def _first_line(error: Exception) -> str:

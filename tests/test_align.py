@@ -1,16 +1,22 @@
 import itertools
+import pickle
+import time
+from functools import partial
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
 from counterfactuals.align import AlignedPair, Splicer, cut
 from counterfactuals.corpus import read_texts
 from counterfactuals.lexicon import load_lexicon
-from counterfactuals.pairs import PairSet, build_pairs, make_pairs
-from counterfactuals.reverse import Reversal, Span, reverse
+from counterfactuals.reverse import Reversal, Reverser, Span
+from tests.conftest import TINY_TEXTS
 
-GENDER = load_lexicon("gender")
+REVERSER = Reverser(load_lexicon("gender"))
 
 
 @pytest.fixture(scope="module")
@@ -26,30 +32,185 @@ def paragraphs(shared_data):
     return [p for article in articles for p in article.split("\n") if p.strip()][:1500]
 
 
+def trained(model, trainer, **parts) -> PreTrainedTokenizerFast:
+    tokenizer = Tokenizer(model)
+    for name, part in parts.items():
+        setattr(tokenizer, name, part)
+    tokenizer.train_from_iterator(TINY_TEXTS * 3, trainer)
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer)
+
+
+LLAMA_3 = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"
+    r"|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+
+
+def byte_level() -> PreTrainedTokenizerFast:
+    """As Llama 3's and Qwen's."""
+    split = pre_tokenizers.Split(Regex(LLAMA_3), "isolated")
+    pre = pre_tokenizers.Sequence([split, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(vocab_size=500, initial_alphabet=sorted(alphabet), show_progress=False)
+    return trained(models.BPE(), trainer, normalizer=normalizers.NFC(), pre_tokenizer=pre)
+
+
+def word_piece() -> PreTrainedTokenizerFast:
+    """As BERT's, uncased."""
+    trainer = trainers.WordPieceTrainer(vocab_size=300, special_tokens=["[UNK]"], show_progress=False)
+    parts = {"normalizer": normalizers.BertNormalizer(), "pre_tokenizer": pre_tokenizers.BertPreTokenizer()}
+    return trained(models.WordPiece(unk_token="[UNK]"), trainer, **parts)
+
+
+def unigram() -> PreTrainedTokenizerFast:
+    """As T5's."""
+    pre = pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace()])
+    trainer = trainers.UnigramTrainer(
+        vocab_size=200, special_tokens=["<unk>"], unk_token="<unk>", initial_alphabet=["▁"], show_progress=False
+    )
+    return trained(models.Unigram(), trainer, normalizer=normalizers.NFKC(), pre_tokenizer=pre)
+
+
+def metaspace(**options) -> PreTrainedTokenizerFast:
+    trainer = trainers.BpeTrainer(vocab_size=300, special_tokens=["<unk>"], show_progress=False)
+    pre = pre_tokenizers.Metaspace(**options)
+    return trained(models.BPE(unk_token="<unk>", fuse_unk=True), trainer, pre_tokenizer=pre)
+
+
+def llama_2() -> PreTrainedTokenizerFast:
+    """The blank as ▁ by the normalizer, a first one put before, and no splitting into words."""
+    made = metaspace(split=True).backend_tokenizer
+    made.pre_tokenizer = None
+    made.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    return PreTrainedTokenizerFast(tokenizer_object=made)
+
+
+KINDS = {  # how to make it, and whether a text can be tokenised word by word
+    "llama_3": (byte_level, True),
+    "bert": (word_piece, True),
+    "t5": (unigram, True),
+    "metaspace": (metaspace, True),
+    "metaspace_first": (partial(metaspace, prepend_scheme="first", split=True), True),
+    "across_words": (partial(metaspace, split=False), False),
+    "llama_2": (llama_2, False),
+}
+
+
+@pytest.fixture(scope="module")
+def tokenizers(tiny_tokenizer):
+    return {name: make() for name, (make, _) in KINDS.items()} | {"gpt2": tiny_tokenizer}
+
+
+@pytest.mark.parametrize("kind", [*KINDS, "gpt2"])
+def test_which_tokenizers_go_word_by_word(kind, tokenizers):
+    assert Splicer(tokenizers[kind]).by_word == KINDS.get(kind, (None, True))[1]
+
+
 def check(pair: AlignedPair, reversal: Reversal, tokenizer) -> None:
     """The properties every alignment must have."""
-    t_aligned = np.flatnonzero(pair.cf_index >= 0)
-    s_aligned = pair.cf_index[t_aligned]
-    assert len(pair.cf_index) == len(pair.input_ids)
-    assert (np.diff(s_aligned) > 0).all() and (s_aligned < len(pair.cf_input_ids)).all()
-    ids, cf_ids = pair.input_ids.tolist(), pair.cf_input_ids.tolist()
-    assert tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False) == reversal.text
-    assert tokenizer.decode(cf_ids, skip_special_tokens=True, clean_up_tokenization_spaces=False) == reversal.reversed
-    changed = [tokenizer.decode([ids[t]]).strip() for t, s in zip(t_aligned, s_aligned) if ids[t] != cf_ids[s]]
-    replaced = " ".join(reversal.text[span.start : span.end] for span in reversal.spans)
-    assert all(piece in replaced for piece in changed), (changed, replaced)
+    backend = tokenizer.backend_tokenizer
+    old = backend.encode(reversal.text, add_special_tokens=False)
+    new = backend.encode(reversal.reversed, add_special_tokens=False)
+    bos = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
+    eos = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
+    assert pair.input_ids.tolist() == bos + old.ids + eos
+    assert pair.cf_input_ids.tolist() == bos + new.ids + eos
+    assert all(array.dtype == np.int32 for array in (pair.input_ids, pair.cf_input_ids, pair.cf_index))
+
+    index = pair.cf_index.tolist()
+    assert len(index) == len(pair.input_ids)
+    aligned = [s for s in index if s >= 0]
+    assert all(a < b for a, b in itertools.pairwise(aligned)) and all(s < len(pair.cf_input_ids) for s in aligned)
     if not reversal.spans:
-        assert (pair.cf_index == np.arange(len(ids))).all()
+        assert index == list(range(len(pair.input_ids)))
+        return
+    index = [s - len(bos) if s >= 0 else -1 for s in index[len(bos) : len(index) - len(eos)]]
+
+    def touches(a: int, b: int) -> bool:
+        return any(a < span.end and span.start < b for span in reversal.spans)
+
+    def carried(place: int) -> int:
+        return place + sum((s.cf_end - s.cf_start) - (s.end - s.start) for s in reversal.spans if s.end <= place)
+
+    # a token outside the replaced words stands for the same characters, or is next to a replaced word's tokens
+    anchored = []
+    for t, ((a, b), s) in enumerate(zip(old.offsets, index)):
+        there = s >= 0 and not touches(a, b) and new.ids[s] == old.ids[t]
+        place = there and new.offsets[s] in {(carried(a), carried(b)), (a + carried(b) - b, carried(b))}
+        anchored.append(place and reversal.text[a:b] == reversal.reversed[slice(*new.offsets[s])])
+    for is_anchored, run in itertools.groupby(range(len(index)), anchored.__getitem__):
+        run = list(run)
+        if is_anchored:
+            continue
+        before, after = run[0] - 1, run[-1] + 1
+        s_begin = index[before] + 1 if before >= 0 else 0
+        s_end = index[after] if after < len(index) else len(new.ids)
+        begin = old.offsets[before][1] if before >= 0 else 0  # with characters that no token holds
+        end = old.offsets[after][0] if after < len(index) else len(reversal.text)
+        assert any(begin <= span.end and span.start <= end for span in reversal.spans), (run, old.tokens, new.tokens)
+        assert all(index[t] == -1 or s_begin <= index[t] < s_end for t in run)
 
 
-def test_spliced_ids_equal_tokenising_the_counterfactual_on_real_text(paragraphs, gpt2_tokenizer):
-    reversals = [reverse(text, GENDER) for text in paragraphs]
-    pairs = Splicer(gpt2_tokenizer).pairs(reversals)
+def test_real_text(paragraphs, gpt2_tokenizer, tokenizers):
+    reversals = [REVERSER(text) for text in paragraphs]
     assert sum(bool(r.spans) for r in reversals) > 300
-    for reversal, pair in zip(reversals, pairs):
-        check(pair, reversal, gpt2_tokenizer)
-        whole = gpt2_tokenizer(reversal.reversed, add_special_tokens=False).input_ids
-        assert pair.cf_input_ids[:-1].tolist() == whole  # the last one is <|endoftext|>
+    for name, tokenizer in {"real gpt2": gpt2_tokenizer, **tokenizers}.items():
+        some = reversals if name == "real gpt2" else reversals[:100]
+        pairs = Splicer(tokenizer).pairs(some)
+        for reversal, pair in zip(some, pairs):
+            check(pair, reversal, tokenizer)
+        mated = np.concatenate([pair.cf_index for pair in pairs if pair.reversed])
+        assert (mated >= 0).mean() > 0.97, name
+
+
+ROLES = ["he", "She", "HIS", "her", "mother-in-law", "husband's", "Mr.", "Mary", "John", "waitress", "she’d", "women"]
+REST = [
+    "",
+    "-",
+    "'",
+    "’",
+    "'s",
+    ".",
+    "“",
+    "42",
+    "é",
+    "e\u0301",
+    "\u0301",
+    "😀",
+    "👩‍👩‍👧",
+    "שלום",
+    "日本語",
+    "\u200b",
+    "\u200d",
+]
+REST += ["\x00", "\x1c", "\ufeff", "<|endoftext|>", "<unk>", "▁", "Ġ", "_", "x" * 300, "ﬁ", "İ", "ǆ", "word", "a"]
+BLANKS = [" "] * 8 + ["  ", "\n", "\r\n", "\n\n", "\t", "\u00a0", "\u2028", "\u3000", " \n "]
+PARTS = st.one_of(st.sampled_from(ROLES), st.sampled_from(REST), st.sampled_from(BLANKS), st.text(max_size=3))
+KIND = st.sampled_from([*KINDS, "gpt2"])
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(kind=KIND, parts=st.lists(PARTS, max_size=14))
+def test_adversarial_text(tokenizers, kind, parts):
+    reversal = REVERSER("".join(parts))
+    (pair,) = Splicer(tokenizers[kind]).pairs([reversal])
+    check(pair, reversal, tokenizers[kind])
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(kind=KIND, parts=st.lists(st.tuples(PARTS, PARTS, st.integers(0, 3)), max_size=12))
+def test_any_replacement(tokenizers, kind, parts):
+    """Spans anywhere, empty ones and blanks among the replacements: more than a lexicon would ever do."""
+    text, replaced, spans = "", "", []
+    for part, other, chance in parts:
+        if part and part != other and chance == 0:
+            spans.append(Span(len(text), len(text + part), len(replaced), len(replaced + other), "pair"))
+        else:
+            other = part
+        text, replaced = text + part, replaced + other
+    reversal = Reversal(text, replaced, tuple(spans))
+    (pair,) = Splicer(tokenizers[kind]).pairs([reversal])
+    check(pair, reversal, tokenizers[kind])
 
 
 def test_unequal_token_counts_align_the_first_token_only(gpt2_tokenizer):
@@ -77,21 +238,20 @@ def test_unequal_token_counts_align_the_first_token_only(gpt2_tokenizer):
     ],
 )
 def test_spans_at_edges_quotes_and_blanks(text, gpt2_tokenizer):
-    reversal = reverse(text, GENDER)
+    reversal = REVERSER(text)
     assert reversal.spans
     pair = Splicer(gpt2_tokenizer).pairs([reversal])[0]
     check(pair, reversal, gpt2_tokenizer)
-    assert pair.cf_input_ids[:-1].tolist() == gpt2_tokenizer(reversal.reversed).input_ids
 
 
 def test_a_cue_is_found_at_its_token(gpt2_tokenizer):
-    reversal = reverse("The driver was pregnant and tired.", GENDER)
+    reversal = REVERSER("The driver was pregnant and tired.")
     pair = Splicer(gpt2_tokenizer).pairs([reversal])[0]
     assert gpt2_tokenizer.decode([pair.input_ids[pair.cue]]).strip() == "pregnant"
 
 
 def test_cut_keeps_both_sides_within_the_limit_and_aligned(paragraphs, gpt2_tokenizer):
-    reversals = [reverse(text, GENDER) for text in paragraphs[:300]]
+    reversals = [REVERSER(text) for text in paragraphs[:300]]
     for pair in Splicer(gpt2_tokenizer).pairs(reversals):
         pieces = list(cut(pair, 24))
         assert all(len(p.input_ids) <= 24 and len(p.cf_input_ids) <= 24 for p in pieces)
@@ -110,64 +270,43 @@ def test_a_limit_shorter_than_a_word_is_refused():
         list(cut(pair, 2))
 
 
-def test_a_pair_set_reads_back_what_was_made(paragraphs, gpt2_tokenizer, tmp_path, monkeypatch):
-    monkeypatch.setattr("counterfactuals.pairs.SHARD_TOKENS", 10_000)
-    options = {"source_fingerprint": "x", "max_length": 64}
-    texts = paragraphs[:400]
-    made = list(make_pairs(texts, GENDER, gpt2_tokenizer, max_length=64))
-    stored = build_pairs(lambda: texts, GENDER, gpt2_tokenizer, tmp_path, **options)
-    assert stored.meta["shards"] > 2 and len(stored) == len(made)
-    for i in range(len(made)):
-        for name in ("input_ids", "cf_input_ids", "cf_index", "cue"):
-            assert np.array_equal(getattr(stored[i], name), getattr(made[i], name)), (i, name)
-    assert stored.has_cf.tolist() == [pair.reversed for pair in made]
-    again = build_pairs(lambda: pytest.fail("built twice"), GENDER, gpt2_tokenizer, tmp_path, **options)
-    assert len(again) == len(stored)
-    other = build_pairs(lambda: texts[:3], GENDER, gpt2_tokenizer, tmp_path, source_fingerprint="x", max_length=32)
-    assert other.folder != stored.folder
+def test_what_is_remembered_changes_nothing(paragraphs, gpt2_tokenizer, monkeypatch):
+    reversals = [REVERSER(text) for text in paragraphs[:200]]
+    splicer = Splicer(gpt2_tokenizer)
+    first = splicer.pairs(reversals)
+    monkeypatch.setattr("counterfactuals.align.MEMORY", 50)  # less than one call brings
+    forgetful = pickle.loads(pickle.dumps(splicer))
+    assert not forgetful._ids
+    again = [pair for n in range(0, 200, 20) for pair in forgetful.pairs(reversals[n : n + 20])]
+    assert not forgetful._ids and len(splicer._ids) > 1000
+    for a, b in zip(first, again):
+        assert np.array_equal(a.cf_input_ids, b.cf_input_ids) and np.array_equal(a.cf_index, b.cf_index)
 
 
-def test_a_killed_build_leaves_nothing_to_trust(gpt2_tokenizer, tmp_path):
-    def dies():
-        yield "She left."
-        raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        build_pairs(dies, GENDER, gpt2_tokenizer, tmp_path, source_fingerprint="x", max_length=32)
-    assert [p.suffix for p in tmp_path.iterdir()] == [".partial"]
-    assert (
-        len(build_pairs(lambda: ["He left."], GENDER, gpt2_tokenizer, tmp_path, source_fingerprint="x", max_length=32))
-        == 1
-    )
+def test_padding_and_truncation_of_the_tokenizer_do_not_matter(tiny_tokenizer):
+    own = PreTrainedTokenizerFast(tokenizer_object=Tokenizer.from_str(tiny_tokenizer.backend_tokenizer.to_str()))
+    own.backend_tokenizer.enable_padding(length=64)
+    own.backend_tokenizer.enable_truncation(4)
+    reversal = REVERSER("She told him that her brother had seen the actress there.")
+    (pair,) = Splicer(own).pairs([reversal])
+    own.backend_tokenizer.no_padding()
+    own.backend_tokenizer.no_truncation()
+    check(pair, reversal, own)
 
 
-def test_damaged_and_foreign_pair_sets_are_refused(gpt2_tokenizer, tmp_path):
-    stored = build_pairs(lambda: ["He left."], GENDER, gpt2_tokenizer, tmp_path, source_fingerprint="x", max_length=32)
-    with pytest.raises(ValueError, match="made from another corpus"):
-        PairSet(stored.folder, "another")
-    shard = stored.folder / "00000.safetensors"
-    shard.write_bytes(shard.read_bytes()[:40])
-    with pytest.raises(ValueError, match="not a complete pair set"):
-        PairSet(stored.folder)
+@pytest.mark.parametrize("kind", ["gpt2", "across_words"])
+def test_time_is_linear_in_the_length_of_a_text(kind, tokenizers):
+    def seconds(times: int) -> float:
+        reversal = REVERSER("She told him that her brother had seen the actress there. " * times)
+        splicer = Splicer(tokenizers[kind])
+        splicer.pairs([reversal])
+        began = time.perf_counter()
+        splicer.pairs([reversal])
+        return time.perf_counter() - began
+
+    assert seconds(8000) < 30 * seconds(1000)  # quadratic: 64
 
 
-def test_without_a_begin_and_an_end_token_short_texts_are_left_out(tiny_tokenizer):
-    bare = PreTrainedTokenizerFast(tokenizer_object=tiny_tokenizer.backend_tokenizer)
-    assert bare.bos_token_id is None and bare.eos_token_id is None
-    pairs = list(make_pairs(["A", "She left him."], GENDER, bare, max_length=32))
-    assert len(pairs) == 1 and pairs[0].reversed
-
-
-def test_a_tokenizer_without_words_is_refused(tiny_tokenizer):
-    from tokenizers import Tokenizer, models
-
-    whole = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.BPE(unk_token="u", vocab={"u": 0}, merges=[])))
-    with pytest.raises(ValueError, match="splits text into words first"):
-        Splicer(whole)
-
-
-def test_adding_an_end_token_makes_another_pair_set(tiny_tokenizer, tmp_path):
-    bare = PreTrainedTokenizerFast(tokenizer_object=tiny_tokenizer.backend_tokenizer)
-    options = {"source_fingerprint": "x", "max_length": 32}
-    folders = {build_pairs(lambda: ["He left."], GENDER, t, tmp_path, **options).folder for t in (bare, tiny_tokenizer)}
-    assert len(folders) == 2
+def test_a_slow_tokenizer_is_refused():
+    with pytest.raises(ValueError, match="needs a fast tokenizer"):
+        Splicer(object())

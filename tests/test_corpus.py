@@ -34,7 +34,7 @@ def test_parquet_and_folders(tmp_path):
     assert list(read_texts(str(tmp_path / "b.parquet"), text_field="body")) == ["p1", "p2"]
     write(tmp_path / "a.jsonl", [{"body": "j"}])
     assert list(read_texts(str(tmp_path), text_field="body")) == ["j", "p1", "p2"]
-    with pytest.raises(ValueError, match="no column 'text'; found: body"):
+    with pytest.raises(ValueError, match="no text field 'text'; found: body; name it"):
         list(read_texts(str(tmp_path / "b.parquet")))
 
 
@@ -47,8 +47,8 @@ def test_max_texts_counts_texts_that_are_given(tmp_path):
     [
         (b'{"text": "a"}\n{"text"\n', "line 2: not JSON"),
         (b'{"body": "a"}\n', "line 1: no text field 'text'; found: body"),
-        (b"[1]\n", "no text field"),
-        (b'{"text": "\xff"}\n', "not UTF-8"),
+        (b"[1]\n", "line 1: no object with a text field, but list"),
+        (b'{"text": "a"}\n' * 999 + b'{"text": "\xff"}\n', "line 1000: not UTF-8"),
         (b"", "no text in it"),
     ],
 )

@@ -1,13 +1,26 @@
 """The gender lexicon against the published lists, and what a broken lexicon file is answered with."""
 
 import json
+import pickle
+import re
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from counterfactuals import reverse as reverse_module
-from counterfactuals.lexicon import CHOICES, CONDITIONS, LEXICONS, load_lexicon, parse_lexicon
+from counterfactuals.lexicon import (
+    CHOICES,
+    CONDITIONS,
+    LEXICONS,
+    MAX_BYTES,
+    Rule,
+    load_lexicon,
+    parse_lexicon,
+)
 
 GENDER = load_lexicon("gender")
 
@@ -23,7 +36,7 @@ DROPPED = {
     "bodies and hormones: sex-bound, so cues or left alone": """
         androgen:estrogen testosterone:estradiol andrology:obstetrics andropause:menopause penis:clitoris penis:vagina
         prostate:skene_gland prostatic_utricle:uterus prostatic_utricle:womb semen:female_ejaculation sperm:ovum
-        cialis:viagra maternity:paternity""",
+        cialis:viagra maternity:paternity estrogen:testosterone ovarian_cancer:prostate_cancer""",
     "things, buildings and customs": """
         barbershop:hair_salon beard:toque beards:toques brideprice:dowry monastery:convent baritone:mezzo""",
     "not the same thing for the other sex": """
@@ -32,8 +45,10 @@ DROPPED = {
         blokes:wenches dude:chick dudes:chicks diva:divo""",
     "the word has another partner": """
         guy:girl guys:girls priest:nun priests:nuns sir:miss hubby:wife fella:lady fellas:ladies bachelor:maiden
-        manservant:maid menservants:maids ballet_dancer:ballerina""",
-    "rare or of many senses": "beau:belle beaus:belles brethren:sistren chap:lass ma:pa suitor:suitress",
+        manservant:maid menservants:maids ballet_dancer:ballerina catholic_priest:nun fella:granny""",
+    "its parts are reversed": "ex_boyfriend:ex_girlfriend twin_brother:twin_sister",
+    "given names are not words": "john:mary",
+    "rare or of many senses": "beau:belle beaus:belles brethren:sistren ma:pa suitor:suitress",
 }
 
 
@@ -49,7 +64,9 @@ def published_pairs(data: Path) -> set[frozenset[str]]:
     ]
     rows += [list(row) for row in zip(*sides, strict=True)]
     rows += json.loads((data / "seat" / "bias_attribute_words.json").read_text(encoding="utf-8"))["gender"]
-    return {frozenset(word.rstrip(".'") for word in row) for row in rows if len(row) == 2}
+    for name in ("definitional_pairs", "equalize_pairs"):
+        rows += json.loads((data / "lexicons" / "debiaswe" / f"{name}.json").read_text(encoding="utf-8"))
+    return {frozenset(word.lower().rstrip(".'") for word in row) for row in rows if len(row) == 2}
 
 
 def test_every_published_pair_is_in_the_lexicon_or_dropped_for_a_reason(shared_data: Path):
@@ -100,6 +117,36 @@ def test_components():
             assert set(side) <= GENDER.words(group) and list(side) == sorted(side)
 
 
+def test_components_with_names_and_of_pools():
+    lexicon = parse_lexicon(yaml.safe_load(BASE))
+    named = replace(lexicon, names=NamesOf((("Mary", "James"), ("Anna", "Carl"))))
+    assert named.components() == lexicon.components()
+    assert named.components(names=True) == (
+        *lexicon.components(),
+        (("Mary",), ("James",)),
+        (("Anna",), ("Carl",)),
+    )
+    assert load_lexicon("race").components() == ()
+
+
+def test_race_has_every_group_in_every_topic_and_no_word_twice():
+    race = load_lexicon("race")
+    assert len(race.groups) == 4 and len(race.rules) >= 250
+    words = [w.lower() for sides in race.pools.values() for side in sides.values() for w in side]
+    assert len(words) == len(set(words)) == len(race.rules)
+    for topic, sides in race.pools.items():
+        assert tuple(sides) == race.groups and all(sides.values()), topic
+        assert max(map(len, sides.values())) <= 2 * min(map(len, sides.values())), topic
+        for group, side in sides.items():
+            assert all(race.rules[w] == Rule(group, (), "pool", topic=topic) for w in side)
+    assert {"Latina", "black woman", "O'Brien", "New Mexico", "black", "Washington"} & set(race.rules) == {
+        "Latina",
+        "black woman",
+        "O'Brien",
+    }
+    assert pickle.loads(pickle.dumps(race)).pools == race.pools
+
+
 def test_every_rule_and_condition_a_lexicon_may_name_has_code():
     assert tuple(reverse_module.CONDITIONS) == CONDITIONS
     assert tuple(reverse_module.CHOICES) == CHOICES
@@ -107,10 +154,22 @@ def test_every_rule_and_condition_a_lexicon_may_name_has_code():
 
 def test_fingerprint_follows_content_not_comments(tmp_path: Path):
     text = (LEXICONS / "gender.yaml").read_text(encoding="utf-8")
+    text = re.sub(r"(?m)^names:.*\n", "", text)
+    plain = parse_lexicon(yaml.safe_load(text))
     (tmp_path / "same.yaml").write_text("# a comment\n" + text, encoding="utf-8")
-    (tmp_path / "other.yaml").write_text(text.replace("version: 1", "version: 2"), encoding="utf-8")
-    assert load_lexicon(tmp_path / "same.yaml").fingerprint == GENDER.fingerprint == load_lexicon("gender").fingerprint
-    assert load_lexicon(str(tmp_path / "other.yaml")).fingerprint != GENDER.fingerprint
+    (tmp_path / "windows.yaml").write_bytes(b"\xef\xbb\xbf" + text.replace("\n", "\r\n").encode())
+    (tmp_path / "other.yaml").write_text(text.replace("version: 2", "version: 3"), encoding="utf-8")
+    assert load_lexicon(tmp_path / "same.yaml").fingerprint == plain.fingerprint
+    assert load_lexicon(tmp_path / "windows.yaml").fingerprint == plain.fingerprint
+    assert load_lexicon(str(tmp_path / "other.yaml")).fingerprint != plain.fingerprint
+    assert load_lexicon("gender").fingerprint == GENDER.fingerprint
+
+
+@dataclass(frozen=True)
+class NamesOf:
+    pairs: tuple[tuple[str, str], ...]
+    fingerprint: str = "x"
+    weak: frozenset[str] = frozenset()
 
 
 BASE = """
@@ -134,7 +193,7 @@ cues: [pregnant]
         ("cues:", "cuse:", "top level: unknown key 'cuse' (did you mean 'cues'?)"),
         ("source: this test\n", "", "source: missing or empty"),
         ("version: 1", "version: one", "version: expected a whole number, got 'one'"),
-        ("[female, male]", "[female]", "groups: expected two different names, got female"),
+        ("[female, male]", "[female]", "groups: expected two or more different names, got female"),
         ("mother father", "mother father, mother dad", "pairs.all: 'mother' stands twice (→ father)"),
         ("mother father", "mother father, he dad", "pairs.all: 'he' already stands for male (→ she)"),
         ("mother father", "mother father, boss boss", "pairs.all: 'boss' stands on both sides of its pair"),
@@ -165,6 +224,50 @@ cues: [pregnant]
         ("[pregnant]", "[pregnant, she]", "cues: 'she' is also reversed"),
         ("[pregnant]", "[pregnant, pregnant]", "cues: 'pregnant' stands twice"),
         ("[pregnant]", "[pregnant", "not valid YAML"),
+        (
+            "{female: [hers his], male: [him her]}",
+            "{female: [hers his, mum dad, ma pa], male: [him her, dad ma, pa mum]}",
+            "one_way: 'mum' → 'dad' → 'ma' → 'pa' → 'mum' is a cycle",
+        ),
+        ("version: 1", "version: true", "version: expected a whole number, got True"),
+        ("mother father", "mother father, first__lady gentleman", "'first lady' is not a word in lower case, or words"),
+        ("{lower: [mother]}", "[lower]", "only: expected a mapping from words, got ['lower']"),
+        ("[mother tongue]", "mother tongue", "fixed: expected a list, got 'mother tongue'"),
+        ("[female, male]", "[female, male, other]", "pairs: takes exactly two groups, this lexicon has 3"),
+        ("[pregnant]", "&a [pregnant]", "line 12: anchors, aliases and tags (& * !) are not read"),
+        ("[pregnant]", "*a", "line 12: anchors, aliases and tags"),
+        ("[pregnant]", "!!python/object:os.system [pregnant]", "line 12: anchors, aliases and tags"),
+        ("[pregnant]", "!!timestamp x", "line 12: anchors, aliases and tags"),
+        ("[pregnant]", "[" * 5000, "nested too deeply for a lexicon"),
+        ("[pregnant]", "[pregnant\0]", "line 12: a NUL character"),
+        ("[pregnant]", "[\x01]", "not valid YAML"),
+        ("cues: [pregnant]", "names: missing.json", "missing.json: no such file (the path is relative to the lexicon)"),
+        ("cues: [pregnant]", "names: [a]", "names: expected the name of a file, got ['a']"),
+        ("cues:", "pools: {}\ncuse:", "unknown key 'cuse'"),
+        (
+            "cues: [pregnant]",
+            "pools: {a: {female: [x], mole: [y]}}",
+            "pools.a: unknown key 'mole' (did you mean 'male'?)",
+        ),
+        ("cues: [pregnant]", "pools: {a: {female: [x]}}", "pools.a.male: missing or empty"),
+        ("cues: [pregnant]", "pools: {a: {female: [x], male: []}}", "pools.a.male: missing or empty"),
+        (
+            "cues: [pregnant]",
+            "pools: {a: {female: [x, she], male: [y]}}",
+            "'she' already stands in the words of female",
+        ),
+        ("cues: [pregnant]", "pools: {a: {female: [x], male: [X]}}", "'X' already stands as 'x' in pools.a.female"),
+        (
+            "cues: [pregnant]",
+            "pools: {a: {female: [x], male: [y]}, b: {female: [y], male: [z]}}",
+            "pools.b.female: 'y' already stands in pools.a.male",
+        ),
+        (
+            "cues: [pregnant]",
+            "pools: {a: {female: ['x  x'], male: [y]}}",
+            "'x x' is not a word, or words with one blank",
+        ),
+        ("cues: [pregnant]", "pools: {a: [x, y]}", "pools.a: expected a mapping from words, got ['x', 'y']"),
     ],
 )
 def test_a_broken_lexicon_names_the_file_and_the_word(tmp_path: Path, old: str, new: str, message: str):
@@ -175,6 +278,69 @@ def test_a_broken_lexicon_names_the_file_and_the_word(tmp_path: Path, old: str, 
         load_lexicon(path)
     answer = str(caught.value)
     assert message in answer and str(path) in answer and "\n" not in answer
+
+
+def test_files_that_are_not_text_or_too_large(tmp_path: Path):
+    path = tmp_path / "a.yaml"
+    for content, message in (
+        (b"name: small\nsource: caf\xe9\n", "line 2: not UTF-8 (byte 0xe9); save it as UTF-8"),
+        (b"# " + b"a" * MAX_BYTES, "bytes; a lexicon has at most 5000000"),
+        (b"", "a lexicon is a mapping with the keys name, version"),
+    ):
+        path.write_bytes(content)
+        with pytest.raises(ValueError) as caught:
+            load_lexicon(path)
+        assert message in str(caught.value) and str(path) in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_pools_of_two_groups_and_pairs_may_stand_together():
+    content = yaml.safe_load(BASE) | {"pools": {"names": {"female": ["Ann Lee", "Eve"], "male": ["Bob"]}}}
+    lexicon = parse_lexicon(content)
+    assert lexicon.pools == {"names": {"female": ("Ann Lee", "Eve"), "male": ("Bob",)}}
+    assert lexicon.rules["Ann Lee"] == Rule("female", (), "pool", topic="names")
+    assert {"Eve", "she"} <= lexicon.words("female")
+    assert lexicon.components() == parse_lexicon(yaml.safe_load(BASE)).components()
+    assert parse_lexicon(content | {"pairs": {"x": ["mother father", "first_lady first_man"]}}).rules[
+        "first lady"
+    ].targets == ("first man",)
+
+
+TEXT = re.sub(r"(?m)^names:.*\n", "", (LEXICONS / "gender.yaml").read_text(encoding="utf-8"))
+ONE_WAY = TEXT[TEXT.index("\none_way:") :][:1200]
+SMALL = "".join(re.sub(r", [^,]*$", "", part) + "]\n" for part in (TEXT[:4000], ONE_WAY))  # whole, it takes too long
+EDITS = st.tuples(
+    st.sampled_from(["delete", "double", "swap", "line_out", "line_twice", "lines_swap", "insert"]),
+    st.floats(0, 0.999),
+    st.floats(0, 0.999),
+    st.one_of(st.sampled_from(list("{}[]:,-#&*!|>'\"%@`?\n\t\0\ufeff\x85<=~")), st.text(max_size=3)),
+)
+
+
+def edited(text: str, edits: list[tuple[str, float, float, str]]) -> str:
+    for what, first, second, new in edits:
+        parts = text.split("\n") if "line" in what else list(text)
+        if len(parts) < 2:
+            break
+        i, j = int(first * len(parts)), int(second * len(parts))
+        if "swap" in what:
+            parts[i], parts[j] = parts[j], parts[i]
+        elif what in ("delete", "line_out"):
+            del parts[i]
+        else:
+            parts.insert(i, new if what == "insert" else parts[i])
+        text = ("\n" if "line" in what else "").join(parts)
+    return text
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.sampled_from([SMALL, BASE]), st.lists(EDITS, min_size=1, max_size=4))
+def test_any_edit_of_a_lexicon_loads_or_is_answered_in_one_line(tmp_path_factory, text, edits):
+    path = tmp_path_factory.getbasetemp() / "edited.yaml"
+    path.write_bytes(edited(text, edits).encode("utf-8", "surrogatepass"))
+    try:
+        assert load_lexicon(path).groups
+    except ValueError as error:
+        assert len(str(error).splitlines()) == 1 and str(path) in str(error), str(error)
 
 
 def test_a_group_without_words_is_refused():

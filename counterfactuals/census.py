@@ -1,0 +1,121 @@
+"""The table of given names from a census list: which names carry a role, and which is exchanged for which."""
+
+from __future__ import annotations
+
+import csv
+from bisect import bisect_left
+from collections.abc import Iterator
+from math import log
+from pathlib import Path
+from typing import Any
+
+from counterfactuals.names import GROUPS, names_context
+
+KINDS = ("words", "surnames", "places", "regions", "full_names", "commons")  # sections of names_context.yaml
+NOT_PAIRED = ("mononyms_female", "mononyms_male", "before_given", "before_surname", "before_thing", "fixed")
+RARE = 5000  # bearers; of rarer names more are entered under the wrong sex
+RATIO = 10  # of the frequencies of a pair, at most
+LIKENESS = 0.7  # weight of letters against the logarithm of frequency
+
+
+def make(csv_path: str | Path, *, known: float = 0.05) -> dict[str, Any]:
+    """The table of given names from a census list (columns name, male, female: how many bear it).
+
+    A name is known if the rarer sex is below `known` of its bearers, twice that if it is rare; the lists in
+    names_context.yaml come first. Names are paired from the most frequent down: each takes, of the free names of about
+    its rank in the other group, the one most like it in frequency and letters. A counterpart has to be recognised where
+    its partner was, so a name that is also a word, a place or a surname looks among those of the same kind, then of
+    another such kind; other names among themselves. Titles and what is left have no partner. Deterministic.
+    """
+    context = names_context()
+    count: dict[str, int] = {}
+    kinds: dict[tuple[bool, ...], tuple[list[str], list[str]]] = {}
+    single: dict[str, list[str]] = {group: [] for group in GROUPS}
+    either = set(context["either"])
+    alone = frozenset().union(*(context[section] for section in NOT_PAIRED))
+    for name, male, female in _census(csv_path):
+        if name in either:
+            continue
+        if name not in context["female"] | context["male"] and min(male, female) >= (
+            known if male + female > RARE else 2 * known
+        ) * (male + female):
+            either.add(name)
+            continue
+        group = int(name in context["male"] or (male > female and name not in context["female"]))
+        count[name] = male + female
+        if name in alone:
+            single[GROUPS[group]].append(name)
+        else:
+            kind = tuple(name in context[section] for section in KINDS)
+            kinds.setdefault(kind, ([], []))[group].append(name)
+    pairs: list[tuple[str, str]] = []
+    plain = kinds.pop((False,) * len(KINDS), ([], []))
+    weak = context["words"] | context["surnames"] | context["places"] | context["regions"]
+    rest: tuple[list[str], list[str]] = ([], [])
+    for _, like in sorted(kinds.items()):
+        for group, names_left in enumerate(_pair(*like, count, pairs, by_rank=False)):
+            for name in names_left:
+                (rest if name in weak else plain)[group].append(name)
+    for left in (_pair(*rest, count, pairs, by_rank=False), _pair(*plain, count, pairs, by_rank=True)):
+        for label, names_left in zip(GROUPS, left, strict=True):
+            single[label] += names_left
+    pairs.sort(key=lambda pair: (-count[pair[0]] - count[pair[1]], pair))
+    return {
+        "source": "US Social Security Administration, given names of births 1880–2010: public domain",
+        "command": "python -m counterfactuals names --census us_first_names_1880_2010.csv --out given_names.json",
+        "counts": {"pairs": len(pairs), "either": len(either), **{f"single_{g}": len(single[g]) for g in GROUPS}},
+        "pairs": pairs,
+        "single": single,
+        "either": sorted(either),
+    }
+
+
+def _pair(
+    female: list[str], male: list[str], count: dict[str, int], pairs: list[tuple[str, str]], *, by_rank: bool
+) -> tuple[list[str], list[str]]:
+    """Append to `pairs` until no like names are left; what is left of both."""
+    females, males = (sorted(names, key=lambda name: (-count[name], name)) for names in (female, male))
+    fewer, more = (females, males) if len(females) < len(males) else (males, females)
+    ranks = {name: rank for rank, name in enumerate(more)}
+    left = []
+    for rank, name in enumerate(fewer):
+        if not by_rank:
+            near = bisect_left(more, -count[name], key=lambda n: -count[n])
+            window = more[max(0, near - 6) : near + 6]
+        else:
+            window = more[: 6 + rank // 40]
+            if rank - ranks[window[0]] > len(window):  # passed over long enough
+                window = window[:1]
+        scores = {n: LIKENESS * _likeness(name, n) - abs(log(count[n] / count[name])) for n in window}
+        other = max(scores, key=lambda n: (scores[n], n), default=None)
+        if other is None or not 1 / RATIO < count[other] / count[name] < RATIO:
+            left.append(name)
+        else:
+            more.remove(other)
+            pairs.append((name, other) if fewer is females else (other, name))
+    return (left, more) if fewer is females else (more, left)
+
+
+def _census(csv_path: str | Path) -> Iterator[tuple[str, int, int]]:
+    with open(csv_path, encoding="utf-8-sig", newline="") as file:
+        reader = csv.DictReader(file)
+        try:
+            for row in reader:
+                name, male, female = row["name"], int(row["male"]), int(row["female"])
+                if not name.isprintable() or not name.strip() or min(male, female) < 0 or not male + female:
+                    raise ValueError
+                yield name, male, female
+        except UnicodeDecodeError:
+            raise ValueError(f"{csv_path}: not UTF-8; convert it, e.g. with iconv") from None
+        except (KeyError, TypeError, ValueError, AttributeError, csv.Error):
+            raise ValueError(
+                f"{csv_path}, line {reader.line_num}: expected the columns name, male, female: a name and two counts"
+            ) from None
+        if reader.line_num < 2:
+            raise ValueError(f"{csv_path}: no name in it; expected the columns name, male, female")
+
+
+def _likeness(one: str, other: str) -> float:
+    """0 for names that share nothing, up to about 1 for a shared stem."""
+    alike = next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
+    return alike / max(len(one), len(other)) + 0.2 * (one[-1] == other[-1]) - 0.05 * abs(len(one) - len(other))

@@ -1,0 +1,606 @@
+"""Given names: who in a text carries the role by name, and what the name becomes in the other role.
+
+A table (`lexicons/given_names.json`, made by census.py) pairs each given name with one of like frequency in the other
+group: always the same, one to one, so a document stays consistent and reversing twice returns the name. Names that fit
+either group stay. Of a run of capitals all but the last word may be given names ("Mary Ann Smith"); the surname stays,
+also where it stands alone ("James wrote" after "Henry James"). Places, things and bodies named after someone stay;
+names_context.yaml holds the words that tell.
+
+A name is *sure* to be a person's if something around it shows one: a title or relation before it, "(born 1911)" or "is
+an author" after it, a pronoun of its group nearby, the surname coming back alone. Other names are replaced too, but
+not surely. A person whose name is not in the table ("Barack Obama") is found by the same signs and has no target.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import sys
+import unicodedata
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cache, cached_property, lru_cache
+from itertools import chain, pairwise
+from pathlib import Path
+from typing import NamedTuple
+
+import yaml
+
+CONTEXT = Path(__file__).with_name("names_context.yaml")
+GROUPS = ("female", "male")
+NEAR = 120  # characters after a name in which a pronoun is taken for its own
+
+Mark = tuple[int, int, int | None]
+Tokens = list[tuple[str, int]]  # words and where they start
+
+
+class Found(NamedTuple):
+    """A given name `text[start:end]` and its counterpart; `target` None: a person's name that has none here.
+
+    `sure`: the text shows that it is a person's name.
+    """
+
+    start: int
+    end: int
+    group: int | None
+    target: str | None
+    sure: bool = True
+
+
+class Full(NamedTuple):
+    """A run of capitals that may be a person's full name."""
+
+    given: Tokens
+    name: str  # "" of a run that begins with no known name
+    last: str
+    start: int
+    end: int
+    group: int | None
+    doubtful: bool = False  # the first name or the surname is mostly something else
+
+
+@dataclass(frozen=True, eq=False)
+class Names:
+    """`pairs` of given names in the order of the lexicon's groups, `single` names of each group without a partner.
+
+    Names of `either` group are known and left. `fingerprint`: SHA-256 of the table and of names_context.yaml, whose
+    sections are in `context`.
+    """
+
+    pairs: tuple[tuple[str, str], ...]
+    single: tuple[frozenset[str], frozenset[str]]
+    either: frozenset[str]
+    fingerprint: str
+    context: dict[str, frozenset[str]] = field(repr=False)
+
+    @cached_property
+    def entries(self) -> dict[str, tuple[int, str | None]]:
+        """name → (group, partner or None)"""
+        table: dict[str, tuple[int, str | None]] = {n: (g, None) for g in (0, 1) for n in self.single[g]}
+        for female, male in self.pairs:
+            table[female], table[male] = (0, male), (1, female)
+        return table
+
+    @cached_property
+    def mononyms(self) -> frozenset[str]:
+        return self.context["mononyms_female"] | self.context["mononyms_male"]
+
+    @cached_property
+    def alone(self) -> frozenset[str]:
+        """Words that may stand for a person alone."""
+        return frozenset(self.entries) | self.mononyms
+
+    @cached_property
+    def weak(self) -> frozenset[str]:
+        """Names that alone are mostly something else."""
+        return self.context["surnames"] | self.context["words"] | self.places
+
+    @cached_property
+    def places(self) -> frozenset[str]:
+        return self.context["places"] | self.context["regions"]
+
+    @cached_property
+    def doubtful(self) -> frozenset[str]:
+        """Names that are mostly something else even before a surname: "Marine Species", "Atlanta Falcons"."""
+        return (self.context["words"] | self.places) - self.context["full_names"]
+
+    @cached_property
+    def titles(self) -> frozenset[str]:
+        """Words that keep the name after their dot."""
+        return self.context["before_surname"] | self.context["before_thing"]
+
+    @cached_property
+    def leading(self) -> dict[str, str]:
+        """What may stand before the name within a run of capitals → how it introduces the name."""
+        context = self.context
+        kinds = dict.fromkeys(context["openers"], "label") | dict.fromkeys(context["before_surname"], "surname")
+        return kinds | dict.fromkeys(context["before_given"], "given")
+
+    @cached_property
+    def labels(self) -> frozenset[str]:
+        """Words that open a sentence and are no name."""
+        return self.context["openers"] - frozenset(self.entries) - self.either
+
+    @cached_property
+    def no_person(self) -> frozenset[str]:
+        """First words of names of places and bodies."""
+        return self.context["no_person"] - frozenset(self.entries) - self.either - self.context["openers"]
+
+    @cached_property
+    def unclear(self) -> frozenset[str]:
+        """First words of a run that need a closer look."""
+        context = self.context
+        names = self.doubtful | self.either | self.mononyms
+        return names | context["before_thing"] | context["no_person"] | frozenset(self.leading)
+
+    @cached_property
+    def odd(self) -> frozenset[str]:
+        """Last words of a run that are no plain surname."""
+        second = (phrase.partition("_")[2] for phrase in self.context["fixed"] | self.context["doubles"])
+        return self.context["things"] | frozenset(second)
+
+    @cached_property
+    def common(self) -> frozenset[str]:
+        """Names that stand for a person even alone; men's are surnames too often (Thomas, Cooper)."""
+        return frozenset(female for female, _ in self.pairs[:400]) - self.weak
+
+    def entry(self, word: str) -> tuple[int, str | None] | None:
+        """Group and partner of a name, also in CAPITALS or with accents that the census leaves out."""
+        found = self.entries.get(word)
+        if found is None and not word.isascii():
+            found = self.entries.get(_folded(word))
+        if found is None and len(word) > 2 and word.isupper():
+            found = self.entries.get(word.capitalize())
+        return found
+
+    def find(self, text: str, marks: Sequence[Mark]) -> list[Found]:
+        """The given names of `text`, sorted, apart from each other and from `marks`.
+
+        `marks` (start, end, group) are the lexicon's words in `text`, sorted; group None: a fixed phrase or a cue.
+        Names without a table entry are returned only if some mark has a group: else nothing shows their role.
+        """
+        return _Document(self, text, marks).found()
+
+    def may_be_person(self, words: Sequence[str]) -> bool:
+        """Of a run that begins with no known name."""
+        context, first, last = self.context, words[0], words[-1]
+        return not (
+            first in context["no_person"]
+            or first in context["openers"]
+            or last in context["no_person"]
+            or len(words) > 6
+            or first.isupper()
+            or last.isupper()
+            or not context["things"].isdisjoint(words)
+            or not context["ends_adjective"].isdisjoint((first[-3:], first[-4:]))
+            or not context["ends_noun"].isdisjoint((last[-3:], last[-4:]))
+        )
+
+
+class _Document:
+    """Gathers the runs of capitals, then decides the full names, then the names that stand alone."""
+
+    def __init__(self, names: Names, text: str, marks: Sequence[Mark]) -> None:
+        self.names, self.text, self.marks, self.context = names, text, marks, names.context
+        self.starts = [mark[0] for mark in marks]
+        self.groups = {mark[2] for mark in marks} - {None}
+        self.out: dict[int, Found] = {}
+        self.alone: list[tuple[str, int]] = []
+        self.full: list[Full] = []
+        self.unknown: list[Full] = []
+        self.words: set[str] = set()  # that stand alone
+        self.surnames: set[str] = set()
+        self.things: set[str] = set()  # words of names of things
+        self.sure: set[str] = set()  # given names of persons
+
+    def found(self) -> list[Found]:
+        names, known, unclear, odd = self.names, self.names.alone, self.names.unclear, self.names.odd
+        labels, no_person = names.labels, names.no_person
+        for match in _RUN.finditer(self.text):
+            run = match[0]
+            if run.isalpha():
+                self.words.add(run)
+                if run in known or (not run.isascii() and names.entry(run)):
+                    self.alone.append((run, match.start()))
+                continue
+            first, _, last = run.partition(" ")
+            start, end = match.span()
+            if first in labels and last.isalpha():  # "In Paris", "The King"
+                self.words.add(last)
+                if last in known:
+                    self.alone.append((last, end - len(last)))
+            elif first in no_person and last.isalpha():  # "New York"
+                continue
+            elif first in unclear or last in odd or not first.isalpha() or not last.isalpha() or last.isupper():
+                self._gather(run, start)
+            elif entry := names.entry(first):  # "Ann Lee"
+                self.surnames.add(last)
+                if not self._follows(_COMPANY, end):
+                    self.full.append(Full([(first, start)], run, last, start, end, entry[0]))
+            elif self.groups:
+                self.surnames.add(last)
+                self.unknown.append(Full([], "", last, start, end, None))
+        self._decide_full()
+        self._decide_unknown()
+        self._decide_alone()
+        self._doubt_couples()
+        self._doubt_pronouns()
+        return sorted(self.out.values())
+
+    def _gather(self, run: str, at: int) -> None:
+        """Take a run of several words apart: what introduces it, given names, surname; or a thing."""
+        names, context = self.names, self.context
+        tokens = [(m[0], at + m.start()) for m in _WORD.finditer(run)] if len(run) < 150 else []
+        tokens = tokens[self._num_leading([word for word, _ in tokens]) :]
+        while len(tokens) > 1 and _AFTER_NAME.fullmatch(tokens[-1][0]) and not run.isupper():
+            tokens = tokens[:-1]
+        if not tokens:
+            return
+        words = [word for word, _ in tokens]
+        end = tokens[-1][1] + len(words[-1])
+        if len(words) == 1 and "-" not in words[0]:
+            word, start = tokens[0]
+            self.words.add(word)
+            before = self._before(start)
+            if before in context["before_surname"]:
+                self.surnames.add(word)
+            elif word in names.alone or names.entry(word):
+                self.alone.append((word, start))
+            elif before in context["before_given"]:  # "King Shapur"
+                self.unknown.append(Full(tokens, "", "", start, end, None))
+            return
+        things = [word for word in words[1:] if word in context["things"]]
+        if (
+            words[0] in context["before_thing"]
+            or (words[0].isupper() and len(words[0]) > 2 and not run.isupper())
+            or (len(words[-1]) == 1 and not _REGNAL.fullmatch(words[-1]) and not self._follows(_NICKNAME, end + 1))
+            or "_".join(words[:2]) in context["fixed"]
+            or (things and not context["perhaps_things"].issuperset(things) and not self._follows(_BORN, end))
+            or self._follows(_COMPANY, end)
+        ):
+            self.things.update(words)
+            return
+        given, last = tokens[:-1], words[-1]
+        if _REGNAL.fullmatch(last):
+            last = ""
+        elif "_".join(words) in context["doubles"] or len(words) == 1:
+            given, last = tokens, ""
+        while len(given) > 1 and len(given[0][0]) == 1:
+            given = given[1:]
+        if last:
+            self.surnames.add(last)
+        first = given[0][0]
+        if _FATHERS_NAME.search(run):
+            self.unknown.append(Full(given, "", last, tokens[0][1], end, None))
+            return
+        entry = names.entry(first) or names.entry(first.partition("-")[0])
+        full = Full(given, "", last, tokens[0][1], end, entry[0] if entry else None)
+        if entry:
+            initial = run.endswith(("Jr", "Sr")) or (len(last) > 1 and any(len(word) == 1 for word in words[1:-1]))
+            doubtful = first in names.doubtful or bool(things)
+            self.full.append(full._replace(name=" ".join(words), doubtful=doubtful and not initial))
+            if initial:
+                self.sure.add(self.full[-1].name)
+        elif first not in names.either and len(first) > 1:
+            self.unknown.append(full)
+
+    def _num_leading(self, words: list[str]) -> int:
+        """How many words of a run stand before the name: "When", "British", "President", "New York Mayor"."""
+        names, context, last = self.names, self.context, len(words) - 1
+        for number in range(last - 1, -1, -1):
+            if names.leading.get(words[number]) in ("surname", "given"):
+                return number + 1
+        number = 0
+        while number < last and words[number] in names.leading:
+            if words[number] in names.entries and words[number + 1] not in names.entries:  # "Will Smith"
+                return number
+            number += 1
+        if number == 0 < last and (words[0] in context["no_person"] or words[0].lower() in context["before_person"]):
+            return next((n for n in range(1, last) if words[n] in names.entries and words[n] not in names.weak), 0)
+        return number
+
+    def _decide_full(self) -> None:
+        """A full name is a person's for the whole text if it is so in one place."""
+        kept: list[tuple[Full, str]] = []
+        for full in self.full:
+            before = self._before(full.start)
+            quoted = before in _QUOTES and self.text[full.end : full.end + 1] in _QUOTES  # a ship
+            if before in self.context["before_thing"] or before in _BODIES or before == "&" or quoted:
+                self.things.update(full.name.split(" "))
+                continue
+            if _TITLE_GROUP.get(before, full.group) != full.group:  # "Mrs. John Smith"
+                continue
+            if full.start == 0 and self.groups == {1 - (full.group or 0)} and self._follows(_DESCRIBED, full.end):
+                self.things.add(full.given[0][0])  # "Hanna Khayat was born …. He"
+                continue
+            kept.append((full, before))
+            shown = self._shows_person(full, before)
+            plain = not full.doubtful and before not in self.context["before_no_person"]
+            if not shown and plain and full.given[0][0] not in self.things:
+                shown = before in _PERSON_AFTER or full.last in self.words or self._has_mark(full.end, full.group)
+            if shown:
+                self.sure.add(full.name)
+        for (one, _), (other, _) in pairwise(kept):  # "Ann Lee, John Day and Mary Fry"
+            if not (one.doubtful or other.doubtful) and self.text[one.end : other.start] in _LISTED:
+                self.sure.update((one.name, other.name))
+        for full, before in kept:
+            sure = full.name in self.sure
+            if not sure and (full.doubtful or before in self.context["before_no_person"]):
+                continue  # "the John Lennon song", "Marine Species"
+            if sure:
+                self.sure.add(full.given[0][0])
+            for number, (word, start) in enumerate(full.given):
+                self._emit_parts(word, start, full.group, sure, first=not number)
+
+    def _decide_unknown(self) -> None:
+        """Persons whose name is not in the table."""
+        if not self.groups:
+            return
+        known = {full.end for full in self.full} | {full.start for full in self.full}
+        listed: set[int] = set()
+        for one, other in pairwise(sorted([*self.full, *self.unknown], key=lambda full: full.start)):
+            if self.text[one.end : other.start] in _LISTED:
+                listed.update(full.start for full in (one, other) if one.end in known or other.start in known)
+        for full in self.unknown:
+            words = self.text[full.start : full.end].split(" ")
+            before = self._before(full.start)
+            if not self.names.may_be_person(words) and not self._follows(_BORN, full.end):
+                continue
+            shown = (
+                self._shows_person(full, before) or _FATHERS_NAME.search(self.text, full.start, full.end) is not None
+            )
+            if not shown and (before in _PERSON_AFTER or not before.islower()) and before not in _NO_NAME_AFTER:
+                shown = full.last in self.words or self._has_mark(full.end, None)
+            if shown or full.start in listed:
+                self._emit(Found(full.start, full.end, None, None))
+        for start, end, group in self.marks:  # "her brother Andrés", "the king Shapur"
+            if group is not None and self.text[start].islower():
+                match = _NEXT_CAPITAL.match(self.text, end)
+                word = match[1] if match else ""
+                named = self.names.entry(word) or word in self.names.either or word in self.names.leading
+                if len(word) > 2 and not named and self.text[start:end] not in self.context["pronouns"]:
+                    self._emit(Found(end + 1, end + 1 + len(word), None, None))
+
+    def _decide_alone(self) -> None:
+        names, context, text = self.names, self.context, self.text
+        times = Counter(word for word, _ in self.alone)
+        for word, start in self.alone:
+            end = start + len(word)
+            before = self._before(start)
+            if before in names.titles or before in _NO_NAME_AFTER or word in context["fixed"]:
+                continue
+            if before in _QUOTES and text[end : end + 1] in _QUOTES and word not in self.sure:  # a ship, a song
+                entry = names.entry(word)
+                if (
+                    entry and text[start - 2 : start - 1] == " " and _SURNAME_AFTER.match(text, end + 1)
+                ):  # "Ann “Liz” Lee"
+                    self._emit(Found(start, end, entry[0], entry[1], text[start - 3].isalpha()))
+                continue
+            if _THING_AFTER.match(text, end) or (text[end : end + 1] in "'’" and word + "'s" in context["fixed"]):
+                continue
+            region = _REGION.match(text, end)
+            if region and region[1] in context["regions"]:
+                continue
+            if word in names.mononyms:
+                if self.groups and before not in context["before_no_person"]:
+                    self._emit(Found(start, end, None, None))
+                continue
+            entry = names.entry(word)
+            assert entry is not None
+            if _TITLE_GROUP.get(before, entry[0]) != entry[0]:  # "Lady Clifford"
+                continue
+            after_mark = self._is_after_mark(start) or self._follows(_NICKNAME, end)
+            related = before in context["before_given"] or after_mark
+            if word in self.sure or related:
+                if word in names.places and (before in context["before_place"] or before in _OF):
+                    continue
+                if word in context["surnames"] and word not in self.sure and not after_mark:  # "Lord Nelson"
+                    continue
+                sure = word not in self.surnames or word in self.sure
+            elif (
+                word in self.surnames or word in self.things or word in names.weak or before in context["before_place"]
+            ):
+                continue
+            elif word in context["commons"] and before in _SENTENCE_BEFORE and not _VERB_AFTER.match(text, end):
+                continue  # "Mark my words"
+            else:
+                likely = times[word] > 1 or before in _SUBJECT_AFTER
+                sure = likely and word in names.common and self._has_mark(end, entry[0])
+            target = entry[1]
+            self._emit(Found(start, end, entry[0], _written_like(word, target), sure))
+
+    def _doubt_couples(self) -> None:
+        """ "Simon and Ann": if one of two names is replaced and the other is left, it is flagged."""
+        for (one, start), (other, other_start) in pairwise(sorted(self.alone, key=lambda alone: alone[1])):
+            if self.text[start + len(one) : other_start] == " and " and (start in self.out) != (
+                other_start in self.out
+            ):
+                word, at = (other, other_start) if start in self.out else (one, start)
+                self._emit(Found(at, at + len(word), None, None))
+
+    def _doubt_pronouns(self) -> None:
+        """The first pronoun belongs to whoever stands before it: if only an unknown name does, that one is flagged."""
+        pronouns, persons = self.context["pronouns"], self.out
+        first = next((m for m in self.marks if m[2] is not None), None)
+        if first is None or self.text[first[0] : first[1]].lower() not in pronouns:
+            return
+        if any(start < first[0] for start in persons):
+            return
+        begin = self.text.rfind("\n", 0, first[0]) + 1
+        for full in reversed(self.unknown):
+            if begin <= full.start < first[0] and self.names.may_be_person(self.text[full.start : full.end].split(" ")):
+                self._emit(Found(full.start, full.end, None, None))
+                return
+
+    def _shows_person(self, full: Full, before: str) -> bool:
+        """A title, a relation or an occupation stands before the name, or a description after it."""
+        return (
+            before in self.context["before_person"]
+            or before in self.context["before_given"]
+            or before in self.context["before_surname"]
+            or self._is_after_mark(full.start)
+            or self._follows(_DESCRIBED, full.end)
+            or self._follows(_NICKNAME, full.end)
+        )
+
+    def _is_after_mark(self, start: int) -> bool:
+        """Right after a word of a role: "his wife Mary", "the actress Ann Lee"; not "her Mary"."""
+        near = bisect_left(self.starts, start) - 1
+        if near < 0 or self.marks[near][2] is None or not 0 < start - self.marks[near][1] <= 2:
+            return False
+        return self.text[self.starts[near] : self.marks[near][1]].lower() not in self.context["pronouns"]
+
+    def _has_mark(self, end: int, group: int | None) -> bool:
+        """Whether the next word of a role, in the same paragraph, is of this group (None: any)."""
+        near = bisect_left(self.starts, end)
+        while near < len(self.marks) and self.marks[near][2] is None:
+            near += 1
+        if near == len(self.marks) or self.starts[near] - end > NEAR:
+            return False
+        return group in (None, self.marks[near][2]) and "\n" not in self.text[end : self.starts[near]]
+
+    def _follows(self, pattern: re.Pattern[str], end: int) -> bool:
+        return self.text[end : end + 1] in _BEGIN and pattern.match(self.text, end) is not None
+
+    def _before(self, start: int) -> str:
+        """The word or sign right before; "" at the start of a sentence."""
+        text = self.text
+        if text[start - 1 : start] not in _SPACES:
+            return text[start - 1 : start].strip()
+        word = text[max(text.rfind(" ", max(0, start - 20), start - 1) + 1, start - 20) : start - 1]
+        if word.isalpha():
+            return word
+        word = word[word.rfind("\n") + 1 :].lstrip("(\"“‘['")
+        if word.endswith((".", ",")) and word[:-1].isalpha() and (word[-1] == "," or word[:-1] in self.names.titles):
+            return word[:-1]
+        if word in ("&", "&amp;"):
+            return "&"
+        return word if word[-1:].isalnum() else ""
+
+    def _emit_parts(self, word: str, start: int, group: int | None, sure: bool, *, first: bool) -> None:
+        """A given name, or each part of a hyphenated one; after the first only what is surely a name of its group."""
+        entries = [(part, self.names.entry(part[0])) for part in _PART.finditer(word)]
+        unlike = any(entry is None or entry[0] != group for _, entry in entries)
+        if unlike or any(part[0] in self.names.weak for part, _ in entries[1:]):  # "Jean-Paul", "Martin-Wells"
+            if first and self.groups:
+                self._emit(Found(start, start + len(word), None, None))
+            return
+        for part, entry in entries:
+            assert entry is not None
+            span = start + part.start(), start + part.end()
+            self._emit(Found(*span, group, _written_like(part[0], entry[1]), sure))
+
+    def _emit(self, found: Found) -> None:
+        """Keep what no mark and no earlier find stands in."""
+        near = bisect_left(self.starts, found.start)
+        inside_previous = near > 0 and self.marks[near - 1][1] > found.start
+        if inside_previous or (near < len(self.starts) and self.starts[near] < found.end):
+            if found.target is None and " " in self.text[found.start : found.end]:
+                self._emit(found._replace(end=self.text.index(" ", found.start)))
+            return
+        if found.target is not None or self.groups:
+            self.out.setdefault(found.start, found)
+
+
+@lru_cache(maxsize=1 << 14)
+def _folded(word: str) -> str:
+    return "".join(c for c in unicodedata.normalize("NFD", word) if not unicodedata.combining(c))
+
+
+def _written_like(word: str, target: str | None) -> str | None:
+    return target.upper() if target and word.isupper() and len(word) > 1 else target
+
+
+_CAPITAL = "A-Z" + "".join(c for c in map(chr, range(0xC0, 0x250)) if c.isupper())
+_P = "+" if sys.version_info >= (3, 11) else ""  # possessive: matches the same, faster
+_TAIL = rf"\w*{_P}(?:['’](?!s\b)\w+|-[{_CAPITAL}]\w*)*{_P}"
+_TOKEN = rf"(?:(?:al|el|ad|as|ash|an|ar)-)?[{_CAPITAL}]{_TAIL}"
+_PARTICLES = (
+    r"(?:(?:de|del|della|di|da|dos|du|des|van|von|der|den|ter|la|le|bin|ibn|bint|al|el|zu|y|af|av)[ \xa0]){0,2}"
+)
+# how frequent openers go on: He, In, …
+_SHORT = r"(?<=H)e|h?is|n|s|(?<=[AI])t|f|ts|er|nd|fter|rom|or|ut|hey|ith|hile|(?<=[TW])hen|"
+_RUN = re.compile(
+    rf"[{_CAPITAL}](?<![\w-].)(?!(?:{_SHORT}|he) ){_TAIL}"
+    rf"(?:(?: |(?<!\w\w)\.[ \xa0]?|\xa0)(?:[{_CAPITAL}]{_TAIL}|(?=[abdelitvyz]){_PARTICLES}{_TOKEN}))*{_P}",
+    re.DOTALL,
+)
+_WORD = re.compile(rf"(?<!\w){_TOKEN}")
+_PART = re.compile(r"[^-]+")
+_REGNAL = re.compile(r"I{1,3}|IV|VI{0,3}|IX|XI{0,3}|XIV|XVI{0,3}|XIX|X|V")
+_AFTER_NAME = re.compile(r"Jr|Sr|(?!(?:I|V|X)+$)[A-Z]{2,5}")
+_COMPANY = re.compile(
+    r",? (?:Inc|Ltd|LLC|Corp|Co|PLC|plc|GmbH|S\.A)\b|,? (?:&|&amp;) |['’]s (?:School|College|Church)\b"
+)
+_THING_AFTER = re.compile(
+    r"-\w| &|&| \d| et al\b|,? \(?(?:19|20)\d\d[a-z]?\)"
+    r"|['’]s (?:School|College|Church|Hospital|Day|Restaurant|Cathedral|Island)\b"
+)
+_REGION = re.compile(r", (\w+)")
+_NEXT_CAPITAL = re.compile(rf" ([{_CAPITAL}]\w+)")
+_NICKNAME = re.compile(rf" [\"“(][{_CAPITAL}]\w+[\"”)] [{_CAPITAL}]\w")
+_SURNAME_AFTER = re.compile(rf" [{_CAPITAL}]\w")
+_FATHERS_NAME = re.compile(r" (?:bin|ibn|bint) |\w(?:[oe]vich|[oe]vna|ievich)\b|\bAbu ")
+_NO_NAME_AFTER = frozenset(("the", "The", "a", "A", "an", "An", "&", "v", "v.", "vs"))
+_SENTENCE_BEFORE = frozenset(("", '"', "“", "‘", ":", "("))
+_VERB_AFTER = re.compile(r"['’]s\b| (?:\w+ed|is|was|has|had|says|said|went|came|took|did|does|and(?= [A-Z]))\b|,")
+_NO_PERSONS = "band group duo trio label company ship gallery galleries brand vessel schooner firm"
+_BODIES = frozenset(_NO_PERSONS.split())
+_SUBJECT = "and but that when then because if as so while where who"
+_SUBJECT_AFTER = _SENTENCE_BEFORE | frozenset(_SUBJECT.split())
+_LISTED = frozenset((", ", " and ", ", and ", " or "))
+_AGENT = (
+    "by with to against beat beating defeated defeating married marrying featuring starring including than like said"
+)
+_PERSON_AFTER = frozenset(_AGENT.split())
+_OF = frozenset(("of", "from", "to", "From", "To"))
+_BEGIN_BORN = (
+    r"(?:,? (?:Jr|Sr|[A-Z]{2,5})\b\.?){0,4},?(?: \([^()\n]{0,40}\))?(?:,? born\b"
+    r"| \([^()\n]{0,80}?(?:\bborn\b|\bb\. |\bnée\b|\bdied\b|\bd\. "
+    r"|\d{3,4}\)?(?: BC)?\s?[–—-]\s?(?:[^()\n]{0,20}\d{3,4}|present|\?)))"
+)
+_BORN = re.compile(_BEGIN_BORN)
+_DESCRIBED = re.compile(
+    _BEGIN_BORN + r"|,? (?:who|whose|himself|herself|was born|also known as|better known as)\b"
+    r"|,? (?:is|was|became) (?:an?|the|one of the) (?:[\w'’-]+,? ){0,6}?(?:\w+(?:ist|ian|woman|man|player|maker|er|or)"
+    r"|coach|model|poet|judge|pilot|priest|nun|chef|saint|king|queen|student|athlete)\b"
+)
+_BEGIN = frozenset((" ", ",", "'", "’"))  # what the patterns for what follows begin with
+_SPACES = frozenset((" ", "\xa0"))
+_TITLE_GROUP = {"Mrs": 0, "Lady": 0, "Dame": 0, "Mr": 1, "Lord": 1, "Sir": 1}
+_QUOTES = frozenset("\"'“”‘’")
+
+
+def load_names(path: str | Path) -> Names:
+    """The table that `make` wrote. ValueError, one line naming the file, if it is not one."""
+    path = Path(path)
+    try:
+        content = path.read_bytes()
+        table = json.loads(content)
+        pairs = tuple((female, male) for female, male in table["pairs"])
+        single = (frozenset(table["single"]["female"]), frozenset(table["single"]["male"]))
+        either = frozenset(table["either"])
+        if not all(isinstance(name, str) and name for name in chain(*pairs, *single, either)):
+            raise TypeError("a name that is no text")
+        twice = len(set(chain.from_iterable(pairs))) < 2 * len(pairs)
+    except FileNotFoundError:
+        raise ValueError(f"{path}: no such file") from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path}: not a table of given names ({error}); write one with the command `names`") from None
+    if twice:
+        raise ValueError(f"{path}: a name stands in two pairs")
+    digest = hashlib.sha256(content + CONTEXT.read_bytes()).hexdigest()
+    partner = {one: other for pair in pairs for one, other in (pair, pair[::-1])}
+    context = dict(names_context())
+    doubles = (double.split("_") for double in context["doubles"])
+    context["doubles"] |= {f"{partner[a]}_{partner[b]}" for a, b in doubles if a in partner and b in partner}
+    return Names(pairs, single, either, digest, context)
+
+
+@cache
+def names_context() -> dict[str, frozenset[str]]:
+    sections = yaml.safe_load(CONTEXT.read_text(encoding="utf-8"))
+    return {section: frozenset(words.split()) for section, words in sections.items()}
