@@ -24,6 +24,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cache, cached_property, lru_cache
 from itertools import chain, pairwise
+from operator import attrgetter
 from pathlib import Path
 from typing import NamedTuple
 
@@ -137,6 +138,17 @@ class Names:
         return names | context["before_thing"] | context["no_person"] | frozenset(self.leading)
 
     @cached_property
+    def bodies(self) -> frozenset[str]:
+        """Last words of places, bodies and things, and of no person."""
+        return self.context["things"] - self.context["perhaps_things"]
+
+    @cached_property
+    def inside(self) -> frozenset[str]:
+        """Words that tell something wherever they stand in a run."""
+        titles = self.context["before_given"] | self.context["before_surname"]
+        return titles | self.context["things"] | {"bin", "ibn", "bint", "Abu"}
+
+    @cached_property
     def odd(self) -> frozenset[str]:
         """Last words of a run that are no plain surname."""
         second = (phrase.partition("_")[2] for phrase in self.context["fixed"] | self.context["doubles"])
@@ -198,7 +210,8 @@ class _Document:
 
     def found(self) -> list[Found]:
         names, known, unclear, odd = self.names, self.names.alone, self.names.unclear, self.names.odd
-        labels, no_person = names.labels, names.no_person
+        things = names.bodies
+        labels, no_person, inside, gendered = names.labels, names.no_person, names.inside, bool(self.groups)
         for match in _RUN.finditer(self.text):
             run = match[0]
             if run.isalpha():
@@ -206,21 +219,29 @@ class _Document:
                 if run in known or (not run.isascii() and names.entry(run)):
                     self.alone.append((run, match.start()))
                 continue
-            first, _, last = run.partition(" ")
+            words = run.split(" ")
+            first, last = words[0], words[-1]
             start, end = match.span()
-            if first in labels and last.isalpha():  # "In Paris", "The King"
+            if len(words) == 2 and first in labels and last.isalpha():  # "In Paris", "The King"
                 self.words.add(last)
                 if last in known:
                     self.alone.append((last, end - len(last)))
-            elif first in no_person and last.isalpha():  # "New York"
+            elif len(words) == 2 and first in no_person and last.isalpha():  # "New York"
                 continue
-            elif first in unclear or last in odd or not first.isalpha() or not last.isalpha() or last.isupper():
+            elif last in things and first not in known:  # "Tyrrhenian Sea"
+                self.things.update(words)
+            elif first in unclear or last in odd or last.isupper() or not (first.isalpha() and last.isalpha()):
                 self._gather(run, start)
-            elif entry := names.entry(first):  # "Ann Lee"
-                self.surnames.add(last)
+            elif entry := names.entry(first):
+                if len(words) > 2:
+                    self._gather(run, start)
+                    continue
+                self.surnames.add(last)  # "Ann Lee"
                 if not self._follows(_COMPANY, end):
                     self.full.append(Full([(first, start)], run, last, start, end, entry[0]))
-            elif self.groups:
+            elif len(words) > 2 and not inside.isdisjoint(words):
+                self._gather(run, start)
+            elif gendered:
                 self.surnames.add(last)
                 self.unknown.append(Full([], "", last, start, end, None))
         self._decide_full()
@@ -337,12 +358,12 @@ class _Document:
 
     def _decide_unknown(self) -> None:
         """Persons whose name is not in the table."""
-        if not self.groups:
+        if not self.unknown or not self.groups:
             return
         known = {full.end for full in self.full} | {full.start for full in self.full}
         listed: set[int] = set()
-        for one, other in pairwise(sorted([*self.full, *self.unknown], key=lambda full: full.start)):
-            if self.text[one.end : other.start] in _LISTED:
+        for one, other in pairwise(sorted([*self.full, *self.unknown], key=attrgetter("start"))):
+            if other.start - one.end <= 6 and self.text[one.end : other.start] in _LISTED:
                 listed.update(full.start for full in (one, other) if one.end in known or other.start in known)
         for full in self.unknown:
             words = self.text[full.start : full.end].split(" ")
