@@ -186,7 +186,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data_dir", default=str(data), help="where the two below are by default (../shared/data)")
     parser.add_argument("--source", help="corpus (default: wikipedia_articles.jsonl.gz of data_dir)")
-    parser.add_argument("--tokenizer", help="folder with tokenizer.json (default: gpt2_tokenizer of data_dir)")
+    parser.add_argument("--tokenizer", help="folder or tokenizer.json (default: gpt2_tokenizer of data_dir)")
     parser.add_argument("--megabytes", type=float, default=32, help="size of the largest corpus (default: 32)")
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 2], help="processes to compare at (default: 1 2)")
     parser.add_argument("--repeats", type=int, default=3, help="measurements of each kind (default: 3)")
@@ -197,7 +197,7 @@ def main() -> None:
         print(json.dumps(measured(kind, source, tokenizer, int(workers))))
         return
     source = arguments.source or str(Path(arguments.data_dir, "wikipedia_articles.jsonl.gz"))
-    tokenizer = arguments.tokenizer or str(Path(arguments.data_dir, "gpt2_tokenizer"))
+    tokenizer = arguments.tokenizer or str(Path(arguments.data_dir, "gpt2_tokenizer", "tokenizer.json"))
     report(source, tokenizer, arguments.megabytes, arguments.workers, arguments.repeats)
 
 

@@ -248,6 +248,7 @@ class _Document:
         self._decide_unknown()
         self._decide_alone()
         self._doubt_couples()
+        self._doubt_unknown_alone()
         self._doubt_pronouns()
         return sorted(self.out.values())
 
@@ -277,7 +278,7 @@ class _Document:
         if (
             words[0] in context["before_thing"]
             or (words[0].isupper() and len(words[0]) > 2 and not run.isupper())
-            or (len(words[-1]) == 1 and not _REGNAL.fullmatch(words[-1]) and not self._follows(_NICKNAME, end + 1))
+            or (len(words[-1]) == 1 and words[0] in names.places)  # Washington D.C.
             or "_".join(words[:2]) in context["fixed"]
             or (things and not context["perhaps_things"].issuperset(things) and not self._follows(_BORN, end))
             or self._follows(_COMPANY, end)
@@ -285,7 +286,7 @@ class _Document:
             self.things.update(words)
             return
         given, last = tokens[:-1], words[-1]
-        if _REGNAL.fullmatch(last):
+        if _REGNAL.fullmatch(last) or len(last) == 1:
             last = ""
         elif "_".join(words) in context["doubles"] or len(words) == 1:
             given, last = tokens, ""
@@ -394,10 +395,8 @@ class _Document:
             if before in names.titles or before in _NO_NAME_AFTER or word in context["fixed"]:
                 continue
             if before in _QUOTES and text[end : end + 1] in _QUOTES and word not in self.sure:  # a ship, a song
-                entry = names.entry(word)
-                if (
-                    entry and text[start - 2 : start - 1] == " " and _SURNAME_AFTER.match(text, end + 1)
-                ):  # "Ann “Liz” Lee"
+                entry = names.entry(word)  # "Ann “Liz” Lee"
+                if entry and text[start - 2 : start - 1] == " " and _SURNAME_AFTER.match(text, end + 1):
                     self._emit(Found(start, end, entry[0], entry[1], text[start - 3].isalpha()))
                 continue
             if _THING_AFTER.match(text, end) or (text[end : end + 1] in "'’" and word + "'s" in context["fixed"]):
@@ -421,9 +420,11 @@ class _Document:
                 if word in context["surnames"] and word not in self.sure and not after_mark:  # "Lord Nelson"
                     continue
                 sure = word not in self.surnames or word in self.sure
-            elif (
-                word in self.surnames or word in self.things or word in names.weak or before in context["before_place"]
-            ):
+            elif word in self.surnames or word in self.things or before in context["before_place"]:
+                continue
+            elif word in names.weak:
+                if word in context["surnames"] and self._has_mark(end, None):  # "Alexander … he" may be either
+                    self._emit(Found(start, end, None, None))
                 continue
             elif word in context["commons"] and before in _SENTENCE_BEFORE and not _VERB_AFTER.match(text, end):
                 continue  # "Mark my words"
@@ -441,6 +442,20 @@ class _Document:
             ):
                 word, at = (other, other_start) if start in self.out else (one, start)
                 self._emit(Found(at, at + len(word), None, None))
+
+    def _doubt_unknown_alone(self) -> None:
+        """ "Wanessa made her choice": what no full name in the text shows to be a surname may be a given name."""
+        context = self.context
+        for match in _SUBJECT_ALONE.finditer(self.text) if self.groups else ():
+            word, end = match[1], match.end(1)
+            named = self.names.entry(word) or word in self.names.either or word in self.surnames or word in self.things
+            if named or word in context["openers"] or word in context["no_person"] or word in context["things"]:
+                continue
+            near = bisect_left(self.starts, end)
+            if not self._has_mark(end, None) or any(end < start < self.starts[near] for start in self.out):
+                continue
+            if self.text[slice(*self.marks[near][:2])].lower() in context["pronouns"]:
+                self._emit(Found(match.start(1), end, None, None))
 
     def _doubt_pronouns(self) -> None:
         """The first pronoun belongs to whoever stands before it: if only an unknown name does, that one is flagged."""
@@ -572,6 +587,8 @@ _NO_PERSONS = "band group duo trio label company ship gallery galleries brand ve
 _BODIES = frozenset(_NO_PERSONS.split())
 _SUBJECT = "and but that when then because if as so while where who"
 _SUBJECT_AFTER = _SENTENCE_BEFORE | frozenset(_SUBJECT.split())
+_VERB = r"['’]s | (?:\w+ed|is|was|has|had|made|began|won|said|says) "
+_SUBJECT_ALONE = re.compile(rf"(?:^|[.!?\n] )([{_CAPITAL}][a-zà-ÿ]{{2,}}(?<![^s]s))(?={_VERB})")
 _LISTED = frozenset((", ", " and ", ", and ", " or "))
 _AGENT = (
     "by with to against beat beating defeated defeating married marrying featuring starring including than like said"
