@@ -33,7 +33,7 @@ from counterfactuals.reverse import Reversal, Reverser
 
 HERE = Path(__file__).parent
 CODE = ("corpus.py", "lexicon.py", "names.py", "pronouns.py", "pronouns.json", "reverse.py", "align.py", "pairs.py")
-SHARD_CHARACTERS = 16_000_000  # a shard's texts; about 20 MB on disk
+SHARD_CHARACTERS = 4_000_000  # a shard's texts; about 5 MB on disk
 BATCH = 256  # texts that are tokenised together
 PARTS = {  # of a fingerprint, and what they are called in a refusal
     "source": "corpus",
