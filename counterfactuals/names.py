@@ -448,6 +448,8 @@ class _Document:
         context = self.context
         for match in _SUBJECT_ALONE.finditer(self.text) if self.groups else ():
             word, end = match[1], match.end(1)
+            if self._before(match.start(1)):  # "Mr. Okafor"
+                continue
             named = self.names.entry(word) or word in self.names.either or word in self.surnames or word in self.things
             if named or word in context["openers"] or word in context["no_person"] or word in context["things"]:
                 continue

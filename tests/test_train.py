@@ -225,6 +225,23 @@ def test_mistakes_are_one_clear_line_and_leave_no_run(change, says, arguments, t
     assert not (tmp_path / "run" / "run.json").exists() and not (tmp_path / "run" / "model").exists()
 
 
+def test_pairs_from_the_command_line_are_trained_on_and_refused_where_they_do_not_fit(
+    arguments, corpus, tiny_gpt2, tmp_path, capsys
+):
+    from counterfactuals.__main__ import main as build
+
+    options = ["--source", str(corpus), "--tokenizer", str(tiny_gpt2), "--out", str(tmp_path / "pairs")]
+    assert build(["build", *options, "--max_length", "64", "--workers", "1"]) == 0
+    (folder,) = (tmp_path / "pairs").iterdir()
+    built = {file.name: file.read_bytes() for file in folder.iterdir()}
+    assert "pairs of 120 texts" in capsys.readouterr().out
+    given = [*arguments, f"data.pairs_dir={folder}", "train.max_steps=1"]
+    assert "made with another max_length" in refused([*given, "data.max_length=32"], capsys)
+    assert "made with another lexicon" in refused([*given, "counterfactual.policy=reverse"], capsys)
+    assert train_distill.main(given) == 0
+    assert built == {file.name: file.read_bytes() for file in folder.iterdir()}
+
+
 def test_teacher_and_student_of_different_vocabularies_are_refused(arguments, tiny_gpt2, tmp_path, capsys):
     from counterfactuals.tokenizer import train_bpe
     from debias.models import random_student
