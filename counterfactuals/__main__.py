@@ -10,12 +10,11 @@ import itertools
 import json
 import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from counterfactuals.corpus import Corpus
-from counterfactuals.files import write_whole
+from counterfactuals.corpus import Corpus, units
 from counterfactuals.lexicon import load_lexicon
 from counterfactuals.reverse import POLICIES, Reversal, Reverser
 
@@ -105,10 +104,9 @@ def _parser() -> argparse.ArgumentParser:
         "Mark the CSV's verdict column (ok or wrong, with a kind), then give it to --score.",
         epilog="example: python -m counterfactuals audit --source texts.jsonl.gz --out audit --sample 500 --seed 0",
     )
-    _add_source(command, required=False)
+    _add_source(command, required=False, paragraphs=True)
     command.add_argument("--out", metavar="PATH", help="folder to write into; with --strip, the file")
     command.add_argument("--sample", type=int, default=500, help="texts to draw (default: 500)")
-    command.add_argument("--paragraphs", action="store_true", help="each line of a text is a unit of its own")
     command.add_argument("--score", metavar="FILE", help="read a marked CSV and print the error rate")
     command.add_argument("--strip", metavar="FILE", help="copy a marked CSV without the texts, to keep or publish")
     _add_reverser(command, policy="skip")
@@ -119,8 +117,7 @@ def _parser() -> argparse.ArgumentParser:
         help="reverse twice: what does not come back, and why",
         description="Reverse each text twice and print how many come back, and the words that do not, by rule.",
     )
-    _add_source(command)
-    command.add_argument("--paragraphs", action="store_true", help="each line of a text is a unit of its own")
+    _add_source(command, paragraphs=True)
     _add_reverser(command, policy="reverse")
     command.set_defaults(run=_round_trip)
 
@@ -155,7 +152,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add_source(command: argparse.ArgumentParser, *, required: bool = True) -> None:
+def _add_source(command: argparse.ArgumentParser, *, required: bool = True, paragraphs: bool = False) -> None:
     options = command.add_argument_group("the texts")
     options.add_argument(
         "--source", required=required, help="a jsonl(.gz), txt or parquet file, a folder of them, or a Hub data set"
@@ -164,6 +161,8 @@ def _add_source(command: argparse.ArgumentParser, *, required: bool = True) -> N
     options.add_argument("--split", default="train", help="split of a Hub data set (default: train)")
     options.add_argument("--text_field", default="text", metavar="FIELD", help="field with the text (default: text)")
     options.add_argument("--max_texts", type=int, metavar="N", help="read at most this many")
+    if paragraphs:
+        options.add_argument("--paragraphs", action="store_true", help="each line of a text is a unit of its own")
 
 
 def _corpus(arguments: argparse.Namespace) -> Corpus:
@@ -274,11 +273,8 @@ def _audit(arguments: argparse.Namespace) -> None:
 def _round_trip(arguments: argparse.Namespace) -> None:
     from counterfactuals.round_trip import round_trip
 
-    texts: Iterable[str] = _corpus(arguments)
-    if arguments.paragraphs:
-        lines = (line for text in _corpus(arguments) for line in text.split("\n") if line.strip())
-        texts = itertools.islice(lines, arguments.max_texts)
-    print(round_trip(texts, _reverser(arguments)))
+    texts = (text for _, text in units(_corpus(arguments), arguments.paragraphs))
+    print(round_trip(itertools.islice(texts, arguments.max_texts), _reverser(arguments)))
 
 
 def _learn_pronouns(arguments: argparse.Namespace) -> None:
@@ -292,11 +288,11 @@ def _learn_pronouns(arguments: argparse.Namespace) -> None:
 
 
 def _names(arguments: argparse.Namespace) -> None:
-    from counterfactuals.census import make
+    from counterfactuals.census import make, write
 
     _check_out(arguments.out)
     table = make(arguments.census)
-    write_whole(Path(arguments.out), json.dumps(table, ensure_ascii=False, indent=0) + "\n")
+    write(table, Path(arguments.out))
     print(f"{arguments.out}: {table['counts']}")
 
 

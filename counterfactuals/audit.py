@@ -19,11 +19,12 @@ import os
 import random
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from counterfactuals.audit_page import Sampled, Tally, least_sure, page, visible
+from counterfactuals.corpus import units
 from counterfactuals.files import write_whole
 from counterfactuals.provenance import versions
 from counterfactuals.reverse import Reverser
@@ -57,8 +58,8 @@ def audit(
         raise ValueError(f"sample: {sample} is not a number of texts; at least 1")
     _check_out(out)
     tally = Tally()
-    units = _units(itertools.islice(texts, max_texts), paragraphs)
-    drawn = draw(units, reverser, tally, sample=sample, seed=seed, progress=progress)
+    named = units(itertools.islice(texts, max_texts), paragraphs)
+    drawn = draw(named, reverser, tally, sample=sample, seed=seed, progress=progress)
     if not tally.reversed:
         raise ValueError(
             f"audit: none of the {tally.texts:,} texts of {source or 'the source'} was reversed; "
@@ -91,7 +92,7 @@ def audit(
 
 
 def draw(
-    units: Iterable[tuple[str, str]],
+    named: Iterable[tuple[str, str]],
     reverser: Reverser,
     tally: Tally,
     *,
@@ -102,7 +103,7 @@ def draw(
     """A uniform sample of the (id, text) whose text was reversed, in their order; all are counted in `tally`."""
     drawn: list[tuple[int, Sampled]] = []
     random_ = random.Random(seed)
-    for number, (name, text) in enumerate(units, 1):
+    for number, (name, text) in enumerate(named, 1):
         reversal = reverser(text)
         tally.add(reversal, reverser.policy)
         if reversal.spans:  # algorithm R: the i-th is kept with probability sample / i
@@ -122,16 +123,6 @@ def _check_out(out: Path) -> None:
     marks = out / "audit.csv"
     if marks.exists() and any(row.get("verdict", "").strip() for _, row in _read(marks)):
         raise ValueError(f"out {out}: its audit.csv holds marks, which would be lost; name another folder")
-
-
-def _units(texts: Iterable[str], paragraphs: bool) -> Iterator[tuple[str, str]]:
-    for number, text in enumerate(texts, 1):
-        if not paragraphs:
-            yield f"t{number}", text
-            continue
-        for line, paragraph in enumerate(text.split("\n"), 1):
-            if paragraph.strip():
-                yield f"t{number}p{line}", paragraph
 
 
 # ---------------------------------------------------------------- marks

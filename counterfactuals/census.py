@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import csv
+import json
 from bisect import bisect_left
 from collections.abc import Iterator
 from math import log
 from pathlib import Path
 from typing import Any
 
+from counterfactuals.files import write_whole
 from counterfactuals.names import GROUPS, names_context
 
 KINDS = ("words", "surnames", "places", "regions", "full_names", "commons")  # sections of names_context.yaml
@@ -68,6 +70,13 @@ def make(csv_path: str | Path, *, known: float = 0.05) -> dict[str, Any]:
         "single": single,
         "either": sorted(either),
     }
+
+
+def write(table: dict[str, Any], path: Path) -> None:
+    """Write the table, a pair a line; whole or not at all."""
+    rows = {key: json.dumps(value, ensure_ascii=False) for key, value in table.items()}
+    rows["pairs"] = rows["pairs"].replace("], [", "],\n[")
+    write_whole(path, "{\n" + ",\n".join(f'"{key}": {value}' for key, value in rows.items()) + "\n}\n")
 
 
 def _pair(

@@ -98,6 +98,17 @@ def read_texts(
         raise ValueError(f"data.source {source}: no text in it")
 
 
+def units(texts: Iterable[str], paragraphs: bool) -> Iterator[tuple[str, str]]:
+    """(id, text) of each text: t7; or of each of its lines that is not blank: t7p3, text 7, line 3."""
+    for number, text in enumerate(texts, 1):
+        if not paragraphs:
+            yield f"t{number}", text
+            continue
+        for line, paragraph in enumerate(text.split("\n"), 1):
+            if paragraph.strip():
+                yield f"t{number}p{line}", paragraph
+
+
 _OPTIONS = ("subset", "split", "text_field", "max_texts")
 
 

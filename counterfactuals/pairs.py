@@ -7,7 +7,6 @@ the number of workers.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import itertools
 import json
@@ -286,16 +285,9 @@ class _Work:
         }
         content = save(arrays, {"made": json.dumps({"fingerprint": self.fingerprint, "counts": counts})})
         path = self.file(number)
-        part = path.with_name(f".{path.name}.{os.getpid()}")
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            part.write_bytes(content)
-            part.replace(path)
-        except BaseException as error:  # a full disk, Ctrl-C
-            with contextlib.suppress(OSError):
-                part.unlink()
-            if not isinstance(error, OSError):
-                raise
+            write_whole(path, content)
+        except OSError as error:
             raise ValueError(
                 f"{path}: cannot be written ({error.strerror}); make room, or name another folder, and run again: "
                 "finished shards stay"
