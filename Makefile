@@ -9,7 +9,7 @@ BIN := .venv/bin
 help:  ## list these targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' Makefile
 
-install: .venv/.installed  ## make .venv and install the project with its development tools
+install: .venv/.dev  ## make .venv and install the project with its development tools
 
 # torch goes first, by itself: pip then keeps the build that is installed (CPU or CUDA) when it resolves the rest.
 .venv/.installed: setup.cfg pyproject.toml
@@ -17,11 +17,16 @@ install: .venv/.installed  ## make .venv and install the project with its develo
 	@echo "installing into .venv (a few minutes the first time)"
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check 'torch>=2.6,<=2.13.0'
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[vectors,dev]'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e .
+	@touch $@
+
+.venv/.dev: .venv/.installed
+	@echo "installing the development tools into .venv"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
 	@touch $@
 
 quickstart: export OMP_NUM_THREADS ?= $(shell getconf _NPROCESSORS_ONLN)
-quickstart: install  ## distil on a sample corpus on the CPU, and report bias (OUTPUT_DIR=runs/quickstart)
+quickstart: .venv/.installed  ## distil on a sample corpus on the CPU, and report bias (OUTPUT_DIR=runs/quickstart)
 	$(BIN)/accelerate launch --config_file configs/accelerate/cpu.yaml train_distill.py --config configs/quickstart.yaml output_dir="$(OUTPUT_DIR)"
 
 test: install  ## run the tests that take seconds

@@ -39,6 +39,9 @@ class Task:
     data: str
     source: str
     headline: tuple[str, ...]
+    not_measured: str = ""  # what a good score does not say
+    licence: str = ""  # of the data
+    version: int = 1  # raised when the same model would score otherwise
 
 
 def figure(value: float, interval: tuple[float, float] | None = None, *, ideal: float | None, n: int) -> dict[str, Any]:
