@@ -107,14 +107,14 @@ def train(config: Config, name: str, folder: Path) -> None:
             num_tokens = int(predictions[plan.batch(step)].sum())  # of the whole batch, over accumulation and ranks
             for group in optimizer.param_groups:
                 group["lr"] = config.optim.lr * lr_share(step, total, config.optim.warmup, config.optim.schedule)
-            sums = torch.zeros(3, device=accelerator.device)
+            sums: dict[str, torch.Tensor] = {}
             for indices in plan.micro_batches(step, accumulation=accumulation, rank=rank, world=world):
                 batch = collate([pairs[i] for i in indices], **form).to(accelerator.device)
                 with accelerator.accumulate(task):
                     loss, parts = task(batch)
                     # ranks and micro-batches are averaged by DDP and Accelerate; ours is a sum divided once
                     accelerator.backward(loss * (world * accumulation / num_tokens))
-                    sums += torch.stack([parts["loss"], parts["kd"], parts["lm"]])
+                    sums = {key: part + sums.get(key, 0) for key, part in parts.items()}
                     # ---- optimizer step ----
                     if accelerator.sync_gradients:
                         grad_norm = accelerator.clip_grad_norm_(task.parameters(), config.optim.max_grad_norm)
@@ -123,10 +123,10 @@ def train(config: Config, name: str, folder: Path) -> None:
                     # ------------------------
             tracker.advance(num_tokens)
             if due(step, config.train.log_every, total):
-                means = (accelerator.reduce(sums, "sum") / num_tokens).tolist()
+                means = (accelerator.reduce(torch.stack(list(sums.values())), "sum") / num_tokens).tolist()
                 if not math.isfinite(means[0]):
                     raise ValueError(f"loss is {means[0]} at step {step + 1}: lower optim.lr, or train.precision no")
-                figures = dict(zip(("loss", "kd", "lm"), means), grad_norm=float(grad_norm))
+                figures = dict(zip(sums, means), grad_norm=float(grad_norm))
                 tracker.log(**figures, lr=optimizer.param_groups[0]["lr"], num_tokens=num_tokens)
             if due(step, config.train.save_every, total) and step + 1 < total:
                 checkpoint.save(accelerator, folder / "checkpoints", step + 1, keep=config.train.keep_checkpoints)

@@ -21,7 +21,7 @@ import torch
 import torch.nn.functional as F
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from debias.losses import distillation_loss
+from debias.losses import distillation_loss, model_rows
 from debias.ops import perturb
 
 KINDS = ("fused", "fused_pairs", "dense", "dense_pairs")
@@ -47,9 +47,11 @@ def fused(x: dict, op: str) -> None:
     ones = torch.ones(rows, dtype=torch.bool, device=x["label_R"].device)
     order = torch.arange(rows, device=ones.device)
     pairs = 0 if op == "none" else rows // 2
-    distillation_loss(
-        **x, row_R=order, perturb_R=ones, trained_R=ones, context_R=order, num_pairs=pairs, op=op, chunk_rows=128
-    )[0].backward()
+    rows_of = {"row_R": order, "label_R": x["label_R"], "perturb_R": ones, "trained_R": ones, "context_R": order}
+    teacher = model_rows(x["teacher_hidden_PE"], x["teacher_head_VE"])
+    distillation_loss(x["hidden_PD"], x["head_VD"], teacher, **rows_of, num_pairs=pairs, op=op, chunk_rows=128)[
+        0
+    ].backward()
 
 
 def dense(x: dict, op: str) -> None:

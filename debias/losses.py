@@ -6,6 +6,7 @@ R prediction rows, C rows of a chunk, D student width, E teacher width, V vocabu
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -13,6 +14,21 @@ import torch
 from debias.ops import VocabularyRoles, perturb
 
 DIVERGENCES = ("forward", "reverse", "jsd")
+
+# (row_C, out_CV): writes the teacher's log-probabilities at flat positions row_C into out_CV. Where they come from
+# (a model's hidden states, a cache) is all that differs between teachers
+TeacherRows = Callable[[torch.Tensor, torch.Tensor], None]
+
+
+def model_rows(hidden_PE: torch.Tensor, head_VE: torch.Tensor) -> TeacherRows:
+    """The rows of a teacher that has just run: log-softmax of its last hidden states times its output embeddings."""
+    if torch.is_autocast_enabled(hidden_PE.device.type):  # once, not for every chunk
+        head_VE = head_VE.to(torch.get_autocast_dtype(hidden_PE.device.type))
+
+    def write(row_C: torch.Tensor, out_CV: torch.Tensor) -> None:
+        torch.log_softmax(_wide(hidden_PE[row_C] @ head_VE.T), -1, out=out_CV)
+
+    return write
 
 
 def divergence(kind: str, target_RV: torch.Tensor, student_RV: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -43,7 +59,6 @@ class _FusedDistillation(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, hidden_PD, head_VD, teacher, rows, options):
-        teacher_hidden_PE, teacher_head_VE = teacher
         row_R, label_R, perturb_R, trained_R, context_R, num_pairs = rows
         op, roles, kind, tau, kd_weight, lm_weight, chunk_rows = options
         ctx.head_dtype = head_VD.dtype
@@ -53,7 +68,7 @@ class _FusedDistillation(torch.autograd.Function):
         kd, lm = hidden_PD.new_zeros((), dtype=wide), hidden_PD.new_zeros((), dtype=wide)
         if torch.is_autocast_enabled(hidden_PD.device.type):  # once, not for every chunk
             dtype = torch.get_autocast_dtype(hidden_PD.device.type)
-            head_VD, teacher_head_VE = head_VD.to(dtype), None if teacher_head_VE is None else teacher_head_VE.to(dtype)
+            head_VD = head_VD.to(dtype)
         chunk_rows -= chunk_rows % 2  # a row and its counterpart stay together
         for begin in range(0, len(row_R), chunk_rows):
             part = slice(begin, begin + chunk_rows)
@@ -69,7 +84,8 @@ class _FusedDistillation(torch.autograd.Function):
                 grad_CV = logp_CV.exp_().mul_(lm_weight)
                 grad_CV.scatter_add_(1, labels, grad_CV.new_full(labels.shape, -lm_weight))
             if kd_weight:
-                target_CV = _wide(teacher_hidden_PE[row_R[part]] @ teacher_head_VE.T).log_softmax(-1)
+                target_CV = torch.empty(len(row_R[part]), len(head_VD), dtype=wide, device=head_VD.device)
+                teacher(row_R[part], target_CV)
                 target_CV = _targets(target_CV, perturb_R[part], num_pairs - begin // 2, op, roles, context_R[part])
                 target_CV = (target_CV[trained_C] / tau).log_softmax(-1)
                 value, gradient = divergence(kind, target_CV, (logits_CV / tau).log_softmax(-1))
@@ -111,8 +127,7 @@ def _targets(own_CV, perturb_C, num_pairs: int, op: str, roles, context_C) -> to
 def distillation_loss(
     hidden_PD: torch.Tensor,
     head_VD: torch.Tensor,
-    teacher_hidden_PE: torch.Tensor | None,
-    teacher_head_VE: torch.Tensor | None,
+    teacher: TeacherRows | None,
     *,
     row_R: torch.Tensor,
     label_R: torch.Tensor,
@@ -130,21 +145,21 @@ def distillation_loss(
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """kd_weight · τ² · divergence(target, student) + lm_weight · cross-entropy, summed over the trained rows.
 
-    hidden_PD, teacher_hidden_PE: last hidden states at flat positions P; head: output embeddings. Rows are as in
+    hidden_PD: the student's last hidden states at flat positions P; head: its output embeddings. Rows are as in
     counterfactuals.batch.PairBatch; context_R: the token id at each row's position. The target is the teacher's
-    prediction, combined with its counterpart's by `op` at temperature 1 where perturb_R, and softened by τ afterwards;
+    prediction (`model_rows`, or a cache's), combined with its counterpart's by `op` at temperature 1 where perturb_R, and softened by τ afterwards;
     rows without a counterpart keep the teacher's own.
     Returns (total, kd, lm): total carries the gradient; kd (with τ², before its weight) and lm are for reporting.
     Source: Gupta et al. 2022, Eq. 1, in the direction of Sanh et al. 2019.
     """
     if not kd_weight and not lm_weight:
         raise ValueError("loss.kd_weight, loss.lm_weight: both are 0: nothing to learn from")
-    if kd_weight and (teacher_hidden_PE is None or teacher_head_VE is None):
+    if kd_weight and teacher is None:
         raise ValueError("loss.kd_weight: above 0 needs a teacher")
     return _FusedDistillation.apply(
         hidden_PD,
         head_VD,
-        (teacher_hidden_PE, teacher_head_VE),
+        teacher,
         (row_R, label_R, perturb_R, trained_R, context_R, num_pairs),
         (op, roles, kind, tau, kd_weight, lm_weight, chunk_rows),
     )

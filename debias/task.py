@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from counterfactuals.batch import PairBatch
-from debias.losses import distillation_loss
+from debias.losses import TeacherRows, distillation_loss, model_rows
 from debias.ops import VocabularyRoles
 
 
@@ -45,18 +45,13 @@ class DistillTask(nn.Module):
 
         The teacher runs once on each sequence of the batch, the student once on each that is trained.
         """
-        teacher_hidden = teacher_head = None
-        if self.teacher is not None and self.options["kd_weight"]:
-            with torch.no_grad():
-                teacher_hidden = self.teacher.base_model(input_ids=batch.ids_NT, use_cache=False).last_hidden_state
-                teacher_head = self.teacher.get_output_embeddings().weight
+        teacher = self.teacher_rows(batch)
         trained_ids = batch.ids_NT[: batch.num_trained]
         hidden = self.student.base_model(input_ids=trained_ids, use_cache=False).last_hidden_state
         total, kd, lm = distillation_loss(
             hidden.flatten(0, 1),
             self.student.get_output_embeddings().weight,
-            teacher_hidden.flatten(0, 1) if teacher_hidden is not None else None,
-            teacher_head,
+            teacher,
             row_R=batch.row_R,
             label_R=batch.label_R,
             perturb_R=batch.perturb_R,
@@ -67,3 +62,11 @@ class DistillTask(nn.Module):
             **self.options,
         )
         return total, {"loss": total.detach(), "kd": kd, "lm": lm}
+
+    @torch.no_grad()
+    def teacher_rows(self, batch: PairBatch) -> TeacherRows | None:
+        """Where this batch's teacher predictions come from: one run over all its sequences."""
+        if self.teacher is None or not self.options["kd_weight"]:
+            return None
+        hidden_NTE = self.teacher.base_model(input_ids=batch.ids_NT, use_cache=False).last_hidden_state
+        return model_rows(hidden_NTE.flatten(0, 1), self.teacher.get_output_embeddings().weight)
