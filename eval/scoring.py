@@ -1,6 +1,6 @@
-"""The only file of this package that runs a model: log-probabilities, windows, sampling.
+"""The only file of this package that runs a model: log-probabilities, windows, hidden states, sampling.
 
-Shapes: B rows of a batch, T positions, V vocabulary, K chosen tokens. Log-probabilities are natural, float32.
+Shapes: B rows of a batch, T positions, V vocabulary, K chosen tokens, D width. Log-probabilities are natural, float32.
 """
 
 from __future__ import annotations
@@ -195,8 +195,8 @@ class Scorer:
         self._accepts = set(inspect.signature(model.forward).parameters)
         self._logit_budget = 2**27 if self.device.type == "cpu" else 2**30
         self._cache_budget = 2**30 if self.device.type == "cpu" else 2**34
-        layers = getattr(config, "num_hidden_layers", 12)
-        self._cache_bytes_a_token = 8 * layers * getattr(config, "hidden_size", 768)
+        self.num_layers: int = getattr(config, "num_hidden_layers", 12)
+        self._cache_bytes_a_token = 8 * self.num_layers * getattr(config, "hidden_size", 768)
 
     @property
     def bos(self) -> list[int]:
@@ -230,12 +230,67 @@ class Scorer:
                 self.progress(done, len(order))
 
     def _logits(self, rows: Sequence[Ids], **options: Any) -> tuple[torch.Tensor, torch.Tensor]:
-        """Ids padded on the right (B, T) and their logits. With causal attention the padding is never seen: no mask."""
-        longest = max(len(row) for row in rows)
-        batch_BT = torch.tensor([[*row, *([0] * (longest - len(row)))] for row in rows], device=self.device)
+        """Ids padded on the right (B, T) and their logits."""
+        batch_BT = self.pad(rows)
         # An all-ones mask costs nothing and spares the user transformers' advice to pass one.
         mask_BT = torch.ones_like(batch_BT)
         return batch_BT, self.model(batch_BT, attention_mask=mask_BT, use_cache=False, **options).logits
+
+    @property
+    def width(self) -> int:
+        """Width D of a hidden state."""
+        return self.model.get_input_embeddings().weight.shape[1]
+
+    def states(
+        self, batch_BT: torch.Tensor | None = None, *, embedded_BTD: torch.Tensor | None = None, layer: int = -1
+    ):
+        """Hidden states (B, T, D) of one batch padded on the right, from token ids or from their input embeddings.
+
+        `layer` −1 is what the output layer reads (GPT-2: after the final norm), 0 the embeddings, k what block k gives.
+        Gradients flow: this is what a classifier is trained through.
+        """
+        given = {"input_ids": batch_BT} if embedded_BTD is None else {"inputs_embeds": embedded_BTD}
+        shape = next(iter(given.values())).shape[:2]  # type: ignore[union-attr]
+        mask_BT = torch.ones(shape, dtype=torch.long, device=self.device)
+        last = layer in (-1, self.num_layers)
+        output = self.model.base_model(
+            **given, attention_mask=mask_BT, use_cache=False, output_hidden_states=not last, return_dict=True
+        )
+        return output.last_hidden_state if last else output.hidden_states[layer]
+
+    def pad(self, ids: Sequence[Ids]) -> torch.Tensor:
+        """Ids padded on the right (B, T). With causal attention the padding is never seen."""
+        longest = max(len(row) for row in ids)
+        return torch.tensor([[*row, *([0] * (longest - len(row)))] for row in ids], device=self.device)
+
+    @torch.inference_mode()
+    def each_states(self, ids: Sequence[Ids], *, layer: int = -1) -> Iterator[tuple[int, torch.Tensor]]:
+        """(number of the sequence, its states (T, D) in float32) one by one, longest first; nothing is kept."""
+        self.check_layer(layer)
+        self._check_lengths(ids, 1)
+        cost = 16 * self.width * (1 if layer in (-1, self.num_layers) else self.num_layers)
+        for rows in self._batches([len(row) for row in ids], cost=cost, budget=self._logit_budget):
+            states_BTD = self.states(self.pad([ids[row] for row in rows]), layer=layer).float()
+            for row, states_TD in zip(rows, states_BTD):
+                yield row, states_TD[: len(ids[row])]
+
+    def check_layer(self, layer: int) -> None:
+        """ValueError for a layer that this model has not."""
+        if not -1 <= layer <= self.num_layers:
+            raise ValueError(f"layer {layer}: must be 0 (embeddings) to {self.num_layers}, or -1 for the last")
+
+    def hidden_states(
+        self, ids: Sequence[Ids], positions: Sequence[Sequence[int]] | None = None, *, layer: int = -1
+    ) -> list[np.ndarray]:
+        """States of each sequence at its chosen positions: a float32 array (positions, D) each; None: all positions.
+
+        Negative positions count from the end (−1: the last token). `layer` as in `states`.
+        """
+        out: list[np.ndarray] = [np.zeros(0, np.float32)] * len(ids)
+        for row, states_TD in self.each_states(ids, layer=layer):
+            chosen = states_TD if positions is None else states_TD[list(positions[row])]
+            out[row] = chosen.cpu().numpy()
+        return out
 
     def _check_lengths(self, ids: Sequence[Ids], least: int) -> None:
         for row in ids:

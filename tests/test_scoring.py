@@ -302,3 +302,44 @@ def test_sampling_options_are_checked(scorer, options):
 def test_too_long_sequences_are_refused(scorer):
     with pytest.raises(ValueError, match="a sequence of 129 tokens: this needs 1 to 128"):
         scorer.token_logprobs([[1] * 129])
+
+
+# hidden states
+
+
+@pytest.mark.parametrize("layer", [-1, 0, 2, 4])
+def test_hidden_states_equal_one_by_one(tiny_gpt2, tiny_tokenizer, sharp_scorer, sequences, layer):
+    positions = [[0, -1, len(ids) // 2] for ids in sequences]
+    found = sharp_scorer.hidden_states(sequences, positions, layer=layer)
+    one = Scorer(sharp_scorer.model, tiny_tokenizer, device="cpu", batch_size=1)
+    for at_once, alone, ids, chosen in zip(
+        found, one.hidden_states(sequences, positions, layer=layer), sequences, positions, strict=True
+    ):
+        with torch.inference_mode():
+            output = sharp_scorer.model(torch.tensor([ids]), output_hidden_states=True)
+        np.testing.assert_allclose(at_once, output.hidden_states[layer][0, chosen].numpy(), atol=1e-5)
+        np.testing.assert_allclose(at_once, alone, atol=1e-5)
+        assert at_once.dtype == np.float32
+
+
+def test_hidden_states_are_what_the_output_layer_reads(sharp_scorer, sequences):
+    head = sharp_scorer.model.get_output_embeddings().weight.detach().numpy()
+    for states, ids in zip(sharp_scorer.hidden_states(sequences[:3]), sequences):
+        assert states.shape == (len(ids), sharp_scorer.width)
+        logits = sharp_scorer.model(torch.tensor([ids])).logits[0].detach().numpy()
+        np.testing.assert_allclose(states @ head.T, logits, atol=1e-4)
+
+
+def test_states_from_embeddings_carry_gradients(sharp_scorer, sequences):
+    batch_BT = sharp_scorer.pad(sequences[:2])
+    embedded = sharp_scorer.model.get_input_embeddings()(batch_BT).detach().requires_grad_()
+    states = sharp_scorer.states(embedded_BTD=embedded)
+    torch.testing.assert_close(states, sharp_scorer.states(batch_BT))
+    states[0, 0, 0].backward()
+    assert embedded.grad[0, 0].abs().sum() > 0
+    assert embedded.grad[0, 1:].abs().sum() == 0  # causal: what comes later has no part in it
+
+
+def test_a_layer_that_is_not_there_is_refused(scorer):
+    with pytest.raises(ValueError, match=r"layer 5: must be 0 \(embeddings\) to 4, or -1"):
+        scorer.hidden_states([[1, 2]], layer=5)
