@@ -445,19 +445,27 @@ class _Document:
 
     def _doubt_unknown_alone(self) -> None:
         """ "Wanessa made her choice": what no full name in the text shows to be a surname may be a given name."""
-        context = self.context
-        for match in _SUBJECT_ALONE.finditer(self.text) if self.groups else ():
-            word, end = match[1], match.end(1)
-            if self._before(match.start(1)):  # "Mr. Okafor"
-                continue
-            named = self.names.entry(word) or word in self.names.either or word in self.surnames or word in self.things
-            if named or word in context["openers"] or word in context["no_person"] or word in context["things"]:
-                continue
-            near = bisect_left(self.starts, end)
-            if not self._has_mark(end, None) or any(end < start < self.starts[near] for start in self.out):
-                continue
-            if self.text[slice(*self.marks[near][:2])].lower() in context["pronouns"]:
-                self._emit(Found(match.start(1), end, None, None))
+        for near, (begin, end, _) in enumerate(self.marks) if self.groups else ():
+            if self.text[begin:end].lower() in self.context["pronouns"]:
+                for match in _SUBJECT_ALONE.finditer(self.text, self._near_before(near), begin):
+                    self._doubt_subject(match[1], match.end(1), near)
+
+    def _near_before(self, mark: int) -> int:
+        """Where the first word that ends after the mark before this one, and near this one, may begin."""
+        text, begin = self.text, self.starts[mark]
+        first = max(self.starts[mark - 1] if mark else 0, text.rfind(" ", 0, max(begin - NEAR, 0)) + 1)
+        return max(first - 2, text.rfind("\n", first, begin), 0)
+
+    def _doubt_subject(self, word: str, end: int, near: int) -> None:
+        start = end - len(word)
+        if end <= self.starts[near - 1] * (near > 0) or not _VERB_NEXT.match(self.text, end) or self._before(start):
+            return  # "Mr. Okafor"
+        names, context = self.names, self.context
+        named = names.entry(word) or word in names.either or word in self.surnames or word in self.things
+        if named or word in context["openers"] or word in context["no_person"] or word in context["things"]:
+            return
+        if self._has_mark(end, None) and not any(end < start < self.starts[near] for start in self.out):
+            self._emit(Found(start, end, None, None))
 
     def _doubt_pronouns(self) -> None:
         """The first pronoun belongs to whoever stands before it: if only an unknown name does, that one is flagged."""
@@ -590,7 +598,8 @@ _BODIES = frozenset(_NO_PERSONS.split())
 _SUBJECT = "and but that when then because if as so while where who"
 _SUBJECT_AFTER = _SENTENCE_BEFORE | frozenset(_SUBJECT.split())
 _VERB = r"['’]s | (?:\w+ed|is|was|has|had|made|began|won|said|says) "
-_SUBJECT_ALONE = re.compile(rf"(?:^|[.!?\n] )([{_CAPITAL}][a-zà-ÿ]{{2,}}(?<![^s]s))(?={_VERB})")
+_SUBJECT_ALONE = re.compile(rf"(?:^|[.!?\n] )([{_CAPITAL}][a-zà-ÿ]{{2,}}(?<![^s]s))")
+_VERB_NEXT = re.compile(_VERB)
 _LISTED = frozenset((", ", " and ", ", and ", " or "))
 _AGENT = (
     "by with to against beat beating defeated defeating married marrying featuring starring including than like said"

@@ -31,7 +31,10 @@ from counterfactuals.files import write_whole
 from counterfactuals.reverse import Reversal, Reverser
 
 HERE = Path(__file__).parent
-CODE = ("corpus.py", "lexicon.py", "names.py", "pronouns.py", "pronouns.json", "reverse.py", "align.py", "pairs.py")
+CODE = (
+    *("corpus.py", "lexicon.py", "names.py", "pronouns.py", "pronouns.json"),
+    *("scan.py", "reverse.py", "align.py", "pairs.py"),
+)
 SHARD_CHARACTERS = 4_000_000  # a shard's texts; about 5 MB on disk
 BATCH = 256  # texts that are tokenised together
 PARTS = {  # of a fingerprint, and what they are called in a refusal
@@ -82,7 +85,7 @@ def _made(
 ) -> Iterator[tuple[Reversal, list[AlignedPair]]]:
     iterator = iter(texts)
     while batch := list(itertools.islice(iterator, BATCH)):
-        reversals = [reverser(text) for text in batch]
+        reversals = list(reverser.many(batch))
         for reversal, pair in zip(reversals, splicer.pairs(reversals)):
             yield reversal, list(cut(pair, max_length))
 

@@ -84,8 +84,10 @@ def keys(text: str, start: int, end: int, classes: dict[str, str]) -> tuple[str,
         shape = "capital" if x[0].isupper() and not text[start:end].isupper() else "blank"
     if x in _QUOTES:
         x = "“" if shape != "glued" and text[after : after + 1].isalnum() else "”"
-    before = _TOKENS.findall(text, max(0, start - BEFORE), start)
-    a, b = ("\n", "\n", *before)[-2:]
+    window = text[max(0, start - BEFORE) : start]
+    *_, a, b, blank = ("", "", *window.split(" "))
+    if blank or not (a.isalpha() and b.isalpha()):  # else two plain words, the commonest case
+        a, b = ("\n", "\n", *_TOKENS.findall(text, max(0, start - BEFORE), start))[-2:]
     a, b, x, y = normal(a), normal(b), normal(x), normal(y)
     get = classes.get
     bc, xc, yc, zc = get(b) or "~" + b[-2:], get(x) or "~" + x[-2:], get(y) or "~" + y[-2:], get(normal(z), "~")

@@ -18,13 +18,14 @@ import json
 import random
 import re
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import Any, NamedTuple
 
 from counterfactuals import pronouns
 from counterfactuals.lexicon import Lexicon, Rule
+from counterfactuals.scan import Scanner
 
 Edit = tuple[int, int, str, str, float]  # start, end, target, rule, confidence
 UNSURE = 0.7  # a pronoun decided with less confidence is flagged
@@ -121,7 +122,16 @@ class Reverser:
         return tuple(c for c in found if not any(word in self._stays for side in c for word in side))
 
     def __call__(self, text: str) -> Reversal:
-        pattern, entries = _compiled(self.lexicon, self.protected)
+        pattern, entries, _ = _compiled(self.lexicon, self.protected)
+        return self._reversal(text, pattern.finditer(text), entries)
+
+    def many(self, texts: Sequence[str]) -> Iterator[Reversal]:
+        """The same of each text, faster."""
+        _, entries, scanner = _compiled(self.lexicon, self.protected)
+        for text, matches in zip(texts, scanner(texts)):
+            yield self._reversal(text, matches, entries)
+
+    def _reversal(self, text: str, matches: Iterable[re.Match[str]], entries: dict[str, Entry]) -> Reversal:
         groups, direction = self.lexicon.groups, self.direction
         edits: list[Edit] = []
         flags: list[Flag] = []
@@ -129,7 +139,7 @@ class Reverser:
         marks: list[tuple[int, int, int | None]] = []  # for the names: words by group, and what they may not touch
         titles: list[tuple[int, int]] = []  # King, Sir
         pooled: dict[str, str] = {}
-        for match in pattern.finditer(text):
+        for match in matches:
             start, end = match.span()
             entry = entries.get(text[start:end])
             if entry is None:  # a fixed phrase or an address
@@ -341,7 +351,7 @@ class Entry(NamedTuple):
 
 
 @lru_cache(maxsize=16)
-def _compiled(lexicon: Lexicon, protected: tuple[str, ...] = ()) -> tuple[re.Pattern[str], dict[str, Entry]]:
+def _compiled(lexicon: Lexicon, protected: tuple[str, ...] = ()) -> tuple[re.Pattern[str], dict[str, Entry], Scanner]:
     entries: dict[str, Entry] = {}
     for word in lexicon.cues:
         entries.update((surface, Entry(word, None, (), None)) for surface in _spellings(word))
@@ -352,9 +362,10 @@ def _compiled(lexicon: Lexicon, protected: tuple[str, ...] = ()) -> tuple[re.Pat
             entries[surface] = Entry(word, rule, targets, group)
     phrases = [*lexicon.fixed, *(phrase for phrase in protected if " " in phrase)]
     fixed = [s for p in phrases for s in (_spellings(p) if p.islower() else _apostrophes(p))]
+    words = {*entries, *fixed}
     inside = r"\w@\u0300-\u036f"  # combining accents belong to their word, and \w does not hold them; "[T]he" is a word
-    pattern = rf"(?<![{inside}])(?<!\w\])(?:(?:https?://|www\.)\S+|{_trie({*entries, *fixed})})(?![{inside}])"
-    return re.compile(pattern), entries
+    pattern = re.compile(rf"(?<![{inside}])(?<!\w\])(?:(?:https?://|www\.)\S+|{_trie(words)})(?![{inside}])")
+    return pattern, entries, Scanner(pattern, words | {"http", "https", "www"})
 
 
 def _spellings(word: str) -> set[str]:
