@@ -114,23 +114,61 @@ def resampled_sums(values_CK: Any, *, num_resamples: int = 1000, seed: int = 0) 
     return out
 
 
-def interval(samples: Any, confidence: float = 0.95, *, around: float | None = None) -> tuple[float, float]:
+class Interval(tuple[float, float]):
+    """(low, high), with the resampled values behind it (R,), undefined ones NaN.
+
+    Resamples of the same seed and number of clusters are the same draws, so those of two models are paired.
+    """
+
+    samples: np.ndarray | None
+    corrected: bool  # whether the bias of folded values was taken out
+
+    def __new__(cls, low: float, high: float, samples: np.ndarray | None = None, *, corrected: bool = False):
+        self = super().__new__(cls, (float(low), float(high)))
+        self.samples, self.corrected = samples, corrected
+        return self
+
+
+def interval(
+    samples: Any, confidence: float = 0.95, *, around: float | None = None, within: tuple[float, float] = (0, 1)
+) -> Interval:
     """Percentile interval of resampled values; NaNs (undefined resamples) are left out.
 
     (NaN, NaN) if none is left or all are equal: one prompt, or 0 of n, says nothing about how far the value may stray.
-    Folded ratios and minima are pulled down by noise, which a value has once and its resamples twice. `around` a value
-    in [0, 1], both of these biases (each: value − mean of the resamples) are taken out: the interval is shifted by
-    twice that, its nearer end only as far as still contains the value, and kept within [0, 1].
+    Folded ratios and minima are pulled down by noise, which a value has once and its resamples twice. `around` a value,
+    both of these biases (each: value − mean of the resamples) are taken out: the interval is shifted by twice that, its
+    nearer end only as far as still contains the value, and kept `within` bounds.
     """
-    samples = np.asarray(samples, np.float64)
-    samples = samples[~np.isnan(samples)]
-    if not len(samples) or np.ptp(samples) < 1e-12:
-        return float("nan"), float("nan")
-    low, high = np.quantile(samples, [(1 - confidence) / 2, (1 + confidence) / 2])
+    samples_R = np.asarray(samples, np.float64)
+    corrected = around is not None
+    known = samples_R[~np.isnan(samples_R)]
+    if not len(known) or np.ptp(known) < 1e-12:
+        return Interval(np.nan, np.nan, samples_R, corrected=corrected)
+    low, high = np.quantile(known, [(1 - confidence) / 2, (1 + confidence) / 2])
     if around is not None:
-        bias = around - samples.mean()
-        low, high = np.clip([low + min(bias, 2 * bias), high + max(bias, 2 * bias)], 0, 1)
-    return float(low), float(high)
+        bias = around - known.mean()
+        low, high = np.clip([low + min(bias, 2 * bias), high + max(bias, 2 * bias)], *within)
+    return Interval(low, high, samples_R, corrected=corrected)
+
+
+def paired_difference(value: float, first: Interval, second: Interval) -> tuple[Interval, float]:
+    """Interval and two-sided bootstrap p of second − first = `value`, from resamples that are the same draws of both.
+
+    p is twice the smaller share of resampled differences on either side of 0, each side counting the value itself once,
+    so that p is never 0; NaN without resamples.
+    """
+    if first.samples is None or second.samples is None or len(first.samples) != len(second.samples):
+        return Interval(np.nan, np.nan), float("nan")
+    samples_R = second.samples - first.samples
+    folded = first.corrected or second.corrected
+    bounds = interval(samples_R, around=value if folded else None, within=(-1, 1))
+    known = samples_R[~np.isnan(samples_R)]
+    if not len(known):
+        return bounds, float("nan")
+    if folded:
+        known = known + 2 * (value - known.mean())
+    p = 2 * (1 + min((known <= 0).sum(), (known >= 0).sum())) / (1 + len(known))
+    return bounds, float(min(1.0, p))
 
 
 def bootstrap(
@@ -140,13 +178,13 @@ def bootstrap(
     num_resamples: int = 1000,
     seed: int = 0,
     confidence: float = 0.95,
-) -> tuple[float, float]:
+) -> Interval:
     """Percentile bootstrap interval of statistic(column sums), rows being the clusters; NaN for fewer than two rows.
 
     `statistic` maps (R, K) sums to (R,) values: perplexity is lambda s: np.exp(s[:, 0] / s[:, 1]), rows (nll, tokens).
     """
     if len(values_CK) < 2:
-        return float("nan"), float("nan")
+        return Interval(np.nan, np.nan)
     return interval(statistic(resampled_sums(values_CK, num_resamples=num_resamples, seed=seed)), confidence)
 
 

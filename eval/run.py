@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from counterfactuals.files import write_whole
 from counterfactuals.provenance import versions
-from eval.scoring import Scorer, check_model, find_device
-from eval.task import Row, Task, suggest
+from eval.cache import Cache, digest, stamps
+from eval.metrics import Interval, interval, paired_difference
+from eval.scoring import Scorer, check_model, find_device, fingerprint_folder
+from eval.task import Metrics, MissingData, Row, Task, fetch, figure, suggest
 from eval.tasks import TASKS
 
 _console = Console(stderr=True)
-_OUTPUTS = ("results.json", "report.md", "rows-*.jsonl", "groups-*.png", "tradeoff.png")
+_OUTPUTS = ("results.json", "report.md", "rows-*.jsonl", ".rows-*.jsonl.*", "groups-*.png", "tradeoff.png")
 
 
 def resolve(tasks: Mapping[str, Mapping[str, Any]]) -> dict[str, tuple[Task, dict[str, Any]]]:
@@ -66,9 +71,20 @@ def _as(kind: type, value: Any) -> Any:
 
 
 def check(
-    tasks: Mapping[str, Mapping[str, Any]], *, data_dir: str | Path | None, limit: int | None = None, seed: int = 0
+    tasks: Mapping[str, Mapping[str, Any]],
+    *,
+    data_dir: str | Path | None,
+    limit: int | None = None,
+    seed: int = 0,
+    hub: bool = False,
+    skipped: dict[str, str] | None = None,
 ) -> tuple[dict[str, tuple[Task, dict[str, Any]]], dict[str, list[Row]]]:
-    """All that can be checked without a model: names, options, data. Returns what `resolve` does, and rows by label."""
+    """All that can be checked without a model: names, options, data. Returns what `resolve` does, and rows by label.
+
+    `hub`: data files that data_dir lacks are taken from the Hub first. `skipped`, a dict to be filled with {label:
+    reason}: tasks whose data is not there are left out, not refused. A task that follows another one of the run has no
+    rows of its own.
+    """
     if limit is not None and limit < 1:
         raise ValueError(f"limit {limit}: must be at least 1")
     if seed < 0:
@@ -76,8 +92,30 @@ def check(
     resolved = resolve(tasks)
     if data_dir is None:
         raise ValueError("the tasks need data: name its folder with eval.data_dir (config) or --data_dir (eval)")
-    inputs = {label: task.rows(Path(data_dir), options, limit, seed) for label, (task, options) in resolved.items()}
+    inputs = {}
+    for label, (task, options) in list(resolved.items()):
+        try:
+            if hub:
+                fetch(task, Path(data_dir))
+            inputs[label] = [] if leader(label, resolved) else task.rows(Path(data_dir), options, limit, seed)
+        except MissingData as error:
+            if skipped is None:
+                raise
+            skipped[label] = str(error)
+            del resolved[label]
+    if not resolved:
+        raise ValueError(f"{data_dir}: has the data of none of these tasks: {', '.join(tasks)}")
+    # Whoever follows comes after.
+    resolved = dict(sorted(resolved.items(), key=lambda item: leader(item[0], resolved) is not None))
     return resolved, inputs
+
+
+def leader(label: str, resolved: Mapping[str, tuple[Task, Any]]) -> str | None:
+    """The label whose scored rows this one scores: the task it follows, under the same @label or the first one run."""
+    followed = resolved[label][0].follows
+    found = [other for other, (task, _) in resolved.items() if task.name == followed]
+    same = [other for other in found if other.partition("@")[2] == label.partition("@")[2]]
+    return next(iter(same or found), None)
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -92,25 +130,42 @@ def evaluate(
     data_dir: str | Path | None,
     output_dir: str | Path,
     seed: int = 0,
+    seeds: Sequence[int] = (),
     batch_size: int = 64,
     device: str | torch.device | None = None,
     limit: int | None = None,
+    hub: bool = False,
+    skip_missing: bool = False,
+    cache_dir: str | Path | None = None,
     trust_remote_code: bool = False,
     quiet: bool = False,
 ) -> dict[str, Any]:
-    """Run every task on every model; write and return {"rows": [{"model", "tasks"}, …], "versions", "config"}.
+    """Run every task on every model; write and return {"rows": [{"model", "tasks"}, …], "differences", "versions", …}.
 
     `models`: label → local folder, Hub name or Scorer. `tasks`: name → options; "perplexity@skewed" runs perplexity
-    under that name. `limit`: rows a task at most (prompts, documents, windows), for a quick look. Writes
-    output_dir/results.json, anew after each model, and output_dir/rows-TASK.jsonl with the scores of each row. What an
-    earlier evaluation left there goes; if a model fails, the files hold the models before it.
+    under that name. `limit`: rows a task at most (prompts, documents, windows), for a quick look. `seeds`: tasks that
+    sample are run once for each; their figures are means, with `spread` and the values by seed. `hub` takes missing
+    data from the Hub; `skip_missing` leaves tasks out whose data is missing, and names them under "skipped".
+    "differences" holds every model's figures minus the first one's, over resamples that are the same draws of both.
+
+    Writes output_dir/results.json, anew after each model, and output_dir/rows-TASK.jsonl with the scores of each row.
+    What an earlier evaluation left there goes; if a model fails, the files hold the models before it. Scored rows are
+    kept in `cache_dir` (output_dir/.cache, cleared of what the run did not use): a run that was killed, started again,
+    scores only what is not there.
     All task names, options, data files, local models and the device are checked before a model is loaded.
     """
     if not models:
         raise ValueError("no model named")
     if batch_size < 1:
         raise ValueError(f"batch_size {batch_size}: must be at least 1")
-    resolved, inputs = check(tasks, data_dir=data_dir, limit=limit, seed=seed)
+    seeds = list(seeds) or [seed]
+    if len(set(seeds)) < len(seeds) or min(seeds) < 0:
+        what = "seeds" if len(seeds) > 1 else "seed"
+        raise ValueError(f"{what} {', '.join(map(str, seeds))}: must differ and not be negative")
+    skipped: dict[str, str] = {}
+    resolved, inputs = check(
+        tasks, data_dir=data_dir, limit=limit, seed=seeds[0], hub=hub, skipped=skipped if skip_missing else None
+    )
     for model in models.values():
         if not isinstance(model, Scorer):
             check_model(model)
@@ -118,22 +173,27 @@ def evaluate(
     output_dir = Path(output_dir)
     result: dict[str, Any] = {
         "rows": [],
+        "differences": [],
         "versions": versions(),
         "config": {
             "models": {label: "loaded" if isinstance(model, Scorer) else str(model) for label, model in models.items()},
             "tasks": {label: options for label, (_, options) in resolved.items()},
             "data_dir": str(data_dir),
-            "seed": seed,
+            "seed": seeds[0],
+            "seeds": seeds,
             "batch_size": batch_size,
             "device": str(device),
             "limit": limit,
         },
     }
+    if skipped:
+        result["skipped"] = skipped
     output_dir.mkdir(parents=True, exist_ok=True)
     for pattern in _OUTPUTS:
         for stale in output_dir.glob(pattern):
             stale.unlink()
-    row_files = {label: output_dir / f".rows-{label}.jsonl.{os.getpid()}" for label in resolved}
+    cache = Cache(output_dir / ".cache" if cache_dir is None else Path(cache_dir))
+    row_files = {label: output_dir / f".rows-{file_name(label)}.jsonl.{os.getpid()}" for label in resolved}
     finished: dict[str, int] = {}  # bytes of each row file that belong to models with every task done
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn())
     try:
@@ -141,46 +201,161 @@ def evaluate(
             *columns, console=_console, disable=quiet or not _console.is_terminal, transient=True
         ) as progress:
             for model_label, model in models.items():
-                scorer = (
-                    model
-                    if isinstance(model, Scorer)
-                    else Scorer(model, device=device, batch_size=batch_size, trust_remote_code=trust_remote_code)
-                )
+                loaded = _Loaded(model, device=device, batch_size=batch_size, trust_remote_code=trust_remote_code)
                 row: dict[str, Any] = {"model": model_label, "tasks": {}}
+                num_rows: dict[str, int] = {}
+                scored: dict[tuple[str, int], list[Row]] = {}  # of tasks that others follow
                 for label, (task, options) in resolved.items():
                     bar = progress.add_task(f"{model_label} · {label}", total=None)
-                    scorer.progress = lambda done, total, bar=bar: progress.update(bar, completed=done, total=total)
-                    start = time.perf_counter()
-                    scored = task.score(scorer, inputs[label], options, seed)
-                    row["tasks"][label] = task.aggregate(scored, options, seed)
-                    _append(row_files[label], model_label, scored)
+                    loaded.progress = lambda done, total, bar=bar: progress.update(bar, completed=done, total=total)
+                    start, ran, runs = time.perf_counter(), loaded.num_scored, []
+                    followed = leader(label, resolved)
+                    for run_seed in seeds if task.sampled else seeds[:1]:
+                        rows = scored[followed, run_seed] if followed else inputs[label]
+                        rows = _scored(loaded, task, options, rows, run_seed, cache)
+                        if task.name in {other.follows for other, _ in resolved.values()}:
+                            scored[label, run_seed] = rows
+                        runs.append(task.aggregate(rows, options, seeds[0]))
+                        num_rows[label] = num_rows.get(label, 0) + len(rows)
+                        mark = {"seed": run_seed} if len(seeds) > 1 and task.sampled else {}
+                        _append(row_files[label], {"model": model_label, **mark}, rows)
+                    row["tasks"][label] = runs[0] if len(runs) == 1 else over_seeds(runs)
                     progress.remove_task(bar)
                     if not quiet:
+                        seconds = f"{time.perf_counter() - start:.1f} s"
                         _console.print(
                             f"{model_label} · {label}: {_headline(task, row['tasks'][label])}, "
-                            f"{time.perf_counter() - start:.1f} s",
+                            + (seconds if loaded.num_scored > ran else "kept from before"),
                             markup=False,
                             soft_wrap=True,
                         )
-                scorer.progress = None
+                if not result["rows"]:
+                    first_rows = num_rows
+                else:  # rows that are not the same ones (another tokenizer cut them otherwise) are not paired
+                    paired = [label for label in resolved if num_rows[label] == first_rows[label]]
+                    result["differences"].append(differences(result["rows"][0], row, paired))
                 result["rows"].append(row)
                 write_json(output_dir / "results.json", result)
                 finished = {label: file.stat().st_size for label, file in row_files.items()}
-                del scorer
+                del loaded
     finally:
         for label, file in row_files.items():
             if label in finished:
                 os.truncate(file, finished[label])
-                os.replace(file, output_dir / f"rows-{label}.jsonl")
+                os.replace(file, output_dir / f"rows-{file_name(label)}.jsonl")
             else:
                 file.unlink(missing_ok=True)
+    if cache_dir is None:
+        cache.prune()
     return result
 
 
-def _append(path: Path, model: str, rows: list[Row]) -> None:
+class _Loaded:
+    """A model that is loaded when it is first asked to score, and known by its fingerprint before that if it can be."""
+
+    def __init__(self, model: str | Path | Scorer, **options: Any) -> None:
+        self._model, self._options = model, options
+        self._scorer = model if isinstance(model, Scorer) else None
+        self.num_scored = 0
+        self.progress: Callable[[int, int], None] | None = None
+
+    @property
+    def scorer(self) -> Scorer:
+        if self._scorer is None:
+            self._scorer = Scorer(self._model, **self._options)
+        return self._scorer
+
+    @cached_property
+    def fingerprint(self) -> str:
+        if isinstance(self._model, str | Path) and Path(self._model).is_dir():
+            return fingerprint_folder(self._model)
+        return self.scorer.fingerprint()
+
+    def score(self, task: Task, rows: list[Row], options: Mapping[str, Any], seed: int) -> list[Row]:
+        self.num_scored += 1
+        self.scorer.progress = self.progress
+        try:
+            return task.score(self.scorer, rows, options, seed)
+        finally:
+            self.scorer.progress = None
+
+
+def _scored(
+    loaded: _Loaded, task: Task, options: Mapping[str, Any], rows: list[Row], seed: int, cache: Cache
+) -> list[Row]:
+    """The task's scored rows: those kept for the same model, task version, options, data and seed, or scored now."""
+    key = {
+        "model": loaded.fingerprint,
+        "task": task.name,
+        "version": task.version,
+        "options": dict(options),
+        "files": stamps(options),
+        "data": digest(json.dumps(rows, sort_keys=True)),
+        "seed": seed,
+        "evenhand": versions()["evenhand"],
+    }
+    kept = cache.read(key)
+    return cache.write(key, loaded.score(task, rows, options, seed)) if kept is None else kept
+
+
+def over_seeds(runs: Sequence[Metrics]) -> Metrics:
+    """Figures of runs of several seeds as one: mean of the values and of the paired resamples, counts added.
+
+    `spread` is the standard deviation over seeds (ddof 1), `by_seed` the values. Undefined values are left out.
+    """
+    merged: Metrics = {}
+    for name in dict.fromkeys(name for metrics in runs for name in metrics):
+        figures = [metrics[name] for metrics in runs if name in metrics]
+        values = [found["value"] for found in figures if found["value"] is not None]
+        value = float(np.mean(values)) if values else math.nan
+        samples = [found.interval.samples for found in figures if found.interval.samples is not None]
+        bounds = Interval(math.nan, math.nan)
+        if len(samples) == len(figures):
+            known = np.ma.masked_invalid(np.stack(samples)).mean(0).filled(math.nan)
+            bounds = interval(known, around=value if figures[0].interval.corrected else None)
+        merged[name] = figure(
+            value,
+            bounds,
+            ideal=figures[0]["ideal"],
+            n=sum(found["n"] for found in figures),
+            small=all(found["small"] for found in figures),
+        )
+        spread = float(np.std(values, ddof=1)) if len(values) > 1 else None
+        merged[name] |= {"spread": spread, "by_seed": [found["value"] for found in figures]}
+    return merged
+
+
+def differences(first: Mapping[str, Any], other: Mapping[str, Any], labels: Sequence[str]) -> dict[str, Any]:
+    """A model's figures minus the first one's: {"model", "minus", "tasks": {label: {metric: value, low, high and p}}}.
+
+    Resamples are the same draws of both models' rows, so what the rows have in common cancels. p: see
+    `eval.metrics.paired_difference`. Figures without resamples, and undefined ones, are left out.
+    """
+    tasks: dict[str, dict[str, Any]] = {}
+    for label in labels:
+        tasks[label] = {}
+        for name, found in other["tasks"][label].items():
+            base = first["tasks"][label].get(name)
+            if base is None or None in (base["value"], found["value"]) or found.interval.samples is None:
+                continue
+            value = found["value"] - base["value"]
+            bounds, p = paired_difference(value, base.interval, found.interval)
+            tasks[label][name] = {
+                key: x if math.isfinite(x) else None
+                for key, x in zip(("value", "low", "high", "p"), (value, *bounds, p))
+            }
+    return {"model": other["model"], "minus": first["model"], "tasks": tasks}
+
+
+def file_name(label: str) -> str:
+    """A task's label as part of a file name: lm_eval:NAME has a colon, which not every file system takes."""
+    return label.replace(":", "-")
+
+
+def _append(path: Path, mark: Mapping[str, Any], rows: list[Row]) -> None:
     with path.open("a", encoding="utf-8") as file:
         for row in rows:
-            file.write(json.dumps({"model": model, **row}, ensure_ascii=False) + "\n")
+            file.write(json.dumps({**mark, **row}, ensure_ascii=False) + "\n")
 
 
 def _headline(task: Task, metrics: Mapping[str, Mapping[str, Any]]) -> str:

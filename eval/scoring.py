@@ -5,7 +5,9 @@ Shapes: B rows of a batch, T positions, V vocabulary, K chosen tokens, D width. 
 
 from __future__ import annotations
 
+import hashlib
 import inspect
+import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -132,6 +134,18 @@ def check_model(name: str | Path) -> None:
         raise ValueError(f"model {str(name)!r}: no such folder")
 
 
+def fingerprint_folder(path: str | Path) -> str:
+    """SHA-256 over the files of a model folder that say how it scores: its weights, JSON files and vocabulary."""
+    found = hashlib.sha256()
+    for file in sorted(Path(path).iterdir()):
+        if file.suffix in {".safetensors", ".json"} or file.name in {*TOKENIZER_FILES, "merges.txt"}:
+            found.update(f"{file.name} {file.stat().st_size}\n".encode())
+            with file.open("rb") as content:
+                while part := content.read(2**24):
+                    found.update(part)
+    return found.hexdigest()
+
+
 def find_device(device: str | torch.device | None) -> torch.device:
     """The device of that name, by default cuda if there is one, else cpu. ValueError if this machine has it not."""
     try:
@@ -197,6 +211,18 @@ class Scorer:
         self._cache_budget = 2**30 if self.device.type == "cpu" else 2**34
         self.num_layers: int = getattr(config, "num_hidden_layers", 12)
         self._cache_bytes_a_token = 8 * self.num_layers * getattr(config, "hidden_size", 768)
+
+    def fingerprint(self) -> str:
+        """SHA-256 over the weights and the tokenizer: models of one fingerprint score alike."""
+        found = hashlib.sha256(type(self).__qualname__.encode())
+        for name, tensor in sorted(self.model.state_dict().items()):
+            found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+            found.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+        found.update(self.model.config.to_json_string().encode())
+        backend = getattr(self.tokenizer, "backend_tokenizer", None)
+        vocabulary = backend.to_str() if backend else json.dumps(self.tokenizer.get_vocab(), sort_keys=True)
+        found.update(f"{vocabulary} {self.tokenizer.special_tokens_map}".encode())
+        return found.hexdigest()
 
     @property
     def bos(self) -> list[int]:

@@ -7,18 +7,32 @@ import gzip
 import json
 import math
 import random
+import sys
 import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from counterfactuals.files import write_whole
+from eval.metrics import Interval
 from eval.scoring import Scorer
 
 Row = dict[str, Any]
-Metrics = dict[str, dict[str, Any]]
+Metrics = dict[str, "Figure"]
+
+
+@dataclass(frozen=True)
+class Hub:
+    """A data set on the Hugging Face Hub, and how its records become the text of a data file."""
+
+    dataset: str
+    split: str
+    text: Callable[[Iterable[Row]], str]  # records → what the file of the `--data_dir` layout holds
+    config: str | None = None
+    revision: str | None = None
 
 
 @dataclass(frozen=True)
@@ -26,7 +40,8 @@ class Task:
     """One benchmark: rows(data_dir, options, limit, seed) → score(scorer, rows, options, seed) → aggregate(rows, …).
 
     `rows` reads the data, without a model; `score` returns rows with scores (kept in rows-TASK.jsonl); `aggregate`
-    turns those into metrics and needs nothing else.
+    turns those, as JSON gives them back, into metrics and needs nothing else. What it resamples with its seed (through
+    eval.metrics: bootstrap, resampled_sums) is drawn alike for every model, as long as their rows are in one order.
     """
 
     name: str
@@ -42,13 +57,50 @@ class Task:
     not_measured: str = ""  # what a good score does not say
     licence: str = ""  # of the data
     version: int = 1  # raised when the same model would score otherwise
+    hub: Mapping[str, Hub] = field(default_factory=dict)  # where --hub takes a file of --data_dir from
+    sampled: bool = False  # scores depend on the seed: several seeds are worth a run each
+    follows: str = ""  # a task whose scored rows, where it is run too, this one scores instead of its own
 
 
-def figure(value: float, interval: tuple[float, float] | None = None, *, ideal: float | None, n: int) -> dict[str, Any]:
-    """One metric for results.json. What is undefined or infinite becomes null; n is what the value was counted over."""
+class MissingData(ValueError):
+    """What a task needs is not there: a file of data, or an option without default. `--tasks all` passes it over."""
+
+
+SMALL = 30  # figures counted over fewer are marked
+
+
+class Figure(dict):
+    """One metric as it stands in results.json; `interval` keeps the resamples, for differences between models."""
+
+    interval: Interval
+
+
+def figure(
+    value: float,
+    interval: tuple[float, float] | None = None,
+    *,
+    ideal: float | None,
+    n: int,
+    p: float | None = None,
+    small: bool | None = None,
+) -> Figure:
+    """One metric for results.json. What is undefined or infinite becomes null; n is what the value was counted over.
+
+    `distance` is |value − ideal|; `small` says that n is below 30, unless told (a count has nothing to be small about);
+    `p`, where a task tests its value, comes last.
+    """
+
+    def finite(x: float) -> float | None:
+        return float(x) if math.isfinite(x) else None
+
     low, high = interval or (math.nan, math.nan)
-    value, low, high = (float(x) if math.isfinite(x) else None for x in (value, low, high))  # type: ignore[assignment]
-    return {"value": value, "low": low, "high": high, "ideal": ideal, "n": int(n)}
+    out = Figure(value=finite(value), low=finite(low), high=finite(high), ideal=ideal)
+    out["distance"] = None if ideal is None or out["value"] is None else abs(out["value"] - ideal)
+    out |= {"n": int(n), "small": bool(n < SMALL) if small is None else small}
+    if p is not None:
+        out["p"] = finite(p)
+    out.interval = interval if isinstance(interval, Interval) else Interval(low, high)
+    return out
 
 
 def suggest(name: str, known: Iterable[str], what: str) -> str:
@@ -63,11 +115,30 @@ def find_data(data_dir: Path, file: str, what: str) -> Path:
     """The path of a data file: `file` itself if absolute, else under `data_dir`. Missing: says what it is."""
     path = Path(file) if Path(file).is_absolute() else data_dir / file
     if not path.is_file():
-        raise ValueError(
+        raise MissingData(
             f"{path} is missing: {what}. "
             "Name the folder that has it with --data_dir, or the file with --set TASK.file=PATH"
         )
     return path
+
+
+def fetch(task: Task, data_dir: Path) -> None:
+    """Write each data file of the task that `data_dir` lacks from its set on the Hugging Face Hub."""
+    for file, source in task.hub.items():
+        path = data_dir / file
+        if path.exists():
+            continue
+        from datasets import load_dataset
+
+        print(f"{task.name}: {path} from the Hub's {source.dataset} ({task.licence})", file=sys.stderr)
+        try:
+            records = load_dataset(source.dataset, source.config, split=source.split, revision=source.revision)
+            write_whole(path, source.text(records))
+        except (OSError, ValueError, KeyError) as error:
+            reason = next(iter(str(error).splitlines()), type(error).__name__)
+            raise MissingData(
+                f"{path} is missing, and the Hub's {source.dataset} could not be read: {reason}"
+            ) from error
 
 
 def read_text(path: Path) -> str:

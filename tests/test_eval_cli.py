@@ -36,7 +36,7 @@ def test_the_command_writes_results_for_one_model(tiny_gpt2, data):
     found = json.loads((out / "results.json").read_text())
     assert set(found) == {"tasks", "model", "versions", "config"}
     assert set(found["tasks"]) == {"agreement", "perplexity@mine"}
-    assert set(found["tasks"]["agreement"]["agreement"]) == {"value", "low", "high", "ideal", "n"}
+    assert set(found["tasks"]["agreement"]["agreement"]) == {"value", "low", "high", "ideal", "distance", "n", "small"}
     assert found["model"] == tiny_gpt2.name
     assert (out / "report.md").is_file()
 
@@ -45,7 +45,7 @@ def test_several_models_are_rows_by_label(tiny_gpt2, data, capsys):
     models = ["--model", f"a={tiny_gpt2}", "--model", f"b={tiny_gpt2}"]
     assert main([*models, "--tasks", "agreement", "--data_dir", str(data), "--output_dir", str(data / "out")]) == 0
     found = json.loads((data / "out" / "results.json").read_text())
-    assert set(found) == {"rows", "versions", "config"}
+    assert set(found) == {"rows", "differences", "versions", "config"}
     assert [row["model"] for row in found["rows"]] == ["a", "b"]
     assert "written to" in capsys.readouterr().out
 

@@ -10,10 +10,10 @@ import pytest
 
 from eval.run import check, evaluate, resolve
 from eval.scoring import Scorer
-from eval.task import cluster_sums, figure, read_prompts
+from eval.task import MissingData, cluster_sums, figure, read_prompts
 from eval.tasks import TASKS, agreement, bold, next_word, perplexity
 
-FIGURE = {"value", "low", "high", "ideal", "n"}
+FIGURE = {"value", "low", "high", "ideal", "distance", "n", "small"}
 PROMPTS = {
     "nurse": {"a": ["The nurse said that", "The nurse left because "], "b": ["When the nurse came,"]},
     "plumber": {"a": ["The plumber said that", "The plumber left because"]},
@@ -308,11 +308,17 @@ def test_clusters_and_figures():
         "low": 0.0,
         "high": None,
         "ideal": 1,
+        "distance": None,
         "n": 2,
+        "small": True,
     }
+    assert figure(0.25, ideal=1, n=30, p=0.5) == {
+        "value": 0.25, "low": None, "high": None, "ideal": 1, "distance": 0.75, "n": 30, "small": False, "p": 0.5,
+    }  # fmt: skip
+    assert figure(0, ideal=0, n=2, small=False)["small"] is False
 
 
-def test_every_task_end_to_end(tiny_gpt2, data, tmp_path):
+def test_tasks_end_to_end(tiny_gpt2, data, tmp_path):
     """Schema of results.json, rows kept by task and model, the same again from the same seed."""
     tasks = {
         "perplexity": {"window": 64, "stride": 32},
@@ -321,7 +327,6 @@ def test_every_task_end_to_end(tiny_gpt2, data, tmp_path):
         "next_word": {},
         "agreement": {},
     }
-    assert {label.partition("@")[0] for label in tasks} == set(TASKS)
     out = tmp_path / "out"
     result = evaluate({"one": tiny_gpt2, "two": tiny_gpt2}, tasks, data_dir=data, output_dir=out, seed=3)
     assert json.loads((out / "results.json").read_text()) == json.loads(json.dumps(result))
@@ -337,14 +342,15 @@ def test_every_task_end_to_end(tiny_gpt2, data, tmp_path):
     assert len(rows) == 2 * 5 * 3 * 2
     assert {row["model"] for row in rows} == {"one", "two"}
     assert sorted(path.name for path in out.iterdir()) == sorted(
-        ["results.json", *(f"rows-{label}.jsonl" for label in tasks)]
+        [".cache", "results.json", *(f"rows-{label}.jsonl" for label in tasks)]
     )
 
 
-def test_limit_bounds_every_task(scorer, data, tmp_path):
-    tasks = {name: {} for name in TASKS} | {"bold": {"texts_per_prompt": 1, "runs": 1, "max_new_tokens": 2}}
+def test_limit_bounds_each_task(scorer, data, tmp_path):
+    tasks = {"perplexity": {}, "next_word": {}, "agreement": {}}
+    tasks |= {"bold": {"texts_per_prompt": 1, "runs": 1, "max_new_tokens": 2}}
     evaluate({"m": scorer}, tasks, data_dir=data, output_dir=tmp_path / "out", limit=1)
-    for name in TASKS:
+    for name in tasks:
         assert len((tmp_path / "out" / f"rows-{name}.jsonl").read_text().splitlines()) == 1
 
 
@@ -436,6 +442,7 @@ def test_check_returns_what_is_run_and_needs_a_folder(data):
 def test_a_failure_leaves_the_finished_models_and_nothing_older(scorer, data, tmp_path):
     class Broken(Scorer):
         def __init__(self):
+            self.model, self.tokenizer = scorer.model, scorer.tokenizer
             self.encode = scorer.encode
 
         def next_logprobs(self, *_):
@@ -457,7 +464,7 @@ def test_a_failure_leaves_the_finished_models_and_nothing_older(scorer, data, tm
     with pytest.raises(RuntimeError, match="broken"):
         evaluate({"one": scorer, "two": Broken()}, tasks, data_dir=data, output_dir=out)
     assert sorted(path.name for path in out.iterdir()) == [
-        "mine.txt", "results.json", "rows-agreement.jsonl", "rows-perplexity.jsonl",
+        ".cache", "mine.txt", "results.json", "rows-agreement.jsonl", "rows-perplexity.jsonl",
     ]  # fmt: skip
     assert [row["model"] for row in json.loads((out / "results.json").read_text())["rows"]] == ["one"]
     for file in out.glob("rows-*"):
@@ -466,7 +473,7 @@ def test_a_failure_leaves_the_finished_models_and_nothing_older(scorer, data, tm
 
 def test_missing_data_is_named_before_any_model_is_loaded(tmp_path):
     for task in TASKS:
-        with pytest.raises(ValueError, match=r"is missing: .* --data_dir, or the file with --set TASK\.file=PATH"):
+        with pytest.raises(MissingData, match=r"is missing: .* --data_dir|needs .*"):
             evaluate({"m": "no-such-model"}, {task: {}}, data_dir=tmp_path, output_dir=tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
@@ -487,6 +494,11 @@ def test_every_task_says_what_it_is():
         assert task.ideal
         assert task.data
         assert task.source
+        assert task.not_measured
+        assert task.licence
+        assert set(task.headline)
+        followed = TASKS.get(task.follows)
+        assert not task.follows or (followed and followed.sampled <= task.sampled)
         text = Path(__import__(f"eval.tasks.{name}", fromlist=["_"]).__file__).read_text(encoding="utf-8")
         assert "does not measure" in " ".join(text.split())
         assert "Version 1" in text

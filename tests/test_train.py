@@ -93,7 +93,7 @@ def test_a_run_leaves_everything_a_user_expects(arguments, tmp_path, capsys, sha
     results = json.loads((run / "results.json").read_text(encoding="utf-8"))
     assert [row["model"] for row in results["rows"]] == ["teacher", "student"]
     entry = results["rows"][1]["tasks"]["next_word"]["equitability_avg"]
-    assert set(entry) == {"value", "low", "high", "ideal", "n"} and 0 <= entry["value"] <= 1
+    assert set(entry) == {"value", "low", "high", "ideal", "distance", "n", "small"} and 0 <= entry["value"] <= 1
     assert "student" in capsys.readouterr().out
 
 

@@ -23,10 +23,11 @@ of a prompt together.
 
 from __future__ import annotations
 
+import ast
 import json
 import math
-from collections.abc import Mapping
-from functools import lru_cache
+from collections.abc import Iterable, Mapping
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +49,7 @@ from eval.metrics import (
     words,
 )
 from eval.scoring import Scorer
-from eval.task import Metrics, Row, Task, by_group, cluster_sums, figure, find_data, read_prompts, read_text
+from eval.task import Hub, Metrics, Row, Task, by_group, cluster_sums, figure, find_data, read_prompts, read_text
 
 OPTIONS = {
     "file": "bold/profession_prompt.json",
@@ -104,6 +105,20 @@ def load(data_dir: Path, options: Mapping[str, Any], limit: int | None, seed: in
             raise ValueError(f"bold.vectors {options['vectors']!r}: no such file")
         word_polarity(_cached_vectors(options["vectors"]), [])  # unreadable, or without she and he: say so now
     return rows
+
+
+def hub_prompts(records: Iterable[Mapping[str, Any]], *, domain: str) -> str:
+    """BOLD's own layout from the Hub's records {"domain", "name", "category", "prompts", "wikipedia"}.
+
+    `prompts` is a list, or, in an older form of the set, a list written out as text.
+    """
+    table: dict[str, dict[str, list[str]]] = {}
+    for record in records:
+        if record["domain"] == domain:
+            prompts = record["prompts"]
+            prompts = ast.literal_eval(prompts) if isinstance(prompts, str) else prompts
+            table.setdefault(record["category"], {}).setdefault(record["name"], []).extend(prompts)
+    return json.dumps(table, ensure_ascii=False, indent=1)
 
 
 def polarity_table(texts: list[str], options: Mapping[str, Any]) -> dict[str, float]:
@@ -176,7 +191,7 @@ def _measure(rows: list[Row], measure: str, prefix: str, seed: int) -> Metrics:
     share, shares = polar_texts / len(rows), resampled.sum((1, 2, 3)) / len(rows)
     metrics[f"{prefix}polar_share"] = figure(share, interval(shares), ideal=None, n=len(rows))
     undefined = int((polar_UG.sum(0) == 0).sum())
-    metrics[f"{prefix}undefined_groups"] = figure(undefined, ideal=0.0, n=len(groups))
+    metrics[f"{prefix}undefined_groups"] = figure(undefined, ideal=0.0, n=len(groups), small=False)
     pooled, pooled_R = counts.sum(0), resampled.sum(1)
     for i, name in enumerate(groups):
         (male, female), n = pooled[i], int(pooled[i].sum())
@@ -211,4 +226,11 @@ TASK = Task(
     data="file=bold/profession_prompt.json {group: {title: [prompt]}}; vectors=FILE for Gender-Max and Gender-Wavg",
     source="BOLD (Dhamala et al. 2021), ERA (Gupta et al. 2022)",
     headline=("unigram_equitability_avg", "unigram_equitability_min"),
+    not_measured="what is said about whom, or how well; gender beyond two poles",
+    licence="CC BY-SA 4.0",
+    hub={
+        f"bold/{domain}_prompt.json": Hub("AmazonScience/bold", "train", partial(hub_prompts, domain=domain))
+        for domain in ("profession", "gender")
+    },
+    sampled=True,
 )

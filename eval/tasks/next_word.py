@@ -25,8 +25,10 @@ import numpy as np
 from eval.metrics import equitability, interval, over_groups, resampled_sums
 from eval.scoring import Scorer
 from eval.task import Metrics, Row, Task, by_group, figure, find_data, read_prompts
+from eval.tasks import bold
 
-OPTIONS = {"file": "bold/profession_prompt.json", "prompts_per_group": 0, "bos": True}
+FILE = "bold/profession_prompt.json"
+OPTIONS = {"file": FILE, "prompts_per_group": 0, "bos": True}
 COMPONENTS = (
     (("he",), ("she",)),
     (("him", "his"), ("her", "hers")),
@@ -104,4 +106,7 @@ TASK = Task(
     data="file=bold/profession_prompt.json {group: {title: [prompt]}}",
     source="Evenhand, after BOLD (Dhamala et al. 2021)",
     headline=("equitability_avg", "equitability_min"),
+    not_measured="what is written later in the text, or any stereotype but the choice of these words",
+    licence="CC BY-SA 4.0 (BOLD's prompts)",
+    hub={FILE: bold.TASK.hub[FILE]},
 )

@@ -1,0 +1,68 @@
+"""Scored rows kept by model, task, version, options, data and seed, so that a killed evaluation goes on by task."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import json
+import zlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from counterfactuals.files import write_whole
+
+Row = dict[str, Any]
+
+
+def digest(*parts: str | bytes) -> str:
+    """Hexadecimal SHA-256 over the parts, each behind its length."""
+    found = hashlib.sha256()
+    for part in parts:
+        data = part.encode() if isinstance(part, str) else part
+        found.update(len(data).to_bytes(8, "little") + data)
+    return found.hexdigest()
+
+
+def stamps(options: Mapping[str, Any]) -> list[list[Any]]:
+    """[path, bytes, time of change] of each file that an option names, and of those in a folder that one names.
+
+    The rows of a task do not hold what such a file holds (word vectors, a lexicon), and it may be too big to hash.
+    """
+    named = [Path(value) for value in options.values() if isinstance(value, str) and value]
+    files = [file for path in named for file in (sorted(path.iterdir()) if path.is_dir() else [path])]
+    found = [(file, file.stat()) for file in files if file.is_file()]
+    return [[str(file), stat.st_size, stat.st_mtime_ns] for file, stat in found]
+
+
+class Cache:
+    """A folder of scored rows, one file for each key: TASK-DIGEST.jsonl.gz, its first line the key itself."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._used: set[Path] = set()
+
+    def _path(self, key: Mapping[str, Any]) -> Path:
+        path = self.folder / f"{key['task']}-{digest(json.dumps(key, sort_keys=True))[:24]}.jsonl.gz".replace(":", "-")
+        self._used.add(path)
+        return path
+
+    def read(self, key: Mapping[str, Any]) -> list[Row] | None:
+        """The rows kept under this key; None if there are none or the file is damaged."""
+        try:
+            with gzip.open(self._path(key), "rt", encoding="utf-8") as file:
+                first, *rows = map(json.loads, file)
+        except (OSError, EOFError, ValueError, zlib.error):
+            return None
+        return rows if first == json.loads(json.dumps(key)) else None
+
+    def write(self, key: Mapping[str, Any], rows: Sequence[Row]) -> list[Row]:
+        """Keep the rows; returns them as a later `read` will."""
+        lines = [json.dumps(row, ensure_ascii=False) for row in (key, *rows)]
+        write_whole(self._path(key), gzip.compress(("\n".join(lines) + "\n").encode(), 1, mtime=0))
+        return [json.loads(line) for line in lines[1:]]
+
+    def prune(self) -> None:
+        """Delete what this object neither read nor wrote."""
+        for path in set(self.folder.glob("*.jsonl.gz")) - self._used:
+            path.unlink(missing_ok=True)

@@ -1,0 +1,330 @@
+"""eval.run: differences between models, several seeds, the cache and resuming, tasks that follow others."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+from transformers import AutoModelForCausalLM
+
+from eval import run
+from eval.metrics import Interval, bootstrap, interval, paired_difference
+from eval.run import differences, evaluate, over_seeds
+from eval.scoring import Scorer
+from eval.task import MissingData, Task, figure, find_data, read_prompts
+from eval.tasks import TASKS
+
+
+@pytest.fixture(scope="module")
+def scorer(tiny_gpt2):
+    return Scorer(tiny_gpt2, device="cpu")
+
+
+@pytest.fixture(scope="module")
+def other_model(tiny_gpt2, tiny_tokenizer, tmp_path_factory):
+    """A folder with another random model of the same tokenizer."""
+    path = tmp_path_factory.mktemp("other")
+    model = AutoModelForCausalLM.from_pretrained(tiny_gpt2)
+    for parameter in model.parameters():
+        parameter.data.mul_(1.5)
+    model.save_pretrained(path)
+    tiny_tokenizer.save_pretrained(path)
+    return path
+
+
+@pytest.fixture
+def data(tmp_path):
+    rows = [
+        {"prompt": f"{who} works as a {job} and likes", "right": [right], "wrong": [wrong]}
+        for job in ("nurse", "cook", "teacher", "plumber")
+        for who, right, wrong in (("She", "her", "his"), ("He", "his", "her"))
+    ]
+    (tmp_path / "agreement.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    texts = [f"The {job} said that she would come." for job in ("nurse", "cook", "doctor")]
+    (tmp_path / "texts.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    prompts = {"nurse": {"a": ["The nurse said", "A nurse is"]}, "cook": {"a": ["The cook said", "A cook is"]}}
+    (tmp_path / "bold").mkdir()
+    (tmp_path / "bold" / "profession_prompt.json").write_text(json.dumps(prompts))
+    return tmp_path
+
+
+SMALL_BOLD = {"texts_per_prompt": 2, "runs": 2, "max_new_tokens": 4}
+SETTINGS = {"agreement": {}, "perplexity": {"file": "texts.jsonl"}, "bold": SMALL_BOLD}
+
+
+# differences
+
+
+def test_a_paired_difference_of_means_by_hand():
+    """b is a + 1 with noise in a only: the difference has no spread, whatever a's own is; without pairing it would."""
+    a = np.random.default_rng(0).normal(size=200)
+    first, second = (bootstrap(np.stack([x, np.ones(200)], 1), lambda s: s[:, 0] / s[:, 1]) for x in (a, a + 1))
+    assert second[1] - second[0] > 0.2
+    bounds, p = paired_difference(1.0, first, second)
+    np.testing.assert_allclose(second.samples - first.samples, 1.0, atol=1e-12)
+    assert np.isnan(bounds).all()  # all resamples agree: as with a single value, no interval
+    assert p == pytest.approx(2 / 1001)
+
+
+def test_the_p_of_a_difference_is_uniform_where_there_is_none():
+    rng = np.random.default_rng(1)
+    ps, covered = [], 0
+    for _ in range(300):
+        first, second = (
+            bootstrap(np.stack([rng.normal(size=60), np.ones(60)], 1), lambda s: s[:, 0] / s[:, 1], num_resamples=400)
+            for _ in range(2)
+        )
+        value = second.samples.mean() - first.samples.mean()
+        bounds, p = paired_difference(value, first, second)
+        ps.append(p)
+        covered += bounds[0] <= 0 <= bounds[1]
+    assert 0.9 < covered / 300 < 0.99
+    assert abs(np.mean(np.array(ps) < 0.2) - 0.2) < 0.07
+
+
+def test_equal_models_do_not_differ_and_lone_values_have_no_p():
+    same = interval(np.random.default_rng(0).random(100))
+    assert paired_difference(0.0, same, same)[1] == 1.0
+    assert np.isnan(paired_difference(0.5, Interval(0, 1), same)[1])
+
+
+def test_differences_are_of_paired_figures(tiny_gpt2, other_model, data):
+    models = {"one": tiny_gpt2, "two": other_model, "again": tiny_gpt2}
+    found = evaluate(models, SETTINGS, data_dir=data, output_dir=data / "out", quiet=True)
+    assert json.loads((data / "out" / "results.json").read_text())["differences"] == found["differences"]
+    two, again = found["differences"]
+    assert (two["model"], again["model"], two["minus"]) == ("two", "again", "one")
+    assert set(two["tasks"]) == set(SETTINGS)
+    value = {row["model"]: row["tasks"]["perplexity"]["perplexity"]["value"] for row in found["rows"]}
+    entry = two["tasks"]["perplexity"]["perplexity"]
+    assert set(entry) == {"value", "low", "high", "p"}
+    assert entry["value"] == pytest.approx(value["two"] - value["one"])
+    assert entry["low"] < entry["value"] < entry["high"]
+    assert again["tasks"]["perplexity"]["perplexity"] == {"value": 0.0, "low": None, "high": None, "p": 1.0}
+
+
+def test_rows_cut_otherwise_are_not_paired():
+    rows = [{"model": name, "tasks": {"t": {"m": figure(1.0, interval([0.9, 1.1]), ideal=1, n=5)}}} for name in "ab"]
+    assert differences(rows[0], rows[1], ["t"])["tasks"]["t"]["m"]["value"] == 0
+    assert differences(rows[0], rows[1], [])["tasks"] == {}
+
+
+# several seeds
+
+
+def test_seeds_are_averaged_by_hand():
+    runs = [
+        {"m": figure(0.2, interval([0.1, 0.3]), ideal=1, n=20), "x": figure(np.nan, ideal=None, n=1)},
+        {"m": figure(0.4, interval([0.4, 0.6]), ideal=1, n=22)},
+    ]
+    found = over_seeds(runs)
+    assert found["m"]["value"] == pytest.approx(0.3)
+    assert found["m"]["spread"] == pytest.approx(np.sqrt(0.02))
+    assert found["m"]["by_seed"] == [0.2, 0.4]
+    assert found["m"]["n"] == 42
+    np.testing.assert_allclose(found["m"].interval.samples, [0.25, 0.45])
+    assert (found["x"]["value"], found["x"]["spread"]) == (None, None)
+
+
+def test_only_sampled_tasks_run_for_each_seed(tiny_gpt2, data):
+    out = data / "out"
+    found = evaluate({"m": tiny_gpt2}, SETTINGS, data_dir=data, output_dir=out, seeds=[1, 2, 5], quiet=True)
+    metrics = found["rows"][0]["tasks"]
+    assert len(metrics["bold"]["polar_share"]["by_seed"]) == 3
+    assert "by_seed" not in metrics["agreement"]["agreement"]
+    rows = [json.loads(line) for line in (out / "rows-bold.jsonl").read_text().splitlines()]
+    assert [row["seed"] for row in rows] == [1] * 16 + [2] * 16 + [5] * 16
+    alone = evaluate({"m": tiny_gpt2}, {"bold": SMALL_BOLD}, data_dir=data, output_dir=out, seed=2, quiet=True)
+    one = alone["rows"][0]["tasks"]["bold"]["polar_share"]["value"]
+    assert one == metrics["bold"]["polar_share"]["by_seed"][1]
+    with pytest.raises(ValueError, match="seeds 1, 1: must differ"):
+        evaluate({"m": tiny_gpt2}, SETTINGS, data_dir=data, output_dir=out, seeds=[1, 1])
+
+
+# the cache
+
+
+def counted(monkeypatch, fail_at=None):
+    """TASKS whose scoring is counted, in the list returned; the task `fail_at` raises before it scores."""
+    calls = []
+
+    def counting(task):
+        def score(*arguments):
+            if task.name == fail_at:
+                raise KeyboardInterrupt
+            calls.append(task.name)
+            return task.score(*arguments)
+
+        return dataclasses.replace(task, score=score)
+
+    monkeypatch.setattr(run, "TASKS", {name: counting(task) for name, task in TASKS.items()})
+    return calls
+
+
+def test_a_killed_run_goes_on_by_task(tiny_gpt2, data, monkeypatch):
+    def go(out):
+        evaluate({"m": tiny_gpt2}, SETTINGS, data_dir=data, output_dir=data / out, quiet=True)
+        return {path.name: path.read_bytes() for path in (data / out).glob("*.json*")}
+
+    with monkeypatch.context() as patch:
+        calls = counted(patch, fail_at="bold")
+        with pytest.raises(KeyboardInterrupt):
+            go("killed")
+        assert calls == ["agreement", "perplexity"]
+    assert not (data / "killed" / "results.json").exists()
+    with monkeypatch.context() as patch:
+        calls = counted(patch)
+        resumed = go("killed")
+        assert calls == ["bold"]
+        assert go("killed") == resumed
+        assert calls == ["bold"]
+    assert resumed == go("whole")
+    assert set(resumed) == {"results.json", *(f"rows-{name}.jsonl" for name in SETTINGS)}
+
+
+def test_what_changes_a_score_is_scored_again(tiny_gpt2, other_model, data, monkeypatch):
+    calls = counted(monkeypatch)
+
+    def go(model=tiny_gpt2, cache_dir=data / "cache", **settings):
+        calls.clear()
+        given = {"perplexity": {"file": "texts.jsonl", **settings}}
+        evaluate({"m": model}, given, data_dir=data, output_dir=data / "out", cache_dir=cache_dir, quiet=True)
+        return len(calls)
+
+    assert go() == 1
+    assert go() == 0
+    assert go(stride=256) == 1  # an option
+    assert go(other_model) == 1  # the weights
+    assert go(other_model) == 0
+    (data / "texts.jsonl").write_text((data / "texts.jsonl").read_text().replace("nurse", "cook"))
+    assert go() == 1  # the data
+    monkeypatch.setitem(run.TASKS, "perplexity", dataclasses.replace(run.TASKS["perplexity"], version=99))
+    assert go() == 1  # the task
+    assert go() == 0
+    for file in (data / "cache").iterdir():
+        file.write_bytes(file.read_bytes()[:-9])
+    assert go() == 1  # a damaged file is as none
+    assert len(list((data / "cache").iterdir())) == 5  # a folder of one's own is never cleared
+
+
+def test_vectors_that_change_are_scored_again(tmp_path):
+    from eval.cache import stamps
+
+    (tmp_path / "a.txt").write_text("she 1")
+    before = stamps({"vectors": str(tmp_path / "a.txt"), "folder": str(tmp_path), "none": "", "text": "no such file"})
+    assert [entry[:2] for entry in before] == [[str(tmp_path / "a.txt"), 5]] * 2
+    (tmp_path / "a.txt").write_text("she 12")
+    assert stamps({"vectors": str(tmp_path / "a.txt")}) != before[:1]
+
+
+def test_the_own_cache_keeps_the_last_run_only(tiny_gpt2, data):
+    for stride in (256, 512):
+        settings = {"perplexity": {"file": "texts.jsonl", "stride": stride}}
+        evaluate({"m": tiny_gpt2}, settings, data_dir=data, output_dir=data / "out", quiet=True)
+    assert len(list((data / "out" / ".cache").iterdir())) == 1
+
+
+def test_a_cached_model_is_not_loaded(tiny_gpt2, data, monkeypatch):
+    def go():
+        return evaluate({"m": tiny_gpt2}, {"agreement": {}}, data_dir=data, output_dir=data / "out", quiet=True)
+
+    first = go()
+    monkeypatch.setattr(run, "Scorer", None)  # would fail to be called; isinstance against None fails too
+    monkeypatch.setattr(
+        run, "isinstance", lambda thing, kind: kind is not None and isinstance(thing, kind), raising=False
+    )
+    assert go() == first
+
+
+def test_fingerprints_tell_models_apart(tiny_gpt2, other_model, tiny_tokenizer, scorer):
+    assert scorer.fingerprint() == Scorer(tiny_gpt2, device="cpu").fingerprint()
+    assert scorer.fingerprint() != Scorer(other_model, device="cpu").fingerprint()
+
+
+# tasks that follow, data that is not there
+
+
+def followed_by_length(name="length"):
+    return Task(
+        name=name,
+        rows=lambda data_dir, options, limit, seed: [{"text": "own"}],
+        score=lambda scorer, rows, options, seed: [{"length": len(row["text"]), "text": row["text"]} for row in rows],
+        aggregate=lambda rows, options, seed: {"length": figure(rows[0]["length"], ideal=None, n=len(rows))},
+        options={}, meaning="", ideal="", data="", source="", headline=("length",), sampled=True, follows="bold",
+    )  # fmt: skip
+
+
+def test_a_task_may_score_the_rows_of_another(tiny_gpt2, data, monkeypatch):
+    monkeypatch.setattr(run, "TASKS", TASKS | {"length": followed_by_length()})
+    tasks = {"length": {}, "length@b": {}, "bold": SMALL_BOLD, "bold@b": {**SMALL_BOLD, "runs": 1}}
+    out = data / "out"
+    found = evaluate({"m": tiny_gpt2}, tasks, data_dir=data, output_dir=out, seeds=[3, 4], quiet=True)
+    assert list(found["rows"][0]["tasks"]) == ["bold", "bold@b", "length", "length@b"]
+    for label in ("", "@b"):
+        texts = [
+            [(row["seed"], row["text"]) for row in map(json.loads, (out / f"rows-{task}{label}.jsonl").open())]
+            for task in ("bold", "length")
+        ]
+        assert texts[0] == texts[1]
+    evaluate({"m": tiny_gpt2}, {"length": {}}, data_dir=data, output_dir=out, quiet=True)
+    assert json.loads((out / "rows-length.jsonl").read_text())["text"] == "own"
+
+
+def test_missing_data_can_be_passed_over(tiny_gpt2, data):
+    (data / "agreement.jsonl").unlink()
+    found = evaluate({"m": tiny_gpt2}, SETTINGS, data_dir=data, output_dir=data / "out", skip_missing=True, quiet=True)
+    assert list(found["rows"][0]["tasks"]) == ["perplexity", "bold"]
+    assert list(found["skipped"]) == ["agreement"]
+    assert "agreement.jsonl is missing" in found["skipped"]["agreement"]
+    with pytest.raises(ValueError, match="has the data of none of these tasks: agreement"):
+        evaluate({"m": tiny_gpt2}, {"agreement": {}}, data_dir=data, output_dir=data / "out", skip_missing=True)
+    with pytest.raises(MissingData):
+        find_data(data, "none.txt", "nothing")
+
+
+# the Hub
+
+
+def test_bold_from_the_hub_reads_as_the_authors_file(tmp_path):
+    records = [
+        {"domain": "gender", "name": "A_B", "category": "American_actors", "prompts": ["A B is "], "wikipedia": ["…"]},
+        {"domain": "profession", "name": "Nurse", "category": "nursing", "prompts": ["A nurse ", "In nursing "]},
+        {"domain": "profession", "name": "Cook", "category": "cooking", "prompts": "['A cook ', \"A cook's \"]"},
+    ]
+    for domain, expected in (
+        ("profession", ["A nurse", "In nursing", "A cook", "A cook's"]),
+        ("gender", ["A B is"]),
+    ):
+        path = tmp_path / f"{domain}.json"
+        path.write_text(TASKS["bold"].hub[f"bold/{domain}_prompt.json"].text(records), encoding="utf-8")
+        assert [row["prompt"] for row in read_prompts(path, per_group=0, limit=None, seed=0)] == expected
+
+
+def test_wikitext_from_the_hub_is_joined_as_the_recipe_joins_it():
+    records = [{"text": ""}, {"text": " = Title = \n"}, {"text": ""}]
+    assert TASKS["perplexity"].hub["wikitext2/test.txt"].text(records) == "\n\n = Title = \n\n\n"
+
+
+def test_what_is_missing_is_taken_from_the_hub_and_kept(tiny_gpt2, data, monkeypatch, capsys):
+    import datasets
+
+    asked = []
+
+    def load(name, config, *, split, revision):
+        asked.append((name, config, split, revision))
+        return [{"text": "The nurse said that she would come. "}]
+
+    monkeypatch.setattr(datasets, "load_dataset", load)
+    for _ in range(2):
+        settings = {"models": {"m": tiny_gpt2}, "tasks": {"perplexity": {}}, "data_dir": data}
+        evaluate(**settings, output_dir=data / "out", hub=True, quiet=True)
+    assert asked == [("Salesforce/wikitext", "wikitext-2-raw-v1", "test", None)]
+    assert (data / "wikitext2" / "test.txt").read_text() == "The nurse said that she would come. "
+    assert "from the Hub's Salesforce/wikitext (CC BY-SA 3.0" in capsys.readouterr().err
+
+
+def test_a_hub_that_cannot_be_reached_is_one_line(data):
+    with pytest.raises(MissingData, match=r"and the Hub's Salesforce/wikitext could not be read: .+") as raised:
+        run.check({"perplexity": {}}, data_dir=data, hub=True)
+    assert "\n" not in str(raised.value)
+    assert not (data / "wikitext2").exists()
