@@ -76,10 +76,11 @@ def train(config: Config, name: str, folder: Path) -> None:
     reverser = build.make_reverser(config)
     with accelerator.main_process_first():
         pairs = build.make_pairs(config, corpus, reverser, tokenizer)
+    cache = build.make_cache(config, pairs, accelerator)
     plan, total = build.make_plan(config, pairs)
     predictions = pairs.lengths - 1 + (pairs.cf_lengths - 1) * pairs.has_cf * config.counterfactual.augment
 
-    task, optimizer = build.make_task(config, reverser, tokenizer, teacher, student, accelerator)
+    task, optimizer = build.make_task(config, reverser, tokenizer, teacher, student, accelerator, cache)
     folder.mkdir(parents=True, exist_ok=True)
     if accelerator.is_main_process:
         checkpoint.same_inputs(folder / "inputs.json", build.made_from(config) | {"corpus": pairs.meta["fingerprint"]})
@@ -96,9 +97,11 @@ def train(config: Config, name: str, folder: Path) -> None:
                 group["lr"] = config.optim.lr * lr_share(step, total, config.optim.warmup, config.optim.schedule)
             sums: dict[str, torch.Tensor] = {}
             for indices in plan.micro_batches(step, accumulation=accumulation, rank=rank, world=world):
-                batch = collate([pairs[i] for i in indices], **form).to(accelerator.device)
+                batch = collate([pairs[i] for i in indices], **form)
+                if cache is not None:
+                    batch = cache.attach(batch, indices)
                 with accelerator.accumulate(task):
-                    loss, parts = task(batch)
+                    loss, parts = task(batch.to(accelerator.device))
                     # ranks and micro-batches are averaged by DDP and Accelerate; ours is a sum divided once
                     accelerator.backward(loss * (world * accumulation / num_tokens))
                     sums = {key: part + sums.get(key, 0) for key, part in parts.items()}

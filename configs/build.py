@@ -21,6 +21,7 @@ from counterfactuals.sample import write_sample
 from counterfactuals.tokenizer import load_tokenizer, train_bpe
 from counterfactuals.vocabulary import role_tokens
 from debias import checkpoint, models
+from debias.cache import TeacherCache, build_cache, fingerprint_parts, open_cache
 from debias.ops import VocabularyRoles
 from debias.optim import build_optimizer, configure_deepspeed
 from debias.task import DistillTask
@@ -60,28 +61,15 @@ def corpus_of(config: Config) -> Corpus:
 
 
 def make_models(config: Config, corpus: Corpus) -> tuple[Any, Any, Any]:
-    """Tokenizer, teacher (or None) and student, checked against each other."""
+    """Tokenizer, teacher (None if there is none, or its predictions are cached) and student, checked together."""
     set_seed(config.seed)
     teacher: Any = None
     student: Any = None
-    tokenizer: Any = None
-    if config.teacher.model:
-        options: dict[str, Any] = {"setting": "teacher.model", "trust_remote_code": config.teacher.trust_remote_code}
-        teacher = models.load_model(path_of(config, config.teacher.model), dtype=config.teacher.dtype, **options)
-        tokenizer = load_tokenizer(path_of(config, config.teacher.model), **options)
+    if config.teacher.model and not (config.teacher.cache and config.student.init != "layers"):
+        teacher = load_teacher(config)
+    tokenizer = make_tokenizer(config, corpus)
     if config.student.model:
         student = models.load_model(path_of(config, config.student.model), setting="student.model")
-        own = load_tokenizer(path_of(config, config.student.model), setting="student.model")
-        if tokenizer is not None:
-            models.same_vocabulary(tokenizer, own, this="teacher.model", that="student.model")
-        tokenizer = own
-    if config.tokenizer.name:
-        own = load_tokenizer(config.tokenizer.name, setting="tokenizer.name")
-        if tokenizer is not None:
-            models.same_vocabulary(tokenizer, own, this="the model", that="tokenizer.name")
-        tokenizer = own
-    if config.tokenizer.train_vocab_size:
-        tokenizer = train_bpe(corpus, config.tokenizer.train_vocab_size)
     if config.student.init == "layers":
         assert teacher is not None
         keep = models.kept_layers(config.student.layers, models.num_layers(teacher))
@@ -92,7 +80,33 @@ def make_models(config: Config, corpus: Corpus) -> tuple[Any, Any, Any]:
     models.set_dropout(student, config.student.dropout)
     if config.train.gradient_checkpointing:
         student.gradient_checkpointing_enable({"use_reentrant": False})
-    return tokenizer, teacher, student
+    return tokenizer, None if config.teacher.cache else teacher, student
+
+
+def load_teacher(config: Config) -> Any:
+    t = config.teacher
+    options: dict[str, Any] = {"setting": "teacher.model", "trust_remote_code": t.trust_remote_code}
+    return models.load_model(path_of(config, t.model or ""), dtype=t.dtype, **options)
+
+
+def make_tokenizer(config: Config, corpus: Corpus) -> Any:
+    """The teacher's, the student's, the one that is named or trained; where there are several, they must agree."""
+    if config.tokenizer.train_vocab_size:
+        return train_bpe(corpus, config.tokenizer.train_vocab_size)
+    tokenizer: Any = None
+    this = ""
+    for setting, name in (
+        ("teacher.model", config.teacher.model),
+        ("student.model", config.student.model),
+        ("tokenizer.name", config.tokenizer.name),
+    ):
+        if name:
+            remote = config.teacher.trust_remote_code and setting == "teacher.model"
+            own = load_tokenizer(path_of(config, name), setting=setting, trust_remote_code=remote)
+            if tokenizer is not None:
+                models.same_vocabulary(tokenizer, own, this=this, that=setting)
+            tokenizer, this = own, setting
+    return tokenizer
 
 
 def make_reverser(config: Config) -> Reverser:
@@ -112,6 +126,40 @@ def make_pairs(config: Config, corpus: Corpus, reverser: Reverser, tokenizer: An
     )
 
 
+def make_cache(config: Config, pairs: PairSet, accelerator: Accelerator) -> TeacherCache | None:
+    """The teacher's stored predictions, made by the first rank if need be; None without teacher.cache."""
+    if not (config.teacher.cache and config.teacher.model and config.loss.kd_weight):
+        return None
+    parts = cache_parts(config, pairs)
+    with accelerator.main_process_first():
+        found = open_cache(config.teacher.cache, pairs, parts)
+        if found is None:
+            plugin = getattr(accelerator.state, "deepspeed_plugin", None)
+            if plugin is not None and plugin.zero_stage == 3:
+                raise ValueError(
+                    "teacher.cache: make it with `python -m debias cache` first; ZeRO-3 splits the teacher"
+                )
+            found = store_teacher(config, pairs, accelerator.device, accelerator.mixed_precision)
+    return found
+
+
+def cache_parts(config: Config, pairs: PairSet) -> dict[str, Any]:
+    teacher = model_fingerprint(path_of(config, config.teacher.model or ""))
+    return fingerprint_parts(teacher, config.teacher.dtype, pairs, config.teacher.cache_bytes)
+
+
+def store_teacher(config: Config, pairs: PairSet, device: Any, precision: str) -> TeacherCache:
+    return build_cache(
+        config.teacher.cache or "",
+        pairs,
+        load_teacher(config),
+        cache_parts(config, pairs),
+        device=device,
+        precision=precision,
+        progress=lambda line: print(f"teacher  {line}", flush=True),
+    )
+
+
 def make_plan(config: Config, pairs: PairSet) -> tuple[BatchPlan, int]:
     """Which pairs are in which step, and the number of steps."""
     sequences = 1 + pairs.has_cf * config.counterfactual.augment
@@ -126,7 +174,13 @@ def collate_options(config: Config, tokenizer: Any) -> dict[str, Any]:
 
 
 def make_task(
-    config: Config, reverser: Reverser, tokenizer: Any, teacher: Any, student: Any, accelerator: Accelerator
+    config: Config,
+    reverser: Reverser,
+    tokenizer: Any,
+    teacher: Any,
+    student: Any,
+    accelerator: Accelerator,
+    cache: TeacherCache | None = None,
 ) -> tuple[Any, Any]:
     """The task and its optimizer, prepared for the processes and the precision of `accelerator`."""
     roles = None
@@ -136,7 +190,8 @@ def make_task(
     if teacher is not None:
         teacher = teacher.to(accelerator.device)
     options = {key: value for key, value in vars(config.loss).items() if key != "vocabulary"}
-    task = DistillTask(student, teacher, roles=roles, **options)
+    codec = cache.codec.to(accelerator.device) if cache is not None else None
+    task = DistillTask(student, teacher, codec=codec, roles=roles, **options)
     o = config.optim
     optimizer = build_optimizer(task, lr=o.lr, betas=o.betas, eps=o.eps, weight_decay=o.weight_decay)
     configure_deepspeed(

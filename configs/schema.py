@@ -60,6 +60,11 @@ class Teacher:
     model: str | None = setting(None, "path, Hub name or run:NAME; null trains without a teacher")
     dtype: Literal["float32", "bfloat16", "float16"] = setting("float32", "precision of the frozen weights")
     trust_remote_code: bool = setting(False, "allow model code from the Hub to run here")
+    cache: str | None = setting(
+        None,
+        "folder of its stored predictions, made by python -m debias cache or the first run; training runs no teacher",
+    )
+    cache_bytes: int = setting(150, "bytes that a stored prediction takes at most")
 
 
 @dataclass
@@ -436,6 +441,7 @@ def _impossible(c: Config, earlier: list[str]) -> list[str]:
         c.student.dropout is None or 0 <= c.student.dropout < 1, f"student.dropout: in [0, 1), not {c.student.dropout}"
     )
     check(0 <= c.seed < 2**32, f"seed: from 0 to 2**32 - 1, not {c.seed}")
+    check(c.teacher.cache_bytes >= 1, f"teacher.cache_bytes: must be at least 1, not {c.teacher.cache_bytes}")
     check("" not in (c.teacher.model, c.student.model), "teacher.model, student.model: empty; use null for none")
     check(c.data.source != "", "data.source: empty; use sample, a path or a Hub name")
     check(c.eval.batch_size >= 1, f"eval.batch_size: must be at least 1, not {c.eval.batch_size}")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,6 +24,7 @@ class PairBatch:
     side: rows [0, 2·num_pairs) are such couples, the rest are single.
     perturb_R: the row's target is combined with its counterpart's (with its own role reversal, if the row is single).
     trained_R: the student learns this row; a row that only serves as a counterpart is not trained.
+    teacher_PB: a cached teacher's predictions as bytes, by flat position (debias/cache.py).
     """
 
     ids_NT: torch.Tensor
@@ -32,6 +34,7 @@ class PairBatch:
     trained_R: torch.Tensor
     num_pairs: int
     num_trained: int
+    teacher_PB: torch.Tensor | None = None
 
     @property
     def num_tokens(self) -> int:
@@ -39,7 +42,7 @@ class PairBatch:
         return int(self.trained_R.sum())
 
     def to(self, device: torch.device | str) -> PairBatch:
-        tensors = {f.name: getattr(self, f.name) for f in fields(self) if f.name.endswith(("_NT", "_R"))}
+        tensors: dict[str, Any] = {f.name: x for f in fields(self) if torch.is_tensor(x := getattr(self, f.name))}
         return replace(self, **{name: x.to(device, non_blocking=True) for name, x in tensors.items()})
 
 

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from counterfactuals.batch import PairBatch
+from debias.cache import Codec
 from debias.losses import TeacherRows, distillation_loss, model_rows
 from debias.ops import VocabularyRoles
 
@@ -15,7 +16,8 @@ from debias.ops import VocabularyRoles
 class DistillTask(nn.Module):
     """A student learning from a frozen teacher and from text. The trainable parameters are the student's alone.
 
-    teacher None: cross-entropy only (kd_weight must be 0). Both models share a vocabulary.
+    teacher None: its predictions come with the batch and are read by `codec` (debias/cache.py), or there are none
+    (kd_weight must be 0). Both models share a vocabulary.
     """
 
     def __init__(
@@ -23,6 +25,7 @@ class DistillTask(nn.Module):
         student: Any,
         teacher: Any = None,
         *,
+        codec: Codec | None = None,
         op: str = "none",
         roles: VocabularyRoles | None = None,
         divergence: str = "forward",
@@ -36,7 +39,7 @@ class DistillTask(nn.Module):
         self.teacher: Any
         # not a submodule: it is neither trained, nor saved, nor partitioned or synchronised between ranks
         object.__setattr__(self, "teacher", teacher.eval().requires_grad_(False) if teacher is not None else None)
-        self.roles = roles
+        self.codec, self.roles = codec, roles
         self.options: dict[str, Any] = {"op": op, "kind": divergence, "tau": tau, "chunk_rows": chunk_rows}
         self.options |= {"kd_weight": kd_weight, "lm_weight": lm_weight}
 
@@ -65,8 +68,12 @@ class DistillTask(nn.Module):
 
     @torch.no_grad()
     def teacher_rows(self, batch: PairBatch) -> TeacherRows | None:
-        """Where this batch's teacher predictions come from: one run over all its sequences."""
-        if self.teacher is None or not self.options["kd_weight"]:
+        """Where this batch's teacher predictions come from: one run over all its sequences, or a cache."""
+        if not self.options["kd_weight"]:
+            return None
+        if self.codec is not None and batch.teacher_PB is not None:
+            return self.codec.rows(batch.teacher_PB)
+        if self.teacher is None:
             return None
         hidden_NTE = self.teacher.base_model(input_ids=batch.ids_NT, use_cache=False).last_hidden_state
         return model_rows(hidden_NTE.flatten(0, 1), self.teacher.get_output_embeddings().weight)

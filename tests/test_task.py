@@ -8,7 +8,7 @@ from transformers import GPT2Config, GPT2LMHeadModel
 from counterfactuals.align import AlignedPair
 from counterfactuals.batch import collate
 from debias import models
-from debias.ops import perturb
+from debias.ops import OPS, perturb
 from debias.task import DistillTask
 
 VOCABULARY = 60
@@ -54,7 +54,7 @@ def test_only_the_student_is_trained_and_saved(task):
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in task.parameters())
 
 
-@pytest.mark.parametrize("op", ["none", "max", "swap"])
+@pytest.mark.parametrize("op", OPS)
 @pytest.mark.parametrize("augment", [False, True])
 def test_each_text_costs_one_teacher_run_and_each_trained_text_one_student_run(op, augment, task):
     task.options["op"] = op

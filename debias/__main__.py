@@ -1,0 +1,70 @@
+"""Command line of the distillation core: `python -m debias cache --config FILE.yaml [key.sub=value …]`."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+
+import torch
+
+from configs import build, schema
+from configs.schema import Config
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    arguments = parser().parse_intermixed_args(argv)
+    try:
+        runs = schema.load(arguments.config, arguments.override)[1]
+        cached = [c for c in runs.values() if c.teacher.cache and c.teacher.model and c.loss.kd_weight]
+        if not cached:
+            raise ValueError(
+                "teacher.cache: no run sets it and learns from a teacher; name a folder: teacher.cache=DIR"
+            )
+        done: set[str] = set()
+        for config in cached:
+            store(config, done)
+    except (ValueError, OSError) as error:
+        print("\n".join(f"error: {line}" for line in str(error).splitlines()), file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted; run again to go on", file=sys.stderr)
+        return 130
+    return 0
+
+
+def parser() -> argparse.ArgumentParser:
+    found = argparse.ArgumentParser(
+        prog="python -m debias",
+        description="cache: run a teacher once over the texts and counterfactuals of a configuration and store its "
+        "predictions in teacher.cache. Any op, number of epochs, students and seeds then train without the teacher. A "
+        "killed build goes on; damaged files are made anew.",
+        epilog="example: python -m debias cache --config configs/ablation.yaml",
+    )
+    found.add_argument("command", choices=["cache"])
+    found.add_argument("--config", metavar="FILE.yaml", help="as for train_distill.py")
+    found.add_argument("override", nargs="*", metavar="key.sub=value", help="settings that win over the file")
+    return found
+
+
+def store(config: Config, done: set[str]) -> None:
+    """Make one run's cache, unless an earlier run of the command has made the same."""
+    corpus = build.corpus_of(config)
+    pairs = build.make_pairs(config, corpus, build.make_reverser(config), build.make_tokenizer(config, corpus))
+    parts = build.cache_parts(config, pairs)
+    if str(parts) in done:
+        return
+    done.add(str(parts))
+    torch.set_num_threads(config.train.cpu_threads or len(os.sched_getaffinity(0)))
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    cache = build.store_teacher(config, pairs, device, config.train.precision or "no")
+    facts = cache.meta
+    print(
+        f"{cache.folder}: {facts['rows']:,} predictions of {facts['row_bytes']} bytes "
+        f"({facts['top_k']} tokens, {facts['sketch']} coordinates)"
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
