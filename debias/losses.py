@@ -147,8 +147,8 @@ def distillation_loss(
 
     hidden_PD: the student's last hidden states at flat positions P; head: its output embeddings. Rows are as in
     counterfactuals.batch.PairBatch; context_R: the token id at each row's position. The target is the teacher's
-    prediction (`model_rows`, or a cache's), combined with its counterpart's by `op` at temperature 1 where perturb_R, and softened by τ afterwards;
-    rows without a counterpart keep the teacher's own.
+    prediction (`model_rows`, or a cache's), combined with its counterpart's by `op` at temperature 1 where perturb_R,
+    and softened by τ afterwards; rows without a counterpart keep the teacher's own.
     Returns (total, kd, lm): total carries the gradient; kd (with τ², before its weight) and lm are for reporting.
     Source: Gupta et al. 2022, Eq. 1, in the direction of Sanh et al. 2019.
     """
