@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tiny_data import write_stereotype_data
 
 from eval.run import check, evaluate, resolve
 from eval.scoring import Scorer
@@ -39,6 +40,7 @@ def data(tmp_path):
     (folder / "agreement.jsonl").write_text("".join(json.dumps(row) + "\n" for row in AGREEMENT))
     (folder / "heldout.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in TEXTS))
     (folder / "wikitext2" / "test.txt").write_text(" ".join(TEXTS * 8))
+    write_stereotype_data(folder)
     return folder
 
 
@@ -326,6 +328,11 @@ def test_tasks_end_to_end(tiny_gpt2, data, tmp_path):
         "bold": {"texts_per_prompt": 3, "runs": 2, "max_new_tokens": 6},
         "next_word": {},
         "agreement": {},
+        "crows_pairs": {},
+        "stereoset": {},
+        "winobias": {},
+        "winogender": {},
+        "bbq": {},
     }
     out = tmp_path / "out"
     result = evaluate({"one": tiny_gpt2, "two": tiny_gpt2}, tasks, data_dir=data, output_dir=out, seed=3)

@@ -1,0 +1,109 @@
+"""What the stereotype tests share: tables of sentences, scores of whole sentences, shares with intervals.
+
+Log-probabilities are natural.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from eval.metrics import bootstrap
+from eval.scoring import Scorer
+from eval.task import Figure, Row, figure, read_text
+
+STARTS = ("first", "kept")
+
+
+def read_table(path: Path, needed: Sequence[str], *, delimiter: str = ",") -> list[Row]:
+    """The rows of a csv or tsv file with a header, which must have the columns `needed`."""
+    reader = csv.DictReader(io.StringIO(read_text(path)), delimiter=delimiter, strict=True)
+    try:
+        rows = list(reader)
+    except csv.Error as error:
+        raise ValueError(f"{path} line {reader.line_num}: not a table ({error})") from error
+    for column in needed:
+        if column not in (reader.fieldnames or ()):
+            raise ValueError(f"{path}: lacks the column {column!r}")
+    for number, row in enumerate(rows, 1):
+        if any(row[column] is None for column in needed):
+            raise ValueError(f"{path} row {number}: lacks a column")
+    if not rows:
+        raise ValueError(f"{path}: no rows")
+    return rows
+
+
+def spread(rows: list[Row], limit: int | None) -> list[Row]:
+    """At most `limit` rows, spread over all of them."""
+    if limit is None or limit >= len(rows):
+        return rows
+    return [rows[i * len(rows) // limit] for i in range(limit)]
+
+
+def chosen(value: str, known: Sequence[str], setting: str) -> list[str]:
+    """The parts of "a,b" (or "all"), each of which must be known."""
+    parts = list(known) if value == "all" else [part.strip() for part in value.split(",") if part.strip()]
+    for part in parts:
+        if part not in known:
+            raise ValueError(f"{setting} {part!r}: must be all, or of {', '.join(known)}")
+    if not parts:
+        raise ValueError(f"{setting}: names nothing; all, or of {', '.join(known)}")
+    return parts
+
+
+def check_start(start: str, task: str) -> None:
+    if start not in STARTS:
+        raise ValueError(f"{task}.start {start!r}: must be first or kept")
+
+
+def start_token(scorer: Scorer) -> int:
+    """The token that stands before a text: begin-of-text or, without one, end-of-text (as GPT-2's serves as both)."""
+    tokenizer = scorer.tokenizer
+    for token in (tokenizer.bos_token_id, tokenizer.eos_token_id):
+        if token is not None:
+            return token
+    raise ValueError("the tokenizer has no begin-of-text and no end-of-text token to score a sentence's first token by")
+
+
+def sentence_logprobs(scorer: Scorer, texts: Sequence[str], *, start: str) -> list[np.ndarray]:
+    """The log-probability of every token of each text: float64 arrays, one value a token.
+
+    start "kept": all tokens behind the start token. "first": the first token behind it, the others without it before
+    them, which is how the StereoSet (Nadeem et al. 2021) and bias-bench (Meade et al. 2022) code scores GPT-2.
+    """
+    begin = start_token(scorer)
+    distinct = list(dict.fromkeys(texts))
+    ids = scorer.encode(distinct)
+    for text, row in zip(distinct, ids):
+        if not row:
+            raise ValueError(f"a sentence without tokens: {text!r}")
+    if start == "kept":
+        found = scorer.token_logprobs([[begin, *row] for row in ids])
+    else:
+        first = sorted({row[0] for row in ids})
+        logp = dict(zip(first, scorer.next_logprobs([[begin]], first)[0]))
+        found = [np.append(logp[row[0]], rest) for row, rest in zip(ids, scorer.token_logprobs(ids))]
+    table = {text: row.astype(np.float64) for text, row in zip(distinct, found)}
+    return [table[text] for text in texts]
+
+
+def percentage(hits: Any, *, ideal: float | None, seed: int) -> Figure:
+    """100 × the mean of `hits` (booleans, one a row), with a bootstrap interval over rows."""
+    hits_N = np.asarray(hits, np.float64)
+    if not len(hits_N):
+        return figure(np.nan, ideal=ideal, n=0)
+    return average(100 * hits_N, ideal=ideal, seed=seed)
+
+
+def average(values: Any, *, ideal: float | None, seed: int) -> Figure:
+    """The mean of one value a row, with a bootstrap interval over rows."""
+    values_N2 = np.stack([np.asarray(values, np.float64), np.ones(len(values))], axis=1)
+    if not len(values_N2):
+        return figure(np.nan, ideal=ideal, n=0)
+    interval = bootstrap(values_N2, lambda s: s[:, 0] / s[:, 1], seed=seed)
+    return figure(values_N2[:, 0].mean(), interval, ideal=ideal, n=len(values_N2))
