@@ -89,7 +89,11 @@ def train(config: Config, name: str, folder: Path) -> None:
     rank, on_main = accelerator.process_index, accelerator.is_main_process
     form = build.collate_options(config, tokenizer)
 
-    with Tracker(folder / "metrics.jsonl", name or "student", total, step=first, on=on_main) as tracker:
+    probe = build.make_probe(config)
+    sinks = build.make_sinks(config, name, folder, step=first) if on_main else []
+    label, watching = name or "student", config.tracking.watching
+    metrics = folder / "metrics.jsonl"
+    with Tracker(metrics, label, total, step=first, on=on_main, watching=watching, sinks=sinks) as tracker:
         for step in range(first, total):
             task.train()
             num_tokens = int(predictions[plan.batch(step)].sum())  # of the whole batch, over accumulation and ranks
@@ -112,12 +116,18 @@ def train(config: Config, name: str, folder: Path) -> None:
                     optimizer.zero_grad()
                     # ------------------------
             tracker.advance(num_tokens)
+            figures: dict[str, float] = {}
             if due(step, config.train.log_every, total):
                 means = (accelerator.reduce(torch.stack(list(sums.values())), "sum") / num_tokens).tolist()
                 if not math.isfinite(means[0]):
                     raise ValueError(f"loss is {means[0]} at step {step + 1}: lower optim.lr, or train.precision no")
-                figures = dict(zip(sums, means), grad_norm=float(grad_norm))
-                tracker.log(**figures, lr=optimizer.param_groups[0]["lr"], num_tokens=num_tokens)
+                figures |= dict(zip(sums, means), grad_norm=float(grad_norm))
+                figures |= {"lr": optimizer.param_groups[0]["lr"], "num_tokens": num_tokens}
+            if due(step, config.eval.every, total) and on_main:
+                student = accelerator.unwrap_model(task).student
+                figures |= probe(student, tokenizer, batch_size=config.eval.batch_size)
+            if figures:
+                tracker.log(**figures)
             if due(step, config.train.save_every, total) and step + 1 < total:
                 checkpoint.save(accelerator, folder / "checkpoints", step + 1, keep=config.train.keep_checkpoints)
 
@@ -137,12 +147,14 @@ def due(step: int, every: int, total: int) -> bool:
 
 def report(whole: Config, runs: dict[str, Config]) -> None:
     """Measure every model of the command; write results.json, tables and pictures."""
+    from eval.page import Study, write_page
     from eval.report import print_report, write_report
 
     results = build.evaluate(whole, runs)
     write_report(results, whole.output_dir)
+    write_page([Study.load(whole.output_dir)], Path(whole.output_dir) / "report.html")
     print_report(results["rows"])
-    print(f"written to {whole.output_dir}: results.json, report.md", flush=True)
+    print(f"written to {whole.output_dir}: report.html, report.md, results.json", flush=True)
 
 
 if __name__ == "__main__":

@@ -25,6 +25,9 @@ from debias.cache import TeacherCache, build_cache, fingerprint_parts, open_cach
 from debias.ops import VocabularyRoles
 from debias.optim import build_optimizer, configure_deepspeed
 from debias.task import DistillTask
+from debias.tracking import Sink
+from debias.tracking import check as check_sink
+from debias.tracking import make_sinks as sinks_of
 
 
 def already_done(config: Config, folder: Path) -> bool:
@@ -200,14 +203,39 @@ def make_task(
     return accelerator.prepare(task, optimizer)
 
 
+def make_sinks(config: Config, name: str, folder: Path, *, step: int) -> list[Sink]:
+    """Where figures go beside metrics.jsonl."""
+    t = config.tracking
+    options: dict[str, Any] = {}
+    if t.to == "wandb":
+        group = t.group or Path(config.output_dir).name
+        title = "-".join(part for part in (t.name or group, name) if part)
+        options = {"entity": t.entity, "project": t.project, "group": group, "tags": t.tags, "mode": t.mode}
+        options |= {"title": title}
+    return sinks_of(t.to, folder, config=schema.to_dict(config), step=step, **options)
+
+
+def make_probe(config: Config) -> Any:
+    """The small evaluation during training, or None."""
+    if not config.eval.every:
+        return None
+    from eval.probe import Probe
+
+    e = config.eval
+    return Probe(e.during, data_dir=_evaluation_data(config), limit=e.during_limit, seed=config.seed)
+
+
 def check_evaluation(whole: Config) -> None:
-    """Refuse mistakes in eval.* before hours of training."""
-    if whole.eval.tasks:
+    """Refuse mistakes in eval.* and tracking.* before hours of training."""
+    check_sink(whole.tracking.to, whole.tracking.mode)
+    if whole.eval.tasks or whole.eval.every:
         from eval.run import check
 
         if whole.data.source == "sample":
             write_sample(Path(whole.output_dir) / "sample")
-        check(whole.eval.tasks, data_dir=_evaluation_data(whole), seed=whole.seed)
+        if whole.eval.tasks:
+            check(whole.eval.tasks, data_dir=_evaluation_data(whole), seed=whole.seed)
+        make_probe(whole)
 
 
 def _evaluation_data(whole: Config) -> str | Path | None:

@@ -138,11 +138,33 @@ class Train:
 
 
 @dataclass
+class Tracking:
+    to: Literal["none", "wandb", "tensorboard"] = setting(
+        "none", "where figures go beside metrics.jsonl; tracking: wandb is short for tracking: {to: wandb}"
+    )
+    mode: Literal["online", "offline", "disabled"] = setting("online", "of Weights & Biases")
+    project: str = setting("evenhand", "of Weights & Biases")
+    entity: str | None = setting(None, "user or team of Weights & Biases; default: the one who is logged in")
+    group: str | None = setting(None, "what the runs of one study share; default: the name of output_dir")
+    tags: list[str] = setting([], "labels of the runs")
+    name: str | None = setting(None, "of the run, with the run's own name behind; default: the group")
+    artifacts: bool = setting(False, "keep the model and, by reference, the pair set as artifacts")
+    watching: Literal["auto", "lines", "json", "quiet"] = setting(
+        "auto", "progress on the console: a bar on a terminal, else lines; JSON lines; or nothing"
+    )
+
+
+@dataclass
 class Eval:
     tasks: dict[str, dict[str, Any]] = setting({}, "task[@label]: its options; see python -m eval --list")
     data_dir: str | None = setting(None, "folder with the evaluation sets; sample: OUTPUT_DIR/sample")
     models: dict[str, str] = setting({}, "further models in the table, label: path or Hub name")
     batch_size: int = setting(32, "texts in one forward pass")
+    every: int = setting(0, "steps between small evaluations during training; 0 = none")
+    during: dict[str, dict[str, Any]] = setting(
+        {}, "their tasks and options, as in eval.tasks; their figures go into metrics.jsonl"
+    )
+    during_limit: int = setting(64, "rows of a task in them, at most")
 
 
 @dataclass
@@ -157,6 +179,7 @@ class Config:
     loss: Loss = field(default_factory=Loss)
     optim: Optim = field(default_factory=Optim)
     train: Train = field(default_factory=Train)
+    tracking: Tracking = field(default_factory=Tracking)
     eval: Eval = field(default_factory=Eval)
     runs: dict[str, dict[str, Any]] = setting({}, "name: overrides, for several models trained one after the other")
 
@@ -183,8 +206,10 @@ def load(path: str | Path | None = None, overrides: typing.Sequence[str] = ()) -
         if not isinstance(tree, dict):
             raise ConfigError(f"--config {path}: expected a mapping of settings, found {type(tree).__name__}")
     problems: list[str] = []
+    _expand(tree)
     for item in overrides:
         _override(tree, item, problems)
+        _expand(tree)
     whole = _build(Config, tree, "", problems)
     runs: dict[str, Config] = {}
     for name, change in (whole.runs or {"": {}}).items():
@@ -200,6 +225,7 @@ def load(path: str | Path | None = None, overrides: typing.Sequence[str] = ()) -
             problems.append(f"runs.{name}: expected settings to override, found {change!r}")
             continue
         base = {key: value for key, value in tree.items() if key != "runs"}
+        _expand(change or {})
         for key in set(change or {}) - set(PER_RUN):
             problems.append(
                 f"{where}{key}: cannot differ between runs; a run may set {', '.join(PER_RUN)}{_near(key, PER_RUN)}"
@@ -216,6 +242,13 @@ def load(path: str | Path | None = None, overrides: typing.Sequence[str] = ()) -
     if problems:
         raise ConfigError("\n".join(dict.fromkeys(problems)))
     return whole, runs
+
+
+def _expand(tree: dict[str, Any]) -> None:
+    """One word in place of a section is its first setting: `tracking: wandb`, `teacher: gpt2`."""
+    for key, hint in typing.get_type_hints(Config).items():
+        if dataclasses.is_dataclass(hint) and isinstance(tree.get(key), str):
+            tree[key] = {dataclasses.fields(hint)[0].name: tree[key]}
 
 
 def _override(tree: dict[str, Any], item: str, problems: list[str]) -> None:
@@ -444,6 +477,11 @@ def _impossible(c: Config, earlier: list[str]) -> list[str]:
     check(c.teacher.cache_bytes >= 1, f"teacher.cache_bytes: must be at least 1, not {c.teacher.cache_bytes}")
     check("" not in (c.teacher.model, c.student.model), "teacher.model, student.model: empty; use null for none")
     check(c.data.source != "", "data.source: empty; use sample, a path or a Hub name")
+    check(
+        c.eval.every >= 0 and bool(c.eval.during) == (c.eval.every > 0),
+        "eval.every, eval.during: set both (steps between small evaluations, and their tasks) or neither",
+    )
+    check(c.eval.during_limit >= 1, f"eval.during_limit: must be at least 1, not {c.eval.during_limit}")
     check(c.eval.batch_size >= 1, f"eval.batch_size: must be at least 1, not {c.eval.batch_size}")
     check(
         c.counterfactual.stop_at_cue or c.loss.vocabulary == "reversed",
@@ -465,7 +503,18 @@ def to_yaml(config: Config) -> str:
 
 
 # what may change when a run goes on: it decides neither the weights nor the figures in metrics.jsonl
-FREE = ("output_dir", "eval", "train.save_every", "train.keep_checkpoints", "train.cpu_threads", "data.pairs_dir")
+FREE = (
+    "output_dir",
+    "tracking",
+    "eval.tasks",
+    "eval.data_dir",
+    "eval.models",
+    "eval.batch_size",
+    "train.save_every",
+    "train.keep_checkpoints",
+    "train.cpu_threads",
+    "data.pairs_dir",
+)
 
 
 def differences(path: Path, config: Config) -> list[str]:

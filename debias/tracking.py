@@ -1,12 +1,17 @@
-"""Where a run's figures go: metrics.jsonl always, a progress bar for a person; silent off the main rank."""
+"""Where a run's figures go: metrics.jsonl always; a bar, lines or JSON to watch; W&B or TensorBoard if asked.
+
+Silent off the main rank. A sink is anything with `log(step, figures)` and `close()`.
+"""
 
 from __future__ import annotations
 
 import json
 import math
 import time
+import uuid
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, Protocol
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -14,16 +19,37 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from counterfactuals.files import write_whole
 from counterfactuals.provenance import versions
 
+Watching = Literal["auto", "lines", "json", "quiet"]
+
+
+class Sink(Protocol):
+    def log(self, step: int, figures: Mapping[str, float]) -> None: ...
+
+    def close(self) -> None: ...
+
 
 class Tracker:
     """Use as a context manager around a loop of `total` steps that begins at `step`.
 
     Lines after `step` in an existing metrics.jsonl belong to steps that are about to be done again, and are dropped.
+    watching: auto is a progress bar on a terminal and lines elsewhere; json prints each line of metrics.jsonl with the
+    run's name and speed; quiet prints nothing.
     """
 
-    def __init__(self, path: Path, name: str, total: int, *, step: int = 0, on: bool = True):
+    def __init__(
+        self,
+        path: Path,
+        name: str,
+        total: int,
+        *,
+        step: int = 0,
+        on: bool = True,
+        watching: Watching = "auto",
+        sinks: Sequence[Sink] = (),
+    ):
         self.path, self.name, self.total, self.on = path, name, total, on
         self.step, self._first, self.tokens, self._start = step, step, 0, time.perf_counter()
+        self.sinks = sinks if on else ()
         if not on:
             return
         lines = path.read_text(encoding="utf-8").splitlines() if step and path.exists() else []
@@ -36,7 +62,9 @@ class Tracker:
             TimeRemainingColumn(),
         )
         console = Console(stderr=True)
-        self._progress = Progress(*columns, console=console, disable=not console.is_terminal)
+        bar = watching == "auto" and console.is_terminal
+        self._watching = "bar" if bar else "lines" if watching == "auto" else watching
+        self._progress = Progress(*columns, console=console, disable=not bar)
         self._bar = self._progress.add_task(name, total=total, completed=step, figures="")
 
     def __enter__(self) -> Tracker:
@@ -49,6 +77,8 @@ class Tracker:
         if self.on:
             self._progress.stop()
             self._file.close()
+        for sink in self.sinks:
+            sink.close()
 
     @property
     def seconds(self) -> float:
@@ -69,11 +99,147 @@ class Tracker:
         line = {"step": self.step} | {k: float(f"{v:.6g}") for k, v in figures.items()}
         self._file.write(json.dumps(line) + "\n")
         self._file.flush()
-        self._progress.update(self._bar, figures=f"loss {figures['loss']:.3f} · {rate:,.0f} tokens/s")
-        if self._progress.disable:
+        for sink in self.sinks:
+            sink.log(self.step, {**figures, "tokens_per_s": rate})
+        self._show(line, rate)
+
+    def _show(self, line: Mapping[str, float], rate: float) -> None:
+        if self._watching == "json":
+            print(json.dumps({"run": self.name, **line, "tokens_per_s": round(rate)}), flush=True)
+        if "loss" not in line:
+            return
+        self._progress.update(self._bar, figures=f"loss {line['loss']:.3f} · {rate:,.0f} tokens/s")
+        if self._watching == "lines":
             left = (self.total - self.step) * self.seconds / (self.step - self._first)
-            text = f"{self.name:<8} {self.step:>6}/{self.total} · loss {figures['loss']:.4f} · {rate:,.0f} tokens/s"
+            text = f"{self.name:<8} {self.step:>6}/{self.total} · loss {line['loss']:.4f} · {rate:,.0f} tokens/s"
             print(f"{text} · {left:.0f} s left", flush=True)
+
+
+def make_sinks(to: str, folder: Path, *, config: Mapping[str, Any], step: int = 0, **options: Any) -> list[Sink]:
+    """The sinks that `tracking.to` names. `config`: the settings to record; options: those of WandbSink."""
+    if to == "wandb":
+        return [WandbSink(folder, config=config, **options)]
+    if to == "tensorboard":
+        return [TensorBoardSink(folder, step=step)]
+    return []
+
+
+def check(to: str, mode: str) -> None:
+    """Refuse what cannot work before anything is trained."""
+    if to == "wandb":
+        wandb = _wandb()
+        if mode == "online" and not wandb.login(prompt=False):
+            raise ValueError("tracking.mode: online needs `wandb login` or WANDB_API_KEY; or set it to offline")
+    if to == "tensorboard":
+        _summary_writer()
+
+
+def _wandb() -> Any:
+    try:
+        import wandb
+    except ImportError:
+        raise ValueError("tracking.to: wandb is not installed: pip install 'evenhand[wandb]'") from None
+    return wandb
+
+
+def _summary_writer() -> Any:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        raise ValueError("tracking.to: tensorboard is not installed: pip install 'evenhand[tensorboard]'") from None
+    return SummaryWriter
+
+
+class TensorBoardSink:
+    """Event files in FOLDER/tensorboard; what an interrupted attempt wrote after `step` is hidden."""
+
+    def __init__(self, folder: Path, *, step: int = 0):
+        self._writer = _summary_writer()(str(folder / "tensorboard"), purge_step=step + 1 if step else None)
+
+    def log(self, step: int, figures: Mapping[str, float]) -> None:
+        for key, value in figures.items():
+            self._writer.add_scalar(key, value, step)
+
+    def close(self) -> None:
+        self._writer.close()
+
+
+class WandbSink:
+    """A run of Weights & Biases. Its id is kept in FOLDER/wandb.json, so a resumed run continues the same one.
+
+    mode: online, offline (written to FOLDER/wandb, for `wandb sync`) or disabled. What it is told is the resolved
+    settings and figures; no key or token is among them.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        title: str,
+        config: Mapping[str, Any],
+        project: str = "evenhand",
+        entity: str | None = None,
+        group: str | None = None,
+        tags: Sequence[str] = (),
+        mode: str = "online",
+        job_type: str = "train",
+    ):
+        wandb = _wandb()
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / "wandb.json"
+        known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"id": uuid.uuid4().hex[:12]}
+        try:
+            self.run = wandb.init(
+                dir=str(folder),
+                id=known["id"],
+                resume="allow",
+                mode=mode,
+                project=project,
+                entity=entity,
+                group=group,
+                tags=list(tags),
+                name=title,
+                job_type=job_type,
+                config=dict(config),
+                settings=wandb.Settings(quiet=True, silent=mode != "online"),
+            )
+        except (wandb.Error, OSError) as error:
+            raise ValueError(f"tracking: Weights & Biases: {' '.join(str(error).split())}") from None
+        write_whole(path, json.dumps({"id": known["id"], "project": project, "title": title}) + "\n")
+
+    def log(self, step: int, figures: Mapping[str, Any]) -> None:
+        self.run.log(dict(figures), step=step)
+
+    def summary(self, figures: Mapping[str, Any]) -> None:
+        self.run.summary.update(dict(figures))
+
+    def table(self, key: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+        self.run.log({key: _wandb().Table(columns=list(columns), data=[list(row) for row in rows])})
+
+    def bars(self, key: str, title: str, bars: Mapping[str, float]) -> None:
+        """A bar chart, one bar a name."""
+        wandb = _wandb()
+        table = wandb.Table(columns=["group", "value"], data=[[name, value] for name, value in bars.items()])
+        self.run.log({key: wandb.plot.bar(table, "group", "value", title=title)})
+
+    def artifact(
+        self, kind: str, name: str, folder: Path, *, facts: Mapping[str, Any], reference: bool = False
+    ) -> None:
+        """Version a folder. reference: its files stay where they are and only their hashes are kept."""
+        artifact = _wandb().Artifact(name, kind, metadata=dict(facts))
+        if reference:
+            artifact.add_reference(folder.resolve().as_uri())
+        else:
+            artifact.add_dir(str(folder))
+        self.run.log_artifact(artifact)
+
+    def use(self, name: str) -> None:
+        """Record that this run is made from an artifact, where there is a server that knows it."""
+        if not self.run.offline and not self.run.disabled:
+            self.run.use_artifact(name)
+
+    def close(self) -> None:
+        self.run.finish()
 
 
 def _step_of(line: str) -> float:

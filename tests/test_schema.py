@@ -118,3 +118,12 @@ def test_differences_name_the_keys_that_decide_a_run(tmp_path):
     assert schema.differences(saved, same[""]) == []
     _, other = schema.load(None, [*SMALL, "loss.tau=3", "student.layers=all"])
     assert schema.differences(saved, other[""]) == ["student.layers: even, now all", "loss.tau: 2.0, now 3.0"]
+
+
+def test_a_word_in_place_of_a_section_is_its_first_setting():
+    _, runs = schema.load(None, ["teacher=gpt2", "train.max_steps=1", "tracking=wandb", "tracking.mode=offline"])
+    assert runs[""].teacher.model == "gpt2"
+    assert (runs[""].tracking.to, runs[""].tracking.mode) == ("wandb", "offline")
+    assert "tracking.to: must be one of none, wandb, tensorboard, not 'wandbb'; did you mean wandb?" in problems(
+        "tracking=wandbb"
+    )

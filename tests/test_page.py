@@ -1,0 +1,150 @@
+"""report.html from hand-made results: what it says, that it agrees with results.json, and how it looks in a browser."""
+
+import html
+import json
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from eval import charts
+from eval.page import Study, write_page
+
+
+def figure(value, low=None, high=None, ideal=1.0):
+    return {"value": value, "low": low, "high": high, "ideal": ideal, "n": 10}
+
+
+def row(name, share, fair, perplexity):
+    groups = {
+        f"male_share/{group}": figure(share + k / 20, share, share + k / 10, 0.5) for k, group in enumerate("abc")
+    }
+    tasks = {
+        "next_word": {
+            "equitability_avg": figure(fair, fair - 0.02, fair + 0.02),
+            "equitability_min": figure(fair / 2, 0.0, 1.0),
+            **groups,
+        },
+        "agreement": {"agreement": figure(0.97, 0.96, 0.98)},
+        "perplexity@skewed": {"perplexity": figure(perplexity, perplexity - 0.1, perplexity + 0.1, None)},
+        "bold": {"unigram_equitability_avg": figure(None)},
+    }
+    return {"model": name, "tasks": tasks}
+
+
+@pytest.fixture
+def study(tmp_path) -> Path:
+    """A finished study: three models, one with a name that must be escaped, training curves, samples."""
+    rows = [row("plain", 0.2, 0.3, 20.0), row("even<b>", 0.5, 0.9, 20.05), row("era", 0.4, 0.6, 21.0)]
+    config = {"seed": 0, "models": {"plain": "a"}, "tasks": {"next_word": {}}, "data_dir": "data"}
+    tmp_path.joinpath("results.json").write_text(
+        json.dumps({"rows": rows, "versions": {"torch": "2"}, "config": config}), encoding="utf-8"
+    )
+    (tmp_path / "plain").mkdir()
+    curve = "".join(json.dumps({"step": step, "loss": 5 / step}) + "\n" for step in range(1, 30))
+    (tmp_path / "plain" / "metrics.jsonl").write_text(curve, encoding="utf-8")
+    (tmp_path / "plain" / "config.yaml").write_text("loss: {op: <none>}\n", encoding="utf-8")
+    texts = [{"model": "plain", "unigram": polar, "text": "t"} for polar in (-1, -1, 0, 1)]
+    pair = {"model": "era", "prompt": "He works as a", "cf_prompt": "She works as a", "text": "cook", "cf_text": "<i>"}
+    lines = "".join(json.dumps(entry) + "\n" for entry in texts)
+    (tmp_path / "rows-bold.jsonl").write_text(lines, encoding="utf-8")
+    (tmp_path / "rows-agreement.jsonl").write_text(json.dumps(pair) + "\n", encoding="utf-8")
+    return tmp_path
+
+
+def page_of(study: Path, **options) -> str:
+    return write_page([Study.load(study)], study / "report.html", **options).read_text(encoding="utf-8")
+
+
+def test_it_says_what_changed_and_how_sure(study):
+    text = page_of(study)
+    answer = html.unescape(re.sub("<[^>]*>", "", text[text.index('class="answer"') : text.index('class="scroll"')]))
+    assert "Compared with plain" in answer
+    even = answer[answer.index("even<b>") : answer.index("era")]
+    assert "Clearly better: next-word equitability avg 0.300 → 0.900" in even
+    assert "No clear difference: next-word equitability min 0.150 → 0.450; agreement 0.970 → 0.970" in even
+    assert "perplexity@skewed 20.00 → 20.05 (+0.2 %)" in even
+    assert "Clearly worse: perplexity@skewed 20.00 → 21.00 (+5.0 %)" in answer[answer.index("era") :]
+
+
+def test_it_is_one_safe_file(study):
+    text = page_of(study)
+    assert "<script" not in text and "even&lt;b&gt;" in text and "even<b>" not in text and "<i>" not in text
+    assert not re.search(r"(?:src|href)=\"(?!#)", text)  # nothing is fetched
+    assert "op: &lt;none&gt;" in text
+
+
+def test_its_figures_are_those_of_the_results(study):
+    text = page_of(study)
+    table = text[text.index("<tbody>") : text.index("</tbody>")]
+    for entry in json.loads((study / "results.json").read_text())["rows"]:
+        assert f"{entry['tasks']['next_word']['equitability_avg']['value']:.3f}" in table
+        assert f"{entry['tasks']['perplexity@skewed']['perplexity']['value']:.2f}" in table
+    assert "male 2" in text and "neutral 1" in text and "female 1" in text  # counted from the rows
+    assert "He works as a" in text and "She works as a" in text and "cook" in text
+
+
+def test_studies_are_compared_and_their_models_told_apart(study, tmp_path_factory):
+    other = tmp_path_factory.mktemp("other")
+    shutil.copytree(study, other, dirs_exist_ok=True)
+    text = write_page([Study.load(study), Study.load(other)], other / "both.html").read_text(encoding="utf-8")
+    assert f"{study.name}: plain" in text and f"{other.name}: plain" in text
+
+
+def test_mistakes_are_one_line(study, tmp_path_factory):
+    empty = tmp_path_factory.mktemp("empty")
+    with pytest.raises(ValueError, match="no such file; name a folder"):
+        Study.load(empty)
+    (empty / "results.json").write_text('{"rows": [{"model": "a"}]}')
+    with pytest.raises(ValueError, match="not a results file"):
+        Study.load(empty)
+    with pytest.raises(ValueError, match=r"reference 'plane': not among the models \(plain"):
+        page_of(study, reference="plane")
+
+
+def test_ticks_are_round_and_inside():
+    assert charts.ticks(0, 1) == [0, 0.2, 0.4, 0.6, 0.8, 1.0]
+    assert charts.ticks(0.993, 1.062, 3) == [1.0, 1.025, 1.05]
+    assert charts.ticks(3, 3) == [3]
+
+
+LAYOUT = """
+const all = [...document.querySelectorAll(".label, .xt, .axis span, .legend li, .name")];
+const visible = all.filter((e) => e.textContent);
+const boxes = visible.map((e) => [e.textContent, e.getBoundingClientRect()]);
+const hits = (a, b) => a.left < b.right - 1 && b.left < a.right - 1 && a.top < b.bottom - 1 && b.top < a.bottom - 1;
+const overlaps = [];
+boxes.forEach(([s, a], i) => boxes.slice(i + 1).forEach(([t, b]) => { if (hits(a, b)) overlaps.push(s + " × " + t); }));
+const cut = boxes.filter(([, b]) => b.left < 0 || b.right > innerWidth).map(([s]) => s);
+const wide = document.documentElement.scrollWidth - innerWidth;
+const marks = document.querySelectorAll(".mark").length;
+parent.postMessage(JSON.stringify({ overlaps, cut, wide, marks }), "*");
+"""
+
+
+@pytest.mark.parametrize("width", [360, 1000])
+def test_nothing_overlaps_or_is_cut_in_a_browser(study, width):
+    """Measured by a script in headless Chromium, in a frame as wide as a phone and as a desk."""
+    browser = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
+    if browser is None:
+        assert os.environ.get("CI", "") not in ("1", "true"), "CI has to have Chromium"
+        pytest.skip("no Chromium here")
+    text = re.sub(r"<meta http-equiv=[^>]*>", "", page_of(study)).replace(
+        "</body>", f"<script>{LAYOUT}</script></body>"
+    )
+    frame = f'<iframe srcdoc="{html.escape(text)}" style="width:{width}px;height:900px;border:0"></iframe>'
+    script = "<script>onmessage = (e) => { document.body.dataset.found = e.data; }</script>"
+    (study / "frame.html").write_text(f"<!doctype html><body>{script}{frame}</body>", encoding="utf-8")
+    command = [browser, "--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=5000", "--dump-dom"]
+    shown = subprocess.run(
+        [*command, "--window-size=1200,1000", (study / "frame.html").as_uri()],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    ).stdout
+    found = json.loads(html.unescape(re.search(r'data-found="([^"]*)"', shown)[1]))
+    assert found["overlaps"] == [] and found["cut"] == [] and found["wide"] <= 0
+    assert found["marks"] > 20
