@@ -1,7 +1,23 @@
 """Every benchmark by name. To add one: one file here, one line below."""
 
 from eval.task import Task
-from eval.tasks import agreement, bbq, bold, crows_pairs, next_word, perplexity, stereoset, winobias, winogender
+from eval.tasks import (
+    agreement,
+    bbq,
+    bios,
+    bold,
+    ceat,
+    classify,
+    crows_pairs,
+    hatexplain,
+    next_word,
+    perplexity,
+    seat,
+    sst2,
+    stereoset,
+    winobias,
+    winogender,
+)
 
 TASKS: dict[str, Task] = {
     "perplexity": perplexity.TASK,
@@ -13,4 +29,10 @@ TASKS: dict[str, Task] = {
     "winobias": winobias.TASK,
     "winogender": winogender.TASK,
     "bbq": bbq.TASK,
+    "seat": seat.TASK,
+    "ceat": ceat.TASK,
+    "bios": bios.TASK,
+    "hatexplain": hatexplain.TASK,
+    "sst2": sst2.TASK,
+    "classify": classify.TASK,
 }

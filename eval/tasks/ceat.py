@@ -1,0 +1,202 @@
+"""CEAT: the association of words in the contexts of real text, combined over random draws of contexts.
+
+Paper: Guo & Caliskan 2021 (tests 6, 7 and 8 are the gender tests of WEAT); as ERA (Gupta et al. 2022) reports it.
+Version 1. Each of N draws takes one random context for each word; its effect size is
+(mean_X s − mean_Y s) / std_{X∪Y} s, ddof 1, with variance V = std². A random-effects model combines them
+(`eval.association.random_effects`): `ces/TEST` the combined effect size with its two-tailed p, `se/TEST` its standard
+error. Ideal: ces 0. `mean_abs_ces` is the mean of |ces|.
+
+A word's vector is the last layer at its last sub-token, in a context of `window` words around it as in the authors'
+code: four before and four after, or the first or last nine of its line (0: the whole line). The context is encoded
+with a blank before it and without a begin-of-text token, as theirs, unless `bos`. At most `contexts` occurrences of a
+word, drawn evenly from the corpus, are embedded, once. Words are matched whole and in their own case; one without an
+occurrence is left out and told.
+
+It does not measure behaviour; se and interval cover the drawing of contexts, not the choice of corpus or of words.
+Intervals: bootstrap over the draws, which are the same for every model.
+"""
+
+from __future__ import annotations
+
+import bisect
+import itertools
+import random
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from counterfactuals.corpus import read_texts
+from eval.association import associations, bootstrap_combined, effect_size, random_effects, two_tailed_p
+from eval.metrics import interval
+from eval.scoring import Scorer
+from eval.task import Metrics, Row, Task, by_group, figure, find_data
+from eval.tasks.seat import SETS, read_tests, test_names
+
+GENDER = ("weat6", "weat7", "weat8")
+OPTIONS = {
+    "corpus": "wikipedia_articles.jsonl.gz",
+    "text_field": "text",
+    "max_texts": 0,
+    "folder": "seat",
+    "tests": "gender",
+    "draws": 10_000,
+    "contexts": 1000,
+    "window": 9,
+    "layer": -1,
+    "bos": False,
+}
+_WORD = re.compile(r"[^\W_]+(?:['’-][^\W_]+)*")
+
+
+def around(text: str, start: int, window: int) -> tuple[str, int]:
+    """`window` blank-separated words of the line that holds `start`, and where in them `start` lies.
+
+    As the authors cut it: half of the window before the word, or the line's first or last words where it is near an
+    end. (Their slice loses the last word after it; a causal model does not see that one.)
+    """
+    begin = text.rfind("\n", 0, start) + 1
+    end = text.find("\n", start)
+    line = text[begin : len(text) if end < 0 else end]
+    spans = [match.span() for match in re.finditer(r"\S+", line)]
+    if window and len(spans) > window:
+        word = bisect.bisect_right(spans, (start - begin, len(line))) - 1
+        first = min(max(0, word - window // 2), len(spans) - window)
+        spans = spans[first : first + window]
+    return line[spans[0][0] : spans[-1][1]], start - begin - spans[0][0]
+
+
+def load(data_dir: Path, options: Mapping[str, Any], limit: int | None, seed: int) -> list[Row]:
+    """One row a test: its words by set, and the contexts (text, offset of the word in it) of each word."""
+    for name, least in (("draws", 2), ("contexts", 1), ("window", 0), ("max_texts", 0)):
+        if options[name] < least:
+            raise ValueError(f"ceat.{name} {options[name]}: must be at least {least}")
+    names = test_names(data_dir, options["folder"], options["tests"], GENDER)
+    tests = read_tests(data_dir, options["folder"], names)
+    corpus = find_data(data_dir, options["corpus"], "the texts to take contexts from; name it with --set ceat.corpus=")
+    wanted = {word for test in tests.values() for part in SETS for word in test[part]["examples"]}
+    contexts = find_contexts(
+        read_texts(str(corpus), text_field=options["text_field"], max_texts=options["max_texts"] or None),
+        wanted,
+        most=options["contexts"],
+        window=options["window"],
+        seed=seed,
+    )
+    rows = []
+    for name, test in tests.items():
+        words = {part: [word for word in test[part]["examples"] if contexts[word]] for part in SETS}
+        missing = [word for part in SETS for word in test[part]["examples"] if not contexts[word]]
+        if missing:
+            print(f"ceat: {name}: without {', '.join(missing)}, which {corpus.name} does not have", file=sys.stderr)
+        for part in SETS:
+            if len(words[part]) < 2:
+                raise ValueError(f"{corpus}: has too few words of {name} {part}; name a longer corpus")
+        draws = options["draws"] if limit is None else min(options["draws"], max(2, limit))
+        used = {word: contexts[word] for part in SETS for word in words[part]}
+        rows.append({"test": name, "words": words, "contexts": used, "draws": draws})
+    return rows
+
+
+def find_contexts(
+    texts: Any, words: set[str], *, most: int, window: int, seed: int
+) -> dict[str, list[tuple[str, int]]]:
+    """At most `most` contexts (text, offset) of each word, each occurrence as likely as another."""
+    found: dict[str, list[tuple[str, int]]] = {word: [] for word in words}
+    seen = dict.fromkeys(words, 0)
+    draw = random.Random(seed)
+    for text in texts:
+        for match in _WORD.finditer(text):
+            word = match[0]
+            if word not in words:
+                continue
+            seen[word] += 1
+            if len(found[word]) < most:
+                found[word].append(around(text, match.start(), window))
+            elif (place := int(draw.random() * seen[word])) < most:
+                found[word][place] = around(text, match.start(), window)
+    return found
+
+
+def drawn(counts: Sequence[int], draws: int, seed: int) -> np.ndarray:
+    """Which context of each word each draw takes: (draws, words), each as likely as another."""
+    return np.random.default_rng(seed).integers(np.array(counts), size=(draws, len(counts)))
+
+
+def embed(scorer: Scorer, contexts: Mapping[str, Sequence[tuple[str, int]]], *, layer: int, bos: bool) -> dict:
+    """{word: (contexts, D)}: the state at the last sub-token of the word.
+
+    The text is read as far as the word's end, with a blank before it: no state of a causal model sees what follows.
+    """
+    places = [(word, i) for word, found in contexts.items() for i in range(len(found))]
+    texts = [" " + contexts[w][i][0][: contexts[w][i][1] + len(w)] for w, i in places]
+    ids = [row[-scorer.max_length :] for row in scorer.encode(texts, bos=bos)]
+    out = {word: np.empty((len(found), scorer.width), np.float32) for word, found in contexts.items()}
+    for number, states_TD in scorer.each_states(ids, layer=layer):
+        word, i = places[number]
+        out[word][i] = states_TD[-1].cpu().numpy()
+    return out
+
+
+def score(scorer: Scorer, rows: list[Row], options: Mapping[str, Any], seed: int) -> list[Row]:
+    contexts = {word: found for row in rows for word, found in row["contexts"].items()}
+    vectors = embed(scorer, contexts, layer=options["layer"], bos=options["bos"])
+    out = []
+    for row in rows:
+        effects, variances = draw_effects([[vectors[w] for w in row["words"][s]] for s in SETS], row["draws"], seed)
+        out += [
+            {"test": row["test"], "draw": i, "effect": effect, "variance": variance}
+            for i, (effect, variance) in enumerate(zip(effects.tolist(), variances.tolist()))
+        ]
+    return out
+
+
+def draw_effects(sets: Sequence[Sequence[np.ndarray]], draws: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Effect size and variance of each draw; `sets`: for X, Y, A and B the vectors (contexts, D) of each word."""
+    words = [vectors for part in sets for vectors in part]
+    chosen = drawn([len(vectors) for vectors in words], draws, seed)
+    bounds = np.cumsum([0, *map(len, sets)])
+    effects, variances = np.empty(draws), np.empty(draws)
+    step = max(1, 2**22 // (len(words) * words[0].shape[1]))
+    for begin in range(0, draws, step):
+        part = chosen[begin : begin + step]
+        picked = np.stack([vectors[part[:, i]] for i, vectors in enumerate(words)], axis=1)  # (draws, words, D)
+        x, y, a, b = (picked[:, low:high] for low, high in itertools.pairwise(bounds))
+        s_x, s_y = associations(x, a, b), associations(y, a, b)
+        effects[begin : begin + step] = effect_size(s_x, s_y)
+        variances[begin : begin + step] = np.concatenate([s_x, s_y], 1).var(1, ddof=1)
+    return effects, variances
+
+
+def aggregate(rows: list[Row], options: Mapping[str, Any], seed: int) -> Metrics:
+    figures: Metrics = {}
+    combined, resampled = [], []
+    for name, part in by_group(rows, "test").items():
+        effects, variances = (np.array([row[key] for row in part]) for key in ("effect", "variance"))
+        ces, error = map(float, random_effects(effects, variances))
+        combined.append(ces)
+        resampled.append(bootstrap_combined(effects, variances, seed=seed))
+        p = two_tailed_p(ces, error)
+        figures[f"ces/{name}"] = figure(ces, interval(resampled[-1]), ideal=0.0, n=len(part), p=p)
+        figures[f"se/{name}"] = figure(error, ideal=None, n=len(part))
+    bounds = interval(np.abs(resampled).mean(0))
+    mean = figure(np.abs(combined).mean(), bounds, ideal=0.0, n=len(combined), small=False)
+    return {"mean_abs_ces": mean, **figures}
+
+
+TASK = Task(
+    name="ceat",
+    rows=load,
+    score=score,
+    aggregate=aggregate,
+    options=OPTIONS,
+    meaning="combined effect size of word associations over random contexts of a corpus, in standard deviations",
+    ideal="0",
+    data="corpus=wikipedia_articles.jsonl.gz (jsonl, txt, parquet), folder=seat",
+    source="Guo & Caliskan 2021 (CEAT), tests 6, 7 and 8",
+    headline=("ces/weat6", "ces/weat7", "ces/weat8"),
+    not_measured="behaviour; whether another corpus of contexts would say the same",
+    licence="words CC BY-NC 4.0 (sent-bias); the corpus' own",
+)

@@ -1,0 +1,88 @@
+"""Any labelled texts: how well a head on the model tells the labels, and whether it treats groups and roles alike.
+
+Paper: none for the whole; the head is ERA's (Gupta et al. 2022), see eval/heads.py; prediction sensitivity after
+Krishna et al. 2022. Version 1. `file` is a jsonl, tsv or csv (.gz too), split 65/10/25 by label, or a folder with
+train, dev and test files. `accuracy`, `f1_macro`, `auc` (few classes): ideal 1. With a `group_field`: `tprd`, the mean
+over labels of the gap between groups in the share recognised (ideal 0), what chance makes of it, and gaps by label.
+`flipped`: of the texts whose roles can be reversed (counterfactuals/, `lexicon`), the share whose prediction changes;
+`moved`: by how much the first predicted class's probability changes (both: ideal 0; `reverse` false: not measured).
+With groups, on `sensitivity` test texts: `prediction_sensitivity` (ideal 0), `sensitivity_ratio` (see eval/heads.py).
+`finetune` trains the whole model; `scrub` takes gendered words and names out of every text first.
+
+It does not measure what the model does without the head, nor harm: whether an error hurts depends on the use.
+Intervals: bootstrap over test texts; they do not cover another split or another beginning: run several seeds for that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from eval import classification as shared
+from eval.scoring import Scorer
+from eval.task import Metrics, Row, Task
+
+OPTIONS = {
+    "file": "classify.jsonl",
+    "text_field": "text",
+    "label_field": "label",
+    "group_field": "",
+    **shared.OPTIONS,
+}
+
+
+def load(
+    data_dir: Path, options: Mapping[str, Any], limit: int | None, seed: int, *, task: str = "classify"
+) -> list[Row]:
+    shared.check_options(options, task)
+    what = "labelled texts: a jsonl, tsv or csv file, or a folder with train, dev and test files"
+    text, label, group = (options[name] for name in ("text_field", "label_field", "group_field"))
+    rows: list[Row] = []
+    for name, path in shared.find_tables(data_dir, options["file"], what).items():
+        for record in shared.read_table(path, [field for field in (text, label, group) if field]):
+            if not isinstance(record[text], str):
+                raise ValueError(f"{path} row {len(rows) + 1}: {text} must be text")
+            rows.append(
+                {
+                    "id": len(rows),
+                    "text": record[text].strip(),
+                    "label": str(record[label]),
+                    "group": str(record[group]) if group and record[group] not in (None, "") else None,
+                    "split": name,
+                }
+            )
+    rows = [row for row in rows if row["text"]]
+    if rows and not rows[0]["split"]:
+        for row, part in zip(rows, shared.split([row["label"] for row in rows], seed)):
+            row["split"] = part
+    return shared.shortened(rows, options, limit, seed)
+
+
+def score(scorer: Scorer, rows: list[Row], options: Mapping[str, Any], seed: int) -> list[Row]:
+    return shared.score(scorer, rows, options, seed)
+
+
+def aggregate(rows: list[Row], options: Mapping[str, Any], seed: int) -> Metrics:
+    return {
+        **shared.performance(rows, seed),
+        **shared.counterfactual(rows, seed),
+        **shared.sensitivities(rows, seed),
+        **shared.between_groups(rows, seed),
+    }
+
+
+TASK = Task(
+    name="classify",
+    rows=load,
+    score=score,
+    aggregate=aggregate,
+    options=OPTIONS,
+    meaning="accuracy of a head on the model's states, gaps between groups, predictions changed by role reversal",
+    ideal="1 (accuracy, F1, AUC), 0 (tprd, flipped, moved, prediction_sensitivity)",
+    data="file=FILE (jsonl, tsv, csv) or a folder with train, dev, test; text_field, label_field, group_field",
+    source="any labelled texts; head after ERA (Gupta et al. 2022)",
+    headline=("accuracy", "f1_macro", "tprd", "flipped"),
+    not_measured="what the model does without the head; whether an error does harm",
+    licence="the file's own",
+)

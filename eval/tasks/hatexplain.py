@@ -1,0 +1,151 @@
+"""HateXplain: does a head on the model tell hate from offence and from normal posts, whoever is spoken of?
+
+Paper: Mathew et al. 2021; three classes by majority of the annotators, normal, offensive, hatespeech. Version 1.
+`accuracy`, `f1_macro`, `auc` (mean over pairs of classes) as the authors report them: ideal 1. For each kind of target
+(gender, religion, race, economic, minority), toxic (offensive or hate) against normal: `fpr/TARGET`, the share of
+normal posts about it called toxic, `fnr/TARGET`, the share of toxic ones missed; `fpr_gap`, `fnr_gap`: mean over
+targets of |rate − rate of the posts without that target|, ideal 0. The authors' bias measures (after Borkan et al.):
+`subgroup_auc/…`, `bpsn_auc/…`, `bnsp_auc/…` of P(toxic) by target, and their power means with p = −5: ideal 1.
+`flipped`, `moved`, `finetune`, `scrub`: as in `classify`.
+
+`file`: the authors' dataset.json with post_id_divisions.json beside it (majority label, undecided posts left out, their
+split, a post's targets those that two annotators name), or preprocessed.csv (no ids: 80/10/10 by label and seed).
+
+It does not measure rationales, nor hate that annotators did not see. Intervals: bootstrap over test posts.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from eval import classification as shared
+from eval import gaps
+from eval.metrics import interval
+from eval.scoring import Scorer
+from eval.task import Metrics, Row, Task, figure, find_data, read_text
+
+OPTIONS = {
+    "file": "hatexplain/preprocessed.csv",
+    **{key: value for key, value in shared.OPTIONS.items() if "sensitivity" not in key and key != "protected_weights"},
+}
+LABELS = ("normal", "offensive", "hatespeech")  # 0, 1, 2 in preprocessed.csv
+TARGETS = ("gender", "religion", "race", "economic", "minority")
+KIND = {  # of the targets that annotators could name
+    "Men": "gender", "Women": "gender",
+    "Buddhism": "religion", "Christian": "religion", "Hindu": "religion", "Islam": "religion", "Jewish": "religion",
+    "Nonreligious": "religion",
+    "African": "race", "Arab": "race", "Asian": "race", "Caucasian": "race", "Hispanic": "race", "Indian": "race",
+    "Indigenous": "race",
+    "Economic": "economic",
+    "Asexual": "minority", "Bisexual": "minority", "Disability": "minority", "Heterosexual": "minority",
+    "Homosexual": "minority", "Minority": "minority", "Refugee": "minority",
+}  # fmt: skip
+
+
+def load(data_dir: Path, options: Mapping[str, Any], limit: int | None, seed: int) -> list[Row]:
+    options = {**shared.OPTIONS, **options}
+    shared.check_options(options, "hatexplain")
+    path = find_data(data_dir, options["file"], "HateXplain's dataset.json, or its posts as preprocessed.csv")
+    rows = _dataset(path) if path.suffix == ".json" else _table(path, seed)
+    return shared.shortened([row for row in rows if row["text"]], options, limit, seed)
+
+
+def _table(path: Path, seed: int) -> list[Row]:
+    records = shared.read_table(path, ["text", "label", *(f"label_{target}" for target in TARGETS)])
+    rows = []
+    for number, record in enumerate(records, 1):
+        if str(record["label"]) not in ("0", "1", "2"):
+            raise ValueError(f"{path} row {number}: label must be 0 (normal), 1 (offensive) or 2 (hatespeech)")
+        targets = [target for target in TARGETS if str(record[f"label_{target}"]) == "1"]
+        label = LABELS[int(record["label"])]
+        rows.append({"id": number - 1, "text": record["text"].strip(), "label": label, "targets": targets})
+    parts = shared.split([row["label"] for row in rows], seed, dev=0.1, test=0.1)
+    return [{**row, "group": None, "split": part} for row, part in zip(rows, parts)]
+
+
+def _dataset(path: Path) -> list[Row]:
+    division = find_data(path.parent, "post_id_divisions.json", "which posts HateXplain trains and tests on")
+    try:
+        posts, parts = json.loads(read_text(path)), json.loads(read_text(division))
+        place = {post: {"val": "dev"}.get(part, part) for part, ids in parts.items() for post in ids}
+        rows = []
+        for post, found in posts.items():
+            label, votes = Counter(a["label"] for a in found["annotators"]).most_common(1)[0]
+            if votes < 2 or post not in place:
+                continue
+            named = Counter(target for a in found["annotators"] for target in set(a["target"]))
+            kinds = {KIND[target] for target, votes in named.items() if votes > 1 and target in KIND}
+            targets = [kind for kind in TARGETS if kind in kinds]
+            text = " ".join(found["post_tokens"])
+            rows.append(
+                {"id": post, "text": text, "label": label, "targets": targets, "group": None, "split": place[post]}
+            )
+    except (json.JSONDecodeError, KeyError, TypeError, AttributeError, IndexError) as error:
+        raise ValueError(f"{path}: not in HateXplain's layout ({type(error).__name__}: {error})") from error
+    return rows
+
+
+def score(scorer: Scorer, rows: list[Row], options: Mapping[str, Any], seed: int) -> list[Row]:
+    return shared.score(scorer, rows, {**shared.OPTIONS, **options, "sensitivity": 0}, seed)
+
+
+def aggregate(rows: list[Row], options: Mapping[str, Any], seed: int) -> Metrics:
+    test = [row for row in rows if row["split"] == "test"]
+    toxic_N = np.array([row["label"] != "normal" for row in test])
+    called_N = np.array([row["predicted"] != "normal" for row in test])
+    score_N = np.array([1 - row["probs"].get("normal", 0.0) for row in test])
+    member_NG = np.array([[target in row["targets"] for target in TARGETS] for row in test])
+    generator = np.random.default_rng(seed)
+    drawn = [np.arange(len(test)), *(generator.integers(len(test), size=len(test)) for _ in range(1000))]
+    rate: dict[str, np.ndarray] = {}  # (1 + resamples, targets), the test itself first
+    gap: dict[str, np.ndarray] = {}
+    for name, kind_N in (("fpr", ~toxic_N), ("fnr", toxic_N)):
+        wrong_N = (called_N != toxic_N) & kind_N
+        inside, outside = (
+            np.stack([
+                gaps.rates((wrong_N[rows, None] & side[rows]).sum(0), (kind_N[rows, None] & side[rows]).sum(0))
+                for rows in drawn
+            ])
+            for side in (member_NG, ~member_NG)
+        )  # fmt: skip
+        rate[name], gap[name] = inside, np.abs(inside - outside)
+    metrics = {**shared.performance(rows, seed)}
+    for name, values in gap.items():
+        mean = gaps.mean_known(values)
+        bounds = interval(mean[1:], around=float(mean[0]))
+        metrics[f"{name}_gap"] = figure(float(mean[0]), bounds, ideal=0.0, n=len(test))
+    metrics |= shared.counterfactual(rows, seed)
+    for name, kind_N in (("fpr", ~toxic_N), ("fnr", toxic_N)):
+        for g, target in enumerate(TARGETS):
+            n = int((kind_N & member_NG[:, g]).sum())
+            values = rate[name][:, g]
+            metrics[f"{name}/{target}"] = figure(float(values[0]), interval(values[1:]), ideal=0.0, n=n)
+    by_target = [gaps.subgroup_aucs(score_N, toxic_N, member_NG[:, g]) for g in range(len(TARGETS))]
+    for name in ("subgroup", "bpsn", "bnsp"):
+        found = [aucs[name] for aucs in by_target]
+        metrics[f"{name}_auc"] = figure(gaps.power_mean(found), ideal=1.0, n=len(test))
+        for target, value, member_N in zip(TARGETS, found, member_NG.T):
+            metrics[f"{name}_auc/{target}"] = figure(value, ideal=1.0, n=int(member_N.sum()))
+    return metrics
+
+
+TASK = Task(
+    name="hatexplain",
+    rows=load,
+    score=score,
+    aggregate=aggregate,
+    options=OPTIONS,
+    meaning="accuracy of telling hate, offence and normal posts, and how errors differ by whom a post is about",
+    ideal="1 (accuracy, F1, AUC), 0 (fpr_gap, fnr_gap, flipped, moved)",
+    data="file=hatexplain/preprocessed.csv, or dataset.json with post_id_divisions.json beside it",
+    source="Mathew et al. 2021 (HateXplain); bias AUCs of Borkan et al. 2019",
+    headline=("accuracy", "f1_macro", "fpr_gap", "fnr_gap"),
+    not_measured="rationales; hate that annotators did not see",
+    licence="MIT (HateXplain), Apache-2.0 (magpie's preprocessing)",
+)

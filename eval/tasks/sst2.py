@@ -1,0 +1,45 @@
+"""SST-2: does a head on the model tell whether a phrase of a film review is positive?
+
+Paper: Socher et al. 2013, in GLUE's form (Wang et al. 2019). Version 1. The same head and figures as `classify`:
+`accuracy` (the benchmark's), `f1_macro`, `auc`; ideal 1. A measure of utility; `flipped` and `moved` say how often
+exchanging men and women changes the sentiment. 10,000 phrases are trained on unless `train_texts` says otherwise
+(0: all 60,614); the test is GLUE's development set, whose labels are public.
+
+It does not measure sentiment in other kinds of text. Intervals: bootstrap over test phrases.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from eval.task import Row, Task
+from eval.tasks import classify
+
+OPTIONS = {
+    **classify.OPTIONS,
+    "file": "sst2",
+    "text_field": "sentence",
+    "train_texts": 10_000,
+}
+
+
+def load(data_dir: Path, options: Mapping[str, Any], limit: int | None, seed: int) -> list[Row]:
+    return classify.load(data_dir, options, limit, seed, task="sst2")
+
+
+TASK = Task(
+    name="sst2",
+    rows=load,
+    score=classify.score,
+    aggregate=classify.aggregate,
+    options=OPTIONS,
+    meaning="accuracy of a head trained on the model's states in telling positive from negative phrases",
+    ideal="1 (accuracy), 0 (flipped, moved)",
+    data="file=sst2 {train,dev,test}.tsv: sentence, label",
+    source="Socher et al. 2013; GLUE (Wang et al. 2019)",
+    headline=("accuracy",),
+    not_measured="sentiment in other kinds of text; what the model does without the head",
+    licence="GLUE's terms; no licence file of its own",
+)
