@@ -105,7 +105,7 @@ def train(config: Config, name: str, folder: Path) -> None:
                 if cache is not None:
                     batch = cache.attach(batch, indices)
                 with accelerator.accumulate(task):
-                    loss, parts = task(batch.to(accelerator.device))
+                    loss, parts = task(batch.to(accelerator.device), progress=step / total)
                     # ranks and micro-batches are averaged by DDP and Accelerate; ours is a sum divided once
                     accelerator.backward(loss * (world * accumulation / num_tokens))
                     sums = {key: part + sums.get(key, 0) for key, part in parts.items()}

@@ -97,7 +97,12 @@ class Counterfactual:
 
 @dataclass
 class Loss:
-    op: str = setting("none", "how a prediction and its counterfactual are combined: none, max, mean, exp_mean, swap")
+    op: str = setting(
+        "none", "how a prediction and its counterfactual are combined: none, max, mean, exp_mean, swap, mix"
+    )
+    mix: float = setting(0.5, "op mix: the counterfactual's share, in log space; 0.5 is mean")
+    strength: float = setting(1.0, "how far a target moves, in log space, from the plain one (0) to the op's (1)")
+    strength_warmup: float = setting(0.0, "share of the steps over which strength rises linearly from 0")
     vocabulary: Literal["plain", "reversed"] = setting(
         "plain", "reversed: carry the counterfactual's row through the role reversal"
     )
@@ -187,7 +192,7 @@ class Config:
 PER_RUN = ("data", "tokenizer", "teacher", "student", "counterfactual", "loss", "optim", "train", "seed")
 UNIONS = (types.UnionType, typing.Union)
 RESERVED = ("sample", "pairs", "model", "checkpoints")
-OPS = ("none", "max", "mean", "exp_mean", "swap")
+OPS = ("none", "max", "mean", "exp_mean", "swap", "mix")
 
 
 def load(path: str | Path | None = None, overrides: typing.Sequence[str] = ()) -> tuple[Config, dict[str, Config]]:
@@ -391,6 +396,14 @@ def _impossible(c: Config, earlier: list[str]) -> list[str]:
             c.loss.vocabulary == "plain",
             "loss.vocabulary: reversed needs an op that combines; with loss.op none use plain",
         )
+        check(
+            c.loss.strength == 1 and c.loss.strength_warmup == 0,
+            "loss.strength, loss.strength_warmup: have no effect with loss.op none",
+        )
+    check(0 < c.loss.strength <= 1, f"loss.strength: above 0, at most 1, not {c.loss.strength:g}; for 0 use op none")
+    check(0 <= c.loss.strength_warmup <= 1, f"loss.strength_warmup: from 0 to 1, not {c.loss.strength_warmup:g}")
+    check(0 <= c.loss.mix <= 1, f"loss.mix: from 0 to 1, not {c.loss.mix:g}")
+    check(c.loss.mix == 0.5 or c.loss.op == "mix", "loss.mix: matters only with loss.op mix")
     if c.counterfactual.perturb == "original":
         check(
             c.counterfactual.augment and c.loss.op != "none",

@@ -42,7 +42,9 @@ class PairBatch:
         return int(self.trained_R.sum())
 
     def to(self, device: torch.device | str) -> PairBatch:
-        tensors: dict[str, Any] = {f.name: x for f in fields(self) if torch.is_tensor(x := getattr(self, f.name))}
+        """Tokens and rows on `device`. Masks stay on the host: chunks are planned from them without waiting for it."""
+        found = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("perturb_R", "trained_R")}
+        tensors: dict[str, Any] = {name: x for name, x in found.items() if torch.is_tensor(x)}
         return replace(self, **{name: x.to(device, non_blocking=True) for name, x in tensors.items()})
 
 

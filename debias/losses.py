@@ -1,32 +1,36 @@
 """Distillation and language-model loss in one chunked pass with analytic gradients: (tokens × vocabulary) never exists.
 
-R prediction rows, C rows of a chunk, D student width, E teacher width, V vocabulary. Losses are in nats, summed.
+R prediction rows, S of them trained, C rows of a chunk, B rows of a block; D student width, E teacher width, V
+vocabulary. Losses are in nats, summed.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
 
 import torch
+from torch.autograd.function import once_differentiable
 
-from debias.ops import VocabularyRoles, perturb
+from debias.ops import VocabularyRoles, combine
 
 DIVERGENCES = ("forward", "reverse", "jsd")
+BLOCK_BYTES = 2 << 20  # of logits that a CPU takes through the element-wise work at a time: what a core's cache holds
 
-# (row_C, out_CV): writes the teacher's log-probabilities at flat positions row_C into out_CV. Where they come from
-# (a model's hidden states, a cache) is all that differs between teachers
+# (row_C, out_CV): writes the teacher's log-probabilities at flat positions row_C into out_CV, all finite. Where they
+# come from (a model's hidden states, a cache) is all that differs between teachers
 TeacherRows = Callable[[torch.Tensor, torch.Tensor], None]
 
 
 def model_rows(hidden_PE: torch.Tensor, head_VE: torch.Tensor) -> TeacherRows:
     """The rows of a teacher that has just run: log-softmax of its last hidden states times its output embeddings."""
-    if torch.is_autocast_enabled(hidden_PE.device.type):  # once, not for every chunk
-        head_VE = head_VE.to(torch.get_autocast_dtype(hidden_PE.device.type))
+    dtype = _product_dtype(hidden_PE)
+    head_VE = head_VE.to(dtype)  # once, not for every chunk
 
     def write(row_C: torch.Tensor, out_CV: torch.Tensor) -> None:
-        torch.log_softmax(_wide(hidden_PE[row_C] @ head_VE.T), -1, out=out_CV)
+        _logits(hidden_PE[row_C].to(dtype), head_VE, out_CV)
+        torch.log_softmax(out_CV, -1, out=out_CV)
 
     return write
 
@@ -40,88 +44,175 @@ def divergence(kind: str, target_RV: torch.Tensor, student_RV: torch.Tensor) -> 
     student = student_RV.exp()
     if kind == "forward":
         target = target_RV.exp()
-        return (target * (target_RV - student_RV)).sum(), student - target
+        return torch.dot(target.ravel(), (target_RV - student_RV).ravel()), student.sub_(target)
     if kind == "reverse":
         difference = student_RV - target_RV
         row = (student * difference).sum(-1, keepdim=True)
-        return row.sum(), student * (difference - row)
+        return row.sum(), student.mul_(difference.sub_(row))
     if kind == "jsd":
-        middle = torch.logaddexp(target_RV, student_RV) - math.log(2)
+        middle = torch.logaddexp(target_RV, student_RV).sub_(math.log(2))
         difference = student_RV - middle
         row = (student * difference).sum(-1, keepdim=True)
-        target_part = (target_RV.exp() * (target_RV - middle)).sum()
-        return (row.sum() + target_part) / 2, student * (difference - row) / 2
+        target_part = torch.dot(target_RV.exp().ravel(), (target_RV - middle).ravel())
+        return (row.sum() + target_part) / 2, student.mul_(difference.sub_(row)).div_(2)
     raise ValueError(f"loss.divergence: must be one of {', '.join(DIVERGENCES)}, not {kind!r}")
 
 
+class _Rows(NamedTuple):
+    """Rows as distillation_loss is given them, on the device of the models; masks on the host too, as running counts.
+
+    before[r], perturbed_before[r]: trained rows, and trained and perturbed rows, among the first r.
+    """
+
+    row_R: torch.Tensor
+    label_R: torch.Tensor
+    perturb_R: torch.Tensor
+    context_R: torch.Tensor
+    place_S: torch.Tensor
+    before: list[int]
+    perturbed_before: list[int]
+    num_pairs: int
+
+
+class _Options(NamedTuple):
+    op: str
+    mix: float
+    strength: float
+    roles: VocabularyRoles | None
+    kind: str
+    tau: float
+    kd_weight: float
+    lm_weight: float
+    chunk_rows: int
+
+
 class _FusedDistillation(torch.autograd.Function):
-    """The loss and, in the same pass, its gradients; the backward pass only scales them."""
+    """The loss and, in the same pass, its gradients; the backward pass only scales them.
+
+    A chunk is as many rows as the matrix products want at once. The element-wise work between them takes a chunk in
+    blocks, and the gradient takes the place of the logits: beside the result, two chunks are all the memory needed.
+    """
 
     @staticmethod
-    def forward(ctx: Any, hidden_PD, head_VD, teacher, rows, options):
-        row_R, label_R, perturb_R, trained_R, context_R, num_pairs = rows
-        op, roles, kind, tau, kd_weight, lm_weight, chunk_rows = options
-        ctx.head_dtype = head_VD.dtype
+    def forward(ctx: Any, hidden_PD, head_VD, teacher: TeacherRows | None, rows: _Rows, options: _Options):
+        wide, dtype = torch.promote_types(hidden_PD.dtype, torch.float32), _product_dtype(hidden_PD)
+        ctx.head_dtype, head_VD = head_VD.dtype, head_VD.to(dtype)
         grad_hidden = torch.zeros_like(hidden_PD)
-        wide = torch.promote_types(hidden_PD.dtype, torch.float32)
         grad_head = torch.zeros_like(head_VD, dtype=wide) if ctx.needs_input_grad[1] else None
         kd, lm = hidden_PD.new_zeros((), dtype=wide), hidden_PD.new_zeros((), dtype=wide)
-        if torch.is_autocast_enabled(hidden_PD.device.type):  # once, not for every chunk
-            dtype = torch.get_autocast_dtype(hidden_PD.device.type)
-            head_VD = head_VD.to(dtype)
-        chunk_rows -= chunk_rows % 2  # a row and its counterpart stay together
-        for begin in range(0, len(row_R), chunk_rows):
-            part = slice(begin, begin + chunk_rows)
-            trained_C = trained_R[part]
-            student_rows = row_R[part][trained_C]
-            hidden_CD = hidden_PD[student_rows]
-            logits_CV = _wide(hidden_CD @ head_VD.T)
-            labels = label_R[part][trained_C, None]
-            grad_CV: torch.Tensor | None = None
-            if lm_weight:
-                logp_CV = logits_CV.log_softmax(-1)
-                lm -= logp_CV.gather(1, labels).sum()
-                grad_CV = logp_CV.exp_().mul_(lm_weight)
-                grad_CV.scatter_add_(1, labels, grad_CV.new_full(labels.shape, -lm_weight))
-            if kd_weight:
-                target_CV = torch.empty(len(row_R[part]), len(head_VD), dtype=wide, device=head_VD.device)
-                teacher(row_R[part], target_CV)
-                target_CV = _targets(target_CV, perturb_R[part], num_pairs - begin // 2, op, roles, context_R[part])
-                target_CV = (target_CV[trained_C] / tau).log_softmax(-1)
-                value, gradient = divergence(kind, target_CV, (logits_CV / tau).log_softmax(-1))
-                kd += tau**2 * value
-                gradient.mul_(kd_weight * tau)
-                grad_CV = gradient if grad_CV is None else grad_CV.add_(gradient)
-            assert grad_CV is not None
-            grad_CV = grad_CV.to(hidden_CD.dtype)
+        num_rows, chunk = len(rows.row_R), options.chunk_rows - options.chunk_rows % 2  # couples stay together
+        student_CV, teacher_CV = hidden_PD.new_empty(2, min(chunk, num_rows), len(head_VD), dtype=wide)
+        for begin in range(0, num_rows, chunk):
+            end = min(begin + chunk, num_rows)
+            trained = slice(rows.before[begin], rows.before[end])
+            place_C = rows.place_S[trained]
+            if len(place_C) == 0:
+                continue
+            student_rows, logits_CV = rows.row_R[place_C], student_CV[: len(place_C)]
+            hidden_CD = hidden_PD[student_rows].to(dtype)
+            _logits(hidden_CD, head_VD, logits_CV)
+            if teacher is not None:
+                teacher(rows.row_R[begin:end], teacher_CV[: end - begin])
+            for block in _blocks(begin, end, 2 * rows.num_pairs, teacher_CV):
+                target_BV = None
+                place_B = rows.place_S[rows.before[block.start] : rows.before[block.stop]]
+                if len(place_B) == 0:
+                    continue
+                if teacher is not None:
+                    own_BV = teacher_CV[block.start - begin : block.stop - begin]
+                    target_BV = _target(own_BV, block, place_B, rows, options)
+                part = slice(rows.before[block.start] - trained.start, rows.before[block.stop] - trained.start)
+                block_kd, block_lm = _gradient_(logits_CV[part], rows.label_R[place_B], target_BV, options)
+                kd += block_kd
+                lm += block_lm
+            grad_CV = logits_CV.to(dtype)
             grad_hidden[student_rows] = (grad_CV @ head_VD).to(grad_hidden.dtype)
             if grad_head is not None:
-                grad_head += grad_CV.T @ hidden_CD
-        ctx.save_for_backward(grad_hidden, grad_head)
+                if dtype == wide:
+                    grad_head.addmm_(grad_CV.T, hidden_CD)
+                else:
+                    grad_head += grad_CV.T @ hidden_CD
+        ctx.gradients = grad_hidden, grad_head
         ctx.mark_non_differentiable(kd, lm)
-        return kd_weight * kd + lm_weight * lm, kd, lm
+        return options.kd_weight * kd + options.lm_weight * lm, kd, lm
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, grad_total, *_):
-        grad_hidden, grad_head = ctx.saved_tensors
+        if ctx.gradients is None:
+            raise RuntimeError("distillation_loss: its gradients are given away by the first backward pass")
+        grad_hidden, grad_head = ctx.gradients
+        ctx.gradients = None  # so that autograd takes them over without a copy
         if grad_head is not None:
-            grad_head = (grad_head * grad_total).to(ctx.head_dtype)
-        return (grad_hidden * grad_total).to(grad_hidden.dtype), grad_head, None, None, None
+            grad_head = grad_head.mul_(grad_total).to(ctx.head_dtype)
+        return grad_hidden.mul_(grad_total), grad_head, None, None, None
 
 
-def _wide(x: torch.Tensor) -> torch.Tensor:
-    return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
+def _product_dtype(hidden: torch.Tensor) -> torch.dtype:
+    """What matrix products with these hidden states are made in: autocast's type where it is on."""
+    kind = hidden.device.type
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else hidden.dtype
 
 
-def _targets(own_CV, perturb_C, num_pairs: int, op: str, roles, context_C) -> torch.Tensor:
-    """Rows to learn from: those marked in perturb_C combined with their neighbour (couples) or themselves (singles)."""
-    chosen = torch.nonzero(perturb_C).ravel()
-    if op == "none" or len(chosen) == 0:
-        return own_CV
-    mate = torch.where(chosen < 2 * num_pairs, chosen ^ 1, chosen)
-    in_word = roles.in_word_V[context_C[chosen]] if roles is not None else None
-    combined = perturb(op, own_CV[chosen], own_CV[mate], roles=roles, in_word_R=in_word)
-    return own_CV.index_copy(0, chosen, combined)
+def _logits(hidden_CD: torch.Tensor, head_VD: torch.Tensor, out_CV: torch.Tensor) -> None:
+    if hidden_CD.dtype == out_CV.dtype:
+        torch.mm(hidden_CD, head_VD.T, out=out_CV)
+    else:
+        out_CV.copy_(hidden_CD @ head_VD.T)
+
+
+def _running_count(mask_R: torch.Tensor) -> list[int]:
+    return [0, *mask_R.cumsum(0).tolist()]
+
+
+def _blocks(begin: int, end: int, bound: int, chunk_CV: torch.Tensor) -> Iterator[slice]:
+    """Rows [begin, end) in blocks of an even size, none across `bound`, where couples end and singles begin."""
+    row_bytes = chunk_CV.shape[1] * chunk_CV.element_size()
+    size = max(BLOCK_BYTES // row_bytes // 2 * 2, 2) if chunk_CV.device.type == "cpu" else len(chunk_CV)
+    while begin < end:
+        stop = min(begin + size, end, bound if begin < bound else end)
+        yield slice(begin, stop)
+        begin = stop
+
+
+def _target(own_BV: torch.Tensor, block: slice, place_B: torch.Tensor, rows: _Rows, options: _Options) -> torch.Tensor:
+    """What the trained rows of a block learn: log-probabilities, combined where perturb_R, softened by tau."""
+    num_trained = len(place_B)
+    num_perturbed = rows.perturbed_before[block.stop] - rows.perturbed_before[block.start]
+    teacher_BV, index = own_BV, place_B - block.start
+    if num_trained < len(own_BV):
+        own_BV = teacher_BV[index]
+    scores_BV = own_BV
+    if num_perturbed:
+        mate_BV = teacher_BV[index ^ 1] if block.start < 2 * rows.num_pairs else own_BV
+        options_of_op = {"mix": options.mix, "strength": options.strength, "roles": options.roles}
+        scores_BV = combine(options.op, own_BV, mate_BV, context_R=rows.context_R[place_B], **options_of_op)
+        if num_perturbed < num_trained:
+            scores_BV = torch.where(rows.perturb_R[place_B, None], scores_BV, own_BV)
+    return (scores_BV / options.tau).log_softmax(-1)
+
+
+def _gradient_(
+    logits_BV: torch.Tensor, label_B: torch.Tensor, target_BV: torch.Tensor | None, options: _Options
+) -> tuple[torch.Tensor | float, torch.Tensor | float]:
+    """Put the gradient of both losses in the place of the student's logits; returns their sums, kd and lm."""
+    kd: torch.Tensor | float = 0.0
+    lm: torch.Tensor | float = 0.0
+    tau, gradient_BV = options.tau, None
+    if target_BV is not None:
+        kd, gradient_BV = divergence(options.kind, target_BV, (logits_BV / tau).log_softmax(-1))
+        kd = tau**2 * kd
+        gradient_BV.mul_(options.kd_weight * tau)
+    if options.lm_weight:
+        logp_BV = logits_BV.log_softmax(-1)
+        lm = -logp_BV.gather(1, label_B[:, None]).sum()
+        lm_gradient_BV = logp_BV.exp_()
+        lm_gradient_BV.scatter_add_(1, label_B[:, None], lm_gradient_BV.new_full((len(label_B), 1), -1.0))
+        lm_gradient_BV.mul_(options.lm_weight)
+        gradient_BV = lm_gradient_BV if gradient_BV is None else gradient_BV.add_(lm_gradient_BV)
+    assert gradient_BV is not None
+    logits_BV.copy_(gradient_BV)
+    return kd, lm
 
 
 def distillation_loss(
@@ -136,6 +227,8 @@ def distillation_loss(
     context_R: torch.Tensor,
     num_pairs: int,
     op: str = "none",
+    mix: float = 0.5,
+    strength: float = 1.0,
     roles: VocabularyRoles | None = None,
     kind: str = "forward",
     tau: float = 2.0,
@@ -147,8 +240,8 @@ def distillation_loss(
 
     hidden_PD: the student's last hidden states at flat positions P; head: its output embeddings. Rows are as in
     counterfactuals.batch.PairBatch; context_R: the token id at each row's position. The target is the teacher's
-    prediction (`model_rows`, or a cache's), combined with its counterpart's by `op` at temperature 1 where perturb_R,
-    and softened by τ afterwards; rows without a counterpart keep the teacher's own.
+    prediction (`model_rows`, or a cache's), combined with its counterpart's (ops.combine) at temperature 1 where
+    perturb_R, and softened by τ afterwards; rows without a counterpart keep the teacher's own. kind: see divergence.
     Returns (total, kd, lm): total carries the gradient; kd (with τ², before its weight) and lm are for reporting.
     Source: Gupta et al. 2022, Eq. 1, in the direction of Sanh et al. 2019.
     """
@@ -156,10 +249,12 @@ def distillation_loss(
         raise ValueError("loss.kd_weight, loss.lm_weight: both are 0: nothing to learn from")
     if kd_weight and teacher is None:
         raise ValueError("loss.kd_weight: above 0 needs a teacher")
-    return _FusedDistillation.apply(
-        hidden_PD,
-        head_VD,
-        teacher,
-        (row_R, label_R, perturb_R, trained_R, context_R, num_pairs),
-        (op, roles, kind, tau, kd_weight, lm_weight, chunk_rows),
+    device = hidden_PD.device
+    rows = _Rows(
+        *(x.to(device) for x in (row_R, label_R, perturb_R, context_R, trained_R.nonzero().ravel())),
+        _running_count(trained_R),
+        _running_count(trained_R & perturb_R),
+        num_pairs,
     )
+    options = _Options(op, mix, strength, roles, kind, tau, kd_weight, lm_weight, chunk_rows)
+    return _FusedDistillation.apply(hidden_PD, head_VD, teacher if kd_weight else None, rows, options)

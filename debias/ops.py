@@ -9,19 +9,21 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 
 from counterfactuals.vocabulary import RoleTokens
 
-# own row, counterpart's row → combined scores, element by element, before they are normalised again
-OPS: dict[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] = {
-    "none": lambda own, mate: own,
-    "max": torch.maximum,
-    "mean": lambda own, mate: (own + mate) / 2,
-    "exp_mean": lambda own, mate: torch.logaddexp(own, mate) - math.log(2),
-    "swap": lambda own, mate: mate,
+# own row, counterpart's row, the latter's share (for mix alone) → combined scores, before they are normalised again
+OPS: dict[str, Callable[[torch.Tensor, torch.Tensor, float], torch.Tensor]] = {
+    "none": lambda own, mate, share: own,
+    "max": lambda own, mate, share: torch.maximum(own, mate),
+    "mean": lambda own, mate, share: torch.lerp(own, mate, 0.5),
+    "exp_mean": lambda own, mate, share: torch.logaddexp(own, mate).sub_(math.log(2)),
+    "swap": lambda own, mate, share: mate,
+    "mix": torch.lerp,
 }
 
 
@@ -73,33 +75,44 @@ def reversed_roles(
     return torch.where(in_word_R[:, None] & roles.bare_L, mate_RL, carried_RL)
 
 
-def perturb(
+def combine(
     op: str,
     own_RV: torch.Tensor,
     mate_RV: torch.Tensor,
     *,
+    mix: float = 0.5,
+    strength: float = 1.0,
     roles: VocabularyRoles | None = None,
-    in_word_R: torch.Tensor | None = None,
+    context_R: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """Combine predictions with their counterparts' and normalise: log-probabilities (R, V).
+    """Scores of predictions combined with their counterparts', (R, V), before normalisation.
 
-    own_RV, mate_RV: the teacher's rows on a text and on its counterfactual. roles: reversed vocabulary, op(z, π z')
-    instead of op(z, z'); needs in_word_R. op "none" returns the own row unchanged.
+    own_RV, mate_RV: the teacher's rows on a text and on its counterfactual. mix: share of the counterpart in op "mix".
+    strength: how far from the own row (0, the very row) towards what the op gives (1), in log space. roles: reversed
+    vocabulary, op(z, π z') instead of op(z, z'); needs context_R, the token that each prediction follows.
+    """
+    if op not in OPS:
+        raise ValueError(f"loss.op: must be one of {', '.join(OPS)}, not {op!r}")
+    if op == "none" or strength == 0:
+        return own_RV
+    scores_RV = OPS[op](own_RV, mate_RV, mix)
+    if roles is not None:
+        if context_R is None:
+            raise ValueError("combine: roles needs context_R")
+        own_RL, mate_RL = own_RV[:, roles.token_L], mate_RV[:, roles.token_L]
+        if op == "swap":  # its scores are the counterpart's row itself, which is not ours to write in
+            scores_RV = scores_RV.clone()
+        carried_RL = reversed_roles(own_RL, mate_RL, roles, roles.in_word_V[context_R])
+        scores_RV[:, roles.token_L] = OPS[op](own_RL, carried_RL, mix)
+    return scores_RV if strength == 1 else torch.lerp(own_RV, scores_RV, strength)
+
+
+def perturb(op: str, own_RV: torch.Tensor, mate_RV: torch.Tensor, **options: Any) -> torch.Tensor:
+    """`combine`, normalised: log-probabilities (R, V). op "none" returns the own row unchanged.
 
     >>> own, mate = torch.tensor([[.5, .1, .2, .2]]).log(), torch.tensor([[.1, .6, .1, .2]]).log()
     >>> [round(p, 2) for p in perturb("exp_mean", own, mate).exp()[0].tolist()]
     [0.3, 0.35, 0.15, 0.2]
     """
-    if op not in OPS:
-        raise ValueError(f"loss.op: must be one of {', '.join(OPS)}, not {op!r}")
-    if op == "none":
-        return own_RV
-    scores_RV = OPS[op](own_RV, mate_RV)
-    if roles is not None:
-        if in_word_R is None:
-            raise ValueError("perturb: roles needs in_word_R")
-        own_RL, mate_RL = own_RV[:, roles.token_L], mate_RV[:, roles.token_L]
-        if op == "swap":  # its scores are the counterpart's row itself, which is not ours to write in
-            scores_RV = scores_RV.clone()
-        scores_RV[:, roles.token_L] = OPS[op](own_RL, reversed_roles(own_RL, mate_RL, roles, in_word_R))
-    return torch.log_softmax(scores_RV, dim=-1)
+    scores_RV = combine(op, own_RV, mate_RV, **options)
+    return own_RV if scores_RV is own_RV else torch.log_softmax(scores_RV, dim=-1)

@@ -27,6 +27,9 @@ class DistillTask(nn.Module):
         *,
         codec: Codec | None = None,
         op: str = "none",
+        mix: float = 0.5,
+        strength: float = 1.0,
+        strength_warmup: float = 0.0,
         roles: VocabularyRoles | None = None,
         divergence: str = "forward",
         tau: float = 2.0,
@@ -40,13 +43,15 @@ class DistillTask(nn.Module):
         # not a submodule: it is neither trained, nor saved, nor partitioned or synchronised between ranks
         object.__setattr__(self, "teacher", teacher.eval().requires_grad_(False) if teacher is not None else None)
         self.codec, self.roles = codec, roles
-        self.options: dict[str, Any] = {"op": op, "kind": divergence, "tau": tau, "chunk_rows": chunk_rows}
+        self.strength, self.strength_warmup = strength, strength_warmup
+        self.options: dict[str, Any] = {"op": op, "mix": mix, "kind": divergence, "tau": tau, "chunk_rows": chunk_rows}
         self.options |= {"kd_weight": kd_weight, "lm_weight": lm_weight}
 
-    def forward(self, batch: PairBatch) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    def forward(self, batch: PairBatch, progress: float = 1.0) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """Summed loss with gradient, and {"loss", "kd", "lm"} detached sums over batch.num_tokens predictions, in nats.
 
-        The teacher runs once on each sequence of the batch, the student once on each that is trained.
+        progress: share of the training that is done, for what changes with it. The teacher runs once on each sequence
+        of the batch, the student once on each that is trained.
         """
         teacher = self.teacher_rows(batch)
         trained_ids = batch.ids_NT[: batch.num_trained]
@@ -62,9 +67,14 @@ class DistillTask(nn.Module):
             context_R=batch.ids_NT.flatten()[batch.row_R],
             num_pairs=batch.num_pairs,
             roles=self.roles,
+            strength=self.strength_at(progress),
             **self.options,
         )
         return total, {"loss": total.detach(), "kd": kd, "lm": lm}
+
+    def strength_at(self, progress: float) -> float:
+        """Strength of the perturbation (ops.combine): a linear rise from 0 over the warm-up, constant afterwards."""
+        return self.strength * (min(progress / self.strength_warmup, 1.0) if self.strength_warmup else 1.0)
 
     @torch.no_grad()
     def teacher_rows(self, batch: PairBatch) -> TeacherRows | None:

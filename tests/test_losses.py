@@ -52,7 +52,7 @@ def fused_loss(x: dict, **options):
     return distillation_loss(teacher=model_rows(x.pop("teacher_hidden_PE"), x.pop("teacher_head_VE")), **x, **options)
 
 
-def plain_formula(x: dict, *, op, roles, kind, tau, kd_weight, lm_weight):
+def plain_formula(x: dict, *, op, roles, kind, tau, kd_weight, lm_weight, strength=1.0):
     """One row at a time, as METHOD §1 and §2 print it."""
     student = (x["hidden_PD"] @ x["head_VD"].T)[x["row_R"]]
     teacher = (x["teacher_hidden_PE"] @ x["teacher_head_VE"].T)[x["row_R"]].log_softmax(-1)
@@ -64,8 +64,9 @@ def plain_formula(x: dict, *, op, roles, kind, tau, kd_weight, lm_weight):
         target = teacher[r]
         if x["perturb_R"][r]:
             mate = (r + 1 if r % 2 == 0 else r - 1) if r < 2 * x["num_pairs"] else r
-            in_word = ROLES.in_word_V[x["context_R"][r]][None]
-            target = perturb(op, teacher[r : r + 1], teacher[mate : mate + 1], roles=roles, in_word_R=in_word)[0]
+            options = {"roles": roles, "context_R": x["context_R"][r : r + 1], "mix": 0.3}
+            combined = perturb(op, teacher[r : r + 1], teacher[mate : mate + 1], **options)[0]
+            target = (1 - strength) * target + strength * combined
         p, q = (target / tau).softmax(-1), (student[r] / tau).softmax(-1)
         m = (p + q) / 2
         value = {
@@ -77,18 +78,84 @@ def plain_formula(x: dict, *, op, roles, kind, tau, kd_weight, lm_weight):
     return kd_weight * kd + lm_weight * lm, kd, lm
 
 
+MASKS = {  # perturb_R, trained_R of the 21 rows
+    "some of each": {},
+    "all": {"perturb_R": torch.ones(21, dtype=torch.bool), "trained_R": torch.ones(21, dtype=torch.bool)},
+    "originals": {"trained_R": torch.tensor([True, False] * 9 + [True] * 3)},
+    "whole chunks untrained": {"trained_R": torch.tensor([False] * 14 + [True, False] * 2 + [False] * 3)},
+    "none perturbed": {"perturb_R": torch.zeros(21, dtype=torch.bool)},
+}
+WEIGHTS = {"tau": 2.0, "kd_weight": 0.7, "lm_weight": 0.4}
+
+
 @pytest.mark.parametrize(("op", "kind", "roles"), itertools.product(OPS, DIVERGENCES, [None, ROLES]))
-def test_fused_loss_and_gradients_equal_the_plain_formula(op, kind, roles):
-    weights = {"tau": 2.0, "kd_weight": 0.7, "lm_weight": 0.4}
-    x, y = problem(), problem()
-    fused = fused_loss(x, op=op, kind=kind, roles=roles, chunk_rows=7, **weights)
-    plain = plain_formula(y, op=op, kind=kind, roles=roles, **weights)
+@pytest.mark.parametrize("masks", MASKS)
+def test_fused_loss_and_gradients_equal_the_plain_formula(op, kind, roles, masks, monkeypatch):
+    monkeypatch.setattr("debias.losses.BLOCK_BYTES", 4 * 8 * V)  # a chunk of six rows is two blocks
+    x, y = problem() | MASKS[masks], problem() | MASKS[masks]
+    fused = fused_loss(x, op=op, kind=kind, roles=roles, mix=0.3, chunk_rows=7, **WEIGHTS)
+    plain = plain_formula(y, op=op, kind=kind, roles=roles, **WEIGHTS)
     for a, b in zip(fused, plain):
         torch.testing.assert_close(a, b)
     (fused[0] * 0.3).backward()
     (plain[0] * 0.3).backward()
     torch.testing.assert_close(x["hidden_PD"].grad, y["hidden_PD"].grad)
     torch.testing.assert_close(x["head_VD"].grad, y["head_VD"].grad)
+
+
+def test_no_trained_row_costs_and_teaches_nothing():
+    x = problem() | {"trained_R": torch.zeros(21, dtype=torch.bool)}
+    total, kd, lm = fused_loss(x, op="max")
+    total.backward()
+    assert total == kd == lm == 0 and not x["hidden_PD"].grad.any() and not x["head_VD"].grad.any()
+
+
+def test_gradients_are_given_away_once():
+    total = fused_loss(problem(), op="max")[0]
+    total.backward(retain_graph=True)
+    with pytest.raises(RuntimeError, match="first backward"):
+        total.backward()
+
+
+def test_a_frozen_head_gets_no_gradient():
+    x, y = problem(), problem()
+    x["head_VD"].requires_grad_(False)
+    fused_loss(x, op="max")[0].backward()
+    fused_loss(y, op="max")[0].backward()
+    assert x["head_VD"].grad is None
+    torch.testing.assert_close(x["hidden_PD"].grad, y["hidden_PD"].grad)
+
+
+@pytest.mark.parametrize("roles", [None, ROLES])
+@pytest.mark.parametrize("op", OPS)
+def test_strength_leads_from_plain_distillation_to_the_op(op, roles):
+    def sums(**options):
+        return [float(part.detach()) for part in fused_loss(problem(), roles=roles, mix=0.3, **options)]
+
+    assert sums(op=op, strength=0.0) == sums(op="none")
+    assert sums(op=op, strength=1.0) == sums(op=op)
+    weights = {"tau": 2.0, "kd_weight": 0.5, "lm_weight": 0.5}
+    plain = plain_formula(problem(), op=op, roles=roles, strength=0.5, kind="forward", **weights)
+    assert sums(op=op, strength=0.5) == pytest.approx([float(part.detach()) for part in plain])
+
+
+def test_liger_computes_the_same_loss():
+    """An implementation of others, without pairs: its beta 0 is the forward KL, without τ², divided by the rows."""
+    chunked = pytest.importorskip("liger_kernel.chunked_loss")
+    x, y = problem(), problem()
+    rows = torch.arange(P)
+    labels = torch.arange(P) % V
+    ones = torch.ones(P, dtype=torch.bool)
+    masks = {"row_R": rows, "label_R": labels, "perturb_R": ~ones, "trained_R": ones, "context_R": rows, "num_pairs": 0}
+    total = fused_loss(x | masks, op="none", chunk_rows=10)[0]
+    weights = {"weight_hard_loss": 0.5, "weight_soft_loss": 0.5 * 4, "beta": 0.0, "temperature": 2.0}
+    loss = chunked.LigerFusedLinearJSDLoss(**weights, compiled=False, chunk_size=12)
+    models = [y[key] for key in ("hidden_PD", "head_VD", "teacher_hidden_PE", "teacher_head_VE")]
+    (loss(*models, labels) * P).backward()
+    total.backward()
+    torch.testing.assert_close(total.detach().float(), (loss(*models, labels) * P).detach().float())
+    torch.testing.assert_close(x["hidden_PD"].grad, y["hidden_PD"].grad, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(x["head_VD"].grad, y["head_VD"].grad, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("chunk", [2, 4, 5, 100])

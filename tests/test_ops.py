@@ -13,9 +13,10 @@ TOKENS = RoleTokens(
     set_L=np.array([0, 1, 2, 2, 3, 3, 4, 5]),
     partner_S=np.array([1, 0, 3, 2, 5, 4]),
     bare_L=np.array([False] * 6 + [True] * 2),
-    in_word_V=np.array([True] * 9),
+    in_word_V=np.array([True] * 8 + [False]),
 )
 SHE, HE, HER, HERS, HIM, HIS, NURSE, SON, DAUGHTER = range(9)
+OUTSIDE = torch.full((6,), 8)  # contexts after which a word may begin
 
 
 def rows(count: int, vocabulary: int = 9, seed: int = 0) -> torch.Tensor:
@@ -44,12 +45,30 @@ def test_every_op_is_normalised_finite_and_the_identity_at_equality(op):
         ("swap", [0.1, 0.6, 0.3]),
         ("exp_mean", [0.3, 0.35, 0.35]),
         ("max", [0.5 / 1.5, 0.6 / 1.5, 0.4 / 1.5]),
+        ("mix", [x / sum(map(math.sqrt, (0.05, 0.06, 0.12))) for x in map(math.sqrt, (0.05, 0.06, 0.12))]),
         ("mean", [x / sum(map(math.sqrt, (0.05, 0.06, 0.12))) for x in map(math.sqrt, (0.05, 0.06, 0.12))]),
     ],
 )
 def test_ops_by_hand(op, expected):
     own, mate = torch.tensor([[0.5, 0.1, 0.4]]).log(), torch.tensor([[0.1, 0.6, 0.3]]).log()
     torch.testing.assert_close(perturb(op, own, mate).exp()[0], torch.tensor(expected))
+
+
+def test_mix_is_weighted_and_the_mean_at_one_half():
+    own, mate = rows(3), rows(3, seed=1)
+    torch.testing.assert_close(perturb("mix", own, mate, mix=0.5), perturb("mean", own, mate))
+    torch.testing.assert_close(perturb("mix", own, mate, mix=1.0), mate)
+    expected = own.exp() ** 0.75 * mate.exp() ** 0.25
+    torch.testing.assert_close(perturb("mix", own, mate, mix=0.25).exp(), expected / expected.sum(-1, keepdim=True))
+
+
+@pytest.mark.parametrize("op", OPS)
+def test_strength_0_is_the_very_row_and_1_the_op(op, roles):
+    own, mate, options = rows(3), rows(3, seed=1), {"roles": roles, "context_R": OUTSIDE[:3]}
+    assert perturb(op, own, mate, strength=0.0, **options) is own
+    assert torch.equal(perturb(op, own, mate, strength=1.0, **options), perturb(op, own, mate, **options))
+    half = (own + perturb(op, own, mate, **options)).div(2).log_softmax(-1)
+    torch.testing.assert_close(perturb(op, own, mate, strength=0.5, **options), half)
 
 
 def test_figure_2_of_the_paper():
@@ -69,7 +88,7 @@ def test_inputs_are_not_written_in(roles):
     for op in OPS:
         own, mate = rows(3), rows(3, seed=1)
         kept = own.clone(), mate.clone()
-        perturb(op, own, mate, roles=roles, in_word_R=torch.zeros(3, dtype=torch.bool))
+        perturb(op, own, mate, roles=roles, context_R=OUTSIDE[:3])
         assert torch.equal(own, kept[0]) and torch.equal(mate, kept[1])
 
 
@@ -91,9 +110,9 @@ def test_bare_tokens_after_a_letter_continue_a_word_and_are_left_alone(roles):
 @pytest.mark.parametrize("op", ["max", "mean", "exp_mean"])
 def test_symmetric_ops_are_equivariant(op, roles):
     """Swapping the roles of an input swaps the roles of the target: exactly one-to-one, in summed mass many-to-one."""
-    x, cf, outside = rows(6), rows(6, seed=1), torch.zeros(6, dtype=torch.bool)
-    target = perturb(op, x, cf, roles=roles, in_word_R=outside).exp()
-    mirrored = perturb(op, cf, x, roles=roles, in_word_R=outside).exp()
+    x, cf = rows(6), rows(6, seed=1)
+    target = perturb(op, x, cf, roles=roles, context_R=OUTSIDE).exp()
+    mirrored = perturb(op, cf, x, roles=roles, context_R=OUTSIDE).exp()
     for a, b in [(SHE, HE), (HE, SHE), (SON, DAUGHTER), (NURSE, NURSE)]:
         torch.testing.assert_close(target[:, a], mirrored[:, b])
     torch.testing.assert_close(target[:, [HER, HERS]].sum(1), mirrored[:, [HIM, HIS]].sum(1))
@@ -103,7 +122,7 @@ def test_symmetric_ops_are_equivariant(op, roles):
 @pytest.mark.parametrize("op", ["max", "mean", "exp_mean"])
 def test_without_a_gendered_word_both_roles_get_equal_mass(op, roles):
     own = rows(4)
-    target = perturb(op, own, own, roles=roles, in_word_R=torch.zeros(4, dtype=torch.bool)).exp()
+    target = perturb(op, own, own, roles=roles, context_R=OUTSIDE[:4]).exp()
     torch.testing.assert_close(target[:, SHE], target[:, HE])
     torch.testing.assert_close(target[:, [HER, HERS]].sum(1), target[:, [HIM, HIS]].sum(1))
 
@@ -111,5 +130,5 @@ def test_without_a_gendered_word_both_roles_get_equal_mass(op, roles):
 def test_role_reversal_of_very_unlikely_words_stays_finite(roles):
     own = torch.full((1, 9), -200.0)
     own[0, NURSE] = 0.0
-    result = perturb("max", own, own, roles=roles, in_word_R=torch.tensor([False]))
+    result = perturb("max", own, own, roles=roles, context_R=OUTSIDE[:1])
     assert torch.isfinite(result).all()

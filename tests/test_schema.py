@@ -51,7 +51,7 @@ def test_all_problems_are_reported_at_once():
 @pytest.mark.parametrize(
     ("override", "says"),
     [
-        ("loss.op=mxa", "did you mean max"),
+        ("loss.op=maxx", "did you mean max"),
         ("loss.divergence=kl", "must be one of forward, reverse, jsd"),
         ("loss.tau=0", "above 0"),
         ("loss.kd_weight=-1", "must not be negative"),
@@ -65,6 +65,9 @@ def test_all_problems_are_reported_at_once():
         ("train.max_steps=null", "one of them must be set"),
         ("train.max_steps=true", "whole number or null"),
         ("train.batch_size=0", "at least 1"),
+        ("loss.mix=0.3", "matters only with loss.op mix"),
+        ("loss.strength=0", "for 0 use op none"),
+        ("loss.strength_warmup=0.5", "no effect with loss.op none"),
         ("data.max_length=1", "at least 2"),
         ("optim.betas=[0.9]", "two numbers"),
         ("optim.warmup=5", "between 0 and 1"),

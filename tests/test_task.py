@@ -106,6 +106,18 @@ def test_the_whole_step_equals_a_plain_loop(op, augment, task):
     assert float(total) == pytest.approx(expected["loss"], rel=1e-5)
 
 
+def test_strength_rises_with_progress_from_plain_distillation_to_the_op(task):
+    batch = collate(pairs(), op="max")
+    task.strength, task.strength_warmup = 0.8, 0.5
+    assert [task.strength_at(p) for p in (0.0, 0.25, 0.5, 1.0)] == pytest.approx([0.0, 0.4, 0.8, 0.8])
+    with torch.no_grad():
+        begin = task(batch, progress=0.0)[1]["kd"]
+        whole = task(batch)[1]["kd"]
+        task.options["op"] = "none"
+        plain = task(batch)[1]["kd"]
+    assert begin == plain != whole
+
+
 def gradients(task: DistillTask, groups: list[list[AlignedPair]], **options) -> dict[str, torch.Tensor]:
     task = copy.deepcopy(task)
     batches = [collate(group, op="max", augment=True, **options) for group in groups]
