@@ -185,8 +185,15 @@ def _target(own_BV: torch.Tensor, block: slice, place_B: torch.Tensor, rows: _Ro
     scores_BV = own_BV
     if num_perturbed:
         mate_BV = teacher_BV[index ^ 1] if block.start < 2 * rows.num_pairs else own_BV
-        options_of_op = {"mix": options.mix, "strength": options.strength, "roles": options.roles}
-        scores_BV = combine(options.op, own_BV, mate_BV, context_R=rows.context_R[place_B], **options_of_op)
+        scores_BV = combine(
+            options.op,
+            own_BV,
+            mate_BV,
+            mix=options.mix,
+            strength=options.strength,
+            roles=options.roles,
+            context_R=rows.context_R[place_B],
+        )
         if num_perturbed < num_trained:
             scores_BV = torch.where(rows.perturb_R[place_B, None], scores_BV, own_BV)
     return (scores_BV / options.tau).log_softmax(-1)
@@ -251,10 +258,14 @@ def distillation_loss(
         raise ValueError("loss.kd_weight: above 0 needs a teacher")
     device = hidden_PD.device
     rows = _Rows(
-        *(x.to(device) for x in (row_R, label_R, perturb_R, context_R, trained_R.nonzero().ravel())),
-        _running_count(trained_R),
-        _running_count(trained_R & perturb_R),
-        num_pairs,
+        row_R=row_R,
+        label_R=label_R,
+        perturb_R=perturb_R.to(device),
+        context_R=context_R,
+        place_S=trained_R.nonzero().ravel().to(device),
+        before=_running_count(trained_R),
+        perturbed_before=_running_count(trained_R & perturb_R),
+        num_pairs=num_pairs,
     )
     options = _Options(op, mix, strength, roles, kind, tau, kd_weight, lm_weight, chunk_rows)
     return _FusedDistillation.apply(hidden_PD, head_VD, teacher if kd_weight else None, rows, options)
