@@ -35,7 +35,7 @@ def main(argv: list[str] | None = None) -> int:
             return 0
         for config in runs.values():
             build.make_reverser(config)  # a mistake in counterfactual.* ends here, not after models are loaded
-        build.check_evaluation(whole)
+        build.check_evaluation(whole, list(runs))
         for name, config in runs.items():
             train(config, name, Path(whole.output_dir) / name)
         if whole.eval.tasks and int(os.environ.get("RANK", "0")) == 0:
@@ -153,6 +153,7 @@ def report(whole: Config, runs: dict[str, Config]) -> None:
     results = build.evaluate(whole, runs)
     write_report(results, whole.output_dir)
     write_page([Study.load(whole.output_dir)], Path(whole.output_dir) / "report.html")
+    build.publish_all(whole, runs, results)
     print_report(results["rows"])
     print(f"written to {whole.output_dir}: report.html, report.md, results.json", flush=True)
 

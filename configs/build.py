@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,7 @@ from counterfactuals.reverse import Reverser
 from counterfactuals.sample import write_sample
 from counterfactuals.tokenizer import load_tokenizer, train_bpe
 from counterfactuals.vocabulary import role_tokens
-from debias import checkpoint, models
+from debias import checkpoint, models, publish
 from debias.cache import TeacherCache, build_cache, fingerprint_parts, open_cache
 from debias.ops import VocabularyRoles
 from debias.optim import build_optimizer, configure_deepspeed
@@ -205,14 +207,17 @@ def make_task(
 
 def make_sinks(config: Config, name: str, folder: Path, *, step: int) -> list[Sink]:
     """Where figures go beside metrics.jsonl."""
+    to = config.tracking.to
+    options = _wandb_options(config, name) if to == "wandb" else {"config": schema.to_dict(config)}
+    return sinks_of(to, folder, step=step, **options)
+
+
+def _wandb_options(config: Config, name: str) -> dict[str, Any]:
     t = config.tracking
-    options: dict[str, Any] = {}
-    if t.to == "wandb":
-        group = t.group or Path(config.output_dir).name
-        title = "-".join(part for part in (t.name or group, name) if part)
-        options = {"entity": t.entity, "project": t.project, "group": group, "tags": t.tags, "mode": t.mode}
-        options |= {"title": title}
-    return sinks_of(t.to, folder, config=schema.to_dict(config), step=step, **options)
+    group = t.group or Path(config.output_dir).name
+    title = "-".join(part for part in (t.name or group, name) if part)
+    options = {"entity": t.entity, "project": t.project, "group": group, "tags": t.tags, "mode": t.mode}
+    return options | {"title": title, "config": schema.to_dict(config)}
 
 
 def make_probe(config: Config) -> Any:
@@ -225,9 +230,10 @@ def make_probe(config: Config) -> Any:
     return Probe(e.during, data_dir=_evaluation_data(config), limit=e.during_limit, seed=config.seed)
 
 
-def check_evaluation(whole: Config) -> None:
-    """Refuse mistakes in eval.* and tracking.* before hours of training."""
+def check_evaluation(whole: Config, runs: Sequence[str]) -> None:
+    """Refuse mistakes in eval.*, tracking.* and hub.* before hours of training."""
     check_sink(whole.tracking.to, whole.tracking.mode)
+    publish.check_push(whole.hub.repo, runs)
     if whole.eval.tasks or whole.eval.every:
         from eval.run import check
 
@@ -259,3 +265,40 @@ def evaluate(whole: Config, runs: dict[str, Config]) -> dict[str, Any]:
         batch_size=whole.eval.batch_size,
         trust_remote_code=any(config.teacher.trust_remote_code for config in runs.values()),
     )
+
+
+def publish_all(whole: Config, runs: dict[str, Config], results: dict[str, Any]) -> None:
+    """A card for each trained model; to Weights & Biases and the Hub what settings ask for."""
+    from eval.card import write_card
+    from eval.report import headlines
+
+    output, rows = Path(whole.output_dir), results["rows"]
+    folders = {name or "student": name for name in runs}
+    for label, name in folders.items():
+        settings, facts = (
+            schema.to_dict(runs[name]),
+            json.loads((output / name / "run.json").read_text(encoding="utf-8")),
+        )
+        title = f"{output.name}-{label}"
+        given = {"model": label, "title": title, "settings": settings, "facts": facts}
+        write_card(output / name / "model", rows, versions=results["versions"], **given)
+    if whole.tracking.to == "wandb":
+        sets = (
+            {label: _pair_set(runs[name], name) for label, name in folders.items()}
+            if whole.tracking.artifacts
+            else None
+        )
+        publish.to_wandb(rows, headlines(rows), output, folders, pair_sets=sets, **_wandb_options(whole, ""))
+    if whole.hub.repo:
+        for label, name in folders.items():
+            repo = whole.hub.repo.replace("{run}", label)
+            print(f"pushed   {publish.push(output / name / 'model', repo, private=whole.hub.private)}", flush=True)
+
+
+def _pair_set(config: Config, name: str) -> Path:
+    output = Path(config.output_dir)
+    folder = Path(config.data.pairs_dir or output / "pairs")
+    if (folder / "meta.json").exists():
+        return folder
+    fingerprint = json.loads((output / name / "inputs.json").read_text(encoding="utf-8"))["corpus"]
+    return folder / f"pairs-{fingerprint[:16]}"

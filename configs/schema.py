@@ -160,6 +160,14 @@ class Tracking:
 
 
 @dataclass
+class Hub:
+    repo: str | None = setting(
+        None, "name on the Hugging Face Hub to push each model to, {run} standing for the run's name"
+    )
+    private: bool = setting(True, "whether a new repository there is private")
+
+
+@dataclass
 class Eval:
     tasks: dict[str, dict[str, Any]] = setting({}, "task[@label]: its options; see python -m eval --list")
     data_dir: str | None = setting(None, "folder with the evaluation sets; sample: OUTPUT_DIR/sample")
@@ -186,6 +194,7 @@ class Config:
     train: Train = field(default_factory=Train)
     tracking: Tracking = field(default_factory=Tracking)
     eval: Eval = field(default_factory=Eval)
+    hub: Hub = field(default_factory=Hub)
     runs: dict[str, dict[str, Any]] = setting({}, "name: overrides, for several models trained one after the other")
 
 
@@ -519,6 +528,7 @@ def to_yaml(config: Config) -> str:
 FREE = (
     "output_dir",
     "tracking",
+    "hub",
     "eval.tasks",
     "eval.data_dir",
     "eval.models",

@@ -231,12 +231,10 @@ class WandbSink:
             artifact.add_reference(folder.resolve().as_uri())
         else:
             artifact.add_dir(str(folder))
-        self.run.log_artifact(artifact)
-
-    def use(self, name: str) -> None:
-        """Record that this run is made from an artifact, where there is a server that knows it."""
-        if not self.run.offline and not self.run.disabled:
-            self.run.use_artifact(name)
+        if kind == "dataset" and not self.run.offline:  # what the run is made from; offline it can only be logged
+            self.run.use_artifact(artifact)
+        else:
+            self.run.log_artifact(artifact)
 
     def close(self) -> None:
         self.run.finish()

@@ -40,9 +40,9 @@ def arguments(tiny_gpt2, tmp_path) -> list[str]:
     ]
 
 
-def records(folder: Path, *options: str) -> list[dict]:
+def records(folder: Path, *options: str, newest: Path | None = None) -> list[dict]:
     """What an offline run of Weights & Biases holds, as its own reader prints it."""
-    file = next(folder.glob("wandb/offline-run-*/*.wandb"))
+    file = next((newest or next(folder.glob("wandb/offline-run-*"))).glob("*.wandb"))
     command = [str(Path(sys.executable).with_name("wandb")), "leet", "inspect", "--json", *options, str(file)]
     output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     return [json.loads(output)] if options else [json.loads(line) for line in output.splitlines()]

@@ -1,0 +1,137 @@
+"""What is sent where others see it: a study's figures to Weights & Biases (offline), models with cards to the Hub."""
+
+import json
+from pathlib import Path
+from typing import ClassVar
+
+import pytest
+import yaml
+from accelerate.state import AcceleratorState, PartialState
+from test_tracking import PROMPTS, records
+
+import train_distill
+from debias import publish
+
+
+@pytest.fixture
+def study(tiny_gpt2, tmp_path):
+    """Arguments of two tiny runs with an evaluation of theirs."""
+    texts = ["The nurse said that she would help him.", "He told his wife about the work.", "It rains in the north."]
+    corpus = tmp_path / "texts.jsonl"
+    corpus.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts * 6), encoding="utf-8")
+    (tmp_path / "prompts.json").write_text(json.dumps(PROMPTS), encoding="utf-8")
+    yield [
+        f"output_dir={tmp_path / 'study'}",
+        f"data.source={corpus}",
+        "data.max_length=32",
+        f"teacher.model={tiny_gpt2}",
+        "train.max_steps=2",
+        "train.batch_size=8",
+        "train.micro_batch_size=8",
+        f"eval.tasks={{next_word: {{file: {tmp_path / 'prompts.json'}}}}}",
+        f"eval.data_dir={tmp_path}",
+        "runs={plain: {}, even: {counterfactual: {augment: true}, loss: {op: max, vocabulary: reversed}}}",
+    ]
+    AcceleratorState._reset_state()
+    PartialState._reset_state()
+
+
+def offline(folder: Path, number: int = -1) -> dict:
+    """The summary of a run's newest attempt."""
+    newest = sorted(folder.glob("wandb/offline-run-*"))[number]
+    [summary] = records(newest.parent.parent, "--summary", newest=newest)
+    return summary
+
+
+def test_a_study_sends_its_figures_tables_and_models(study, tmp_path, capsys):
+    arguments = [*study, "tracking=wandb", "tracking.mode=offline", "tracking.artifacts=true", "tracking.project=p"]
+    assert train_distill.main(arguments) == 0
+    folder = tmp_path / "study"
+    rows = {row["model"]: row["tasks"] for row in json.loads((folder / "results.json").read_text())["rows"]}
+    for model in ("plain", "even"):
+        value = rows[model]["next_word"]["equitability_avg"]["value"]
+        assert offline(folder / model)["summary"]["next_word/equitability_avg"] == pytest.approx(value)
+        newest = sorted((folder / model).glob("wandb/offline-run-*"))[-1]
+        kept = [record for record in records(folder / model, newest=newest) if record["type"] == "artifact"]
+        text = json.dumps(kept)
+        assert len(kept) == 2 and f"study-{model}" in text and next((folder / "pairs").glob("pairs-*")).name in text
+    summary = offline(folder / "evaluation")["summary"]
+    value = rows["even"]["next_word"]["equitability_avg"]["value"]
+    assert summary["even/next_word/equitability_avg"] == pytest.approx(value)
+    text = json.dumps(summary)
+    assert "figures" in text and "male_share/even" in text
+
+
+def test_each_model_has_a_card(study, tmp_path, capsys):
+    assert train_distill.main(study) == 0
+    text = (tmp_path / "study" / "even" / "model" / "README.md").read_text(encoding="utf-8")
+    _, head, body = text.split("---\n", 2)
+    figures = yaml.safe_load(head)["model-index"][0]["results"][0]["metrics"]
+    rows = {row["model"]: row["tasks"] for row in json.loads((tmp_path / "study" / "results.json").read_text())["rows"]}
+    value = rows["even"]["next_word"]["equitability_avg"]["value"]
+    assert figures[0]["value"] == pytest.approx(value) and f"{value:.3f}" in body
+    assert "(`max`)" in body and "carried through the role reversal" in body and "2 steps of 8 sequences" in body
+    assert str(tmp_path) not in text  # no path of the machine that trained it
+    other = (tmp_path / "study" / "plain" / "model" / "README.md").read_text(encoding="utf-8")
+    assert "without changing the teacher's predictions" in other
+
+
+class Api:
+    """In place of the Hub's: keeps what it was asked to do."""
+
+    calls: ClassVar[list] = []
+
+    def create_repo(self, repo, *, private, exist_ok):
+        self.calls.append(("create", repo, private))
+
+    def upload_folder(self, *, repo_id, folder_path, commit_message):
+        self.calls.append(("upload", repo_id, sorted(path.name for path in Path(folder_path).iterdir())))
+        return f"hub/{repo_id}"
+
+
+def test_models_are_pushed_with_their_cards(study, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("huggingface_hub.HfApi", Api)
+    monkeypatch.setattr("huggingface_hub.get_token", lambda: "secret-token")
+    Api.calls = []
+    assert train_distill.main([*study, "hub.repo=someone/evenhand-{run}", "hub.private=false"]) == 0
+    assert [call[:2] for call in Api.calls] == [
+        (what, f"someone/evenhand-{run}") for run in ("plain", "even") for what in ("create", "upload")
+    ]
+    assert Api.calls[0][2] is False and {"README.md", "model.safetensors", "tokenizer.json"} <= set(Api.calls[1][2])
+    written = b"".join(path.read_bytes() for path in (tmp_path / "study").rglob("*") if path.is_file())
+    assert b"secret-token" not in written + capsys.readouterr().out.encode()
+
+
+@pytest.mark.parametrize(
+    ("repo", "token", "says"),
+    [
+        ("someone/one-name", "t", "needs {run} in it"),
+        ("a b/{run}", "t", "hub.repo: a b/{run}: Repo id must"),
+        ("someone/x-{run}", None, "needs `hf auth login` or HF_TOKEN"),
+    ],
+)
+def test_a_push_that_would_fail_is_refused_before_training(study, tmp_path, monkeypatch, capsys, repo, token, says):
+    monkeypatch.setattr("huggingface_hub.get_token", lambda: token)
+    assert train_distill.main([*study, f"hub.repo={repo}"]) == 2
+    assert says in capsys.readouterr().err and not (tmp_path / "study").exists()
+
+
+def test_a_refused_push_says_where_the_model_is(tmp_path, monkeypatch):
+    def refuses(*_, **__):
+        raise OSError("no route\nto the Hub")
+
+    monkeypatch.setattr(Api, "create_repo", refuses)
+    monkeypatch.setattr("huggingface_hub.HfApi", Api)
+    with pytest.raises(ValueError, match=f"no route; the model is in {tmp_path}, run again") as caught:
+        publish.push(tmp_path, "a/b", private=True)
+    assert "\n" not in str(caught.value)
+
+
+def test_generated_pairs_are_told_apart_by_model(tmp_path):
+    rows = [
+        {"model": model, "prompt": "He", "cf_prompt": "She", "text": f"{model} 1", "cf_text": f"{model} 2"}
+        for model in ("plain", "even")
+    ]
+    (tmp_path / "rows-x.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    found = list(publish._generated(tmp_path, ["plain", "even"]))
+    assert found == [["He", "She", "plain 1", "even 1", "plain 2", "even 2"]]
