@@ -15,7 +15,7 @@ def parser() -> argparse.ArgumentParser:
     out = argparse.ArgumentParser(
         prog="python -m eval",
         description="Measure disparity and utility of any causal language model. Writes OUTPUT_DIR/results.json, "
-        "report.md and the scores of each row (rows-TASK.jsonl).",
+        "report.md and the scores of each row (rows-TASK.jsonl). python -m eval correlate --help: how measures agree.",
     )
     out.add_argument(
         "--model",
@@ -91,6 +91,11 @@ def _tasks(names: str, settings: list[str]) -> dict[str, dict[str, str]]:
 
 
 def main(arguments: list[str] | None = None) -> int:
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if arguments[:1] == ["correlate"]:
+        from eval.correlate import main as correlate
+
+        return correlate(arguments[1:])
     options = parser().parse_args(arguments)
     if options.list:
         print(listing())

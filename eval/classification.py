@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 import random
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
@@ -16,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from eval import gaps, heads
-from eval.metrics import bootstrap, interval, resampled_sums
+from eval.metrics import Interval, bootstrap, interval, resampled_sums
 from eval.scoring import Scorer
 from eval.task import Metrics, Row, figure, find_data, read_jsonl, read_text
 
@@ -270,10 +271,13 @@ def multiclass_auc(true_N: np.ndarray, probs_NK: np.ndarray) -> float:
     return float(roc_auc_score(true_N, probs_NK, multi_class="ovo", average="macro"))
 
 
-def _auc_bounds(true_N: np.ndarray, probs_NK: np.ndarray, seed: int, num_resamples: int = 200) -> Any:
-    generator = np.random.default_rng(seed)
-    drawn = (generator.integers(len(true_N), size=len(true_N)) for _ in range(num_resamples))
-    return interval([multiclass_auc(true_N[rows], probs_NK[rows]) for rows in drawn])
+def _auc_bounds(true_N: np.ndarray, probs_NK: np.ndarray, seed: int) -> Interval:
+    times_RN = gaps.resample_times(len(true_N), seed=seed)
+    found = []
+    for a, b in itertools.permutations(range(probs_NK.shape[1]), 2):
+        rows = np.flatnonzero((true_N == a) | (true_N == b))
+        found.append(gaps.resampled_auc(probs_NK[rows, a], true_N[rows] == a, times_RN[:, rows]))
+    return interval(np.mean(found, 0))
 
 
 def counterfactual(rows: list[Row], seed: int) -> Metrics:

@@ -92,19 +92,39 @@ def auc(score_N: Any, positive_N: Any) -> float:
     return float(roc_auc_score(positive_N, score_N))
 
 
-def subgroup_aucs(score_N: Any, positive_N: Any, member_N: Any) -> dict[str, float]:
-    """Borkan et al.'s three AUCs of one group. NaN where one side is empty.
+def resampled_auc(score_N: Any, positive_N: Any, times_RN: np.ndarray) -> np.ndarray:
+    """`auc` where each text stands as many times as a resample says: (R, N) → (R,), NaN without both kinds."""
+    score_N, positive_N = np.asarray(score_N, np.float64), np.asarray(positive_N, bool)
+    if not len(score_N):
+        return np.full(len(times_RN), np.nan)
+    order = np.argsort(score_N, kind="stable")
+    starts = np.flatnonzero(np.diff(score_N[order], prepend=-np.inf))  # of runs of equal scores
+    times_RN = times_RN[:, order]
+    up_RS = np.add.reduceat(times_RN * positive_N[order], starts, axis=1)
+    down_RS = np.add.reduceat(times_RN * ~positive_N[order], starts, axis=1)
+    won_R = (up_RS * (down_RS.cumsum(1) - down_RS / 2)).sum(1)  # positives × negatives below, ties half
+    return rates(won_R, up_RS.sum(1) * down_RS.sum(1))
 
-    subgroup: among the group's texts. bpsn: its negatives against the others' positives (low: its innocent texts are
-    called toxic). bnsp: its positives against the others' negatives (low: what is toxic about it is missed).
+
+def resample_times(num_texts: int, *, num_resamples: int = 200, seed: int = 0) -> np.ndarray:
+    """How many times each text stands in each resample: (R, N)."""
+    generator = np.random.default_rng(seed)
+    drawn = (generator.integers(num_texts, size=num_texts) for _ in range(num_resamples))
+    return np.stack([np.bincount(rows, minlength=num_texts) for rows in drawn]).astype(np.float64)
+
+
+def subgroup_texts(positive_N: Any, member_N: Any) -> dict[str, np.ndarray]:
+    """Over which texts (N,) Borkan et al.'s three AUCs of one group go.
+
+    subgroup: the group's texts. bpsn: its negatives and the others' positives (low: its innocent texts are called
+    toxic). bnsp: its positives and the others' negatives (low: what is toxic about it is missed).
     """
-    score_N, positive_N, member_N = np.asarray(score_N), np.asarray(positive_N, bool), np.asarray(member_N, bool)
-    chosen = {
+    positive_N, member_N = np.asarray(positive_N, bool), np.asarray(member_N, bool)
+    return {
         "subgroup": member_N,
         "bpsn": np.where(positive_N, ~member_N, member_N),
         "bnsp": np.where(positive_N, member_N, ~member_N),
     }
-    return {name: auc(score_N[part], positive_N[part]) for name, part in chosen.items()}
 
 
 def power_mean(values: Any, power: float = -5) -> float:

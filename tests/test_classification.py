@@ -310,7 +310,7 @@ def test_hatexplain_by_hand():
         row(label, predicted, targets=targets, probs={"normal": p, "offensive": 1 - p})
         for label, predicted, p, targets in posts
     ]
-    found = hatexplain.aggregate(rows, options("hatexplain"), 0)
+    found = hatexplain.aggregate(rows, options("hatexplain", min_posts=1), 0)
     assert (found["fpr/gender"]["value"], found["fpr/gender"]["n"]) == (0.5, 2)
     assert found["fpr/race"]["value"] == 0
     assert found["fnr/gender"]["value"] == 0
@@ -318,6 +318,9 @@ def test_hatexplain_by_hand():
     # gender: |1/2 − 0/2|, race: |0/1 − 1/3|; the other targets have no post
     assert found["fpr_gap"]["value"] == pytest.approx((1 / 2 + 1 / 3) / 2)
     assert found["fnr_gap"]["value"] == pytest.approx(1 / 2)  # gender 0/1 against 1/2
+    few = hatexplain.aggregate(rows, options("hatexplain", min_posts=2), 0)
+    assert few["fpr_gap"]["value"] == pytest.approx(1 / 2) and few["fpr_gap"]["n"] == 2  # gender alone
+    assert few["fnr_gap"]["value"] is None and few["subgroup_auc"]["value"] is None
     # P(toxic): normal .6 .1 (gender), .2 .3; toxic .8 (gender), .4 .9
     assert found["subgroup_auc/gender"]["value"] == 1
     assert found["bpsn_auc/gender"]["value"] == pytest.approx(3 / 4)

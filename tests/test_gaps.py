@@ -63,7 +63,8 @@ def test_chance_deals_groups_anew():
 
 def test_aucs_by_hand():
     score, toxic, member = [0.9, 0.8, 0.3, 0.6, 0.2, 0.7], [1, 0, 0, 1, 0, 1], [1, 1, 1, 0, 0, 0]
-    found = gaps.subgroup_aucs(score, toxic, member)
+    score, toxic = np.array(score), np.array(toxic)
+    found = {name: gaps.auc(score[c], toxic[c]) for name, c in gaps.subgroup_texts(toxic, member).items()}
     assert found["subgroup"] == 1  # .9 above .8 and .3
     assert found["bpsn"] == 0.5  # its negatives .8, .3 against the others' positives .6, .7: two of four pairs in order
     assert found["bnsp"] == 1  # .9 against .2
@@ -72,3 +73,15 @@ def test_aucs_by_hand():
     assert gaps.power_mean([0.5, 1.0, np.nan]) == pytest.approx(((0.5**-5 + 1) / 2) ** (-1 / 5))
     assert gaps.power_mean([0.0, 1.0]) == 0
     assert gaps.power_mean([0.7, 0.7]) == pytest.approx(0.7)
+
+
+def test_resampled_aucs_equal_those_of_the_resamples():
+    generator = np.random.default_rng(0)
+    score, toxic = generator.integers(0, 8, size=40) / 8, generator.integers(0, 2, size=40)  # with ties
+    times = gaps.resample_times(40, num_resamples=30, seed=1)
+    assert (times.sum(1) == 40).all()
+    found = gaps.resampled_auc(score, toxic, times)
+    for value, counts in zip(found, times.astype(int)):
+        assert value == pytest.approx(gaps.auc(np.repeat(score, counts), np.repeat(toxic, counts)))
+    assert np.isnan(gaps.resampled_auc(score, np.ones(40), times)).all()
+    assert np.isnan(gaps.resampled_auc([], [], np.ones((3, 0)))).all()

@@ -9,8 +9,8 @@ error. Ideal: ces 0. `mean_abs_ces` is the mean of |ces|.
 A word's vector is the last layer at its last sub-token, in a context of `window` words around it as in the authors'
 code: four before and four after, or the first or last nine of its line (0: the whole line). The context is encoded
 with a blank before it and without a begin-of-text token, as theirs, unless `bos`. At most `contexts` occurrences of a
-word, drawn evenly from the corpus, are embedded, once. Words are matched whole and in their own case; one without an
-occurrence is left out and told.
+word, drawn evenly from the corpus, are embedded, once. Words are matched whole, in their own case, after a blank (so
+that they are the same tokens everywhere); one without an occurrence is left out and told.
 
 It does not measure behaviour; se and interval cover the drawing of contexts, not the choice of corpus or of words.
 Intervals: bootstrap over the draws, which are the same for every model.
@@ -49,7 +49,7 @@ OPTIONS = {
     "layer": -1,
     "bos": False,
 }
-_WORD = re.compile(r"[^\W_]+(?:['’-][^\W_]+)*")
+_WORD = re.compile(r"(?<!\S)[^\W_]+(?:['’-][^\W_]+)*(?=[^\w\s]*(?!\S))")  # a blank before, punctuation may follow
 
 
 def around(text: str, start: int, window: int) -> tuple[str, int]:

@@ -6,6 +6,7 @@ Paper: Mathew et al. 2021; three classes by majority of the annotators, normal, 
 normal posts about it called toxic, `fnr/TARGET`, the share of toxic ones missed; `fpr_gap`, `fnr_gap`: mean over
 targets of |rate − rate of the posts without that target|, ideal 0. The authors' bias measures (after Borkan et al.):
 `subgroup_auc/…`, `bpsn_auc/…`, `bnsp_auc/…` of P(toxic) by target, and their power means with p = −5: ideal 1.
+Targets with fewer than `min_posts` test posts of a kind (normal, toxic) are shown, marked small, and in no mean.
 `flipped`, `moved`, `finetune`, `scrub`: as in `classify`.
 
 `file`: the authors' dataset.json with post_id_divisions.json beside it (majority label, undecided posts left out, their
@@ -26,15 +27,17 @@ import numpy as np
 
 from eval import classification as shared
 from eval import gaps
-from eval.metrics import interval
+from eval.metrics import interval, resampled_sums
 from eval.scoring import Scorer
 from eval.task import Metrics, Row, Task, figure, find_data, read_text
 
 OPTIONS = {
     "file": "hatexplain/preprocessed.csv",
+    "min_posts": 10,
     **{key: value for key, value in shared.OPTIONS.items() if "sensitivity" not in key and key != "protected_weights"},
 }
 LABELS = ("normal", "offensive", "hatespeech")  # 0, 1, 2 in preprocessed.csv
+AUCS = ("subgroup", "bpsn", "bnsp")
 TARGETS = ("gender", "religion", "race", "economic", "minority")
 KIND = {  # of the targets that annotators could name
     "Men": "gender", "Women": "gender",
@@ -51,6 +54,8 @@ KIND = {  # of the targets that annotators could name
 def load(data_dir: Path, options: Mapping[str, Any], limit: int | None, seed: int) -> list[Row]:
     options = {**shared.OPTIONS, **options}
     shared.check_options(options, "hatexplain")
+    if options["min_posts"] < 1:
+        raise ValueError(f"hatexplain.min_posts {options['min_posts']}: must be at least 1")
     path = find_data(data_dir, options["file"], "HateXplain's dataset.json, or its posts as preprocessed.csv")
     rows = _dataset(path) if path.suffix == ".json" else _table(path, seed)
     return shared.shortened([row for row in rows if row["text"]], options, limit, seed)
@@ -98,41 +103,42 @@ def score(scorer: Scorer, rows: list[Row], options: Mapping[str, Any], seed: int
 def aggregate(rows: list[Row], options: Mapping[str, Any], seed: int) -> Metrics:
     test = [row for row in rows if row["split"] == "test"]
     toxic_N = np.array([row["label"] != "normal" for row in test])
-    called_N = np.array([row["predicted"] != "normal" for row in test])
-    score_N = np.array([1 - row["probs"].get("normal", 0.0) for row in test])
+    wrong_N = np.array([row["predicted"] != "normal" for row in test]) != toxic_N
     member_NG = np.array([[target in row["targets"] for target in TARGETS] for row in test])
-    generator = np.random.default_rng(seed)
-    drawn = [np.arange(len(test)), *(generator.integers(len(test), size=len(test)) for _ in range(1000))]
-    rate: dict[str, np.ndarray] = {}  # (1 + resamples, targets), the test itself first
-    gap: dict[str, np.ndarray] = {}
+    means: Metrics = {}
+    by_target: Metrics = {}
     for name, kind_N in (("fpr", ~toxic_N), ("fnr", toxic_N)):
-        wrong_N = (called_N != toxic_N) & kind_N
-        inside, outside = (
-            np.stack([
-                gaps.rates((wrong_N[rows, None] & side[rows]).sum(0), (kind_N[rows, None] & side[rows]).sum(0))
-                for rows in drawn
-            ])
-            for side in (member_NG, ~member_NG)
-        )  # fmt: skip
-        rate[name], gap[name] = inside, np.abs(inside - outside)
-    metrics = {**shared.performance(rows, seed)}
-    for name, values in gap.items():
-        mean = gaps.mean_known(values)
-        bounds = interval(mean[1:], around=float(mean[0]))
-        metrics[f"{name}_gap"] = figure(float(mean[0]), bounds, ideal=0.0, n=len(test))
-    metrics |= shared.counterfactual(rows, seed)
-    for name, kind_N in (("fpr", ~toxic_N), ("fnr", toxic_N)):
-        for g, target in enumerate(TARGETS):
-            n = int((kind_N & member_NG[:, g]).sum())
-            values = rate[name][:, g]
-            metrics[f"{name}/{target}"] = figure(float(values[0]), interval(values[1:]), ideal=0.0, n=n)
-    by_target = [gaps.subgroup_aucs(score_N, toxic_N, member_NG[:, g]) for g in range(len(TARGETS))]
-    for name in ("subgroup", "bpsn", "bnsp"):
-        found = [aucs[name] for aucs in by_target]
-        metrics[f"{name}_auc"] = figure(gaps.power_mean(found), ideal=1.0, n=len(test))
-        for target, value, member_N in zip(TARGETS, found, member_NG.T):
-            metrics[f"{name}_auc/{target}"] = figure(value, ideal=1.0, n=int(member_N.sum()))
-    return metrics
+        counts_G = (kind_N[:, None] & member_NG).sum(0)
+        enough_G = counts_G >= options["min_posts"]
+        inside_RG, outside_RG = (_rates(wrong_N & kind_N, kind_N, side, seed) for side in (member_NG, ~member_NG))
+        gap_R = gaps.mean_known(np.abs(inside_RG - outside_RG)[:, enough_G])
+        bounds = interval(gap_R[1:], around=float(gap_R[0]))
+        means[f"{name}_gap"] = figure(float(gap_R[0]), bounds, ideal=0.0, n=int(counts_G[enough_G].sum()))
+        for target, values_R, n in zip(TARGETS, inside_RG.T, counts_G):
+            by_target[f"{name}/{target}"] = figure(float(values_R[0]), interval(values_R[1:]), ideal=0.0, n=int(n))
+    score_N = np.array([1 - row["probs"].get("normal", 0.0) for row in test])
+    both_G = np.minimum((toxic_N[:, None] & member_NG).sum(0), (~toxic_N[:, None] & member_NG).sum(0))
+    times_RN = gaps.resample_times(len(test), seed=seed)
+    chosen_G = [gaps.subgroup_texts(toxic_N, member_N) for member_N in member_NG.T]
+    for name in AUCS:
+        value_G = [gaps.auc(score_N[chosen[name]], toxic_N[chosen[name]]) for chosen in chosen_G]
+        resampled_GR = np.stack(
+            [gaps.resampled_auc(score_N[c[name]], toxic_N[c[name]], times_RN[:, c[name]]) for c in chosen_G]
+        )
+        enough_G = both_G >= options["min_posts"]
+        power = gaps.power_mean(np.array(value_G)[enough_G])
+        powers = [gaps.power_mean(values_G) for values_G in resampled_GR[enough_G].T]
+        means[f"{name}_auc"] = figure(power, interval(powers), ideal=1.0, n=len(test))
+        for target, value, values_R, n in zip(TARGETS, value_G, resampled_GR, both_G):
+            by_target[f"{name}_auc/{target}"] = figure(value, interval(values_R), ideal=1.0, n=int(n))
+    return {**shared.performance(rows, seed), **means, **shared.counterfactual(rows, seed), **by_target}
+
+
+def _rates(wrong_N: np.ndarray, kind_N: np.ndarray, member_NG: np.ndarray, seed: int) -> np.ndarray:
+    """Error rate among the posts of a kind in each group: (1 + resamples, G), of the posts themselves first."""
+    counts_N2G = np.concatenate([wrong_N[:, None] & member_NG, kind_N[:, None] & member_NG], 1).astype(float)
+    sums_R2G = np.concatenate([counts_N2G.sum(0)[None], resampled_sums(counts_N2G, seed=seed)])
+    return gaps.rates(*np.split(sums_R2G, 2, axis=1))
 
 
 TASK = Task(
