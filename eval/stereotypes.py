@@ -1,41 +1,20 @@
-"""What the stereotype tests share: tables of sentences, scores of whole sentences, shares with intervals.
+"""What the stereotype tests share: scores of whole sentences, choices, shares and means with intervals.
 
 Log-probabilities are natural.
 """
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from eval.metrics import bootstrap
 from eval.scoring import Scorer
-from eval.task import Figure, Row, figure, read_text
+from eval.task import Figure, Row, figure
 
 STARTS = ("first", "kept")
-
-
-def read_table(path: Path, needed: Sequence[str], *, delimiter: str = ",") -> list[Row]:
-    """The rows of a csv or tsv file with a header, which must have the columns `needed`."""
-    reader = csv.DictReader(io.StringIO(read_text(path)), delimiter=delimiter, strict=True)
-    try:
-        rows = list(reader)
-    except csv.Error as error:
-        raise ValueError(f"{path} line {reader.line_num}: not a table ({error})") from error
-    for column in needed:
-        if column not in (reader.fieldnames or ()):
-            raise ValueError(f"{path}: lacks the column {column!r}")
-    for number, row in enumerate(rows, 1):
-        if any(row[column] is None for column in needed):
-            raise ValueError(f"{path} row {number}: lacks a column")
-    if not rows:
-        raise ValueError(f"{path}: no rows")
-    return rows
 
 
 def spread(rows: list[Row], limit: int | None) -> list[Row]:

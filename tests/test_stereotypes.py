@@ -11,7 +11,7 @@ import torch
 from tiny_data import BBQ, CROWS, INTER, INTRA, write_stereotype_data
 
 from eval.scoring import Scorer
-from eval.stereotypes import chosen, read_table, sentence_logprobs, spread
+from eval.stereotypes import chosen, sentence_logprobs, spread
 from eval.task import by_group
 from eval.tasks import TASKS, bbq, crows_pairs, stereoset, winobias, winogender
 
@@ -103,14 +103,7 @@ def test_a_model_without_begin_token_uses_its_end_token(scorer):
         sentence_logprobs(Other(), ["The nurse came."], start="first")
 
 
-def test_tables_limits_and_choices(tmp_path):
-    path = tmp_path / "t.csv"
-    path.write_text('a,b\n"x, y",2\n')
-    assert read_table(path, ["a"]) == [{"a": "x, y", "b": "2"}]
-    for text, message in (("a,b\n", "no rows"), ("a,c\n1,2\n", "lacks the column 'b'"), ("a,b\n1\n", "row 1: lacks")):
-        path.write_text(text)
-        with pytest.raises(ValueError, match=message):
-            read_table(path, ["a", "b"])
+def test_limits_and_choices():
     assert spread([{"n": n} for n in range(10)], 3) == [{"n": 0}, {"n": 3}, {"n": 6}]
     assert chosen("all", ["a", "b"], "x") == ["a", "b"]
     assert chosen("b, a", ["a", "b"], "x") == ["b", "a"]

@@ -31,10 +31,11 @@ from typing import Any
 
 import numpy as np
 
+from eval.classification import read_table
 from eval.metrics import interval, resampled_sums
 from eval.scoring import Scorer
-from eval.stereotypes import read_table, spread
-from eval.task import Metrics, Row, Task, cluster_sums, figure, find_data, read_jsonl
+from eval.stereotypes import spread
+from eval.task import Metrics, Row, Task, cluster_sums, figure, find_data
 
 OPTIONS = {"file": "bbq_gender/Gender_identity.csv", "normalise": "sum", "bos": False}
 PROMPT = "{context}\n\nQ: {question}\nA:"
@@ -104,8 +105,7 @@ def load(data_dir: Path, options: Mapping[str, Any], limit: int | None, seed: in
     if options["normalise"] not in ("mean", "sum"):
         raise ValueError(f"bbq.normalise {options['normalise']!r}: must be sum or mean")
     path = find_data(data_dir, options["file"], "BBQ's gender identity questions (.jsonl, or the same as .csv)")
-    jsonl = path.name.removesuffix(".gz").endswith(".jsonl")
-    table = read_jsonl(path, FIELDS) if jsonl else read_table(path, FIELDS)
+    table = read_table(path, FIELDS)
     rows = []
     for number, row in enumerate(table, 1):
         try:

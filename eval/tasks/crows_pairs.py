@@ -20,8 +20,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from eval.classification import read_table
 from eval.scoring import Scorer
-from eval.stereotypes import average, check_start, chosen, percentage, read_table, sentence_logprobs, spread
+from eval.stereotypes import average, check_start, chosen, percentage, sentence_logprobs, spread
 from eval.task import Metrics, Row, Task, by_group, find_data
 
 OPTIONS = {

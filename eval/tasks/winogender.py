@@ -25,9 +25,10 @@ from typing import Any
 
 import numpy as np
 
+from eval.classification import read_table
 from eval.metrics import interval
 from eval.scoring import Scorer
-from eval.stereotypes import average, check_start, percentage, read_table, sentence_logprobs, spread
+from eval.stereotypes import average, check_start, percentage, sentence_logprobs, spread
 from eval.task import Metrics, Row, Task, by_group, figure, find_data
 
 OPTIONS = {
@@ -41,11 +42,11 @@ REFERENTS = {"0": "occupation", "1": "participant"}
 def load(data_dir: Path, options: Mapping[str, Any], limit: int | None, seed: int) -> list[Row]:
     check_start(options["start"], "winogender")
     path = find_data(data_dir, options["file"], "the Winogender sentences (all_sentences.tsv)")
-    table = read_table(path, ["sentid", "sentence"], delimiter="\t")
+    table = read_table(path, ["sentid", "sentence"])
     statistics_path = find_data(data_dir, options["statistics"], "the Winogender labour statistics")
     columns = ("bls_pct_female", "bergsma_pct_female")
     statistics = {}
-    for number, row in enumerate(read_table(statistics_path, ["occupation", *columns], delimiter="\t"), 1):
+    for number, row in enumerate(read_table(statistics_path, ["occupation", *columns]), 1):
         try:
             statistics[row["occupation"]] = [float(row[column]) for column in columns]
         except ValueError as error:

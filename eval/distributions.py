@@ -1,0 +1,52 @@
+"""How far two next-word distributions are apart, plainly and with the vocabulary's roles exchanged. Plain numpy.
+
+Shapes: N pairs, V vocabulary. Distances are symmetric and in [0, 1]: 0 for equal distributions, 1 for disjoint ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from counterfactuals.vocabulary import RoleTokens
+
+
+def total_variation(p_NV: np.ndarray, q_NV: np.ndarray) -> np.ndarray:
+    """½ Σ |p − q|: the largest difference in the probability of any event. (N,)"""
+    return 0.5 * np.abs(p_NV - q_NV).sum(-1)
+
+
+def jensen_shannon(p_NV: np.ndarray, q_NV: np.ndarray) -> np.ndarray:
+    """The Jensen–Shannon distance: the square root of the divergence in bits (Endres & Schindelin 2003). (N,)"""
+    m_NV = (p_NV + q_NV) / 2
+
+    def divergence(a_NV: np.ndarray) -> np.ndarray:
+        ratio = np.divide(a_NV, m_NV, out=np.ones_like(m_NV), where=a_NV > 0)
+        return (a_NV * np.log2(ratio)).sum(-1)
+
+    return np.sqrt(np.clip((divergence(p_NV) + divergence(q_NV)) / 2, 0, 1))
+
+
+def exchanged(
+    q_NV: np.ndarray, own_NV: np.ndarray, roles: RoleTokens, in_word_N: Sequence[bool] | np.ndarray
+) -> np.ndarray:
+    """π q: each set of role words gets the mass that its partner set has in q, split by the ratio in `own`. (N, V)
+
+    As the reversed vocabulary of training (debias/ops.py): exact for one-to-one words. Where a set has no mass in `own`
+    its words share equally. in_word_N: the context ends within a word, so tokens without a blank continue it and stay.
+    """
+    order = np.argsort(roles.set_L, kind="stable")
+    starts = np.searchsorted(roles.set_L[order], np.arange(len(roles.partner_S)))
+
+    def masses(probs_NV: np.ndarray) -> np.ndarray:
+        return np.add.reduceat(probs_NV[:, roles.token_L[order]], starts, axis=1)
+
+    own_NL, mass_NL = own_NV[:, roles.token_L], masses(own_NV)[:, roles.set_L]
+    equal_NL = np.broadcast_to(1 / np.bincount(roles.set_L)[roles.set_L], own_NL.shape)
+    ratio_NL = np.divide(own_NL, mass_NL, out=equal_NL.copy(), where=mass_NL > 0)
+    moved_NL = ratio_NL * masses(q_NV)[:, roles.partner_S[roles.set_L]]
+    stays_NL = np.asarray(in_word_N, bool)[:, None] & roles.bare_L
+    out_NV = q_NV.copy()
+    out_NV[:, roles.token_L] = np.where(stays_NL, q_NV[:, roles.token_L], moved_NL)
+    return out_NV

@@ -1,0 +1,209 @@
+"""Counterfactual prompt pairs: does a model go on alike after a prompt and after its role reversal?
+
+Paper: none of this form; distances between next-word distributions of counterfactual contexts as in Liang et al. 2021,
+pairs by ERA's role reversal (Gupta et al. 2022). Version 1. Each prompt with a word or name that can be reversed
+("Jacob is an actor whose" → "Emily is an actress whose") is paired with its reversal by the lexicon (policy
+reverse). Prompts that leave something of the role standing (flagged) are left out, unless `flagged`.
+
+Of the two next-token distributions, over the whole vocabulary:
+  tv, js                      total variation and Jensen–Shannon distance. After "She", "her" should be likelier than
+                              after "He", so that no coherent model reaches 0
+  tv_reversed, js_reversed    the same after exchanging the role's words in the reversal's distribution (he ⇄ she,
+                              him, his ⇄ her, hers, …, also names): what is left is a difference in all else. 0 is ideal
+both from 0, equal, to 1, disjoint. The last two need a lexicon of two groups and a word of it that is one token.
+
+Of `texts_per_prompt` texts sampled after each prompt (0: none), female side − male side, ideal 0:
+  words_gap      words of a text
+  distinct_gap   share of different word pairs among those of a prompt's texts (distinct-2)
+  sentiment_gap  P(positive) − P(negative) by the classifier that `classifier` names (see regard.py)
+The side is that of the reversed words; prompts with as many of either are left out of these.
+
+It does not measure which of the two sides is treated better, but by the signs of the gaps, nor later tokens by
+distances. Names are not mere gender: two names differ in who bore them. Intervals: bootstrap over pairs.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from counterfactuals.lexicon import load_lexicon
+from counterfactuals.reverse import Reversal, Reverser
+from counterfactuals.vocabulary import RoleTokens, role_tokens
+from eval.classifier import Classifier, check_classifier
+from eval.distributions import exchanged, jensen_shannon, total_variation
+from eval.metrics import words
+from eval.scoring import Scorer
+from eval.stereotypes import average, spread
+from eval.task import Metrics, Row, Task, find_data, read_jsonl, read_prompts
+
+OPTIONS = {
+    "file": "bold/gender_prompt.json",
+    "prompts_per_group": 200,
+    "lexicon": "gender",
+    "flagged": False,
+    "texts_per_prompt": 0,
+    "top_p": 0.9,
+    "temperature": 1.0,
+    "max_new_tokens": 40,
+    "classifier": "",
+    "classifier_labels": "",
+    "bos": True,
+}
+DISTANCES = {"tv": total_variation, "js": jensen_shannon}
+_PART = 64  # pairs whose distributions are held at once
+
+
+def side_of(reversal: Reversal, reverser: Reverser) -> str | None:
+    """The group that most of the text's replaced words and names belong to; None for a tie."""
+    lexicon, votes = reverser.lexicon, dict.fromkeys(reverser.lexicon.groups, 0)
+    for span in reversal.spans:
+        word = reversal.text[span.start : span.end]
+        if rule := lexicon.rules.get(word.lower()):
+            votes[rule.group] += 1
+        elif lexicon.names and (entry := lexicon.names.entry(word)):
+            votes[lexicon.groups[entry[0]]] += 1
+    best = max(votes.values())
+    found = [group for group, count in votes.items() if count == best]
+    return found[0] if len(found) == 1 else None
+
+
+def load(data_dir: Path, options: Mapping[str, Any], limit: int | None, seed: int) -> list[Row]:
+    if options["texts_per_prompt"] < 0 or options["max_new_tokens"] < 1:
+        raise ValueError(
+            f"counterfactual_prompts: texts_per_prompt {options['texts_per_prompt']} must be 0 or more, "
+            f"max_new_tokens {options['max_new_tokens']} at least 1"
+        )
+    if not 0 < options["top_p"] <= 1 or not 0 < options["temperature"] < math.inf:
+        raise ValueError(
+            f"counterfactual_prompts: needs 0 < top_p ≤ 1 and a temperature above 0 and finite, not "
+            f"{options['top_p']} and {options['temperature']}"
+        )
+    if options["classifier"]:
+        check_classifier(options["classifier"], "counterfactual_prompts.classifier")
+    path = find_data(data_dir, options["file"], 'prompts in BOLD\'s layout, or a .jsonl of {"prompt"}')
+    if path.name.removesuffix(".gz").endswith(".jsonl"):
+        prompts = [{"prompt": row["prompt"]} for row in read_jsonl(path, ["prompt"])]
+        if not all(isinstance(row["prompt"], str) for row in prompts):
+            raise ValueError(f"{path}: each prompt must be text")
+    else:
+        prompts = read_prompts(path, per_group=options["prompts_per_group"], limit=None, seed=seed)
+    reverser = Reverser(load_lexicon(options["lexicon"]), policy="reverse")
+    rows = []
+    for row in prompts:
+        reversal = reverser(row["prompt"].strip())
+        if reversal.spans and (options["flagged"] or not reversal.flags):
+            sides = {"prompt": reversal.text, "reversed": reversal.reversed, "side": side_of(reversal, reverser)}
+            rows.append({**row, **sides})
+    if not rows:
+        raise ValueError(f"{path}: no prompt with a word or name that lexicon {options['lexicon']} can reverse")
+    return spread(rows, limit)
+
+
+def _roles(scorer: Scorer, reverser: Reverser) -> RoleTokens | None:
+    try:
+        return role_tokens(reverser, scorer.tokenizer, scorer.vocab_size)
+    except ValueError:  # not two groups, or no word of one token
+        return None
+
+
+def distances(p_NV: np.ndarray, q_NV: np.ndarray, roles: RoleTokens | None, in_word_N: Sequence[bool]) -> list[Row]:
+    """tv and js of each pair, also reversed: then the mean of both directions, p against π q and q against π p."""
+    found = {name: measure(p_NV, q_NV) for name, measure in DISTANCES.items()}
+    if roles is not None:
+        there = exchanged(q_NV, p_NV, roles, in_word_N)
+        back = exchanged(p_NV, q_NV, roles, in_word_N)
+        for name, measure in DISTANCES.items():
+            found[f"{name}_reversed"] = (measure(p_NV, there) + measure(q_NV, back)) / 2
+    return [{name: float(values[n]) for name, values in found.items()} for n in range(len(p_NV))]
+
+
+def distinct(texts: Sequence[str]) -> float | None:
+    """Distinct-2: different pairs of neighbouring words / all pairs of a prompt's texts; None without a pair."""
+    found = [words(text) for text in texts]
+    pairs = [pair for row in found for pair in pairwise(row)]
+    return len(set(pairs)) / len(pairs) if pairs else None
+
+
+def score(scorer: Scorer, rows: list[Row], options: Mapping[str, Any], seed: int) -> list[Row]:
+    sides = [scorer.encode([row[key] for row in rows], bos=options["bos"]) for key in ("prompt", "reversed")]
+    roles = _roles(scorer, Reverser(load_lexicon(options["lexicon"]), policy="reverse"))
+    out: list[Row] = []
+    for begin in range(0, len(rows), _PART):
+        part = slice(begin, begin + _PART)
+        p_NV, q_NV = (np.exp(scorer.next_logprobs(side[part]).astype(np.float64)) for side in sides)
+        in_word = [row["prompt"][-1].isalnum() for row in rows[part]]
+        out += [{**row, **found} for row, found in zip(rows[part], distances(p_NV, q_NV, roles, in_word))]
+    if count := options["texts_per_prompt"]:
+        prompts = [row[key] for row in rows for key in ("prompt", "reversed") for _ in range(count)]
+        texts = scorer.sample(
+            prompts,
+            bos=options["bos"],
+            top_p=options["top_p"],
+            temperature=options["temperature"],
+            max_new_tokens=options["max_new_tokens"],
+            seed=seed,
+        )
+        sentiment = None
+        if options["classifier"]:
+            classifier = Classifier(
+                options["classifier"],
+                labels=options["classifier_labels"],
+                option="counterfactual_prompts.classifier",
+                device=scorer.device,
+                batch_size=scorer.batch_size,
+            )
+            probs_N3 = classifier.probabilities(texts)
+            sentiment = probs_N3[:, 2] - probs_N3[:, 0]
+        for n, row in enumerate(out):
+            for side in range(2):
+                begin = (2 * n + side) * count
+                name, own = ("texts", "reversed_texts")[side], texts[begin : begin + count]
+                row[name] = own
+                row[f"{name}_words"] = float(np.mean([len(words(text)) for text in own]))
+                row[f"{name}_distinct"] = distinct(own)
+                if sentiment is not None:
+                    row[f"{name}_sentiment"] = float(sentiment[begin : begin + count].mean())
+    return out
+
+
+def aggregate(rows: list[Row], options: Mapping[str, Any], seed: int) -> Metrics:
+    metrics: Metrics = {}
+    for name in DISTANCES:
+        metrics[name] = average([row[name] for row in rows], ideal=None, seed=seed)
+    for name in DISTANCES:
+        if f"{name}_reversed" in rows[0]:
+            metrics[f"{name}_reversed"] = average([row[f"{name}_reversed"] for row in rows], ideal=0.0, seed=seed)
+    first = load_lexicon(options["lexicon"]).groups[0]
+    for measure in ("words", "distinct", "sentiment"):
+        if f"texts_{measure}" not in rows[0]:
+            continue
+        gaps = []
+        for row in rows:
+            own, other = row[f"texts_{measure}"], row[f"reversed_texts_{measure}"]
+            if row["side"] is not None and own is not None and other is not None:
+                gaps.append(own - other if row["side"] == first else other - own)
+        metrics[f"{measure}_gap"] = average(gaps, ideal=0.0, seed=seed)
+    return metrics
+
+
+TASK = Task(
+    name="counterfactual_prompts",
+    rows=load,
+    score=score,
+    aggregate=aggregate,
+    options=OPTIONS,
+    meaning="distance (0–1) of next-token distributions after a prompt and its role reversal; gaps of sampled texts",
+    ideal="0 (tv_reversed, js_reversed, gaps); tv and js: small, not 0",
+    data='file=bold/gender_prompt.json in BOLD\'s layout, or a .jsonl of {"prompt"}; classifier=FOLDER for sentiment',
+    source="Evenhand, after Liang et al. 2021 and ERA (Gupta et al. 2022)",
+    headline=("tv", "tv_reversed"),
+    not_measured="who is treated better, but by the signs of the gaps; names differ in more than gender",
+    licence="CC BY-SA 4.0",
+    sampled=True,
+)
