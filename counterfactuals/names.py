@@ -192,6 +192,7 @@ class Names:
     def may_be_person(self, words: Sequence[str]) -> bool:
         """Of a run that begins with no known name."""
         context, first, last = self.context, words[0], words[-1]
+        adjective, noun = context["ends_adjective"], context["ends_noun"]
         return not (
             first in context["no_person"]
             or first in context["openers"]
@@ -200,8 +201,8 @@ class Names:
             or first.isupper()
             or last.isupper()
             or not context["things"].isdisjoint(words)
-            or not context["ends_adjective"].isdisjoint((first[-3:], first[-4:]))
-            or not context["ends_noun"].isdisjoint((last[-3:], last[-4:]))
+            or (first[-3:] in adjective or first[-4:] in adjective)
+            or (last[-3:] in noun or last[-4:] in noun)
         )
 
 
@@ -362,8 +363,9 @@ class _Document:
             if shown:
                 self.sure.add(full.name)
         for (one, _), (other, _) in pairwise(kept):  # "Ann Lee, John Day and Mary Fry"
-            if not (one.doubtful or other.doubtful) and self.text[one.end : other.start] in _LISTED:
-                self.sure.update((one.name, other.name))
+            if other.start - one.end <= 6 and not (one.doubtful or other.doubtful):
+                if self.text[one.end : other.start] in _LISTED:
+                    self.sure.update((one.name, other.name))
         for full, before in kept:
             sure = full.name in self.sure
             if not sure and (full.doubtful or before in self.context["before_no_person"]):
@@ -415,7 +417,7 @@ class _Document:
                 continue
             if _THING_AFTER.match(text, end) or (text[end : end + 1] in "'’" and word + "'s" in context["fixed"]):
                 continue
-            region = _REGION.match(text, end)
+            region = _REGION.match(text, end) if text[end : end + 1] == "," else None
             if region and region[1] in context["regions"]:
                 continue
             if word in names.mononyms:
@@ -426,7 +428,7 @@ class _Document:
             assert entry is not None
             if _TITLE_GROUP.get(before, entry[0]) != entry[0]:  # "Lady Clifford"
                 continue
-            after_mark = self._is_after_mark(start) or self._follows(_NICKNAME, end)
+            after_mark = self._is_after_mark(start) or self._is_before_nickname(end)
             related = before in context["before_given"] or after_mark
             if word in self.sure or related:
                 if word in names.places and (before in context["before_place"] or before in _OF):
@@ -450,36 +452,28 @@ class _Document:
 
     def _doubt_couples(self) -> None:
         """ "Simon and Ann": if one of two names is replaced and the other is left, it is flagged."""
-        for (one, start), (other, other_start) in pairwise(sorted(self.alone, key=lambda alone: alone[1])):
-            if self.text[start + len(one) : other_start] == " and " and (start in self.out) != (
-                other_start in self.out
-            ):
+        for (one, start), (other, other_start) in pairwise(self.alone):
+            if other_start - start - len(one) != 5 or self.text[other_start - 5 : other_start] != " and ":
+                continue
+            if (start in self.out) != (other_start in self.out):
                 word, at = (other, other_start) if start in self.out else (one, start)
                 self._emit(Found(at, at + len(word), None, None))
 
     def _doubt_unknown_alone(self) -> None:
         """ "Wanessa made her choice": what no full name in the text shows to be a surname may be a given name."""
-        for near, (begin, end, _) in enumerate(self.marks) if self.groups else ():
-            if self.text[begin:end].lower() in self.context["pronouns"]:
-                for match in _SUBJECT_ALONE.finditer(self.text, self._near_before(near), begin):
-                    self._doubt_subject(match[0], match.end(), near)
-
-    def _near_before(self, mark: int) -> int:
-        """Where the first word that ends after the mark before this one, and near this one, may begin."""
-        text, begin = self.text, self.starts[mark]
-        first = max(self.starts[mark - 1] if mark else 0, text.rfind(" ", 0, max(begin - NEAR, 0)) + 1)
-        return max(first, text.rfind("\n", first, begin))
-
-    def _doubt_subject(self, word: str, end: int, near: int) -> None:
-        start = end - len(word)
-        if end <= self.starts[near - 1] * (near > 0) or not _VERB_NEXT.match(self.text, end) or self._before(start):
-            return  # "Mr. Okafor"
-        names, context = self.names, self.context
-        named = names.entry(word) or word in names.either or word in self.surnames or word in self.things
-        if named or word in context["openers"] or word in context["no_person"] or word in context["things"]:
+        names, context, text = self.names, self.context, self.text
+        if not self.groups:
             return
-        if self._has_mark(end, None) and not any(end < start < self.starts[near] for start in self.out):
-            self._emit(Found(start, end, None, None))
+        for match in (*filter(None, [_SUBJECT_FIRST.match(text)]), *_SUBJECT_ALONE.finditer(text)):
+            word, (start, end) = match[1], match.span(1)
+            if not self._has_mark(end, None) or self._before(start):  # "Mr. Okafor"
+                continue
+            named = names.entry(word) or word in names.either or word in self.surnames or word in self.things
+            if named or word in context["openers"] or word in context["no_person"] or word in context["things"]:
+                continue
+            mark, stop, _ = self.marks[bisect_left(self.starts, end)]
+            if text[mark:stop].lower() in context["pronouns"] and not any(end < start < mark for start in self.out):
+                self._emit(Found(start, end, None, None))
 
     def _doubt_pronouns(self) -> None:
         """The first pronoun belongs to whoever stands before it: if only an unknown name does, that one is flagged."""
@@ -501,15 +495,18 @@ class _Document:
             before in self.names.introduces
             or self._is_after_mark(full.start)
             or self._follows(_DESCRIBED, full.end)
-            or self._follows(_NICKNAME, full.end)
+            or self._is_before_nickname(full.end)
         )
 
     def _is_after_mark(self, start: int) -> bool:
         """Right after a word of a role: "his wife Mary", "the actress Ann Lee"; not "her Mary"."""
         near = bisect_left(self.starts, start) - 1
-        if near < 0 or self.marks[near][2] is None or not 0 < start - self.marks[near][1] <= 2:
+        if near < 0:
             return False
-        return self.text[self.starts[near] : self.marks[near][1]].lower() not in self.context["pronouns"]
+        begin, end, group = self.marks[near]
+        if group is None or not 0 < start - end <= 2:
+            return False
+        return self.text[begin:end].lower() not in self.context["pronouns"]
 
     def _has_mark(self, end: int, group: int | None) -> bool:
         """Whether the next word of a role, in the same paragraph, is of this group (None: any)."""
@@ -520,6 +517,9 @@ class _Document:
             return False
         return group in (None, self.marks[near][2]) and "\n" not in self.text[end : self.starts[near]]
 
+    def _is_before_nickname(self, end: int) -> bool:
+        return self.text[end + 1 : end + 2] in _QUOTES_OPEN and self._follows(_NICKNAME, end)
+
     def _follows(self, pattern: re.Pattern[str], end: int) -> bool:
         return self.text[end : end + 1] in _BEGIN and pattern.match(self.text, end) is not None
 
@@ -528,8 +528,7 @@ class _Document:
         text = self.text
         if text[start - 1 : start] not in _SPACES:
             return text[start - 1 : start].strip()
-        word = text[max(0, start - 20) : start - 1]
-        word = word[word.rfind(" ") + 1 :]
+        word = text[start - 20 if start > 20 else 0 : start - 1].rpartition(" ")[2]
         if word.isalpha():
             return word
         word = word[word.rfind("\n") + 1 :].lstrip("(\"“‘['")
@@ -630,6 +629,7 @@ _THING_AFTER = re.compile(
 )
 _REGION = re.compile(r", (\w+)")
 _NEXT_CAPITAL = re.compile(rf" ([{_CAPITAL}]\w+)")
+_QUOTES_OPEN = frozenset('"“(')
 _NICKNAME = re.compile(rf" [\"“(][{_CAPITAL}]\w+[\"”)] [{_CAPITAL}]\w")
 _SURNAME_AFTER = re.compile(rf" [{_CAPITAL}]\w")
 _FATHERS_NAME = re.compile(r" (?:bin|ibn|bint) |\w(?:[oe]vich|[oe]vna|ievich)\b|\bAbu ")
@@ -638,11 +638,11 @@ _SENTENCE_BEFORE = frozenset(("", '"', "“", "‘", ":", "("))
 _VERB_AFTER = re.compile(r"['’]s\b| (?:\w+ed|is|was|has|had|says|said|went|came|took|did|does|and(?= [A-Z]))\b|,")
 _NO_PERSONS = "band group duo trio label company ship gallery galleries brand vessel schooner firm"
 _BODIES = frozenset(_NO_PERSONS.split())
-_SUBJECT = "and but that when then because if as so while where who"
-_SUBJECT_AFTER = _SENTENCE_BEFORE | frozenset(_SUBJECT.split())
+_JOINING = "and but that when then because if as so while where who"
+_SUBJECT_AFTER = _SENTENCE_BEFORE | frozenset(_JOINING.split())
 _VERB = r"['’]s | (?:\w+ed|is|was|has|had|made|began|won|said|says) "
-_SUBJECT_ALONE = re.compile(rf"[{_CAPITAL}](?:(?<=[.!?\n] .)|(?<=^.))[a-zà-ÿ]{{2,}}(?<![^s]s)")
-_VERB_NEXT = re.compile(_VERB)
+_SUBJECT = rf"([{_CAPITAL}][a-zà-ÿ]{{2,}}{_P})(?<![^s]s)(?={_VERB})"
+_SUBJECT_FIRST, _SUBJECT_ALONE = re.compile(_SUBJECT), re.compile(r"[.!?\n] " + _SUBJECT)
 _LISTED = frozenset((", ", " and ", ", and ", " or "))
 _AGENT = (
     "by with to against beat beating defeated defeating married marrying featuring starring including than like said"

@@ -57,8 +57,7 @@ def decide(word: str, text: str, start: int, end: int) -> tuple[str, float]:
     classes, models = load(FILE)
     score, tables = models[word]
     for table, key in zip(tables, keys(text, start, end, classes)):
-        if key in table:
-            score += table[key]
+        score += table.get(key, 0.0)
     alone, owning = COUNTERPARTS[word]
     return owning if score > 0 else alone, 1 / (1 + math.exp(-abs(score)))
 
@@ -84,10 +83,12 @@ def keys(text: str, start: int, end: int, classes: dict[str, str]) -> tuple[str,
         shape = "capital" if x[0].isupper() and not text[start:end].isupper() else "blank"
     if x in _QUOTES:
         x = "“" if shape != "glued" and text[after : after + 1].isalnum() else "”"
-    window = text[max(0, start - BEFORE) : start]
-    *_, a, b, blank = ("", "", *window.split(" "))
-    if blank or not (a.isalpha() and b.isalpha()):  # else two plain words, the commonest case
-        a, b = ("\n", "\n", *_TOKENS.findall(text, max(0, start - BEFORE), start))[-2:]
+    begin = max(0, start - BEFORE)
+    words = text[begin:start].rsplit(" ", 3)
+    if len(words) == 4 and not words[3] and words[1].isalpha() and words[2].isalpha():  # two plain words, as mostly
+        _, a, b, _ = words
+    else:
+        a, b = ("\n", "\n", *_TOKENS.findall(text, begin, start))[-2:]
     a, b, x, y = normal(a), normal(b), normal(x), normal(y)
     get = classes.get
     bc, xc, yc, zc = get(b) or "~" + b[-2:], get(x) or "~" + x[-2:], get(y) or "~" + y[-2:], get(normal(z), "~")

@@ -132,7 +132,8 @@ class Reverser:
             yield self._reversal(text, matches, entries)
 
     def _reversal(self, text: str, matches: Iterable[re.Match[str]], entries: dict[str, Entry]) -> Reversal:
-        groups, direction = self.lexicon.groups, self.direction
+        groups, direction, protected = self.lexicon.groups, self.direction, self._stays
+        both = direction == "both"
         edits: list[Edit] = []
         flags: list[Flag] = []
         stays: list[int] = []  # where what carries the role is left on purpose
@@ -153,7 +154,7 @@ class Reverser:
             if rule.only and not CONDITIONS[rule.only](text, start, end):
                 continue
             marks.append((start, end, group))
-            if (direction != "both" and direction != rule.group) or word in self._stays:
+            if (not both and direction != rule.group) or word in protected:
                 stays.append(start)
                 continue
             confidence = 1.0
@@ -172,17 +173,18 @@ class Reverser:
         names = self.lexicon.names
         if names:
             found = names.find(text, marks)
-            for name in found:
-                written, role = text[name.start : name.end], groups[name.group or 0]
-                if written.capitalize() in self._stays or (name.target and direction not in ("both", role)):
-                    stays.append(name.start)
+            keep = self.policy == "keep_names"
+            for start, end, group, target, sure in found:
+                other = not both and target and direction != groups[group or 0]
+                if other or (protected and text[start:end].capitalize() in protected):
+                    stays.append(start)
                     continue
-                if not name.sure or name.target is None or self.policy == "keep_names":
-                    flags.append(Flag(name.start, name.end, "name"))
-                if name.target is not None and self.policy != "keep_names":
-                    rule_name = "name" if written.isascii() else "one_way"  # José → … → Jose
-                    edits.append((name.start, name.end, name.target, rule_name, 1.0))
-            starts = {name.start for name in found}
+                if not sure or target is None or keep:
+                    flags.append(Flag(start, end, "name"))
+                if target is not None and not keep:
+                    rule_name = "name" if text[start:end].isascii() else "one_way"  # José → … → Jose
+                    edits.append((start, end, target, rule_name, 1.0))
+            starts = {name[0] for name in found} if titles else ()
             for start, end in titles:  # "Queen Mary" has to become "King …", else it names nobody
                 if end + 1 not in starts and _NAME_RIGHT_AFTER.match(text, end) and not text[start:end].isupper():
                     flags.append(Flag(start, end, "name"))
@@ -193,9 +195,10 @@ class Reverser:
             if self.policy == "skip" and edits:
                 stays.append(edits[0][0])
                 edits = []
-        articles = [_article(text, *edit[:3]) for edit in edits if text[edit[0] - 2 : edit[0]] in _ARTICLE_ENDS]
-        if any(articles):
-            edits = sorted([*edits, *filter(None, articles)])
+        near = [edit for edit in edits if text[edit[0] - 2 : edit[0]] in _ARTICLE_ENDS]
+        articles = list(filter(None, [_article(text, *edit[:3]) for edit in near]))
+        if articles:
+            edits = sorted([*edits, *articles])
         return _replaced(text, edits, min(stays, default=None), tuple(flags))
 
 
@@ -212,7 +215,8 @@ def _replaced(text: str, edits: list[Edit], cue: int | None, flags: tuple[Flag, 
     spans: list[Span] = []
     copied = shift = 0  # text[:copied] is in pieces; offsets on the reversed side are ahead by shift
     for start, end, target, rule, confidence in edits:
-        spans.append(Span(start, end, start + shift, start + shift + len(target), rule, confidence))
+        place = (start, end, start + shift, start + shift + len(target), rule, confidence)
+        spans.append(tuple.__new__(Span, place))  # twice as fast as Span(*place)
         pieces += (text[copied:start], target)
         copied = end
         shift += len(target) - (end - start)
@@ -231,7 +235,7 @@ def _article(text: str, start: int, end: int, target: str) -> Edit | None:
     return found.start(1), found.end(1), written, "article", 1.0
 
 
-_ARTICLE_ENDS = ("a ", "n ", "A ", "N ")
+_ARTICLE_ENDS = frozenset(("a ", "n ", "A ", "N "))
 _ARTICLE = re.compile(r"(?<![\w'’.-])(an?) $", re.IGNORECASE)
 _VOWEL = re.compile(
     r"(?!eu|ewe|one\b|once|uni|use|usu|uti|uk|ur[aiou]|uga)[aeiou]|heir|hono|hour|[à-æè-ïò-öù-ü]", re.IGNORECASE

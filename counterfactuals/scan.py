@@ -76,7 +76,7 @@ class Scanner:
 def _hashes(text: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Code points of `text`; where its words (\\w+) begin; a hash of each from its ends and its length."""
     codes = np.frombuffer((text + "    ").encode("utf-32-le", "surrogatepass"), dtype=np.uint32)
-    inside = _is_word()[codes]
+    inside = _is_word().take(codes)
     bounds = np.flatnonzero(inside[1:] != inside[:-1]) + 1
     if inside[0]:
         bounds = np.concatenate([[0], bounds])
