@@ -363,9 +363,9 @@ class _Document:
             if shown:
                 self.sure.add(full.name)
         for (one, _), (other, _) in pairwise(kept):  # "Ann Lee, John Day and Mary Fry"
-            if other.start - one.end <= 6 and not (one.doubtful or other.doubtful):
-                if self.text[one.end : other.start] in _LISTED:
-                    self.sure.update((one.name, other.name))
+            near = other.start - one.end <= 6 and not (one.doubtful or other.doubtful)
+            if near and self.text[one.end : other.start] in _LISTED:
+                self.sure.update((one.name, other.name))
         for full, before in kept:
             sure = full.name in self.sure
             if not sure and (full.doubtful or before in self.context["before_no_person"]):

@@ -174,17 +174,17 @@ class Reverser:
         if names:
             found = names.find(text, marks)
             keep = self.policy == "keep_names"
-            for start, end, group, target, sure in found:
-                other = not both and target and direction != groups[group or 0]
+            for start, end, role, name, sure in found:
+                other = not both and name and direction != groups[role or 0]
                 if other or (protected and text[start:end].capitalize() in protected):
                     stays.append(start)
                     continue
-                if not sure or target is None or keep:
+                if not sure or name is None or keep:
                     flags.append(Flag(start, end, "name"))
-                if target is not None and not keep:
+                if name is not None and not keep:
                     rule_name = "name" if text[start:end].isascii() else "one_way"  # José → … → Jose
-                    edits.append((start, end, target, rule_name, 1.0))
-            starts = {name[0] for name in found} if titles else ()
+                    edits.append((start, end, name, rule_name, 1.0))
+            starts = {start for start, *_ in found} if titles else ()
             for start, end in titles:  # "Queen Mary" has to become "King …", else it names nobody
                 if end + 1 not in starts and _NAME_RIGHT_AFTER.match(text, end) and not text[start:end].isupper():
                     flags.append(Flag(start, end, "name"))
