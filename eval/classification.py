@@ -163,9 +163,12 @@ def score(scorer: Scorer, rows: list[Row], options: Mapping[str, Any], seed: int
     reversals: dict[int, str] = {}
     if options["reverse"]:
         reverser = _reverser(options["lexicon"])
-        for n, row in enumerate(judged):
-            if row["split"] == "test" and (other := reverser(row["text"]).reversed) != row["text"]:
-                reversals[n] = read(other)
+        others = {n: reverser(row["text"]).reversed for n, row in enumerate(judged) if row["split"] == "test"}
+        # Only what differs within the tokens that are read can change a prediction.
+        sides = [
+            heads.encode(scorer, side, options) for side in ([judged[n]["text"] for n in others], [*others.values()])
+        ]
+        reversals = {n: read(others[n]) for n, text, other in zip(others, *sides) if text != other}
     train_texts, texts = ([read(row["text"]) for row in part] for part in (train, judged))
     wanted = [*texts, *reversals.values()]
     chosen = sensitive_rows(judged, options["sensitivity"])

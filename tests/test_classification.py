@@ -369,6 +369,23 @@ def test_reversed_texts_and_sensitivity_are_those_of_the_classifier(scorer, data
     json.dumps(scored)
 
 
+def test_what_is_not_read_is_not_reversible(scorer, data):
+    rows = [
+        {"id": i, "text": text, "label": label, "group": None, "split": split}
+        for i, (text, label, split) in enumerate(
+            [
+                ("one fine day", "a", "train"),
+                ("one bad day", "b", "train"),
+                ("She " + "it " * 40, "a", "test"),
+                ("it " * 40 + "she", "a", "test"),
+            ]
+        )
+    ]
+    scored = classify.score(scorer, rows, options("classify"), 0)
+    assert [row["reversible"] for row in scored] == [True, False]
+    assert scored[0]["moved"] > 0 == scored[1]["moved"]
+
+
 @pytest.mark.parametrize("given", [{"finetune": True, "finetune_epochs": 1}, {"scrub": True}])
 def test_finetuned_and_scrubbed(scorer, data, given):
     chosen = options("bios", sensitivity=2, **given)
@@ -409,6 +426,14 @@ def test_end_to_end_and_limited(tiny_gpt2, data, tmp_path):
 
 
 def test_sst2_is_read_as_it_stands(data, shared_data):
+    (data / "hub").mkdir()
+    for name in ("train", "test"):
+        records = [{"sentence": f"a \t {name}  {i} ", "label": i % 2} for i in range(4)]
+        (data / "hub" / f"{name}.tsv").write_text(sst2.hub_table(records))
+    rows = sst2.load(data, options("sst2", file="hub"), None, 0)
+    assert [(row["text"], row["label"], row["split"]) for row in rows][3:5] == [
+        ("a train 3", "1", "train"), ("a test 0", "0", "test"),
+    ]  # fmt: skip
     assert sst2.load(data, options("sst2"), None, 0)[0]["text"].endswith('"quoted')
     rows = sst2.load(shared_data, {**sst2.OPTIONS}, None, 0)
     assert Counter(row["split"] for row in rows) == {"train": 10_000, "dev": 6735, "test": 872}

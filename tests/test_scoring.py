@@ -340,6 +340,18 @@ def test_states_from_embeddings_carry_gradients(sharp_scorer, sequences):
     assert embedded.grad[0, 1:].abs().sum() == 0  # causal: what comes later has no part in it
 
 
+def test_hidden_states_of_another_family(tiny_tokenizer, sequences):
+    config = LlamaConfig(
+        vocab_size=400, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4
+    )
+    llama = Scorer(sharp(LlamaForCausalLM(config)), tiny_tokenizer, device="cpu")
+    for layer in (-1, 1):
+        for found, ids in zip(llama.hidden_states(sequences[:8], layer=layer), sequences):
+            with torch.inference_mode():
+                expected = llama.model(torch.tensor([ids]), output_hidden_states=True).hidden_states[layer][0]
+            np.testing.assert_allclose(found, expected.numpy(), atol=1e-4)
+
+
 def test_a_layer_that_is_not_there_is_refused(scorer):
     with pytest.raises(ValueError, match=r"layer 5: must be 0 \(embeddings\) to 4, or -1"):
         scorer.hidden_states([[1, 2]], layer=5)

@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from eval import classification as shared
-from eval.task import Row, Task
+from eval.task import Hub, Row, Task
 from eval.tasks import classify
 
 OPTIONS = {
@@ -177,4 +177,8 @@ TASK = Task(
     headline=("accuracy", "tprd"),
     not_measured="who gets which job; genders beyond two; other occupations",
     licence="CC BY-SA (wiki_bios); MIT code, Common Crawl texts (bias_in_bios)",
+    sampled=True,
+    hub={
+        f"bias_in_bios/{part}.jsonl": Hub("LabHC/bias_in_bios", part, hub_records) for part in ("train", "dev", "test")
+    },
 )

@@ -199,4 +199,5 @@ TASK = Task(
     headline=("ces/weat6", "ces/weat7", "ces/weat8"),
     not_measured="behaviour; whether another corpus of contexts would say the same",
     licence="words CC BY-NC 4.0 (sent-bias); the corpus' own",
+    sampled=True,
 )

@@ -85,4 +85,5 @@ TASK = Task(
     headline=("accuracy", "f1_macro", "tprd", "flipped"),
     not_measured="what the model does without the head; whether an error does harm",
     licence="the file's own",
+    sampled=True,
 )

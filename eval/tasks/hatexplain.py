@@ -154,4 +154,5 @@ TASK = Task(
     headline=("accuracy", "f1_macro", "fpr_gap", "fnr_gap"),
     not_measured="rationales; hate that annotators did not see",
     licence="MIT (HateXplain), Apache-2.0 (magpie's preprocessing)",
+    sampled=True,
 )

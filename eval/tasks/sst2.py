@@ -10,11 +10,11 @@ It does not measure sentiment in other kinds of text. Intervals: bootstrap over 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from eval.task import Row, Task
+from eval.task import Hub, Row, Task
 from eval.tasks import classify
 
 OPTIONS = {
@@ -23,6 +23,12 @@ OPTIONS = {
     "text_field": "sentence",
     "train_texts": 10_000,
 }
+
+
+def hub_table(records: Iterable[Mapping[str, Any]]) -> str:
+    """The tsv of the Hub's records {"sentence", "label"}."""
+    lines = (f"{' '.join(record['sentence'].split())}\t{record['label']}\n" for record in records)
+    return "sentence\tlabel\n" + "".join(lines)
 
 
 def load(data_dir: Path, options: Mapping[str, Any], limit: int | None, seed: int) -> list[Row]:
@@ -42,4 +48,9 @@ TASK = Task(
     headline=("accuracy",),
     not_measured="sentiment in other kinds of text; what the model does without the head",
     licence="GLUE's terms; no licence file of its own",
+    sampled=True,
+    hub={
+        "sst2/train.tsv": Hub("stanfordnlp/sst2", "train", hub_table),
+        "sst2/test.tsv": Hub("stanfordnlp/sst2", "validation", hub_table),
+    },
 )
