@@ -147,14 +147,19 @@ def due(step: int, every: int, total: int) -> bool:
 
 def report(whole: Config, runs: dict[str, Config]) -> None:
     """Measure every model of the command; write results.json, tables and pictures."""
+    from eval.ablation import over_training_seeds, write_ablation
     from eval.page import Study, write_page
     from eval.report import print_report, write_report
 
     results = build.evaluate(whole, runs)
-    write_report(results, whole.output_dir)
+    rows = results["rows"]
+    if whole.seeds:
+        print(f"written to {write_ablation(rows, whole.output_dir)}", flush=True)
+        rows = over_training_seeds(rows)
+    write_report(results | {"rows": rows}, whole.output_dir)
     write_page([Study.load(whole.output_dir)], Path(whole.output_dir) / "report.html")
     build.publish_all(whole, runs, results)
-    print_report(results["rows"])
+    print_report(rows)
     print(f"written to {whole.output_dir}: report.html, report.md, results.json", flush=True)
 
 

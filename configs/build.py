@@ -137,7 +137,7 @@ def make_cache(config: Config, pairs: PairSet, accelerator: Accelerator) -> Teac
         return None
     parts = cache_parts(config, pairs)
     with accelerator.main_process_first():
-        found = open_cache(config.teacher.cache, pairs, parts)
+        found = open_cache(cache_folder(config), pairs, parts)
         if found is None:
             plugin = getattr(accelerator.state, "deepspeed_plugin", None)
             if plugin is not None and plugin.zero_stage == 3:
@@ -148,6 +148,11 @@ def make_cache(config: Config, pairs: PairSet, accelerator: Accelerator) -> Teac
     return found
 
 
+def cache_folder(config: Config) -> Path:
+    folder = config.teacher.cache or "auto"
+    return Path(config.output_dir) / "teacher_cache" if folder == "auto" else Path(folder)
+
+
 def cache_parts(config: Config, pairs: PairSet) -> dict[str, Any]:
     teacher = model_fingerprint(path_of(config, config.teacher.model or ""))
     return fingerprint_parts(teacher, config.teacher.dtype, pairs, config.teacher.cache_bytes)
@@ -155,7 +160,7 @@ def cache_parts(config: Config, pairs: PairSet) -> dict[str, Any]:
 
 def store_teacher(config: Config, pairs: PairSet, device: Any, precision: str) -> TeacherCache:
     return build_cache(
-        config.teacher.cache or "",
+        cache_folder(config),
         pairs,
         load_teacher(config),
         cache_parts(config, pairs),

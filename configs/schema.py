@@ -1,8 +1,10 @@
 """Every setting of a run: its type, its default and its meaning in one line; loading, checking and printing them.
 
 A configuration is YAML with the sections below. `runs:` lists several models that one command trains one after the
-other, each as overrides of the rest; `run:NAME` refers to the model of an earlier one. Command-line `key.sub=value`
-pairs win over the file. All problems are collected and reported together before anything is loaded.
+other, each as overrides of the rest; `run:NAME` refers to the model of an earlier one. With `seeds:` each run is
+trained once a seed, as NAME-seedS, unless it says `seeds: []`; `run:NAME` is then the model of the same seed.
+Command-line `key.sub=value` pairs win over the file. All problems are collected and reported together before anything
+is loaded.
 """
 
 from __future__ import annotations
@@ -62,7 +64,8 @@ class Teacher:
     trust_remote_code: bool = setting(False, "allow model code from the Hub to run here")
     cache: str | None = setting(
         None,
-        "folder of its stored predictions, made by python -m debias cache or the first run; training runs no teacher",
+        "folder of its stored predictions (auto: OUTPUT_DIR/teacher_cache), made by python -m debias cache or the "
+        "first run; training then runs no teacher",
     )
     cache_bytes: int = setting(150, "bytes that a stored prediction takes at most")
 
@@ -196,11 +199,12 @@ class Config:
     eval: Eval = field(default_factory=Eval)
     hub: Hub = field(default_factory=Hub)
     runs: dict[str, dict[str, Any]] = setting({}, "name: overrides, for several models trained one after the other")
+    seeds: list[int] = setting([], "train each of runs once a seed, as NAME-seedS; a run with `seeds: []` only once")
 
 
 PER_RUN = ("data", "tokenizer", "teacher", "student", "counterfactual", "loss", "optim", "train", "seed")
 UNIONS = (types.UnionType, typing.Union)
-RESERVED = ("sample", "pairs", "model", "checkpoints")
+RESERVED = ("sample", "pairs", "model", "checkpoints", "teacher_cache")
 OPS = ("none", "max", "mean", "exp_mean", "swap", "mix")
 
 
@@ -226,7 +230,7 @@ def load(path: str | Path | None = None, overrides: typing.Sequence[str] = ()) -
         _expand(tree)
     whole = _build(Config, tree, "", problems)
     runs: dict[str, Config] = {}
-    for name, change in (whole.runs or {"": {}}).items():
+    for name, change in _seeded(whole, tree, problems).items():
         where = f"runs.{name}." if name else ""
         if name and (not isinstance(name, str) or not name.replace("_", "").replace("-", "").isalnum()):
             problems.append(f"runs.{name}: a run's name is letters, digits, '-' and '_' (it becomes a folder)")
@@ -238,8 +242,7 @@ def load(path: str | Path | None = None, overrides: typing.Sequence[str] = ()) -
         if not isinstance(change, (dict, types.NoneType)):
             problems.append(f"runs.{name}: expected settings to override, found {change!r}")
             continue
-        base = {key: value for key, value in tree.items() if key != "runs"}
-        _expand(change or {})
+        base = {key: value for key, value in tree.items() if key not in ("runs", "seeds")}
         for key in set(change or {}) - set(PER_RUN):
             problems.append(
                 f"{where}{key}: cannot differ between runs; a run may set {', '.join(PER_RUN)}{_near(key, PER_RUN)}"
@@ -263,6 +266,41 @@ def _expand(tree: dict[str, Any]) -> None:
     for key, hint in typing.get_type_hints(Config).items():
         if dataclasses.is_dataclass(hint) and isinstance(tree.get(key), str):
             tree[key] = {dataclasses.fields(hint)[0].name: tree[key]}
+
+
+def _seeded(whole: Config, tree: dict[str, Any], problems: list[str]) -> dict[str, Any]:
+    """The runs with one entry a seed: name → overrides."""
+    if not whole.runs:
+        if whole.seeds:
+            problems.append("seeds: goes with runs; set seed for one model")
+        return {"": {}}
+    seeds: dict[str, list[int]] = {}
+    for name, change in whole.runs.items():
+        try:
+            seeds[name] = _typed((change or {}).get("seeds", whole.seeds), list[int])
+            if len(set(seeds[name])) < len(seeds[name]):
+                raise ValueError("a seed is named twice")
+        except (ValueError, AttributeError) as error:
+            problems.append(f"runs.{name}.seeds: {error}")
+            seeds[name] = []
+    runs: dict[str, Any] = {}
+    for name, change in whole.runs.items():
+        if not isinstance(change, dict):
+            runs[name] = change
+            continue
+        change = {key: value for key, value in change.items() if key != "seeds"}
+        _expand(change)
+        for seed in seeds[name]:
+            own: dict[str, Any] = {"seed": seed}
+            for section in ("teacher", "student"):
+                settings = [side.get(section) for side in (change, tree)]
+                model = next((s["model"] for s in settings if isinstance(s, dict) and "model" in s), None)
+                if isinstance(model, str) and seeds.get(model.removeprefix("run:")) and model.startswith("run:"):
+                    own[section] = {"model": f"{model}-seed{seed}"}
+            runs[f"{name}-seed{seed}"] = _merge(change, own)
+        if not seeds[name]:
+            runs[name] = change
+    return runs
 
 
 def _override(tree: dict[str, Any], item: str, problems: list[str]) -> None:
@@ -517,7 +555,7 @@ def _impossible(c: Config, earlier: list[str]) -> list[str]:
 
 
 def to_dict(config: Config) -> dict[str, Any]:
-    return {key: value for key, value in dataclasses.asdict(config).items() if key != "runs" or value}
+    return {key: value for key, value in dataclasses.asdict(config).items() if key not in ("runs", "seeds") or value}
 
 
 def to_yaml(config: Config) -> str:
@@ -549,7 +587,8 @@ def differences(path: Path, config: Config) -> list[str]:
             leaves |= flat(value, f"{where}{key}.") if isinstance(value, dict) and value else {where + key: value}
         return leaves
 
-    saved, now = flat(yaml.safe_load(path.read_text(encoding="utf-8")) or {}), flat(to_dict(config))
+    saved = flat(to_dict(Config())) | flat(yaml.safe_load(path.read_text(encoding="utf-8")) or {})
+    now = flat(to_dict(config))
     keys = [key for key in dict.fromkeys([*saved, *now]) if not key.startswith(FREE)]
     return [f"{key}: {saved.get(key)}, now {now.get(key)}" for key in keys if saved.get(key) != now.get(key)]
 
