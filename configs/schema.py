@@ -587,8 +587,8 @@ def differences(path: Path, config: Config) -> list[str]:
             leaves |= flat(value, f"{where}{key}.") if isinstance(value, dict) and value else {where + key: value}
         return leaves
 
-    saved = flat(to_dict(Config())) | flat(yaml.safe_load(path.read_text(encoding="utf-8")) or {})
-    now = flat(to_dict(config))
+    saved, now = flat(yaml.safe_load(path.read_text(encoding="utf-8")) or {}), flat(to_dict(config))
+    saved = {key: value for key, value in flat(to_dict(Config())).items() if key in now} | saved  # of an older version
     keys = [key for key in dict.fromkeys([*saved, *now]) if not key.startswith(FREE)]
     return [f"{key}: {saved.get(key)}, now {now.get(key)}" for key in keys if saved.get(key) != now.get(key)]
 
