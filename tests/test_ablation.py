@@ -1,0 +1,112 @@
+"""Seeds of a study: its runs, one row for each model over its seeds, the picture."""
+
+import json
+
+import pytest
+import yaml
+
+from configs import schema
+from eval.ablation import over_training_seeds, pareto, write_ablation
+
+
+def load(tmp_path, **tree):
+    path = tmp_path / "study.yaml"
+    path.write_text(yaml.safe_dump({"train": {"max_steps": 1}} | tree, sort_keys=False), encoding="utf-8")
+    return schema.load(path)
+
+
+RUNS = {
+    "teacher": {"seeds": [], "student": {"init": "random", "config": {"n_layer": 1}}, "tokenizer": {"name": "gpt2"}},
+    "plain": {"teacher": {"model": "run:teacher"}},
+    "after": {"teacher": {"model": "run:teacher"}, "student": {"init": "pretrained", "model": "run:plain"}},
+}
+RUNS["teacher"] |= {"loss": {"kd_weight": 0, "lm_weight": 1}}
+
+
+def test_each_run_is_trained_once_a_seed_and_refers_to_the_model_of_its_own(tmp_path):
+    whole, runs = load(tmp_path, runs=RUNS, seeds=[0, 7], seed=3)
+    assert list(runs) == ["teacher", "plain-seed0", "plain-seed7", "after-seed0", "after-seed7"]
+    assert [config.seed for config in runs.values()] == [3, 0, 7, 0, 7]
+    assert runs["plain-seed7"].teacher.model == "run:teacher"
+    assert runs["after-seed7"].student.model == "run:plain-seed7" and runs["after-seed0"].seed == 0
+    assert all("seeds" not in schema.to_dict(config) for config in runs.values())
+    assert "seeds" in schema.to_dict(whole)
+    _, one = load(
+        tmp_path, runs=RUNS | {"plain": RUNS["plain"] | {"seeds": [4]}, "after": {**RUNS["after"], "seeds": []}}
+    )
+    assert list(one)[:2] == ["teacher", "plain-seed4"]
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"seeds": [0, 0]}, "runs.plain.seeds: a seed is named twice"),
+        ({"seeds": "all"}, "seeds: must be"),
+        ({"seeds": [0], "runs": {}, "teacher": {"model": "x"}}, "seeds: goes with runs"),
+        (
+            {"seeds": [0], "runs": RUNS | {"late": {"seeds": [], "student": RUNS["after"]["student"]}}},
+            "run:plain is not",
+        ),
+    ],
+)
+def test_seeds_that_make_no_sense_are_refused(change, says, tmp_path):
+    with pytest.raises(schema.ConfigError, match=says):
+        load(tmp_path, **({"runs": RUNS} | change))
+
+
+def test_a_run_from_before_a_setting_existed_is_the_same_at_the_settings_default(tmp_path):
+    _, runs = load(tmp_path, teacher={"model": "x"})
+    tree = schema.to_dict(runs[""])
+    del tree["teacher"]["cache_bytes"]
+    path = tmp_path / "config.yaml"
+    path.write_text(yaml.safe_dump(tree), encoding="utf-8")
+    assert schema.differences(path, runs[""]) == []
+    runs[""].teacher.cache_bytes = 100
+    assert schema.differences(path, runs[""]) == ["teacher.cache_bytes: 150, now 100"]
+
+
+def row(name: str, fair: float | None, perplexity: float) -> dict:
+    def figure(value, ideal=None):
+        return {"value": value, "low": 0.0, "high": 9.0, "n": 40, "ideal": ideal}
+
+    tasks = {
+        "next_word": {"equitability_avg": figure(fair, 1.0)},
+        "perplexity@balanced": {"perplexity": figure(perplexity)},
+    }
+    return {"model": name, "tasks": tasks}
+
+
+ROWS = [row("teacher", 0.3, 2.0), row("era-seed0", 0.8, 2.1), row("era-seed1", 0.9, 2.3), row("era-seed2", 0.7, 2.2)]
+
+
+def test_the_mean_over_seeds_and_its_interval():
+    """Three seeds: t(.975, 2) = 4.3027; the standard deviation of .7, .8, .9 is .1."""
+    teacher, era = over_training_seeds(ROWS)
+    assert teacher == ROWS[0] and era["model"] == "era"
+    found = era["tasks"]["next_word"]["equitability_avg"]
+    assert found["value"] == pytest.approx(0.8) and found["n"] == 3 and found["ideal"] == 1.0
+    assert found["high"] - found["value"] == pytest.approx(4.3027 * 0.1 / 3**0.5, rel=1e-4)
+    assert found["value"] - found["low"] == pytest.approx(4.3027 * 0.1 / 3**0.5, rel=1e-4)
+
+
+def test_one_seed_has_no_interval_and_undefined_values_are_left_out():
+    (one,) = over_training_seeds(ROWS[1:2])
+    assert one["tasks"]["next_word"]["equitability_avg"] == {
+        "value": 0.8, "low": None, "high": None, "n": 1, "ideal": 1.0
+    }  # fmt: skip
+    (two,) = over_training_seeds([row("a-seed0", None, 2.0), row("a-seed1", 0.5, 2.0)])
+    assert two["tasks"]["next_word"]["equitability_avg"]["value"] == 0.5
+    (none,) = over_training_seeds([row("a-seed0", None, 2.0)])
+    assert none["tasks"]["next_word"]["equitability_avg"]["value"] is None
+
+
+def test_the_front_holds_the_models_that_no_other_beats_in_both():
+    assert pareto([(2.0, 0.3), (2.1, 0.9), (2.2, 0.8), (1.9, 0.2), (2.1, 0.5)]) == [3, 0, 1]
+
+
+def test_table_and_picture_are_written(tmp_path):
+    text = write_ablation(ROWS, tmp_path).read_text(encoding="utf-8")
+    assert "| era | 0.800 [0.552, 1.048] |" in text and "| teacher | 0.300" in text and "ablation.png" in text
+    assert (tmp_path / "ablation.png").read_bytes().startswith(b"\x89PNG")
+    again = write_ablation([json.loads(json.dumps(r)) for r in ROWS], tmp_path / "again")
+    assert again.read_text(encoding="utf-8") == text
