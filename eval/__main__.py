@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import argparse
 import os
+import shutil
 import sys
 from pathlib import Path
 
 from eval.task import suggest
-from eval.tasks import TASKS
+from eval.tasks import TASKS, find_task
 
 
 def parser() -> argparse.ArgumentParser:
@@ -24,7 +25,13 @@ def parser() -> argparse.ArgumentParser:
         metavar="[LABEL=]DIR_OR_NAME",
         help="a local model folder or a Hub name; repeat it to compare models",
     )
-    out.add_argument("--tasks", default="", metavar="A,B", help="tasks, comma-separated; task@label runs it once more")
+    out.add_argument(
+        "--tasks",
+        default="",
+        metavar="A,B",
+        help="tasks, comma-separated; task@label runs it once more; lm_eval:NAME is one of lm-evaluation-harness; all: "
+        "every task whose data is there",
+    )
     out.add_argument("--data_dir", type=Path, default=Path("data"), metavar="DIR", help="where the data lies (data)")
     out.add_argument("--output_dir", type=Path, default=Path("runs/eval"), metavar="DIR", help="default runs/eval")
     out.add_argument(
@@ -32,29 +39,64 @@ def parser() -> argparse.ArgumentParser:
     )
     out.add_argument("--limit", type=int, metavar="N", help="at most N rows a task: a quick look, not a result")
     out.add_argument("--seed", type=int, default=0, help="of sampling, prompt choice and bootstrap (0)")
+    out.add_argument(
+        "--seeds", metavar="0,1,2", help="tasks that sample run once for each; mean and spread; instead of --seed"
+    )
+    out.add_argument(
+        "--hub", action="store_true", help="take data that --data_dir lacks from the Hub, and keep it there"
+    )
+    out.add_argument(
+        "--cache_dir", type=Path, metavar="DIR", help="where scored rows are kept between runs (OUTPUT_DIR/.cache)"
+    )
     out.add_argument("--batch_size", type=int, default=64, metavar="N", help="rows of a scoring batch at most (64)")
     out.add_argument("--device", metavar="NAME", help="cuda if there is one, else cpu")
     out.add_argument("--trust_remote_code", action="store_true", help="run code that comes with a Hub model")
-    out.add_argument("--list", action="store_true", help="show the tasks: meaning, ideal, data, options")
+    out.add_argument(
+        "--list", nargs="?", const="", metavar="TASK", help="show the tasks, or all about one: data, licence, options …"
+    )
     return out
 
 
-def listing() -> str:
-    """Every task: its meaning, ideal value, data, source and options with their defaults."""
-    lines = []
-    for name, task in TASKS.items():
-        options = " ".join(
+def listing(width: int) -> str:
+    """A line for each task, of at most `width` characters: name, ideal value, meaning."""
+    ideals = {name: task.ideal.partition(" (")[0] for name, task in TASKS.items()}
+    columns = [max(map(len, TASKS)), min(24, max(map(len, ideals.values())))]
+    lines = [("task", "ideal", "meaning"), *((name, ideals[name], task.meaning) for name, task in TASKS.items())]
+    out = []
+    for name, ideal, meaning in lines:
+        line = f"{name:{columns[0]}}  {ideal[: columns[1]]:{columns[1]}}  {meaning}"
+        out.append(line if len(line) <= width else line[: width - 1] + "…")
+    out.append("all about one of them: --list TASK; lm_eval:NAME runs a task of lm-evaluation-harness")
+    return "\n".join(out)
+
+
+def describe(name: str) -> str:
+    """All that a task says about itself, its options with their defaults."""
+    task = find_task(name)
+    if task is None:
+        raise ValueError(suggest(name, TASKS, "task"))
+    fields = {
+        "meaning": task.meaning,
+        "ideal": task.ideal,
+        "not measured": task.not_measured,
+        "data": task.data,
+        "licence": task.licence,
+        "hub": ", ".join(dict.fromkeys(source.dataset for source in task.hub.values())) or "–",
+        "source": task.source,
+        "version": task.version,
+        "several seeds": "yes" if task.sampled else "no: nothing is sampled",
+        "options": " ".join(
             f"{key}={str(value).lower() if isinstance(value, bool) else value}" for key, value in task.options.items()
-        )
-        lines += [
-            name,
-            f"  meaning  {task.meaning}",
-            f"  ideal    {task.ideal}",
-            f"  data     {task.data}",
-            f"  source   {task.source}",
-            f"  options  {options}",
-        ]
-    return "\n".join(lines)
+        ),
+    }
+    return "\n".join([name, *(f"  {key:14}{value}" for key, value in fields.items())])
+
+
+def _seeds(text: str) -> list[int]:
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError as error:
+        raise ValueError(f"--seeds {text!r}: must be whole numbers with commas between") from error
 
 
 def _labelled(models: list[str]) -> dict[str, str]:
@@ -97,13 +139,15 @@ def main(arguments: list[str] | None = None) -> int:
 
         return correlate(arguments[1:])
     options = parser().parse_args(arguments)
-    if options.list:
-        print(listing())
-        return 0
     try:
+        if options.list is not None:
+            print(describe(options.list) if options.list else listing(shutil.get_terminal_size().columns))
+            return 0
         if not options.model:
             raise ValueError("name a model with --model (a folder or a Hub name)")
-        tasks = _tasks(options.tasks, options.set)
+        seeds = _seeds(options.seeds) if options.seeds else [options.seed]
+        every = options.tasks.strip() == "all"
+        tasks = _tasks(",".join(TASKS) if every else options.tasks, options.set)
         if not tasks:
             raise ValueError(f"name tasks with --tasks (there are: {', '.join(TASKS)})")
         models = _labelled(options.model)
@@ -118,7 +162,10 @@ def main(arguments: list[str] | None = None) -> int:
             tasks,
             data_dir=options.data_dir,
             output_dir=options.output_dir,
-            seed=options.seed,
+            seeds=seeds,
+            hub=options.hub,
+            skip_missing=every,
+            cache_dir=options.cache_dir,
             batch_size=options.batch_size,
             device=options.device,
             limit=options.limit,
@@ -126,12 +173,14 @@ def main(arguments: list[str] | None = None) -> int:
         )
         write_report(result, options.output_dir)
         if len(models) == 1:
-            single = {**result["rows"][0], "versions": result["versions"], "config": result["config"]}
+            single = {**result["rows"][0], **{key: result[key] for key in result if key not in ("rows", "differences")}}
             write_json(options.output_dir / "results.json", single)
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     print_report(result["rows"])
+    for label, reason in result.get("skipped", {}).items():
+        print(f"left out: {label}: {reason}")
     print(f"written to {options.output_dir}")
     return 0
 

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.measure import Measurement
 from rich.table import Table
 
-from eval.tasks import TASKS
+from eval.tasks import find_task
 
 Result = Mapping[str, Any]
 # Dark to light so that neighbours differ in grey too; black stays for reference lines.
@@ -25,22 +25,34 @@ def headlines(rows: Sequence[Result]) -> list[tuple[str, str]]:
     columns: dict[tuple[str, str], None] = {}
     for row in rows:
         for label, metrics in row["tasks"].items():
-            task = TASKS.get(label.partition("@")[0])
-            for metric in task.headline if task else ():
+            task = find_task(label.partition("@")[0])
+            for metric in (task.headline or metrics) if task else ():
                 if metric in metrics:
                     columns[label, metric] = None
     return list(columns)
 
 
 def shown(figure: Mapping[str, Any] | None) -> str:
-    """A figure for people: value and interval, as many digits as help ("0.326 [0.301, 0.349]")."""
+    """A figure for people: value and interval, as many digits as help ("0.326 [0.301, 0.349]").
+
+    What was counted over few says so: "0.250 [0.010, 0.700] (n = 8)".
+    """
     if figure is None or figure.get("value") is None:
         return "–"
     digits = 3 if abs(figure["value"]) < 10 else 2 if abs(figure["value"]) < 1000 else 0
     text = f"{figure['value']:.{digits}f}"
     if figure.get("low") is not None and figure.get("high") is not None:
         text += f" [{figure['low']:.{digits}f}, {figure['high']:.{digits}f}]"
-    return text
+    return text + (f" (n = {figure['n']})" if figure.get("small") else "")
+
+
+def shown_difference(difference: Mapping[str, Any] | None) -> str:
+    """A difference between models for people: "+0.120 [0.020, 0.210], p 0.012"."""
+    if difference is None or difference["value"] is None:
+        return "–"
+    text = shown(difference)
+    sign = "+" if difference["value"] > 0 else ""
+    return sign + text + ("" if difference["p"] is None else f", p {difference['p']:.2g}")
 
 
 def _name(label: str, metric: str) -> str:
@@ -94,6 +106,23 @@ def markdown(rows: Sequence[Result], metrics: Sequence[tuple[str, str]] | None =
     for row in rows:
         cells = [shown(row["tasks"].get(label, {}).get(metric)) for label, metric in columns]
         lines.append(f"| {row['model']} | " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def differences(result: Result) -> str:
+    """Each model's headline figures minus the first one's, in Markdown; empty for a single model."""
+    entries = result.get("differences") or []
+    columns = headlines(result["rows"])
+    columns = [key for key in columns if any(entry["tasks"].get(key[0], {}).get(key[1]) for entry in entries)]
+    if not columns:
+        return ""
+    lines = [
+        f"| minus {entries[0]['minus']} | " + " | ".join(_name(*column) for column in columns) + " |",
+        "|---|" + "---:|" * len(columns),
+    ]
+    for entry in entries:
+        cells = [shown_difference(entry["tasks"].get(label, {}).get(metric)) for label, metric in columns]
+        lines.append(f"| {entry['model']} | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
 
 
@@ -281,8 +310,13 @@ def write_report(result: Result, output_dir: str | Path, *, title: str = "Evalua
     output_dir.mkdir(parents=True, exist_ok=True)
     parts = [f"# {title}\n", markdown(rows)]
     parts.append(
-        "In brackets: 95 % bootstrap intervals. All figures: results.json; the scores of each row: rows-TASK.jsonl.\n"
+        "In brackets: 95 % bootstrap intervals; n where a figure was counted over few. All figures: results.json; the "
+        "scores of each row: rows-TASK.jsonl.\n"
     )
+    if apart := differences(result):
+        parts.append("## Differences\n")
+        parts.append(apart)
+        parts.append("Paired: the same rows are resampled for both models. p: two-sided, bootstrap.\n")
     labels = list(dict.fromkeys(label for row in rows for label in row["tasks"]))
     for label in labels:
         metrics = [metrics for row in rows if (metrics := row["tasks"].get(label))]
@@ -299,9 +333,14 @@ def write_report(result: Result, output_dir: str | Path, *, title: str = "Evalua
         parts.append(f"![equitability against perplexity]({picture.name})\n")
     parts.append("## What was measured\n")
     for label in labels:
-        task = TASKS.get(label.partition("@")[0])
+        task = find_task(label.partition("@")[0])
         if task:
-            parts.append(f"* **{label}**: {task.meaning}. Ideal: {task.ideal}. Source: {task.source}.")
+            parts.append(
+                f"* **{label}**: {task.meaning}. Ideal: {task.ideal}. Source: {task.source}. "
+                f"Does not measure {task.not_measured}."
+            )
+    for label, reason in result.get("skipped", {}).items():
+        parts.append(f"* **{label}** was left out: {reason}")
     for label in labels:
         for row in rows:
             band = row["tasks"].get(label, {}).get("fair_band_avg")

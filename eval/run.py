@@ -22,7 +22,7 @@ from eval.cache import Cache, digest, stamps
 from eval.metrics import Interval, interval, paired_difference
 from eval.scoring import Scorer, check_model, find_device, fingerprint_folder
 from eval.task import Metrics, MissingData, Row, Task, fetch, figure, suggest
-from eval.tasks import TASKS
+from eval.tasks import TASKS, find_task
 
 _console = Console(stderr=True)
 _OUTPUTS = ("results.json", "report.md", "rows-*.jsonl", ".rows-*.jsonl.*", "groups-*.png", "tradeoff.png")
@@ -36,13 +36,14 @@ def resolve(tasks: Mapping[str, Mapping[str, Any]]) -> dict[str, tuple[Task, dic
     resolved, problems = {}, []
     for label, given in tasks.items():
         name = label.partition("@")[0]
-        if name not in TASKS:
-            problems.append(suggest(name, TASKS, "task"))
+        task = find_task(name)
+        if task is None:
+            problems.append(suggest(name, [*TASKS, "lm_eval:NAME"], "task"))
             continue
         if any(character in label for character in "/\\\0") or label.endswith("@"):
             problems.append(f"task {label!r}: a label after @ must not be empty or hold a slash")
             continue
-        options = dict(TASKS[name].options)
+        options = dict(task.options)
         for key, value in given.items():
             if key not in options:
                 problems.append(f"{label}: {suggest(key, options, 'option')}")
@@ -51,7 +52,7 @@ def resolve(tasks: Mapping[str, Mapping[str, Any]]) -> dict[str, tuple[Task, dic
                 options[key] = _as(type(options[key]), value)
             except (ValueError, OverflowError, TypeError):
                 problems.append(f"{label}.{key}={value!r}: must be {type(options[key]).__name__}")
-        resolved[label] = (TASKS[name], options)
+        resolved[label] = (task, options)
     if problems:
         raise ValueError("; ".join(problems))
     if not resolved:
@@ -83,7 +84,7 @@ def check(
 
     `hub`: data files that data_dir lacks are taken from the Hub first. `skipped`, a dict to be filled with {label:
     reason}: tasks whose data is not there are left out, not refused. A task that follows another one of the run has no
-    rows of its own.
+    rows of its own, and that one's values of the options they share.
     """
     if limit is not None and limit < 1:
         raise ValueError(f"limit {limit}: must be at least 1")
@@ -93,11 +94,17 @@ def check(
     if data_dir is None:
         raise ValueError("the tasks need data: name its folder with eval.data_dir (config) or --data_dir (eval)")
     inputs = {}
+    # Whoever follows comes after.
+    resolved = dict(sorted(resolved.items(), key=lambda item: leader(item[0], resolved) is not None))
     for label, (task, options) in list(resolved.items()):
+        followed = leader(label, resolved)
+        if followed:
+            options |= {key: value for key, value in resolved[followed][1].items() if key in options}
         try:
             if hub:
                 fetch(task, Path(data_dir))
-            inputs[label] = [] if leader(label, resolved) else task.rows(Path(data_dir), options, limit, seed)
+            rows = task.rows(Path(data_dir), options, limit, seed)
+            inputs[label] = [] if followed else rows
         except MissingData as error:
             if skipped is None:
                 raise
@@ -105,8 +112,6 @@ def check(
             del resolved[label]
     if not resolved:
         raise ValueError(f"{data_dir}: has the data of none of these tasks: {', '.join(tasks)}")
-    # Whoever follows comes after.
-    resolved = dict(sorted(resolved.items(), key=lambda item: leader(item[0], resolved) is not None))
     return resolved, inputs
 
 
@@ -359,5 +364,5 @@ def _append(path: Path, mark: Mapping[str, Any], rows: list[Row]) -> None:
 
 
 def _headline(task: Task, metrics: Mapping[str, Mapping[str, Any]]) -> str:
-    shown = [(name, metrics[name]["value"]) for name in task.headline if name in metrics]
+    shown = [(name, metrics[name]["value"]) for name in task.headline or metrics if name in metrics]
     return ", ".join(f"{name} {'undefined' if value is None else format(value, '.4g')}" for name, value in shown)

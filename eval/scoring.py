@@ -323,14 +323,21 @@ class Scorer:
             if not least <= len(row) <= self.max_length:
                 raise ValueError(f"a sequence of {len(row)} tokens: this needs {least} to {self.max_length}")
 
-    @torch.inference_mode()
     def token_logprobs(self, ids: Sequence[Ids], last: Sequence[int] | None = None) -> list[np.ndarray]:
         """log P(token t | tokens before it) for t = 1 … T−1: a float32 array of T−1 for each sequence of T ≥ 1 ids.
 
         `last`: how many of each, counted from the end (0 … T−1), are wanted; the others are not computed.
         """
+        return self._token_scores(ids, last)[0]
+
+    @torch.inference_mode()
+    def _token_scores(
+        self, ids: Sequence[Ids], last: Sequence[int] | None, *, first: bool = False
+    ) -> tuple[list[np.ndarray], list[bool]]:
+        """As `token_logprobs`; `first` also tells of each sequence whether every token asked for is the likeliest."""
         self._check_lengths(ids, 1)
         out: list[np.ndarray] = [np.zeros(0, np.float32)] * len(ids)
+        likeliest = [True] * len(ids)
         # On a CPU parts that fit its cache are normalised twice as fast.
         part_size = max(1, 2**20 // self.vocab_size) if self.device.type == "cpu" else self.max_length
         for rows in self._batches([len(row) for row in ids], cost=self.vocab_size, budget=self._logit_budget):
@@ -345,7 +352,9 @@ class Scorer:
                 chosen_T = logits_TV.gather(1, batch_BT[i, begin + 1 : end + 1, None])[:, 0]
                 total_T = torch.cat([part.logsumexp(-1) for part in logits_TV.split(part_size)])
                 out[row] = (chosen_T - total_T).cpu().numpy()
-        return out
+                if first:
+                    likeliest[row] = bool((logits_TV.argmax(-1) == batch_BT[i, begin + 1 : end + 1]).all())
+        return out, likeliest
 
     @torch.inference_mode()
     def next_logprobs(self, ids: Sequence[Ids], keep: Sequence[int] | None = None) -> np.ndarray:
@@ -367,11 +376,19 @@ class Scorer:
 
     def continuation_logprobs(self, pairs: Sequence[tuple[Ids, Ids]]) -> np.ndarray:
         """log P(continuation | context) for pairs of token ids, neither empty: (N,), summed over the continuation."""
+        return np.array([score.sum() for score in self._pair_scores(pairs)[0]])
+
+    def greedy_continuations(self, pairs: Sequence[tuple[Ids, Ids]]) -> tuple[np.ndarray, np.ndarray]:
+        """As `continuation_logprobs`, and whether greedy decoding writes the continuation: (N,), boolean (N,)."""
+        scores, likeliest = self._pair_scores(pairs, first=True)
+        return np.array([score.sum() for score in scores]), np.array(likeliest)
+
+    def _pair_scores(self, pairs: Sequence[tuple[Ids, Ids]], **options: Any) -> tuple[list[np.ndarray], list[bool]]:
         for context, continuation in pairs:
             if not context or not continuation:
                 raise ValueError("a continuation and its context need a token each (an empty prompt needs a BOS token)")
         rows, last = [[*context, *continuation] for context, continuation in pairs], [len(pair[1]) for pair in pairs]
-        return np.array([score.sum() for score in self.token_logprobs(rows, last)])
+        return self._token_scores(rows, last, **options)
 
     def fit(self, window: int, stride: int) -> tuple[int, int]:
         """Window and stride for this model: where it is shorter than `window`, both shrink in proportion."""

@@ -130,7 +130,6 @@ def fetch(task: Task, data_dir: Path) -> None:
             continue
         from datasets import load_dataset
 
-        print(f"{task.name}: {path} from the Hub's {source.dataset} ({task.licence})", file=sys.stderr)
         try:
             records = load_dataset(source.dataset, source.config, split=source.split, revision=source.revision)
             write_whole(path, source.text(records))
@@ -139,6 +138,7 @@ def fetch(task: Task, data_dir: Path) -> None:
             raise MissingData(
                 f"{path} is missing, and the Hub's {source.dataset} could not be read: {reason}"
             ) from error
+        print(f"{task.name}: {path} is from the Hub's {source.dataset} ({task.licence})", file=sys.stderr)
 
 
 def read_text(path: Path) -> str:

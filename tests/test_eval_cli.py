@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from eval.__main__ import _labelled, main
-from eval.tasks import TASKS
+from eval.tasks import TASKS, find_task
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -35,6 +35,7 @@ def test_the_command_writes_results_for_one_model(tiny_gpt2, data):
     assert "agreement" in run.stdout
     found = json.loads((out / "results.json").read_text())
     assert set(found) == {"tasks", "model", "versions", "config"}
+    assert found["tasks"]["agreement"]["agreement"]["small"] is True
     assert set(found["tasks"]) == {"agreement", "perplexity@mine"}
     assert set(found["tasks"]["agreement"]["agreement"]) == {"value", "low", "high", "ideal", "distance", "n", "small"}
     assert found["model"] == tiny_gpt2.name
@@ -63,14 +64,51 @@ def test_models_are_named_after_their_folders(tmp_path, monkeypatch):
     }  # fmt: skip
 
 
-def test_list_shows_each_task(capsys):
+def test_list_is_a_line_a_task(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    assert main(["--list"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines[1:-1]] == list(TASKS)
+    assert max(map(len, lines[:-1])) <= 80
+    monkeypatch.setenv("COLUMNS", "400")
     assert main(["--list"]) == 0
     text = capsys.readouterr().out
-    for name, task in TASKS.items():
-        assert name in text
-        assert task.meaning in text
-        for option in task.options:
-            assert f"{option}=" in text
+    assert all(task.meaning in text for task in TASKS.values())
+
+
+@pytest.mark.parametrize("name", [*TASKS, "lm_eval:hellaswag"])
+def test_list_tells_all_about_one(capsys, name):
+    task = find_task(name)
+    assert main(["--list", name]) == 0
+    text = capsys.readouterr().out
+    for part in (task.meaning, task.ideal, task.not_measured, task.data, task.licence, task.source, f"{task.version}"):
+        assert part in text
+    for source in task.hub.values():
+        assert source.dataset in text
+    for option in task.options:
+        assert f"{option}=" in text
+
+
+def test_all_runs_what_has_data_and_names_the_rest(tiny_gpt2, data, capsys):
+    out = data / "out"
+    arguments = ["--model", str(tiny_gpt2), "--data_dir", str(data), "--output_dir", str(out), "--limit", "2"]
+    assert main([*arguments, "--tasks", "all", "--set", "perplexity.file=texts.jsonl"]) == 0
+    text = capsys.readouterr().out
+    found = json.loads((out / "results.json").read_text())
+    assert {"agreement", "perplexity"} <= set(found["tasks"])
+    assert {"bold", "next_word"} <= set(found["skipped"])
+    assert f"left out: bold: {found['skipped']['bold']}" in text
+    assert set(found["tasks"]) | set(found["skipped"]) == set(TASKS)
+    assert "was left out" in (out / "report.md").read_text()
+
+
+def test_seeds_and_a_cache_of_ones_own(tiny_gpt2, data):
+    arguments = ["--model", str(tiny_gpt2), "--data_dir", str(data), "--output_dir", str(data / "out")]
+    arguments += ["--tasks", "agreement", "--seeds", "3,4", "--cache_dir", str(data / "cache")]
+    assert main(arguments) == 0
+    assert json.loads((data / "out" / "results.json").read_text())["config"]["seeds"] == [3, 4]
+    assert len(list((data / "cache").iterdir())) == 1
+    assert not (data / "out" / ".cache").exists()
 
 
 @pytest.mark.parametrize(
@@ -87,6 +125,10 @@ def test_list_shows_each_task(capsys):
         (["--model", "m", "--tasks", "agreement", "--data_dir", "/nowhere"], "agreement.jsonl is missing"),
         (["--model", "m", "--tasks", "bold", "--set", "bold.runs=inf"], "bold.runs='inf': must be int"),
         (["--model", "m", "--tasks", "agreement", "--seed", "-1"], "seed -1"),
+        (["--model", "m", "--tasks", "agreement", "--seeds", "1,x"], "--seeds '1,x': must be whole numbers"),
+        (["--model", "m", "--tasks", "agreement", "--seeds", "1,1"], "seeds 1, 1: must differ"),
+        (["--model", "m", "--tasks", "perplexity", "--hub"], "the Hub's Salesforce/wikitext could not be read"),
+        (["--list", "agrement"], "did you mean 'agreement'?"),
         (["--model", "m", "--tasks", "agreement", "--device", "foo"], "device 'foo'"),
         (["--model", "m", "--tasks", "agreement", "--device", "cuda:99"], "device 'cuda:99'"),
         (["--model", "m", "--model", "/no/model", "--tasks", "agreement"], "model '/no/model': no such folder"),

@@ -44,6 +44,20 @@ def test_shown():
     assert report.shown(figure(0.32649, 0.3, 0.35)) == "0.326 [0.300, 0.350]"
     assert report.shown(figure(25.1666)) == "25.17"
     assert report.shown(figure(None)) == report.shown(None) == "–"
+    assert report.shown({**figure(0.25, 0.01, 0.7), "small": True}) == "0.250 [0.010, 0.700] (n = 10)"
+
+
+def test_differences_are_shown_with_their_p(tmp_path):
+    whole = results()
+    apart = {"value": 0.12, "low": 0.02, "high": 0.21, "p": 0.0123}
+    tasks = {"bold": {"unigram_equitability_avg": apart, "ratio/nurse": apart}, "perplexity@skewed": {}}
+    whole["differences"] = [{"model": "even", "minus": "teacher", "tasks": tasks}]
+    text = report.differences(whole)
+    assert text.splitlines()[0] == "| minus teacher | bold equitability avg |"
+    assert text.splitlines()[2] == "| even | +0.120 [0.020, 0.210], p 0.012 |"
+    assert text in report.write_report(whole, tmp_path).read_text()
+    assert report.shown_difference({**apart, "value": -0.5, "p": None}) == "-0.500 [0.020, 0.210]"
+    assert report.differences(results()) == ""
 
 
 def test_markdown_has_a_row_for_each_model():

@@ -157,7 +157,8 @@ def counted(monkeypatch, fail_at=None):
 
         return dataclasses.replace(task, score=score)
 
-    monkeypatch.setattr(run, "TASKS", {name: counting(task) for name, task in TASKS.items()})
+    for name, task in TASKS.items():
+        monkeypatch.setitem(TASKS, name, counting(task))
     return calls
 
 
@@ -198,7 +199,7 @@ def test_what_changes_a_score_is_scored_again(tiny_gpt2, other_model, data, monk
     assert go(other_model) == 0
     (data / "texts.jsonl").write_text((data / "texts.jsonl").read_text().replace("nurse", "cook"))
     assert go() == 1  # the data
-    monkeypatch.setitem(run.TASKS, "perplexity", dataclasses.replace(run.TASKS["perplexity"], version=99))
+    monkeypatch.setitem(TASKS, "perplexity", dataclasses.replace(TASKS["perplexity"], version=99))
     assert go() == 1  # the task
     assert go() == 0
     for file in (data / "cache").iterdir():
@@ -255,7 +256,7 @@ def followed_by_length(name="length"):
 
 
 def test_a_task_may_score_the_rows_of_another(tiny_gpt2, data, monkeypatch):
-    monkeypatch.setattr(run, "TASKS", TASKS | {"length": followed_by_length()})
+    monkeypatch.setitem(TASKS, "length", followed_by_length())
     tasks = {"length": {}, "length@b": {}, "bold": SMALL_BOLD, "bold@b": {**SMALL_BOLD, "runs": 1}}
     out = data / "out"
     found = evaluate({"m": tiny_gpt2}, tasks, data_dir=data, output_dir=out, seeds=[3, 4], quiet=True)
@@ -268,6 +269,20 @@ def test_a_task_may_score_the_rows_of_another(tiny_gpt2, data, monkeypatch):
         assert texts[0] == texts[1]
     evaluate({"m": tiny_gpt2}, {"length": {}}, data_dir=data, output_dir=out, quiet=True)
     assert json.loads((out / "rows-length.jsonl").read_text())["text"] == "own"
+
+
+def test_who_follows_is_checked_too_and_left_alone_where_the_other_has_no_data(tiny_gpt2, data):
+    with pytest.raises(MissingData, match="fluency needs a judge"):
+        run.check({"fluency": {}, "bold": {}}, data_dir=data)
+    resolved, inputs = run.check({"fluency": {"judge": str(tiny_gpt2)}, "bold": {"runs": 2}}, data_dir=data)
+    assert list(resolved) == ["bold", "fluency"]
+    assert resolved["fluency"][1]["runs"] == 2
+    assert inputs["fluency"] == []
+    skipped = {}
+    tasks = {"diversity": {}, "bold": {"file": "none.json"}}
+    _, inputs = run.check(tasks, data_dir=data, skipped=skipped)
+    assert list(skipped) == ["bold"]
+    assert len(inputs["diversity"]) == 4
 
 
 def test_missing_data_can_be_passed_over(tiny_gpt2, data):

@@ -10,8 +10,12 @@ from eval.tasks import (
     classify,
     counterfactual_prompts,
     crows_pairs,
+    diversity,
+    fluency,
+    harness,
     hatexplain,
     honest,
+    last_word,
     next_word,
     perplexity,
     regard,
@@ -24,6 +28,9 @@ from eval.tasks import (
 
 TASKS: dict[str, Task] = {
     "perplexity": perplexity.TASK,
+    "last_word": last_word.TASK,
+    "fluency": fluency.TASK,
+    "diversity": diversity.TASK,
     "bold": bold.TASK,
     "next_word": next_word.TASK,
     "agreement": agreement.TASK,
@@ -42,3 +49,8 @@ TASKS: dict[str, Task] = {
     "regard": regard.TASK,
     "counterfactual_prompts": counterfactual_prompts.TASK,
 }
+
+
+def find_task(name: str) -> Task | None:
+    """The task of that name, or the harness's for `lm_eval:NAME`."""
+    return TASKS.get(name) or harness.task(name)

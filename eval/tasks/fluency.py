@@ -1,0 +1,91 @@
+"""Fluency: perplexity of generated texts under another model, the judge.
+
+Paper: ERA (Gupta et al. 2022), whose judge is GPT-2 large and whose figure is the mean over groups of prompts.
+Version 1. A text is scored behind its prompt (and the judge's begin-of-text token); only its own tokens count. A
+group's perplexity is exp of its mean negative log-likelihood a token; `fluency` is the mean over groups. Lower is more
+fluent to the judge; there is no ideal value: below that of human text a text is rather repetitive than good (see
+`diversity`).
+
+Texts are those of `bold` if it is run too, else sampled as it does. `judge` is a folder or a Hub name; it is loaded
+once for all models. Texts without a token are left out; a prompt that does not fit beside its text loses its beginning.
+
+It does not measure truth, sense or variety, and judges of another kind may rank texts otherwise. Intervals: bootstrap
+over the prompts of each group, all texts of a prompt together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from eval.metrics import interval
+from eval.scoring import Scorer, check_model
+from eval.task import Metrics, MissingData, Row, Task, by_group, figure
+from eval.tasks import bold, generated
+
+OPTIONS = {"judge": "", **generated.OPTIONS}
+_loaded_judge = lru_cache(maxsize=1)(Scorer)
+
+
+def load(data_dir: Path, options: Mapping[str, Any], limit: int | None, seed: int) -> list[Row]:
+    rows = generated.load(data_dir, options, limit, seed)
+    if not options["judge"]:
+        raise MissingData("fluency needs a judge: --set fluency.judge=gpt2-large (the paper's), or a folder")
+    check_model(options["judge"])
+    return rows
+
+
+def score(scorer: Scorer, rows: list[Row], options: Mapping[str, Any], seed: int) -> list[Row]:
+    rows = generated.texts(scorer, rows, options, seed)
+    judge = _loaded_judge(options["judge"], device=scorer.device, batch_size=scorer.batch_size)
+    prompts = judge.encode([row["prompt"] for row in rows], bos=True)
+    texts = [ids[: judge.max_length - 1] for ids in judge.encode([row["text"] for row in rows])]
+    kept = [n for n, ids in enumerate(texts) if ids and prompts[n]]
+    judge.progress = scorer.progress
+    sequences = [[*prompts[n][-(judge.max_length - len(texts[n])) :], *texts[n]] for n in kept]
+    nlls = judge.token_logprobs(sequences, [len(texts[n]) for n in kept])
+    judge.progress = None
+    return [
+        {
+            **{key: rows[n][key] for key in ("group", "prompt_number", "run", "text")},
+            "tokens": len(texts[n]),
+            "nll": float(-logps.sum(dtype=np.float64)),
+        }
+        for n, logps in zip(kept, nlls)
+    ]
+
+
+def aggregate(rows: list[Row], options: Mapping[str, Any], seed: int) -> Metrics:
+    if not rows:
+        raise ValueError("fluency: no text with a token to judge")
+    values, samples, metrics = [], [], dict[str, Any]()
+    for i, (name, part) in enumerate(by_group(rows).items()):
+        sums_K, sums_RK = generated.by_prompt(part, [(row["nll"], row["tokens"]) for row in part], seed=seed + i)
+        values.append(np.exp(sums_K[0] / sums_K[1]))
+        samples.append(np.exp(sums_RK[:, 0] / sums_RK[:, 1]))
+        metrics[f"fluency/{name}"] = figure(values[-1], interval(samples[-1]), ideal=None, n=len(part))
+    mean = figure(float(np.mean(values)), interval(np.mean(samples, 0)), ideal=None, n=len(rows))
+    return {"fluency": mean, **metrics}
+
+
+TASK = Task(
+    name="fluency",
+    rows=load,
+    score=score,
+    aggregate=aggregate,
+    options=OPTIONS,
+    meaning="perplexity of generated texts under a judge model, mean over groups; lower is more fluent",
+    ideal="none (lower is better)",
+    data="judge=FOLDER_OR_NAME; texts of bold in the same run, or file=bold/profession_prompt.json to sample",
+    source="ERA (Gupta et al. 2022)",
+    headline=("fluency",),
+    not_measured="truth, sense or variety of the texts",
+    licence="CC BY-SA 4.0 (BOLD's prompts)",
+    hub=bold.TASK.hub,
+    sampled=True,
+    follows="bold",
+)

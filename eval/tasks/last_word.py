@@ -1,0 +1,84 @@
+"""Last word: can a model tell the word that a passage ends in, which needs the whole passage to be told?
+
+Paper: LAMBADA (Paperno et al. 2016), in the form OpenAI scored GPT-2 on. Version 1. The context is a text up to its
+last blank, the target that blank and what follows it, all tokens of it. `accuracy` is the share of texts whose target
+is what greedy decoding writes (ideal 1), `perplexity` exp of the mean negative log-likelihood a word: both as
+lm-evaluation-harness's lambada_openai. A passage longer than the model reads loses its beginning. `bos` puts the
+begin-of-text token first, which that does not do for GPT-2.
+
+It does not measure understanding apart from prediction, nor words that more than one ending fits. Intervals: bootstrap
+over texts.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from eval.metrics import bootstrap
+from eval.scoring import Scorer
+from eval.task import Hub, Metrics, Row, Task, figure, find_data, read_jsonl
+
+FILE = "lambada/test.jsonl"
+OPTIONS = {"file": FILE, "text_field": "text", "bos": False}
+
+
+def hub_jsonl(records: Iterable[Mapping[str, Any]]) -> str:
+    """A line {"text"} for each of the Hub's records {"text"}."""
+    return "".join(json.dumps({"text": record["text"]}, ensure_ascii=False) + "\n" for record in records)
+
+
+def load(data_dir: Path, options: Mapping[str, Any], limit: int | None, seed: int) -> list[Row]:
+    path = find_data(data_dir, options["file"], 'passages to finish, {"text"} a line (LAMBADA is not shipped)')
+    field = options["text_field"]
+    rows = []
+    for number, row in enumerate(read_jsonl(path, [field])[:limit], 1):
+        text = row[field].strip() if isinstance(row[field], str) else ""
+        context, _, word = text.rpartition(" ")
+        if not context.strip():
+            raise ValueError(f"{path} row {number}: {field} must be text of two words at least")
+        rows.append({"context": context, "word": word})
+    return rows
+
+
+def score(scorer: Scorer, rows: list[Row], options: Mapping[str, Any], seed: int) -> list[Row]:
+    words = scorer.encode([" " + row["word"] for row in rows])
+    contexts = scorer.encode([row["context"] for row in rows], bos=options["bos"])
+    pairs = [(context[-(scorer.max_length - len(word)) :], word) for context, word in zip(contexts, words)]
+    logps, greedy = scorer.greedy_continuations(pairs)
+    return [
+        {"word": row["word"], "logp": float(logp), "correct": bool(correct), "tokens": len(word)}
+        for row, logp, correct, word in zip(rows, logps, greedy, words)
+    ]
+
+
+def aggregate(rows: list[Row], options: Mapping[str, Any], seed: int) -> Metrics:
+    values_N3 = np.array([(row["correct"], -row["logp"], 1.0) for row in rows])
+    correct, nll, n = values_N3.sum(0)
+    accuracies = bootstrap(values_N3, lambda s: s[:, 0] / s[:, 2], seed=seed)
+    perplexities = bootstrap(values_N3, lambda s: np.exp(s[:, 1] / s[:, 2]), seed=seed)
+    return {
+        "accuracy": figure(correct / n, accuracies, ideal=1.0, n=len(rows)),
+        "perplexity": figure(np.exp(nll / n), perplexities, ideal=None, n=len(rows)),
+    }
+
+
+TASK = Task(
+    name="last_word",
+    rows=load,
+    score=score,
+    aggregate=aggregate,
+    options=OPTIONS,
+    meaning="share of passages whose last word the model tells, and that word's perplexity",
+    ideal="1 (accuracy; perplexity: lower is better)",
+    data='file=lambada/test.jsonl, {"text"} a line; any texts do',
+    source="LAMBADA (Paperno et al. 2016), as lm-evaluation-harness's lambada_openai",
+    headline=("accuracy", "perplexity"),
+    not_measured="understanding apart from prediction; passages that more than one word would end",
+    licence="CC BY 4.0 (LAMBADA; the Hub's copy: MIT)",
+    hub={FILE: Hub("EleutherAI/lambada_openai", "test", hub_jsonl, config="default")},
+)
