@@ -12,6 +12,8 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("configs", "counterfactuals", "debias", "eval")
 MODULES = [ROOT / "train_distill.py", *sorted(path for name in PACKAGES for path in (ROOT / name).rglob("*.py"))]
+# What the evaluate library loads by path derives from its classes: these files are imported by no module of ours.
+LOADED_BY_PATH = {path for path in MODULES if "evaluate_modules" in path.parts}
 TREE = [
     "README.md",
     "CONTRIBUTING.md",
@@ -116,7 +118,7 @@ def test_eval_keeps_its_builtin_meaning(path: Path) -> None:
     assert not wrong
 
 
-@pytest.mark.parametrize("path", MODULES, ids=name_of)
+@pytest.mark.parametrize("path", sorted({*MODULES} - LOADED_BY_PATH), ids=name_of)
 def test_heavy_libraries_are_imported_where_they_are_used(path: Path) -> None:
     found = imports(tree_of(path).body)
     assert not [f"{name_of(path)}:{line} {name}" for line, name in found if name.split(".")[0] in HEAVY]
