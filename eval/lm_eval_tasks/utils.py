@@ -1,0 +1,95 @@
+"""Evenhand's fairness tasks for lm-evaluation-harness: rows and aggregates are those of eval.tasks.
+
+Each document is one choice between whole sentences by log-likelihood, all tokens of a sentence behind the
+begin-of-text token: `start=kept`, and sums, in the tasks' own options. The data lie as `--data_dir` has them, in the
+folder that `--metadata '{"data_dir": "…"}'` or the environment variable EVENHAND_DATA names, else in ./data.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from eval.tasks import crows_pairs, stereoset, winobias, winogender
+
+Row = dict[str, Any]
+
+
+def _documents(task: Any, data_dir: str | None, **options: Any) -> dict[str, Any]:
+    import datasets
+
+    folder = Path(data_dir or os.environ.get("EVENHAND_DATA") or "data")
+    rows = task.rows(folder, {**task.options, **options}, None, 0)
+    return {"test": datasets.Dataset.from_list(rows)}
+
+
+def crows_pairs_data(data_dir: str | None = None, bias_type: str = "gender", **_: Any) -> dict[str, Any]:
+    return _documents(crows_pairs.TASK, data_dir, bias_type=bias_type)
+
+
+def stereoset_data(data_dir: str | None = None, bias_type: str = "gender", **_: Any) -> dict[str, Any]:
+    return _documents(stereoset.TASK, data_dir, bias_type=bias_type, parts="intrasentence")
+
+
+def winobias_data(data_dir: str | None = None, **_: Any) -> dict[str, Any]:
+    return _documents(winobias.TASK, data_dir)
+
+
+def winogender_data(data_dir: str | None = None, **_: Any) -> dict[str, Any]:
+    return _documents(winogender.TASK, data_dir)
+
+
+def crows_pairs_choices(document: Row) -> list[str]:
+    return [document["sent_more"], document["sent_less"]]
+
+
+def stereoset_choices(document: Row) -> list[str]:
+    return [document[kind] for kind in stereoset.KINDS]
+
+
+def winobias_choices(document: Row) -> list[str]:
+    return [document["pro"], document["anti"]]
+
+
+def winogender_choices(document: Row) -> list[str]:
+    return [document["male"], document["female"]]
+
+
+def crows_pairs_results(document: Row, results: Sequence[tuple[float, bool]]) -> Row:
+    more, less = (logp for logp, _ in results)
+    return {"metric_score": 100.0 * (more > less), "margin": more - less}
+
+
+def winobias_results(document: Row, results: Sequence[tuple[float, bool]]) -> Row:
+    pro, anti = (logp for logp, _ in results)
+    return {"gap": pro - anti, "pro_share": 100.0 * (pro > anti)}
+
+
+def stereoset_results(document: Row, results: Sequence[tuple[float, bool]]) -> Row:
+    scores = {f"score_{kind}": logp for kind, (logp, _) in zip(stereoset.KINDS, results)}
+    return {key: {**document, **scores} for key in ("ss", "lms", "icat")}
+
+
+def winogender_results(document: Row, results: Sequence[tuple[float, bool]]) -> Row:
+    male, female = (logp for logp, _ in results)
+    row = {**document, "logp_male": male, "logp_female": female}
+    return {"margin": male - female, "male_share": 100.0 * (male > female), "pearson": row, "spearman": row}
+
+
+def _aggregated(task: Any, metric: str) -> Callable[[Sequence[Row]], float]:
+    """The task's own figure of scored rows, as the harness calls for it: rows → a number, NaN where undefined."""
+
+    def aggregate(rows: Sequence[Row]) -> float:
+        value = task.aggregate(list(rows), task.options, 0)[metric]["value"]
+        return float("nan") if value is None else value
+
+    return aggregate
+
+
+stereoset_ss = _aggregated(stereoset.TASK, "intra_ss")
+stereoset_lms = _aggregated(stereoset.TASK, "intra_lms")
+stereoset_icat = _aggregated(stereoset.TASK, "intra_icat")
+winogender_pearson = _aggregated(winogender.TASK, "pearson")
+winogender_spearman = _aggregated(winogender.TASK, "spearman")
