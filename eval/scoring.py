@@ -427,7 +427,9 @@ class Scorer:
         steps = torch.tensor([min(max_new_tokens, self.max_length - len(row)) for row in ids], device=self.device)
         ended = torch.zeros(len(ids), dtype=torch.bool, device=self.device)
         eos = -1 if self.tokenizer.eos_token_id is None else self.tokenizer.eos_token_id
-        cache, extra = DynamicCache(config=self.model.config), dict[str, Any]()
+        cache = DynamicCache(config=self.model.config)
+        # Newer transformers calls it `cache`, and says that the older name goes with 5.40.
+        extra: dict[str, Any] = {"cache" if "cache" in self._accepts else "past_key_values": cache}
         capacity = longest + int(steps.max())
         cache.layers = [_RoomyLayer(capacity) if type(layer) is DynamicLayer else layer for layer in cache.layers]
         if "logits_to_keep" in self._accepts:
@@ -436,7 +438,7 @@ class Scorer:
         for step in range(1, max_new_tokens + 1):
             if "position_ids" in self._accepts:
                 extra["position_ids"] = positions
-            output = self.model(tokens, attention_mask=mask, past_key_values=cache, use_cache=True, **extra)
+            output = self.model(tokens, attention_mask=mask, use_cache=True, **extra)
             logits_BV = output.logits[:, -1]
             if step == 1 and len(first) < len(ids):
                 logits_BV, mask, positions = logits_BV[copies], mask[copies], positions[copies]

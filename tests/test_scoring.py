@@ -56,12 +56,47 @@ def test_only_the_last_tokens_on_request(sharp_scorer, sequences):
         np.testing.assert_allclose(some, all_of[len(all_of) - n :], atol=1e-5)
 
 
+@pytest.mark.parametrize("family", ["gpt2", "llama"])
 @pytest.mark.parametrize("size", [2, 32])
-def test_batch_size_does_not_matter(tiny_gpt2, scorer, sequences, size):
-    one, many = Scorer(tiny_gpt2, device="cpu", batch_size=1), Scorer(tiny_gpt2, device="cpu", batch_size=size)
-    for a, b in zip(one.token_logprobs(sequences), many.token_logprobs(sequences)):
-        np.testing.assert_allclose(a, b, atol=1e-5)
-    np.testing.assert_allclose(one.next_logprobs(sequences), many.next_logprobs(sequences), atol=1e-5)
+def test_batch_size_does_not_matter(sharp_scorer, tiny_tokenizer, sequences, size, family):
+    """Batch 1 = batch 32 to 1e-5, whatever is asked for; rows of unequal lengths, so that most are padded."""
+    model = sharp_scorer.model if family == "gpt2" else llama(tiny_tokenizer).model
+    one, many = (Scorer(model, tiny_tokenizer, device="cpu", batch_size=number) for number in (1, size))
+    last = [len(ids) * i // len(sequences) for i, ids in enumerate(sequences)]
+    pairs = [(ids[:1], ids[1:]) for ids in sequences]
+    long = [sequences[0] * 8, *sequences]
+    asked = {
+        "token_logprobs": lambda scorer: scorer.token_logprobs(sequences),
+        "the last only": lambda scorer: scorer.token_logprobs(sequences, last),
+        "next_logprobs": lambda scorer: list(scorer.next_logprobs(sequences)),
+        "continuation_logprobs": lambda scorer: scorer.continuation_logprobs(pairs),
+        "greedy_continuations": lambda scorer: scorer.greedy_continuations(pairs)[1],
+        "sliding": lambda scorer: [
+            [w.num_tokens, w.nll / w.num_tokens] for w in scorer.sliding(long, window=40, stride=9)
+        ],
+        "hidden_states": lambda scorer: scorer.hidden_states(sequences),
+        "states of a layer": lambda scorer: scorer.hidden_states(sequences, [[-1, 0]] * len(sequences), layer=1),
+    }
+    for name, ask in asked.items():
+        for a, b in zip(ask(one), ask(many), strict=True):
+            np.testing.assert_allclose(a, b, atol=1e-5, rtol=1e-5, err_msg=name)
+    greedy = [
+        scorer.sample_ids(sequences, top_p=1e-9, max_new_tokens=6, batch_size=n)
+        for scorer, n in ((one, 1), (many, size))
+    ]
+    assert greedy[0] == greedy[1]
+
+
+def test_a_window_that_holds_the_text_is_no_window(sharp_scorer, sequences):
+    """Whatever the stride; and a token has at least window − stride tokens before it where the text has them."""
+    whole = [float(-logps.sum(dtype=np.float64)) for logps in sharp_scorer.token_logprobs(sequences)]
+    for stride in (1, 7, 64):
+        found = sharp_scorer.sliding(sequences, window=64, stride=stride)
+        assert [w.text for w in found] == list(range(len(sequences)))
+        np.testing.assert_allclose([w.nll for w in found], whole, rtol=1e-5)
+    for window, stride in ((32, 16), (40, 9)):
+        for begin, _, first in windows(301, window, stride)[1:]:
+            assert first - begin == window - stride
 
 
 def test_next_logprobs(sharp_scorer, sequences):
