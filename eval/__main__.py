@@ -52,7 +52,11 @@ def parser() -> argparse.ArgumentParser:
     out.add_argument("--device", metavar="NAME", help="cuda if there is one, else cpu")
     out.add_argument("--trust_remote_code", action="store_true", help="run code that comes with a Hub model")
     out.add_argument(
-        "--list", nargs="?", const="", metavar="TASK", help="show the tasks, or all about one: data, licence, options …"
+        "--list",
+        nargs="?",
+        const="",
+        metavar="TASK",
+        help="show the tasks, or all about one: data, licence, options …; markdown: a table of all",
     )
     return out
 
@@ -68,6 +72,19 @@ def listing(width: int) -> str:
         out.append(line if len(line) <= width else line[: width - 1] + "…")
     out.append("all about one of them: --list TASK; lm_eval:NAME runs a task of lm-evaluation-harness")
     return "\n".join(out)
+
+
+def catalogue() -> str:
+    """The tasks as the table of docs/evaluation.md: meaning, ideal, data with its licence, what is not measured."""
+    lines = [
+        "| task | what it measures | ideal | data, licence | on the Hub | does not measure |",
+        "|---|---|---|---|---|---|",
+    ]
+    for name, task in TASKS.items():
+        hub = ", ".join(dict.fromkeys(f"`{source.dataset}`" for source in task.hub.values())) or "–"
+        cells = [f"`{name}`", task.meaning, task.ideal, f"{task.data}. {task.licence}", hub, task.not_measured]
+        lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+    return "\n".join(lines) + "\n"
 
 
 def describe(name: str) -> str:
@@ -119,8 +136,8 @@ def _labelled(models: list[str]) -> dict[str, str]:
     return found
 
 
-def _tasks(names: str, settings: list[str]) -> dict[str, dict[str, str]]:
-    tasks: dict[str, dict[str, str]] = {name.strip(): {} for name in names.split(",") if name.strip()}
+def _tasks(names: list[str], settings: list[str]) -> dict[str, dict[str, str]]:
+    tasks: dict[str, dict[str, str]] = {name: {} for name in names}
     for setting in settings:
         key, equals, value = setting.partition("=")
         label, dot, option = key.rpartition(".")
@@ -141,13 +158,15 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser().parse_args(arguments)
     try:
         if options.list is not None:
-            print(describe(options.list) if options.list else listing(shutil.get_terminal_size().columns))
+            shown = {"": lambda: listing(shutil.get_terminal_size().columns), "markdown": catalogue}
+            print(shown.get(options.list, lambda: describe(options.list))())
             return 0
         if not options.model:
             raise ValueError("name a model with --model (a folder or a Hub name)")
         seeds = _seeds(options.seeds) if options.seeds else [options.seed]
-        every = options.tasks.strip() == "all"
-        tasks = _tasks(",".join(TASKS) if every else options.tasks, options.set)
+        names = [name.strip() for name in options.tasks.split(",") if name.strip()]
+        every = "all" in names
+        tasks = _tasks([*TASKS, *(name for name in names if name != "all")] if every else names, options.set)
         if not tasks:
             raise ValueError(f"name tasks with --tasks (there are: {', '.join(TASKS)})")
         models = _labelled(options.model)

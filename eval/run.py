@@ -150,7 +150,8 @@ def evaluate(
     `models`: label → local folder, Hub name or Scorer. `tasks`: name → options; "perplexity@skewed" runs perplexity
     under that name. `limit`: rows a task at most (prompts, documents, windows), for a quick look. `seeds`: tasks that
     sample are run once for each; their figures are means, with `spread` and the values by seed. `hub` takes missing
-    data from the Hub; `skip_missing` leaves tasks out whose data is missing, and names them under "skipped".
+    data from the Hub; `skip_missing` leaves tasks out whose data is missing or that a model cannot do, and names them,
+    with the reason, under "skipped".
     "differences" holds every model's figures minus the first one's, over resamples that are the same draws of both.
 
     Writes output_dir/results.json, anew after each model, and output_dir/rows-TASK.jsonl with the scores of each row.
@@ -214,17 +215,27 @@ def evaluate(
                     bar = progress.add_task(f"{model_label} · {label}", total=None)
                     loaded.progress = lambda done, total, bar=bar: progress.update(bar, completed=done, total=total)
                     start, ran, runs = time.perf_counter(), loaded.num_scored, []
-                    followed = leader(label, resolved)
-                    for run_seed in seeds if task.sampled else seeds[:1]:
-                        rows = scored[followed, run_seed] if followed else inputs[label]
-                        rows = _scored(loaded, task, options, rows, run_seed, cache)
-                        if task.name in {other.follows for other, _ in resolved.values()}:
-                            scored[label, run_seed] = rows
-                        runs.append(task.aggregate(rows, options, seeds[0]))
-                        num_rows[label] = num_rows.get(label, 0) + len(rows)
-                        mark = {"seed": run_seed} if len(seeds) > 1 and task.sampled else {}
-                        _append(row_files[label], {"model": model_label, **mark}, rows)
+                    followed, written = leader(label, resolved), []
+                    try:
+                        for run_seed in seeds if task.sampled else seeds[:1]:
+                            if followed and (followed, run_seed) not in scored:
+                                raise ValueError(f"{followed}, whose texts it scores, failed")
+                            rows = scored[followed, run_seed] if followed else inputs[label]
+                            rows = _scored(loaded, task, options, rows, run_seed, cache)
+                            if task.name in {other.follows for other, _ in resolved.values()}:
+                                scored[label, run_seed] = rows
+                            runs.append(task.aggregate(rows, options, seeds[0]))
+                            mark = {"seed": run_seed} if len(seeds) > 1 and task.sampled else {}
+                            written += [{"model": model_label, **mark, **row} for row in rows]
+                    except ValueError as error:
+                        if not skip_missing:
+                            raise
+                        result.setdefault("skipped", {})[f"{model_label} · {label}"] = str(error)
+                        progress.remove_task(bar)
+                        continue
                     row["tasks"][label] = runs[0] if len(runs) == 1 else over_seeds(runs)
+                    num_rows[label] = len(written)
+                    _append(row_files[label], written)
                     progress.remove_task(bar)
                     if not quiet:
                         seconds = f"{time.perf_counter() - start:.1f} s"
@@ -237,11 +248,11 @@ def evaluate(
                 if not result["rows"]:
                     first_rows = num_rows
                 else:  # rows that are not the same ones (another tokenizer cut them otherwise) are not paired
-                    paired = [label for label in resolved if num_rows[label] == first_rows[label]]
+                    paired = [label for label, number in num_rows.items() if number == first_rows.get(label)]
                     result["differences"].append(differences(result["rows"][0], row, paired))
                 result["rows"].append(row)
                 write_json(output_dir / "results.json", result)
-                finished = {label: file.stat().st_size for label, file in row_files.items()}
+                finished = {label: file.stat().st_size for label, file in row_files.items() if file.exists()}
                 del loaded
     finally:
         for label, file in row_files.items():
@@ -357,10 +368,10 @@ def file_name(label: str) -> str:
     return label.replace(":", "-")
 
 
-def _append(path: Path, mark: Mapping[str, Any], rows: list[Row]) -> None:
+def _append(path: Path, rows: list[Row]) -> None:
     with path.open("a", encoding="utf-8") as file:
         for row in rows:
-            file.write(json.dumps({**mark, **row}, ensure_ascii=False) + "\n")
+            file.write(json.dumps(row, ensure_ascii=False) + "\n")
 
 
 def _headline(task: Task, metrics: Mapping[str, Mapping[str, Any]]) -> str:

@@ -76,6 +76,14 @@ def test_list_is_a_line_a_task(capsys, monkeypatch):
     assert all(task.meaning in text for task in TASKS.values())
 
 
+def test_the_table_of_tasks_and_licences_is_that_of_the_docs(capsys):
+    """To renew it: python -m eval --list markdown."""
+    assert main(["--list", "markdown"]) == 0
+    page = (ROOT / "docs" / "evaluation.md").read_text(encoding="utf-8")
+    for line in capsys.readouterr().out.splitlines():
+        assert line in page.splitlines() or not line
+
+
 @pytest.mark.parametrize("name", [*TASKS, "lm_eval:hellaswag"])
 def test_list_tells_all_about_one(capsys, name):
     task = find_task(name)
@@ -92,13 +100,13 @@ def test_list_tells_all_about_one(capsys, name):
 def test_all_runs_what_has_data_and_names_the_rest(tiny_gpt2, data, capsys):
     out = data / "out"
     arguments = ["--model", str(tiny_gpt2), "--data_dir", str(data), "--output_dir", str(out), "--limit", "2"]
-    assert main([*arguments, "--tasks", "all", "--set", "perplexity.file=texts.jsonl"]) == 0
+    assert main([*arguments, "--tasks", "all,agreement@again", "--set", "perplexity.file=texts.jsonl"]) == 0
     text = capsys.readouterr().out
     found = json.loads((out / "results.json").read_text())
     assert {"agreement", "perplexity"} <= set(found["tasks"])
     assert {"bold", "next_word"} <= set(found["skipped"])
     assert f"left out: bold: {found['skipped']['bold']}" in text
-    assert set(found["tasks"]) | set(found["skipped"]) == set(TASKS)
+    assert set(found["tasks"]) | set(found["skipped"]) == {*TASKS, "agreement@again"}
     assert "was left out" in (out / "report.md").read_text()
 
 

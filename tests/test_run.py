@@ -297,6 +297,22 @@ def test_missing_data_can_be_passed_over(tiny_gpt2, data):
         find_data(data, "none.txt", "nothing")
 
 
+def test_what_a_model_cannot_do_is_passed_over_too(tiny_gpt2, data, monkeypatch):
+    def refuse(*_):
+        raise ValueError("a sequence of 175 tokens: this needs 1 to 96")
+
+    monkeypatch.setitem(TASKS, "bold", dataclasses.replace(TASKS["bold"], score=refuse))
+    tasks = {"agreement": {}, "bold": SMALL_BOLD, "diversity": SMALL_BOLD}
+    settings = {"data_dir": data, "output_dir": data / "out", "quiet": True}
+    with pytest.raises(ValueError, match="a sequence of 175"):
+        evaluate({"m": tiny_gpt2}, tasks, **settings)
+    found = evaluate({"m": tiny_gpt2, "n": tiny_gpt2}, tasks, **settings, skip_missing=True)
+    assert [list(row["tasks"]) for row in found["rows"]] == [["agreement"]] * 2
+    assert found["skipped"]["m · bold"] == "a sequence of 175 tokens: this needs 1 to 96"
+    assert found["skipped"]["n · diversity"] == "bold, whose texts it scores, failed"
+    assert {path.name for path in (data / "out").glob("rows-*")} == {"rows-agreement.jsonl"}
+
+
 # the Hub
 
 
