@@ -21,7 +21,7 @@ from counterfactuals.provenance import versions
 from eval.cache import Cache, digest, stamps
 from eval.metrics import Interval, interval, paired_difference
 from eval.scoring import Scorer, check_model, find_device, fingerprint_folder
-from eval.task import Metrics, MissingData, Row, Task, fetch, figure, suggest
+from eval.task import Metrics, MissingData, MissingFile, Row, Task, fetch, figure, suggest
 from eval.tasks import TASKS, find_task
 
 _console = Console(stderr=True)
@@ -106,9 +106,14 @@ def check(
             rows = task.rows(Path(data_dir), options, limit, seed)
             inputs[label] = [] if followed else rows
         except MissingData as error:
+            reason = str(error)
+            if isinstance(error, MissingFile):
+                reason += f". From {task.source}; licence: {task.licence}"
+                names = ", ".join(dict.fromkeys(source.dataset for source in task.hub.values()))
+                reason += f"; --hub takes it from the Hub ({names})" if names else ""
             if skipped is None:
-                raise
-            skipped[label] = str(error)
+                raise MissingData(reason) from error
+            skipped[label] = reason
             del resolved[label]
     if not resolved:
         raise ValueError(f"{data_dir}: has the data of none of these tasks: {', '.join(tasks)}")

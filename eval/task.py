@@ -66,6 +66,10 @@ class MissingData(ValueError):
     """What a task needs is not there: a file of data, or an option without default. `--tasks all` passes it over."""
 
 
+class MissingFile(MissingData):
+    """A file of data is not there."""
+
+
 SMALL = 30  # figures counted over fewer are marked
 
 
@@ -115,7 +119,7 @@ def find_data(data_dir: Path, file: str, what: str) -> Path:
     """The path of a data file: `file` itself if absolute, else under `data_dir`. Missing: says what it is."""
     path = Path(file) if Path(file).is_absolute() else data_dir / file
     if not path.is_file():
-        raise MissingData(
+        raise MissingFile(
             f"{path} is missing: {what}. "
             "Name the folder that has it with --data_dir, or the file with --set TASK.file=PATH"
         )

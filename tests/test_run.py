@@ -245,6 +245,23 @@ def test_fingerprints_tell_models_apart(tiny_gpt2, other_model, tiny_tokenizer, 
 # tasks that follow, data that is not there
 
 
+def test_missing_data_says_where_it_comes_from_and_under_what_licence(data):
+    with pytest.raises(MissingData) as raised:
+        run.check({"perplexity": {}}, data_dir=data)
+    message = str(raised.value)
+    for part in (
+        "wikitext2/test.txt is missing: the text to score",
+        "--data_dir, or the file with --set TASK.file=PATH",
+        "WikiText-2 (Merity et al. 2017); licence: CC BY-SA 3.0",
+        "--hub takes it from the Hub (Salesforce/wikitext)",
+    ):
+        assert part in message
+    assert "\n" not in message
+    with pytest.raises(MissingData) as raised:
+        run.check({"fluency": {}}, data_dir=data)
+    assert "licence" not in str(raised.value)
+
+
 def followed_by_length(name="length"):
     return Task(
         name=name,
