@@ -6,13 +6,11 @@ accelerate launch train_distill.py --config configs/quickstart.yaml [key.sub=val
 from __future__ import annotations
 
 import argparse
-import math
 import os
 import sys
 from pathlib import Path
 
 import torch
-from accelerate.utils import set_seed
 from transformers.utils.logging import disable_progress_bar
 
 from configs import build, schema
@@ -20,7 +18,8 @@ from configs.schema import Config
 from counterfactuals.batch import collate
 from counterfactuals.files import write_whole
 from debias import checkpoint
-from debias.launch import make_accelerator
+from debias.guard import NonFinite, StopRequest, in_plain_words, is_finite
+from debias.launch import any_rank, make_accelerator, seed_step
 from debias.optim import lr_share
 from debias.tracking import Tracker, write_facts
 
@@ -37,12 +36,16 @@ def main(argv: list[str] | None = None) -> int:
             build.make_reverser(config)  # a mistake in counterfactual.* ends here, not after models are loaded
         build.check_evaluation(whole, list(runs))
         for name, config in runs.items():
-            train(config, name, Path(whole.output_dir) / name)
+            if not train(config, name, Path(whole.output_dir) / name, allow_changes=arguments.allow_changes):
+                return 0  # asked to stop
         if whole.eval.tasks and int(os.environ.get("RANK", "0")) == 0:
             report(whole, runs)
-    except (ValueError, OSError) as error:
-        print("\n".join(f"error: {line}" for line in str(error).splitlines()), file=sys.stderr)
+    except (ValueError, OSError, RuntimeError, MemoryError) as error:
+        print("\n".join(f"error: {line}" for line in in_plain_words(error).splitlines()), file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on", file=sys.stderr)
+        return 130
     return 0
 
 
@@ -54,15 +57,19 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--config", metavar="FILE.yaml", help="settings of the run; see configs/")
     parser.add_argument("--print_config", action="store_true", help="print the resolved settings and stop")
+    parser.add_argument("--allow_changes", action="store_true", help="go on with a run though settings have changed")
     parser.add_argument("override", nargs="*", metavar="key.sub=value", help="settings that win over the file")
     return parser.parse_intermixed_args(argv)
 
 
-def train(config: Config, name: str, folder: Path) -> None:
-    """Train one model into `folder`; goes on where a killed run stopped, and does nothing if it is complete."""
-    if build.already_done(config, folder):
+def train(config: Config, name: str, folder: Path, *, allow_changes: bool = False) -> bool:
+    """Train one model into `folder`; goes on where a killed run stopped, and does nothing if it is complete.
+
+    Returns whether the model is complete; False: a signal asked for a stop.
+    """
+    if build.already_done(config, folder, allow_changes=allow_changes):
         print(f"{name or 'model'}: complete in {folder}", flush=True)
-        return
+        return True
     # the teacher is loaded before Accelerator exists, else DeepSpeed ZeRO-3 would partition it
     corpus = build.corpus_of(config)
     tokenizer, teacher, student = build.make_models(config, corpus)
@@ -71,8 +78,6 @@ def train(config: Config, name: str, folder: Path) -> None:
         batch_size=t.batch_size, micro_batch_size=t.micro_batch_size, precision=t.precision, cpu_threads=t.cpu_threads
     )
     world, accumulation = accelerator.num_processes, accelerator.gradient_accumulation_steps
-    set_seed(config.seed + accelerator.process_index)  # dropout differs between ranks; weights are drawn before
-
     reverser = build.make_reverser(config)
     with accelerator.main_process_first():
         pairs = build.make_pairs(config, corpus, reverser, tokenizer)
@@ -85,22 +90,25 @@ def train(config: Config, name: str, folder: Path) -> None:
     if accelerator.is_main_process:
         checkpoint.same_inputs(folder / "inputs.json", build.made_from(config) | {"corpus": pairs.meta["fingerprint"]})
         write_whole(folder / "config.yaml", schema.to_yaml(config))
-    first = checkpoint.restore(accelerator, folder / "checkpoints")
-    rank, on_main = accelerator.process_index, accelerator.is_main_process
-    form = build.collate_options(config, tokenizer)
+    saved = checkpoint.restore(accelerator, task, optimizer, folder / "checkpoints", allow_changes=allow_changes)
+    first, rank, on_main = saved["step"], accelerator.process_index, accelerator.is_main_process
+    bad = NonFinite(folder / "bad_batches", policy=t.on_nan, max_skips=t.max_skips, skipped=saved.get("skipped", 0))
+    form, ask = build.collate_options(config, tokenizer), any_rank(world)
 
     probe = build.make_probe(config)
     sinks = build.make_sinks(config, name, folder, step=first) if on_main else []
-    label, watching = name or "student", config.tracking.watching
-    metrics = folder / "metrics.jsonl"
-    with Tracker(metrics, label, total, step=first, on=on_main, watching=watching, sinks=sinks) as tracker:
+    metrics, label, watching = folder / "metrics.jsonl", name or "student", config.tracking.watching
+    tracker = Tracker(metrics, label, total, step=first, on=on_main, watching=watching, sinks=sinks)
+    with tracker, StopRequest() as stop:
         for step in range(first, total):
             task.train()
+            seed_step(config.seed, step, rank)
             num_tokens = int(predictions[plan.batch(step)].sum())  # of the whole batch, over accumulation and ranks
             for group in optimizer.param_groups:
                 group["lr"] = config.optim.lr * lr_share(step, total, config.optim.warmup, config.optim.schedule)
             sums: dict[str, torch.Tensor] = {}
-            for indices in plan.micro_batches(step, accumulation=accumulation, rank=rank, world=world):
+            chosen = plan.micro_batches(step, accumulation=accumulation, rank=rank, world=world)
+            for indices in chosen:
                 batch = collate([pairs[i] for i in indices], **form)
                 if cache is not None:
                     batch = cache.attach(batch, indices)
@@ -109,18 +117,21 @@ def train(config: Config, name: str, folder: Path) -> None:
                     # ranks and micro-batches are averaged by DDP and Accelerate; ours is a sum divided once
                     accelerator.backward(loss * (world * accumulation / num_tokens))
                     sums = {key: part + sums.get(key, 0) for key, part in parts.items()}
-                    # ---- optimizer step ----
-                    if accelerator.sync_gradients:
-                        grad_norm = accelerator.clip_grad_norm_(task.parameters(), config.optim.max_grad_norm)
-                    optimizer.step()
-                    optimizer.zero_grad()
-                    # ------------------------
+            # ---- optimizer step ----
+            grad_norm = accelerator.clip_grad_norm_(task.parameters(), config.optim.max_grad_norm)
+            finite = is_finite(sums, grad_norm, scaled=accelerator.mixed_precision == "fp16")
+            broken, asked = ask(not finite, bool(stop.signal))
+            if not broken or accelerator.scaler is not None:  # which leaves such steps out itself
+                optimizer.step()
+            optimizer.zero_grad()
+            # ------------------------
             tracker.advance(num_tokens)
             figures: dict[str, float] = {}
-            if due(step, config.train.log_every, total):
+            if broken:
+                batches = (collate([pairs[i] for i in indices], **form) for indices in chosen)
+                bad.handle(step, rank, batches, sums | {"grad_norm": grad_norm})
+            elif due(step, t.log_every, total):
                 means = (accelerator.reduce(torch.stack(list(sums.values())), "sum") / num_tokens).tolist()
-                if not math.isfinite(means[0]):
-                    raise ValueError(f"loss is {means[0]} at step {step + 1}: lower optim.lr, or train.precision no")
                 figures |= dict(zip(sums, means), grad_norm=float(grad_norm))
                 figures |= {"lr": optimizer.param_groups[0]["lr"], "num_tokens": num_tokens}
             if due(step, config.eval.every, total) and on_main:
@@ -128,17 +139,22 @@ def train(config: Config, name: str, folder: Path) -> None:
                 figures |= probe(student, tokenizer, batch_size=config.eval.batch_size)
             if figures:
                 tracker.log(**figures)
-            if due(step, config.train.save_every, total) and step + 1 < total:
-                checkpoint.save(accelerator, folder / "checkpoints", step + 1, keep=config.train.keep_checkpoints)
+            if (asked or due(step, t.save_every, total)) and step + 1 < total:
+                state = {"keep": t.keep_checkpoints, "skipped": bad.skipped}
+                checkpoint.save(accelerator, task, optimizer, tokenizer, folder / "checkpoints", step + 1, **state)
+                if asked:
+                    print(f"stopped after step {step + 1} of {total}; the same command goes on from there", flush=True)
+                    return False
 
-    checkpoint.export(accelerator, task, tokenizer, folder / "model")
+    checkpoint.export(accelerator, task, optimizer, tokenizer, folder / "model")
     if accelerator.is_main_process:
         here = {"steps_here": total - first, "tokens_here": tracker.tokens, "seconds_here": tracker.seconds}
         size = {"pairs": len(pairs), "with_counterfactual": pairs.has_cf.mean(), "parameters": student.num_parameters()}
-        ran = {"ranks": world, "precision": accelerator.mixed_precision}
+        ran = {"ranks": world, "precision": accelerator.mixed_precision, "skipped": bad.skipped}
         write_facts(folder / "run.json", steps=total, **here, **size, **ran)
     accelerator.wait_for_everyone()
     accelerator.free_memory()
+    return True
 
 
 def due(step: int, every: int, total: int) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -25,23 +26,33 @@ from counterfactuals.vocabulary import role_tokens
 from debias import checkpoint, models, publish
 from debias.cache import TeacherCache, build_cache, fingerprint_parts, open_cache
 from debias.ops import VocabularyRoles
-from debias.optim import build_optimizer, configure_deepspeed
+from debias.optim import build_optimizer, configure_deepspeed, refuse_overflow
 from debias.task import DistillTask
 from debias.tracking import Sink
 from debias.tracking import check as check_sink
 from debias.tracking import make_sinks as sinks_of
 
 
-def already_done(config: Config, folder: Path) -> bool:
-    """Whether `folder` holds this very run, complete. ValueError if it holds a run of other settings."""
+def already_done(config: Config, folder: Path, *, allow_changes: bool = False) -> bool:
+    """Whether `folder` holds this very run, complete. ValueError if it holds a run of other settings.
+
+    With allow_changes such a run goes on with the new settings, also if it was complete; changes.jsonl says so.
+    """
     if not (folder / "config.yaml").exists():
         return False
     changed = schema.differences(folder / "config.yaml", config)
-    if changed:
+    if changed and not allow_changes:
         raise ValueError(
             f"{folder}: holds a run with other settings ({'; '.join(changed)}); "
-            "choose another output_dir, or delete the folder"
+            "choose another output_dir, delete the folder, or go on with the new ones: --allow_changes"
         )
+    if changed:
+        if int(os.environ.get("RANK", "0")) == 0:
+            with (folder / "changes.jsonl").open("a", encoding="utf-8") as file:
+                file.write(json.dumps({"changed": changed}) + "\n")
+            print(f"{folder}: goes on with other settings: {'; '.join(changed)}", flush=True)
+            (folder / "run.json").unlink(missing_ok=True)
+        return False
     if not (folder / "run.json").exists():
         return False
     checkpoint.same_inputs(folder / "inputs.json", made_from(config))
@@ -205,9 +216,14 @@ def make_task(
     o = config.optim
     optimizer = build_optimizer(task, lr=o.lr, betas=o.betas, eps=o.eps, weight_decay=o.weight_decay)
     configure_deepspeed(
-        accelerator, micro_batch_size=config.train.micro_batch_size, max_grad_norm=config.optim.max_grad_norm
+        accelerator,
+        micro_batch_size=config.train.micro_batch_size,
+        max_grad_norm=config.optim.max_grad_norm,
+        precision=config.train.precision,
     )
-    return accelerator.prepare(task, optimizer)
+    task, optimizer = accelerator.prepare(task, optimizer)
+    refuse_overflow(optimizer)
+    return task, optimizer
 
 
 def make_sinks(config: Config, name: str, folder: Path, *, step: int) -> list[Sink]:

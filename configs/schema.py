@@ -143,6 +143,10 @@ class Train:
     log_every: int = setting(10, "steps between lines in metrics.jsonl")
     save_every: int = setting(500, "steps between checkpoints; 0 = none")
     keep_checkpoints: int = setting(2, "older ones are deleted")
+    on_nan: Literal["stop", "skip"] = setting(
+        "stop", "a step whose loss or gradient is no number: stop, or leave it out"
+    )
+    max_skips: int = setting(10, "steps that on_nan skip leaves out before it stops")
 
 
 @dataclass
@@ -492,8 +496,8 @@ def _impossible(c: Config, earlier: list[str]) -> list[str]:
     for name in ("batch_size", "micro_batch_size", "log_every", "keep_checkpoints"):
         check(getattr(c.train, name) >= 1, f"train.{name}: must be at least 1, not {getattr(c.train, name)}")
     check(
-        c.train.save_every >= 0 and c.train.cpu_threads >= 0,
-        "train.save_every, train.cpu_threads: must not be negative",
+        min(c.train.save_every, c.train.cpu_threads, c.train.max_skips) >= 0,
+        "train.save_every, train.cpu_threads, train.max_skips: must not be negative",
     )
     check(
         c.train.max_steps is None or c.train.max_steps >= 1,
@@ -562,19 +566,11 @@ def to_yaml(config: Config) -> str:
     return yaml.safe_dump(to_dict(config), sort_keys=False, allow_unicode=True)
 
 
-# what may change when a run goes on: it decides neither the weights nor the figures in metrics.jsonl
+# what may change when a run goes on: beyond rounding it decides neither the weights nor the figures in metrics.jsonl
 FREE = (
-    "output_dir",
-    "tracking",
-    "hub",
-    "eval.tasks",
-    "eval.data_dir",
-    "eval.models",
-    "eval.batch_size",
-    "train.save_every",
-    "train.keep_checkpoints",
-    "train.cpu_threads",
-    "data.pairs_dir",
+    *("output_dir", "tracking", "hub", "eval.tasks", "eval.data_dir", "eval.models", "eval.batch_size"),
+    *("data.pairs_dir", "data.workers", "loss.chunk_rows", "train.save_every", "train.keep_checkpoints"),
+    *("train.cpu_threads", "train.micro_batch_size", "train.gradient_checkpointing", "train.on_nan", "train.max_skips"),
 )
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
-import errno
 import itertools
 import json
 import os
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from counterfactuals.corpus import Corpus, units
+from counterfactuals.files import explain
 from counterfactuals.lexicon import load_lexicon
 from counterfactuals.reverse import POLICIES, Reversal, Reverser
 
@@ -32,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader has seen enough, as in `… | head`
         _give_up_stdout()
     except (ValueError, OSError) as error:
-        message = _os_error(error, out) if isinstance(error, OSError) else str(error)
+        message = explain(error, out or "standard output") if isinstance(error, OSError) else str(error)
         print("error:", " ".join(message.split()), file=sys.stderr)
         _give_up_stdout()
         return 2
@@ -41,13 +41,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         _give_up_stdout()
         return 130
     return 0
-
-
-def _os_error(error: OSError, out: str | None) -> str:
-    """What, where and the way out; a write that finds the disk full does not say where."""
-    full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-    where = error.filename2 or error.filename or out or "standard output"
-    return f"{where}: {error.strerror or error}" + ("; make room and run again" if full else "")
 
 
 def _give_up_stdout() -> None:

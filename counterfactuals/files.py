@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import hashlib
 import os
 from pathlib import Path
 
@@ -18,3 +20,20 @@ def write_whole(path: Path, content: str | bytes) -> None:
         with contextlib.suppress(OSError):
             partial.unlink()
         raise
+
+
+def sha256_of(path: Path) -> str:
+    """sha256 of a file's bytes, in constant memory."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def explain(error: OSError, where: str = "") -> str:
+    """What, where and the way out, in one line; a write that finds the disk full does not say where."""
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    place = error.filename2 or error.filename or where
+    said = f"{place}: {error.strerror or error}" if place else str(error.strerror or error)
+    return said + ("; make room and run again" if full else "")

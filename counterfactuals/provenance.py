@@ -8,6 +8,8 @@ import subprocess
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from counterfactuals.files import sha256_of
+
 
 def versions() -> dict[str, str]:
     """Versions of what figures depend on, and the commit of this code where git and a checkout are there."""
@@ -34,6 +36,5 @@ def model_fingerprint(name: str) -> str:
         return name
     digest = hashlib.sha256()
     for file in sorted([*folder.glob("*.safetensors"), *folder.glob("tokenizer.json")]):
-        with file.open("rb") as stream:
-            digest.update(hashlib.file_digest(stream, "sha256").digest())
+        digest.update(bytes.fromhex(sha256_of(file)))
     return digest.hexdigest()

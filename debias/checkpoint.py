@@ -1,64 +1,120 @@
-"""Checkpoints that are whole or not there, and the step to go on from."""
+"""Checkpoints that are whole or not there, and the step to go on from.
+
+`step-0000500/` is a model that from_pretrained loads (config.json, model.safetensors, tokenizer) with what training
+needs to go on exactly: training.safetensors, the optimizer's moments by parameter, and checkpoint.json, the step and
+the hash of each file. No pickles, and no random states: they follow from (seed, step, rank).
+"""
 
 from __future__ import annotations
 
 import json
-import logging
+import os
+import re
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
-from counterfactuals.files import write_whole
+import torch
+from accelerate.utils import broadcast_object_list
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 
-# tied embeddings are saved once and tied again on loading (test_train.py resumes bitwise): no need to warn each time
-logging.getLogger("accelerate.utils.other").setLevel(logging.ERROR)
+from counterfactuals.files import sha256_of, write_whole
+from debias import shards
+
+FACTS = "checkpoint.json"  # written last
 
 
-def save(accelerator: Any, folder: Path, step: int, *, keep: int) -> None:
-    """Save model, optimizer, schedule and random states after `step` steps; delete all but the newest `keep`.
+def save(
+    accelerator: Any, task: Any, optimizer: Any, tokenizer: Any, folder: Path, step: int, *, keep: int, **facts: Any
+) -> None:
+    """Save what is needed to go on after `step` steps; delete all but the newest `keep`, and the best.
 
+    facts are kept beside the step; the best checkpoint is the one with the lowest facts["heldout"], if there is one.
     Written beside its place and renamed: a run killed while saving leaves the last complete checkpoint to go on from.
+    Raises ValueError where the folder cannot be written into; earlier checkpoints stay.
     """
+    weights, rest = _gather(accelerator, task, optimizer)
+    if not accelerator.is_main_process:
+        return
     partial, final = folder / f"step-{step:07d}.partial", folder / f"step-{step:07d}"
-    if accelerator.is_main_process:
-        shutil.rmtree(partial, ignore_errors=True)
-    accelerator.wait_for_everyone()
-    accelerator.save_state(str(partial))
-    accelerator.wait_for_everyone()
-    if accelerator.is_main_process:
-        (partial / "step.json").write_text(json.dumps({"step": step}) + "\n", encoding="utf-8")
+    try:
+        for stale in folder.glob("*.partial"):
+            shutil.rmtree(stale)
+        _write_model(accelerator, task, tokenizer, weights, partial)
+        save_file(rest, partial / "training.safetensors")
+        facts |= {"step": step, "updates": shards.updates(optimizer), "ranks": accelerator.num_processes}
+        facts |= {"precision": accelerator.mixed_precision}
+        if accelerator.scaler is not None:
+            facts["scaler"] = accelerator.scaler.state_dict()
+        files = {path.name: sha256_of(path) for path in sorted(partial.iterdir())}
+        write_whole(partial / FACTS, json.dumps(facts | {"sha256": files}, indent=1) + "\n")
+        _to_disk(partial)
         shutil.rmtree(final, ignore_errors=True)
         partial.rename(final)
-        for old in complete(folder)[:-keep]:
+        for old in set(complete(folder)[:-keep]) - {best(folder)}:
             shutil.rmtree(old)
-    accelerator.wait_for_everyone()
+    except (OSError, SafetensorError) as error:
+        shutil.rmtree(partial, ignore_errors=True)
+        there = complete(folder)
+        left = f"{there[-1].name} is whole: the same command goes on from there" if there else "nothing is saved yet"
+        raise ValueError(f"{final}: cannot be written ({_reason(error)}); {left} once there is room") from None
 
 
 def complete(folder: Path) -> list[Path]:
     """Complete checkpoints, oldest first."""
-    return sorted(path.parent for path in folder.glob("step-*/step.json") if path.parent.suffix != ".partial")
+    return sorted(path.parent for path in folder.glob(f"step-*/{FACTS}") if path.parent.suffix != ".partial")
 
 
-def restore(accelerator: Any, folder: Path) -> int:
-    """Load the newest complete checkpoint into everything prepared; returns its step, 0 if there is none."""
-    found = complete(folder)
-    if not found:
-        return 0
-    accelerator.load_state(str(found[-1]))
-    return int(json.loads((found[-1] / "step.json").read_text(encoding="utf-8"))["step"])
+def best(folder: Path) -> Path | None:
+    """The checkpoint with the lowest loss on held-out texts, None where that was not measured."""
+    found = [(facts["heldout"], path) for path in complete(folder) if (facts := _facts(path)) and "heldout" in facts]
+    return min(found)[1] if found else None
 
 
-def export(accelerator: Any, task: Any, tokenizer: Any, folder: Path) -> None:
+def restore(accelerator: Any, task: Any, optimizer: Any, folder: Path, *, allow_changes: bool = False) -> dict:
+    """Load the newest intact checkpoint into task and optimizer; returns its facts, {"step": 0} if there is none.
+
+    A damaged one is named and passed over. Every rank takes part; only the first reads files. The number of ranks may
+    differ from the one that saved. Raises ValueError where a checkpoint is of another model or precision.
+    """
+    path, facts = None, {"step": 0}
+    if accelerator.is_main_process:
+        for path in reversed(complete(folder)):
+            facts, problem = _facts(path), _damage(path)
+            if not problem:
+                break
+            print(f"warning: {path}: {problem}; going on from the one before", file=sys.stderr, flush=True)
+            path, facts = None, {"step": 0}
+    path, facts = broadcast_object_list([path, facts])
+    if path is None:
+        return facts
+    if facts["precision"] != accelerator.mixed_precision and not allow_changes:
+        raise ValueError(
+            f"train.precision: {path} was made with {facts['precision']}, this run has {accelerator.mixed_precision}; "
+            "set it as it was, or allow the change with --allow_changes"
+        )
+    _spread(accelerator, task, optimizer, path, facts["updates"])
+    if accelerator.scaler is not None and "scaler" in facts:
+        accelerator.scaler.load_state_dict(facts["scaler"])
+    return facts
+
+
+def export(accelerator: Any, task: Any, optimizer: Any, tokenizer: Any, folder: Path) -> None:
     """Write the student and its tokenizer so that from_pretrained loads them; complete or not there."""
-    weights = accelerator.get_state_dict(task)  # every rank takes part: they may hold a share each
+    weights, _ = _gather(accelerator, task, optimizer, moments=False)
     if accelerator.is_main_process:
         partial = folder.with_name(folder.name + ".partial")
-        shutil.rmtree(partial, ignore_errors=True)
-        weights = {key.removeprefix("student."): value for key, value in weights.items()}
-        accelerator.unwrap_model(task).student.save_pretrained(partial, state_dict=weights)
-        tokenizer.save_pretrained(partial)
-        shutil.rmtree(folder, ignore_errors=True)
-        partial.rename(folder)
+        try:
+            shutil.rmtree(partial, ignore_errors=True)
+            _write_model(accelerator, task, tokenizer, weights, partial)
+            _to_disk(partial)
+            shutil.rmtree(folder, ignore_errors=True)
+            partial.rename(folder)
+        except (OSError, SafetensorError) as error:
+            shutil.rmtree(partial, ignore_errors=True)
+            raise ValueError(f"{folder}: cannot be written ({_reason(error)}); make room and run again") from None
 
 
 def same_inputs(path: Path, inputs: dict[str, str]) -> None:
@@ -73,3 +129,101 @@ def same_inputs(path: Path, inputs: dict[str, str]) -> None:
             f"{path.parent}: was made from another {', '.join(changed)} than is there now; delete this folder too, "
             "or choose another output_dir"
         )
+
+
+def _gather(
+    accelerator: Any, task: Any, optimizer: Any, *, moments: bool = True
+) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+    """On the main rank: the student's weights by their own names, and everything else training needs."""
+    weights: dict[str, torch.Tensor] = {}
+    rest: dict[str, torch.Tensor] = {}
+    for name, parameter in shards.parameters(accelerator, task):
+        for what in ("weight", *shards.MOMENTS) if moments else ("weight",):
+            tensor = shards.read(optimizer, parameter, what)
+            if accelerator.is_main_process:
+                key = _key(name, what)
+                (rest if key.startswith(f"{what}/") else weights)[key] = (
+                    tensor.detach().to("cpu", torch.float32).contiguous()
+                )
+    return weights, rest
+
+
+def _spread(accelerator: Any, task: Any, optimizer: Any, path: Path, num_updates: int) -> None:
+    """The inverse of _gather: the main rank reads, every rank keeps its share."""
+    tensors = [
+        (_key(name, what), parameter, what)
+        for name, parameter in shards.parameters(accelerator, task)
+        for what in ("weight", *shards.MOMENTS)
+    ]
+    shards.begin(optimizer, num_updates)
+    there: dict[str, Any] = {}
+    if accelerator.is_main_process:
+        for file in ("model", "training"):
+            opened = safe_open(path / f"{file}.safetensors", "pt")
+            there |= {key: opened.get_slice(key) for key in opened.keys()}  # noqa: SIM118 (no mapping)
+        sizes = {key: list(shards.shape(parameter)) for key, parameter, _ in tensors}
+        other = [key for key in there.keys() | sizes if key not in there or there[key].get_shape() != sizes.get(key)]
+        if other:
+            raise ValueError(f"{path}: is of another model ({min(other)} differs); choose another output_dir")
+    for key, parameter, what in tensors:
+        value = torch.empty(shards.shape(parameter), device=accelerator.device)
+        if accelerator.is_main_process:
+            value.copy_(there[key][:] if value.dim() else there[key].get())
+        if accelerator.num_processes > 1:
+            torch.distributed.broadcast(value, 0)
+        shards.write(optimizer, parameter, what, value)
+
+
+def _key(name: str, what: str) -> str:
+    """What a tensor of parameter `name` is called in the files: the student's weights have their own names."""
+    own = what == "weight" and name.startswith("student.")
+    return name.removeprefix("student.") if own else f"{what}/{name}"
+
+
+def _write_model(accelerator: Any, task: Any, tokenizer: Any, weights: dict[str, torch.Tensor], folder: Path) -> None:
+    student = accelerator.unwrap_model(task, keep_torch_compile=False).student
+    folder.mkdir(parents=True)
+    student.config.architectures = [type(student).__name__.removeprefix("FSDP")]
+    student.config.dtype = "float32"
+    student.config.save_pretrained(folder)
+    if student.can_generate():
+        student.generation_config.save_pretrained(folder)
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    tokenizer.save_pretrained(folder)
+
+
+def _facts(path: Path) -> dict[str, Any]:
+    try:
+        facts = json.loads((path / FACTS).read_text(encoding="utf-8"))
+        return facts if isinstance(facts, dict) else {}
+    except (OSError, ValueError):
+        return {}
+
+
+def _damage(path: Path) -> str:
+    """What is wrong with a checkpoint, "" if it is as it was written."""
+    facts = _facts(path)
+    if not {"step", "updates", "precision", "sha256"} <= facts.keys():
+        return f"{FACTS} is damaged"
+    for name, digest in facts["sha256"].items():
+        try:
+            if sha256_of(path / name) != digest:
+                return f"{name} is not as it was written"
+        except OSError as error:
+            return f"{name}: {error.strerror}"
+    return ""
+
+
+def _to_disk(folder: Path) -> None:
+    """So that the rename is not on the disk before the files are: a power cut leaves no torn checkpoint either."""
+    for path in [*folder.iterdir(), folder]:
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _reason(error: Exception) -> str:
+    number = re.search(r"os error (\d+)", str(error))  # safetensors wraps what the system says
+    return os.strerror(int(number[1])) if number else getattr(error, "strerror", None) or str(error)

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from datetime import timedelta
 
+import numpy as np
 import torch
 from accelerate import Accelerator
-from accelerate.utils import InitProcessGroupKwargs
+from accelerate.utils import InitProcessGroupKwargs, set_seed
+
+WAIT = timedelta(hours=12)  # of ranks for each other: the first may be preparing pairs
 
 
 def make_accelerator(
@@ -25,15 +29,24 @@ def make_accelerator(
             f"train.batch_size: {batch_size} is not a multiple of train.micro_batch_size {micro_batch_size} "
             f"times {world} ranks"
         )
-    on_cpu = not torch.cuda.is_available()
+    on_cpu = not torch.cuda.is_available() or _asked("ACCELERATE_USE_CPU")
+    deepspeed = _asked("ACCELERATE_USE_DEEPSPEED")
+    if deepspeed and on_cpu:
+        _prepare_deepspeed_on_cpu()
     # DeepSpeed on CPU ranks takes another backend unless told; ranks wait long while the first prepares the pairs
-    group = InitProcessGroupKwargs(backend="gloo" if on_cpu else None, timeout=timedelta(hours=12))
+    group = InitProcessGroupKwargs(backend="gloo" if on_cpu else None, timeout=WAIT)
     accelerator = Accelerator(
         gradient_accumulation_steps=accumulation,
         mixed_precision=precision,
-        cpu=on_cpu,
-        kwargs_handlers=[group] if world > 1 else None,
+        cpu=on_cpu and not deepspeed,
+        kwargs_handlers=[group] if world > 1 or deepspeed else None,
     )
+    for kind in ("DEEPSPEED", "FSDP"):
+        if _asked(f"ACCELERATE_USE_{kind}") and accelerator.distributed_type != kind:
+            raise ValueError(
+                f"{kind} was asked for, but Accelerate runs {accelerator.distributed_type.value} on "
+                f"{accelerator.device.type}: take another profile of configs/accelerate"
+            )
     if accelerator.num_processes != world:
         raise ValueError(
             f"{world} processes were launched, but Accelerate runs {accelerator.num_processes}; on a CPU use "
@@ -43,3 +56,40 @@ def make_accelerator(
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         torch.set_num_threads(cpu_threads or max(1, cores // world))
     return accelerator
+
+
+def _asked(variable: str) -> bool:
+    return os.environ.get(variable, "").lower() in ("1", "true", "yes")
+
+
+def _prepare_deepspeed_on_cpu() -> None:
+    """What makes DeepSpeed run on CPU ranks; without it Accelerate trains with DDP and does not say so."""
+    os.environ.pop("ACCELERATE_USE_CPU", None)
+    os.environ.setdefault("LOCAL_RANK", "0")
+    import deepspeed.ops
+
+    # its collectives through shared memory are C++ that the first run compiles for a minute; gloo has the same
+    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+
+
+def any_rank(world: int) -> Callable[..., list[bool]]:
+    """A function of flags of this rank that tells which of them are true on any rank.
+
+    The flags do not pass through the GPUs, whose queues that would drain.
+    """
+    if world == 1:
+        return lambda *flags: list(flags)
+    on_gloo = torch.distributed.get_backend() == "gloo"
+    group = None if on_gloo else torch.distributed.new_group(backend="gloo", timeout=WAIT)
+
+    def ask(*flags: bool) -> list[bool]:
+        counts = torch.tensor(flags, dtype=torch.int32)
+        torch.distributed.all_reduce(counts, torch.distributed.ReduceOp.MAX, group=group)
+        return counts.bool().tolist()
+
+    return ask
+
+
+def seed_step(seed: int, step: int, rank: int) -> None:
+    """Make dropout a function of (seed, step, rank): a run that goes on needs no saved random states."""
+    set_seed(int(np.random.SeedSequence([seed, step, rank]).generate_state(1)[0]))

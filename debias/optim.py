@@ -20,12 +20,27 @@ def build_optimizer(
     return torch.optim.AdamW(groups, lr=lr, betas=(betas[0], betas[1]), eps=eps, fused=True)
 
 
-def configure_deepspeed(accelerator: Any, *, micro_batch_size: int, max_grad_norm: float) -> None:
-    """Fill in what Accelerate's "auto" cannot know (no data loader is prepared) or gets wrong (clipping at 1.0)."""
+def configure_deepspeed(
+    accelerator: Any, *, micro_batch_size: int, max_grad_norm: float, precision: str | None = None
+) -> None:
+    """Fill in what Accelerate's "auto" cannot know (no data loader is prepared) or gets wrong (clipping at 1.0).
+
+    precision None leaves what the JSON says.
+    """
     plugin = getattr(accelerator.state, "deepspeed_plugin", None)
     if plugin is not None:
-        plugin.deepspeed_config["train_micro_batch_size_per_gpu"] = micro_batch_size
-        plugin.deepspeed_config["gradient_clipping"] = max_grad_norm
+        config = plugin.deepspeed_config
+        config["train_micro_batch_size_per_gpu"] = micro_batch_size
+        config["gradient_clipping"] = max_grad_norm
+        if precision is not None:
+            config |= {kind: config.get(kind, {}) | {"enabled": precision == kind} for kind in ("bf16", "fp16")}
+
+
+def refuse_overflow(optimizer: Any) -> None:
+    """Make ZeRO leave out steps with gradients that are no numbers in float32 too, as it does in bf16 and fp16."""
+    zero: Any = getattr(optimizer, "optimizer", None)
+    if hasattr(zero, "check_grad_overflow"):
+        zero.check_grad_overflow = True
 
 
 def lr_share(step: int, total: int, warmup: float, kind: str) -> float:

@@ -52,13 +52,15 @@ def tiny_tokenizer() -> PreTrainedTokenizerFast:
     return train_bpe(TINY_TEXTS, vocab_size=400)
 
 
-@pytest.fixture(scope="session")
-def tiny_gpt2(tiny_tokenizer: PreTrainedTokenizerFast, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with `tiny_tokenizer` and a random GPT-2 for it: 4 layers, width 32, 4 heads, 128 positions."""
+def make_tiny_gpt2(path: Path, tokenizer: PreTrainedTokenizerFast | None = None) -> Path:
+    """A folder with a tokenizer and a random GPT-2 for it: 4 layers, width 32, 4 heads, 128 positions."""
     from transformers import GPT2Config, GPT2LMHeadModel
 
+    from counterfactuals.tokenizer import train_bpe
+
+    tokenizer = tokenizer or train_bpe(TINY_TEXTS, vocab_size=400)
     config = GPT2Config(
-        vocab_size=len(tiny_tokenizer),
+        vocab_size=len(tokenizer),
         n_layer=4,
         n_embd=32,
         n_head=4,
@@ -66,13 +68,17 @@ def tiny_gpt2(tiny_tokenizer: PreTrainedTokenizerFast, tmp_path_factory: pytest.
         resid_pdrop=0.0,
         embd_pdrop=0.0,
         attn_pdrop=0.0,
-        bos_token_id=tiny_tokenizer.bos_token_id,
-        eos_token_id=tiny_tokenizer.eos_token_id,
-        pad_token_id=tiny_tokenizer.pad_token_id,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
     )
-    path = tmp_path_factory.mktemp("tiny_gpt2")
     with torch.random.fork_rng():
         torch.manual_seed(0)
         GPT2LMHeadModel(config).save_pretrained(path)
-    tiny_tokenizer.save_pretrained(path)
+    tokenizer.save_pretrained(path)
     return path
+
+
+@pytest.fixture(scope="session")
+def tiny_gpt2(tiny_tokenizer: PreTrainedTokenizerFast, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_tiny_gpt2(tmp_path_factory.mktemp("tiny_gpt2"), tiny_tokenizer)
