@@ -3,8 +3,8 @@
     python tests/kill_many.py --kills 50 [--ranks 2] [--seed 0] [key.sub=value …]
 
 Rounds of: start the run, SIGKILL it at a random moment (every third time while a checkpoint is being written), start it
-again, until it ends by itself. With several ranks all of them are killed, or one, and then the others have to end on
-their own. Processes are forked from this one, which has imported everything: an attempt takes a second.
+again, until it ends by itself. With several ranks all of them are killed, or one; the others, sent SIGTERM as a
+launcher does, then have to end within a minute. Processes are forked from this one, which has imported everything.
 """
 
 from __future__ import annotations
@@ -81,6 +81,8 @@ def main() -> int:
                 for rank in chosen:
                     os.kill(rank, signal.SIGKILL)
                 began = time.monotonic()
+                for rank in set(ranks) - set(chosen):  # as torchrun does; in the loop it is a request only
+                    os.kill(rank, signal.SIGTERM)
                 wait(ranks)
                 if len(chosen) < len(ranks):
                     alone.append(time.monotonic() - began)
