@@ -8,8 +8,8 @@ the number of workers.
 from __future__ import annotations
 
 import hashlib
-import itertools
 import json
+import multiprocessing
 import os
 import shutil
 import signal
@@ -20,7 +20,6 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -37,6 +36,7 @@ CODE = (
 )
 SHARD_CHARACTERS = 4_000_000  # a shard's texts; about 5 MB on disk
 BATCH = 256  # texts that are tokenised together
+LONGEST = 250_000  # characters of a text; longer ones are cut at the end of a line or a word
 PARTS = {  # of a fingerprint, and what they are called in a refusal
     "source": "corpus",
     "reverser": "lexicon, names or policy",
@@ -76,18 +76,43 @@ class Progress:
 
 def make_pairs(texts: Iterable[str], reverser: Reverser, tokenizer: Any, *, max_length: int) -> Iterator[AlignedPair]:
     """Reverse, tokenise, align and cut texts, as a stream. Pieces of fewer than two tokens are left out."""
-    for _, pieces in _made(texts, reverser, Splicer(tokenizer), max_length):
+    for _, pieces in _made(_parts(texts), reverser, Splicer(tokenizer), max_length):
         yield from pieces
 
 
 def _made(
     texts: Iterable[str], reverser: Reverser, splicer: Splicer, max_length: int
 ) -> Iterator[tuple[Reversal, list[AlignedPair]]]:
-    iterator = iter(texts)
-    while batch := list(itertools.islice(iterator, BATCH)):
+    for batch in _batches(texts):
         reversals = list(reverser.many(batch))
         for reversal, pair in zip(reversals, splicer.pairs(reversals)):
             yield reversal, list(cut(pair, max_length))
+
+
+def _parts(texts: Iterable[str]) -> Iterator[str]:
+    """Texts of bounded length: a book in parts, so that memory does not depend on what a corpus holds."""
+    for text in texts:
+        begin = 0
+        while len(text) - begin > LONGEST:
+            stop = begin + LONGEST
+            line, word = text.rfind("\n", begin, stop) + 1, text.rfind(" ", begin, stop)
+            stop = line if line > begin else word if word > begin else stop
+            yield text[begin:stop]
+            begin = stop
+        yield text[begin:]
+
+
+def _batches(texts: Iterable[str]) -> Iterator[list[str]]:
+    batch: list[str] = []
+    characters = 0
+    for text in texts:
+        batch.append(text)
+        characters += len(text)
+        if len(batch) == BATCH or characters >= LONGEST * 4:
+            yield batch
+            batch, characters = [], 0
+    if batch:
+        yield batch
 
 
 def fingerprint_parts(source_fingerprint: str, reverser: Reverser, tokenizer: Any, max_length: int) -> dict[str, Any]:
@@ -177,8 +202,9 @@ class _Rate:
 def _shards_done(texts: Texts, work: _Work, workers: int) -> Iterator[tuple[dict[str, Any], bool, float | None]]:
     """Counts of each shard in order, whether it was built now, and the share of the corpus read up to it."""
     pool = None
+    others = set(multiprocessing.active_children())
     if workers > 1:
-        pool = ProcessPoolExecutor(workers, get_context("spawn"), _start_worker, (work,))
+        pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _start_worker, (work,))
     waiting: deque[tuple[Callable[[], dict[str, Any]], bool, float | None]] = deque()
     try:
         for number, shard in enumerate(_shards(texts)):
@@ -194,6 +220,13 @@ def _shards_done(texts: Texts, work: _Work, workers: int) -> Iterator[tuple[dict
                 yield result(), new, share
         for result, new, share in waiting:
             yield result(), new, share
+    except (KeyboardInterrupt, GeneratorExit):  # the shards under way are given up
+        for worker in set(multiprocessing.active_children()) - others:
+            worker.kill()
+            worker.join()
+            for part in work.folder.glob(f".*.{worker.pid}"):
+                part.unlink(missing_ok=True)
+        raise
     except BrokenProcessPool:
         raise ValueError(
             f"{work.folder}: a worker process died (killed, or out of memory); run again to go on from there, with "
@@ -207,7 +240,7 @@ def _shards_done(texts: Texts, work: _Work, workers: int) -> Iterator[tuple[dict
 def _shards(texts: Iterable[str]) -> Iterator[list[str]]:
     shard: list[str] = []
     characters = 0
-    for text in texts:
+    for text in _parts(texts):
         shard.append(text)
         characters += len(text)
         if characters >= SHARD_CHARACTERS:
@@ -318,8 +351,7 @@ def _shares(total: dict[str, Any]) -> dict[str, float]:
 
 
 def _submit(pool: ProcessPoolExecutor, number: int, texts: list[str]) -> Callable[[], dict[str, Any]]:
-    """A worker that this starts inherits what is blocked: Ctrl-C, which stops this process alone, not a shard half
-    done."""
+    """A worker that this starts inherits what is blocked: Ctrl-C, which goes to this process alone; it stops them."""
     blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         return pool.submit(_in_worker, number, texts).result

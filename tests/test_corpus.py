@@ -1,5 +1,6 @@
 import gzip
 import json
+import os
 
 import pytest
 
@@ -74,6 +75,38 @@ def test_a_damaged_gzip_file_and_foreign_kinds(tmp_path):
 def test_half_a_surrogate_pair_becomes_a_replacement_character(tmp_path):
     (tmp_path / "a.jsonl").write_text('{"text": "She \\ud83d left."}\n', encoding="utf-8")
     assert list(read_texts(str(tmp_path / "a.jsonl"))) == ["She \ufffd left."]
+
+
+def test_the_fingerprint_of_a_copy_is_that_of_the_original(tmp_path):
+    (tmp_path / "a").mkdir()
+    write(tmp_path / "a" / "x.jsonl", ROWS)
+    write(tmp_path / "x.jsonl", ROWS)
+    os.utime(tmp_path / "x.jsonl", (1, 1))
+    assert fingerprint(str(tmp_path / "a")) == fingerprint(str(tmp_path / "x.jsonl"))
+
+
+@pytest.mark.parametrize("size", [1, 65_536, 65_537, 131_073, 500_000])
+def test_the_fingerprint_sees_each_byte_of_a_small_corpus(tmp_path, size):
+    path, content, seen = tmp_path / "a.txt", bytearray(size), set()
+    places = {*range(0, size, max(size // 40, 1)), size - 1}
+    for place in places:
+        content[place] = 1
+        path.write_bytes(content)
+        seen.add(fingerprint(str(path)))
+    assert len(seen) == len(places)
+
+
+def test_the_fingerprint_reads_the_ends_and_samples_of_a_large_corpus(tmp_path, monkeypatch):
+    monkeypatch.setattr("counterfactuals.corpus._BLOCK", 10)
+    monkeypatch.setattr("counterfactuals.corpus._BLOCKS", 4)
+    path, found = tmp_path / "a.txt", []
+    for place in (None, 0, 9, 20, 339, 340, 660, 990, 999):  # blocks begin at 0, 330, 660 and 990
+        content = bytearray(1000)
+        if place is not None:
+            content[place] = 1
+        path.write_bytes(content)
+        found.append(fingerprint(str(path)))
+    assert [print_ != found[0] for print_ in found] == [False, True, True, False, True, False, True, True, True]
 
 
 def test_the_fingerprint_follows_the_file(tmp_path):

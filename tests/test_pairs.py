@@ -1,3 +1,4 @@
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -144,7 +145,6 @@ def test_a_full_disk_is_one_line_and_leaves_no_half_shard(build, tmp_path, monke
 def test_a_dead_worker_is_one_line(build, tmp_path):
     class Kills(Listed):
         def __iter__(self):
-            import multiprocessing
 
             for n, text in enumerate(self.texts):
                 if n == 900:
@@ -185,6 +185,43 @@ def test_ctrl_c_stops_all_processes_and_the_build_goes_on(tmp_path):
     assert subprocess.run(command, check=False, timeout=120, **options).returncode == 0
     (folder,) = (tmp_path / "sets").iterdir()
     assert kept.items() <= {file.name: file.stat().st_mtime_ns for file in folder.iterdir()}.items()
+
+
+def test_ctrl_c_gives_up_the_shards_under_way(build, tiny_tokenizer, tmp_path, monkeypatch):
+    monkeypatch.setattr(pairs_module, "SHARD_CHARACTERS", 4_000_000)  # seconds of work each
+    parts = pairs_module.fingerprint_parts("x", REVERSER, tiny_tokenizer, 48)
+    folder = tmp_path / f"pairs-{pairs_module._sha256(parts)[:16]}.partial"
+    folder.mkdir()
+
+    class Interrupted(Listed):
+        def __iter__(self):
+            yield from self.texts  # a shard for each worker
+            workers.extend(multiprocessing.active_children())
+            (folder / f".00000.safetensors.{workers[0].pid}").write_text("half")
+            workers.append(time.perf_counter())
+            raise KeyboardInterrupt
+
+    workers: list = []
+    texts = ["She told her husband that he could keep his mother\u2019s book. " * 4000] * 34
+    with pytest.raises(KeyboardInterrupt):
+        build(Interrupted(texts), workers=2)
+    assert len(workers) == 3 and time.perf_counter() - workers[-1] < 2
+    assert not multiprocessing.active_children() and not list(folder.iterdir())
+
+
+def test_long_texts_are_cut_at_a_line_or_a_word_and_nothing_is_lost(monkeypatch):
+    monkeypatch.setattr(pairs_module, "LONGEST", 10)
+    for text, parts in [
+        ("short", ["short"]),
+        ("one\ntwo\nthree four", ["one\ntwo\n", "three four"]),
+        ("one two three four", ["one two", " three", " four"]),
+        ("a" * 25, ["a" * 10, "a" * 10, "a" * 5]),
+        (" " + "a" * 12, [" " + "a" * 9, "aaa"]),
+        ("\n" + "a" * 12, ["\n", "a" * 10, "aa"]),
+    ]:
+        assert list(pairs_module._parts([text])) == parts
+    batches = list(pairs_module._batches(["x" * 15] * 5))
+    assert [len(batch) for batch in batches] == [3, 2]
 
 
 def test_a_pair_set_of_something_else_is_refused_by_name(build):
