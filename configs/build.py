@@ -191,6 +191,7 @@ def make_plan(config: Config, pairs: PairSet) -> tuple[BatchPlan, int]:
 def collate_options(config: Config, tokenizer: Any) -> dict[str, Any]:
     c = config.counterfactual
     options = {"op": config.loss.op, "vocabulary": config.loss.vocabulary, "pad_id": tokenizer.eos_token_id or 0}
+    options["couple"] = config.loss.hidden_weight > 0 and config.loss.hidden_target == "mean"
     return options | {"augment": c.augment, "perturb": c.perturb, "stop_at_cue": c.stop_at_cue}
 
 
@@ -210,7 +211,14 @@ def make_task(
         roles = VocabularyRoles.build(role_tokens(reverser, tokenizer, size), accelerator.device)
     if teacher is not None:
         teacher = teacher.to(accelerator.device)
-    options = {key: value for key, value in vars(config.loss).items() if key != "vocabulary"}
+    options = {key: value for key, value in vars(config.loss).items() if key not in ("vocabulary", "hidden_target")}
+    if config.loss.hidden_weight:
+        models.check_widths(student, teacher)
+        depth = models.num_layers(teacher)
+        keep = models.kept_layers(config.student.layers, depth) if config.student.init == "layers" else []
+        options["hidden_layers"] = models.hidden_map(config.loss.hidden_layers, keep)
+    else:
+        del options["hidden_layers"]
     codec = cache.codec.to(accelerator.device) if cache is not None else None
     task = DistillTask(student, teacher, codec=codec, roles=roles, **options)
     o = config.optim

@@ -115,6 +115,15 @@ class Loss:
     tau: float = setting(2.0, "temperature that softens both distributions; the divergence is scaled by tau²")
     kd_weight: float = setting(0.5, "weight of the distillation term; 0 = cross-entropy only")
     lm_weight: float = setting(0.5, "weight of the cross-entropy with the text")
+    hidden_weight: float = setting(
+        0.0, "weight of 1 − cosine between hidden states of student and teacher; needs equal widths"
+    )
+    hidden_layers: Literal["last", "kept"] = setting(
+        "last", "states compared: last, or kept: after every block, by the layer map of student.layers"
+    )
+    hidden_target: Literal["mean", "own"] = setting(
+        "mean", "mean: of the teacher's states on a text and its counterfactual; own: the teacher's own state"
+    )
     chunk_rows: int = setting(256, "token positions whose logits exist at one time")
 
 
@@ -450,6 +459,19 @@ def _impossible(c: Config, earlier: list[str]) -> list[str]:
         check(
             c.loss.strength == 1 and c.loss.strength_warmup == 0,
             "loss.strength, loss.strength_warmup: have no effect with loss.op none",
+        )
+    check(c.loss.hidden_weight >= 0, f"loss.hidden_weight: must not be negative, not {c.loss.hidden_weight:g}")
+    if c.loss.hidden_weight > 0:
+        check(c.teacher.model is not None, "loss.hidden_weight: above 0 needs teacher.model")
+        check(c.teacher.cache is None, "loss.hidden_weight: needs the teacher's hidden states, which no cache keeps")
+        check(
+            c.loss.hidden_layers == "last" or c.student.init == "layers",
+            "loss.hidden_layers: kept goes by student.layers, with student.init layers; use last",
+        )
+    else:
+        check(
+            c.loss.hidden_layers == "last" and c.loss.hidden_target == "mean",
+            "loss.hidden_layers, loss.hidden_target: matter only with loss.hidden_weight above 0",
         )
     check(0 < c.loss.strength <= 1, f"loss.strength: above 0, at most 1, not {c.loss.strength:g}; for 0 use op none")
     check(0 <= c.loss.strength_warmup <= 1, f"loss.strength_warmup: from 0 to 1, not {c.loss.strength_warmup:g}")

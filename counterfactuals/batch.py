@@ -53,6 +53,7 @@ def collate(
     *,
     pad_id: int = 0,
     op: str = "none",
+    couple: bool = False,
     augment: bool = False,
     perturb: str = "both",
     vocabulary: str = "plain",
@@ -60,11 +61,12 @@ def collate(
 ) -> PairBatch:
     """Stack pairs into a PairBatch.
 
-    op "none": no target is combined, and counterfactuals are there only when augmenting. vocabulary "reversed": a text
+    op "none": no target is combined, and counterfactuals are there only when augmenting, unless couple: something else
+    than an op compares a row with its counterpart. vocabulary "reversed": a text
     without a counterfactual is its own (its row is combined with its own role reversal); rows after an unreversed cue
     keep the plain target. With the plain vocabulary that combination is the identity, so those rows are left alone.
     """
-    combine = op != "none"
+    combine = op != "none" or couple
     mated = [n for n, pair in enumerate(pairs) if pair.reversed] if combine or augment else []
     sequences = [pair.input_ids for pair in pairs] + [pairs[n].cf_input_ids for n in mated]
     width = max(len(s) for s in sequences)

@@ -269,3 +269,26 @@ def distillation_loss(
     )
     options = _Options(op, mix, strength, roles, kind, tau, kd_weight, lm_weight, chunk_rows)
     return _FusedDistillation.apply(hidden_PD, head_VD, teacher if kd_weight else None, rows, options)
+
+
+def hidden_loss(
+    student_PD: torch.Tensor,
+    teacher_PD: torch.Tensor,
+    *,
+    row_R: torch.Tensor,
+    perturb_R: torch.Tensor,
+    trained_R: torch.Tensor,
+    num_pairs: int,
+) -> torch.Tensor:
+    """1 − cosine of the student's hidden states with the teacher's, summed over the trained rows; 0 where they agree.
+
+    Both at flat positions P, of one width. Where perturb_R, a couple's two rows share one target, the mean of the
+    teacher's states on the text and on its counterfactual: what depends on the role alone cancels. Other rows learn the
+    teacher's own state. Source: Sanh et al. 2019; the mean is ours.
+    """
+    place_S = trained_R.nonzero().ravel()
+    coupled_S = perturb_R[place_S] & (place_S < 2 * num_pairs)
+    mate_S = torch.where(coupled_S, place_S ^ 1, place_S)
+    own_S, other_S = row_R[place_S.to(row_R.device)], row_R[mate_S.to(row_R.device)]
+    target_SD = torch.lerp(teacher_PD[own_S].float(), teacher_PD[other_S].float(), 0.5)
+    return (1 - torch.cosine_similarity(student_PD[own_S].float(), target_SD, dim=-1)).sum()

@@ -99,6 +99,17 @@ def kept_layers(rule: str | Sequence[int], depth: int) -> list[int]:
     return keep
 
 
+def hidden_map(rule: str, keep: Sequence[int]) -> list[tuple[int, int]]:
+    """Which hidden state of a student learns from which of its teacher: pairs of places in `hidden_states`.
+
+    last: the last state of each, (-1, -1). kept: the student's state after each of its blocks. Its block i is the
+    teacher's block keep[i], so what block i + 1 expects to read, and block i has to learn to write, is the teacher's
+    state before its block keep[i + 1].
+    """
+    between = [(i, layer) for i, layer in enumerate(keep) if i] if rule == "kept" else []
+    return [*between, (-1, -1)]
+
+
 def student_from_layers(teacher: PreTrainedModel, keep: Sequence[int]) -> PreTrainedModel:
     """A model of the teacher's width with copies of its blocks `keep`, embeddings, final norm and head, in float32."""
     family = family_of(teacher.config)
@@ -163,6 +174,16 @@ def set_dropout(model: PreTrainedModel, rate: float | None) -> None:
 
 def num_layers(model: PreTrainedModel) -> int:
     return getattr(model.config, family_of(model.config).num_layers)
+
+
+def check_widths(student: PreTrainedModel, teacher: PreTrainedModel) -> None:
+    """Refuse to compare hidden states of unequal width."""
+    mine, yours = (m.get_output_embeddings().weight.shape[1] for m in (student, teacher))
+    if mine != yours:
+        raise ValueError(
+            f"loss.hidden_weight: the teacher's hidden states have width {yours}, the student's {mine}; they are "
+            "compared only between equal widths: use student.init layers, or 0"
+        )
 
 
 def check_sizes(student: PreTrainedModel, teacher: PreTrainedModel | None, tokenizer: Any, max_length: int) -> None:

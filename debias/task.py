@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -9,7 +10,7 @@ from torch import nn
 
 from counterfactuals.batch import PairBatch
 from debias.cache import Codec
-from debias.losses import TeacherRows, distillation_loss, model_rows
+from debias.losses import TeacherRows, distillation_loss, hidden_loss, model_rows
 from debias.ops import VocabularyRoles
 
 
@@ -17,7 +18,8 @@ class DistillTask(nn.Module):
     """A student learning from a frozen teacher and from text. The trainable parameters are the student's alone.
 
     teacher None: its predictions come with the batch and are read by `codec` (debias/cache.py), or there are none
-    (kd_weight must be 0). Both models share a vocabulary.
+    (kd_weight must be 0). Both models share a vocabulary. hidden_weight: of `hidden_loss`, the mean over hidden_layers,
+    pairs of places in the student's and the teacher's hidden states; it needs the teacher itself.
     """
 
     def __init__(
@@ -35,6 +37,8 @@ class DistillTask(nn.Module):
         tau: float = 2.0,
         kd_weight: float = 0.5,
         lm_weight: float = 0.5,
+        hidden_weight: float = 0.0,
+        hidden_layers: Sequence[tuple[int, int]] = ((-1, -1),),
         chunk_rows: int = 256,
     ):
         super().__init__()
@@ -46,44 +50,60 @@ class DistillTask(nn.Module):
         self.strength, self.strength_warmup = strength, strength_warmup
         self.options: dict[str, Any] = {"op": op, "mix": mix, "kind": divergence, "tau": tau, "chunk_rows": chunk_rows}
         self.options |= {"kd_weight": kd_weight, "lm_weight": lm_weight}
+        self.hidden_weight, self.hidden_layers = hidden_weight, tuple(hidden_layers)
 
     def forward(self, batch: PairBatch, progress: float = 1.0) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        """Summed loss with gradient, and {"loss", "kd", "lm"} detached sums over batch.num_tokens predictions, in nats.
+        """Summed loss with gradient, and {"loss", "kd", "lm"[, "hidden"]} detached sums over batch.num_tokens rows.
 
-        progress: share of the training that is done, for what changes with it. The teacher runs once on each sequence
-        of the batch, the student once on each that is trained.
+        kd and lm are in nats, hidden in 1 − cosine. progress: share of the training that is done, for what changes with
+        it. The teacher runs once on each sequence of the batch, the student once on each that is trained.
         """
-        teacher = self.teacher_rows(batch)
-        trained_ids = batch.ids_NT[: batch.num_trained]
-        hidden = self.student.base_model(input_ids=trained_ids, use_cache=False).last_hidden_state
+        teacher, teacher_states = self.run_teacher(batch)
+        states = self._states(self.student, batch.ids_NT[: batch.num_trained])
+        masks: dict[str, Any] = {"perturb_R": batch.perturb_R, "trained_R": batch.trained_R}
+        masks["num_pairs"] = batch.num_pairs
         total, kd, lm = distillation_loss(
-            hidden.flatten(0, 1),
+            states[-1],
             self.student.get_output_embeddings().weight,
             teacher,
             row_R=batch.row_R,
             label_R=batch.label_R,
-            perturb_R=batch.perturb_R,
-            trained_R=batch.trained_R,
             context_R=batch.ids_NT.flatten()[batch.row_R],
-            num_pairs=batch.num_pairs,
+            **masks,
             roles=self.roles,
             strength=self.strength_at(progress),
             **self.options,
         )
-        return total, {"loss": total.detach(), "kd": kd, "lm": lm}
+        parts = {"kd": kd, "lm": lm}
+        if self.hidden_weight:
+            terms = [
+                hidden_loss(states[s], teacher_states[t], row_R=batch.row_R, **masks) for s, t in self.hidden_layers
+            ]
+            hidden = torch.stack(terms).mean()
+            total = total + self.hidden_weight * hidden
+            parts["hidden"] = hidden.detach()
+        return total, {"loss": total.detach()} | parts
 
     def strength_at(self, progress: float) -> float:
         """Strength of the perturbation (ops.combine): a linear rise from 0 over the warm-up, constant afterwards."""
         return self.strength * (min(progress / self.strength_warmup, 1.0) if self.strength_warmup else 1.0)
 
     @torch.no_grad()
-    def teacher_rows(self, batch: PairBatch) -> TeacherRows | None:
-        """Where this batch's teacher predictions come from: one run over all its sequences, or a cache."""
-        if not self.options["kd_weight"]:
-            return None
+    def run_teacher(self, batch: PairBatch) -> tuple[TeacherRows | None, Sequence[torch.Tensor]]:
+        """Where this batch's teacher predictions come from, and its hidden states: one run over all its sequences.
+
+        With a cache its stored predictions and no states.
+        """
         if self.codec is not None and batch.teacher_PB is not None:
-            return self.codec.rows(batch.teacher_PB)
-        if self.teacher is None:
-            return None
-        hidden_NTE = self.teacher.base_model(input_ids=batch.ids_NT, use_cache=False).last_hidden_state
-        return model_rows(hidden_NTE.flatten(0, 1), self.teacher.get_output_embeddings().weight)
+            return self.codec.rows(batch.teacher_PB) if self.options["kd_weight"] else None, ()
+        if self.teacher is None or not (self.options["kd_weight"] or self.hidden_weight):
+            return None, ()
+        states = self._states(self.teacher, batch.ids_NT)
+        return model_rows(states[-1], self.teacher.get_output_embeddings().weight), states
+
+    def _states(self, model: Any, ids_NT: torch.Tensor) -> list[torch.Tensor]:
+        """Hidden states at flat positions: all of them if any but the last is compared, else the last alone."""
+        every = bool(self.hidden_weight) and self.hidden_layers != ((-1, -1),)
+        found = model.base_model(input_ids=ids_NT, use_cache=False, output_hidden_states=every)
+        states = found.hidden_states if every else (found.last_hidden_state,)
+        return [state.flatten(0, 1) for state in states]

@@ -72,6 +72,13 @@ def test_layer_maps():
         models.kept_layers([0, 4], 4)
 
 
+def test_hidden_states_are_compared_where_a_students_block_hands_over_to_the_next():
+    """A student of all layers reads and writes what its teacher does; one of half of them, before the next kept one."""
+    assert models.hidden_map("last", [0, 2]) == [(-1, -1)]
+    assert models.hidden_map("kept", [0, 2]) == [(1, 2), (-1, -1)]
+    assert models.hidden_map("kept", [0, 2, 4, 7, 9, 11]) == [(1, 2), (2, 4), (3, 7), (4, 9), (5, 11), (-1, -1)]
+
+
 def test_dropout_is_set_everywhere():
     model = tiny("gpt2")
     models.set_dropout(model, 0.0)

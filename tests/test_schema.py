@@ -65,6 +65,8 @@ def test_all_problems_are_reported_at_once():
         ("train.max_steps=null", "one of them must be set"),
         ("train.max_steps=true", "whole number or null"),
         ("train.batch_size=0", "at least 1"),
+        ("loss.hidden_weight=-1", "must not be negative"),
+        ("loss.hidden_layers=kept", "only with loss.hidden_weight"),
         ("loss.mix=0.3", "matters only with loss.op mix"),
         ("loss.strength=0", "for 0 use op none"),
         ("loss.strength_warmup=0.5", "no effect with loss.op none"),

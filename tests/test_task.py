@@ -1,8 +1,10 @@
 import copy
+import socket
 
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from counterfactuals.align import AlignedPair
@@ -14,10 +16,10 @@ from debias.task import DistillTask
 VOCABULARY = 60
 
 
-def gpt2(layers: int = 4, seed: int = 0) -> GPT2LMHeadModel:
+def gpt2(layers: int = 4, seed: int = 0, tied: bool = True, width: int = 16) -> GPT2LMHeadModel:
     torch.manual_seed(seed)
     config = GPT2Config(
-        vocab_size=VOCABULARY, n_layer=layers, n_embd=16, n_head=2, n_positions=64,
+        vocab_size=VOCABULARY, n_layer=layers, n_embd=width, tie_word_embeddings=tied, n_head=2, n_positions=64,
         resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0, initializer_range=0.3,
     )  # fmt: skip
     return GPT2LMHeadModel(config)
@@ -172,3 +174,126 @@ def test_bfloat16_autocast_stays_close(task):
         rough = task(batch)[0]
     rough.backward()
     assert float(rough) == pytest.approx(float(exact), rel=0.02)
+
+
+def dense_gradients(task: DistillTask, group: list[AlignedPair]) -> dict[str, torch.Tensor]:
+    """Autograd through the whole logits in float64, plain distillation: F.kl_div and F.cross_entropy."""
+    task = copy.deepcopy(task).double()
+    teacher = copy.deepcopy(task.teacher).double()
+    total = torch.zeros((), dtype=torch.float64)
+    for pair in group:
+        for ids in [pair.input_ids, *([pair.cf_input_ids] if pair.reversed else [])]:
+            ids = torch.from_numpy(np.asarray(ids)).long()[None]
+            student, target = task.student(ids).logits[0, :-1], teacher(ids).logits[0, :-1]
+            kd = F.kl_div((student / 2).log_softmax(-1), (target / 2).softmax(-1), reduction="sum") * 4
+            total = total + (kd + F.cross_entropy(student, ids[0, 1:], reduction="sum")) / 2
+    total.backward()
+    return {name: p.grad for name, p in task.named_parameters()}
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.parametrize("tied", [True, False])
+def test_gradients_of_the_whole_model_equal_autograd(tied, checkpointing):
+    student, teacher = gpt2(2, seed=1, tied=tied), gpt2(tied=tied)
+    task = DistillTask(student, teacher, chunk_rows=16)
+    expected = dense_gradients(task, pairs())
+    if checkpointing:
+        student.gradient_checkpointing_enable({"use_reentrant": False})
+    task.train()
+    task(collate(pairs(), augment=True))[0].backward()
+    found = {name: p.grad for name, p in task.named_parameters()}
+    assert found.keys() == expected.keys() and ("student.lm_head.weight" in found) != tied
+    for name in found:
+        torch.testing.assert_close(found[name].double(), expected[name], rtol=2e-4, atol=2e-4)
+
+
+def test_gradients_accumulate_over_backward_passes(task):
+    """Twice the same batch gives twice the gradient: what a first pass left is added to, not written over."""
+    batch = collate(pairs(), op="max", augment=True)
+    once, twice = copy.deepcopy(task), copy.deepcopy(task)
+    once(batch)[0].backward()
+    for _ in range(2):
+        twice(batch)[0].backward()
+    for a, b in zip(once.parameters(), twice.parameters()):
+        torch.testing.assert_close(2 * a.grad, b.grad)
+
+
+def _rank(rank: int, port: int, task: DistillTask, expected: dict[str, torch.Tensor]) -> None:
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
+    wrapped = torch.nn.parallel.DistributedDataParallel(task)
+    share = [pairs()[:3], pairs()[3:]][rank]
+    (2 * wrapped(collate(share, op="max", augment=True), progress=1.0)[0]).backward()  # DDP averages; ours is a sum
+    for name, p in task.named_parameters():
+        torch.testing.assert_close(p.grad, expected[name], rtol=1e-4, atol=1e-5)
+    torch.distributed.destroy_process_group()
+
+
+def test_two_ranks_of_ddp_give_the_gradients_of_one(task):
+    task.hidden_weight = 0.5
+    whole = copy.deepcopy(task)
+    whole(collate(pairs(), op="max", augment=True))[0].backward()
+    expected = {name: p.grad for name, p in whole.named_parameters()}
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    torch.multiprocessing.start_processes(_rank, (port, task, expected), nprocs=2, start_method="spawn")
+
+
+def plain_hidden(task: DistillTask, layers: list[tuple[int, int]], repaired: bool) -> float:
+    """One text at a time: cosine to the teacher's own state or to the mean with the counterpart's."""
+    total = 0.0
+    for pair in pairs():
+        own, mate = (torch.from_numpy(np.asarray(x)).long()[None] for x in (pair.input_ids, pair.cf_input_ids))
+        z, z_mate = (task.teacher.base_model(x, output_hidden_states=True).hidden_states for x in (own, mate))
+        student = task.student.base_model(own, output_hidden_states=True).hidden_states
+        for i, j in layers:
+            for t in range(1, own.shape[1]):
+                target = z[j][0, t - 1]
+                if repaired and pair.reversed and pair.cf_index[t] > 0:
+                    target = (target + z_mate[j][0, pair.cf_index[t] - 1]) / 2
+                total += float(1 - F.cosine_similarity(student[i][0, t - 1], target, dim=0)) / len(layers)
+    return total
+
+
+@pytest.mark.parametrize("repaired", [False, True])
+@pytest.mark.parametrize("layers", [[(-1, -1)], models.hidden_map("kept", [0, 2])])
+def test_hidden_states_learn_the_mean_of_a_text_and_its_counterfactual(layers, repaired, task):
+    task.hidden_weight, task.hidden_layers = 0.3, tuple(layers)
+    without = copy.deepcopy(task)
+    without.hidden_weight = 0.0
+    task.options["op"] = without.options["op"] = "none"
+    batch = collate(pairs(), couple=repaired)
+    total, sums = task(batch)
+    plain, parts = without(batch)
+    assert "hidden" not in parts and torch.equal(sums["kd"], parts["kd"])
+    with torch.no_grad():
+        expected = plain_hidden(task, layers, repaired)
+    assert float(sums["hidden"]) == pytest.approx(expected, rel=1e-5)
+    assert float(total.detach()) == pytest.approx(float(plain.detach()) + 0.3 * expected, rel=1e-5)
+    total.backward()
+
+
+@pytest.mark.parametrize("rule", ["last", "kept"])
+def test_a_student_equal_to_its_teacher_has_its_hidden_states(rule):
+    teacher = gpt2()
+    student = models.student_from_layers(teacher, range(4))
+    layers = models.hidden_map(rule, range(4))
+    task = DistillTask(student, teacher, hidden_weight=1.0, hidden_layers=layers)
+    assert abs(float(task(collate(pairs()))[1]["hidden"])) < 1e-4
+
+
+def test_weight_0_asks_for_no_hidden_states(task):
+    asked = []
+    for model in (task.teacher, task.student):
+        model.base_model.register_forward_pre_hook(
+            lambda module, args, kwargs: asked.append(kwargs["output_hidden_states"]), with_kwargs=True
+        )
+    task(collate(pairs(), op="max"))
+    assert asked == [False, False]
+
+
+def test_unequal_widths_are_refused():
+    models.check_widths(gpt2(2), gpt2())
+    with pytest.raises(ValueError, match=r"loss\.hidden_weight: .* width 16, the student's 8"):
+        models.check_widths(gpt2(2, width=8), gpt2())
