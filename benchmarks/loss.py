@@ -3,7 +3,7 @@
     python benchmarks/loss.py [--rows 1024 --vocabulary 50257 --width 768 --op max]
 
 Forward and backward of KL (τ = 2) and cross-entropy over student and teacher hidden states, float32. "pairs": the rows
-are couples, combined by --op; "reversed": with the counterpart's row carried through a role reversal of 3,000 tokens,
+are couples, combined by --op; "reversed": with the counterpart's row carried through a role reversal of 700 tokens,
 about as many as the gender lexicon has in GPT-2's vocabulary. Times are minima over rounds that take each kind in turn.
 Memory is the peak above the inputs: of a process's resident set (Linux), or of the GPU's allocator; each kind has a
 process of its own. The last line is JSON; figures of Liger are null where liger-kernel is not installed.
@@ -29,7 +29,7 @@ from counterfactuals.vocabulary import RoleTokens
 from debias.losses import distillation_loss, model_rows
 from debias.ops import VocabularyRoles, perturb
 
-TAU, WEIGHT, ROLES = 2.0, 0.5, 3000
+TAU, WEIGHT, ROLES = 2.0, 0.5, 700
 
 
 def inputs(rows: int, vocabulary: int, width: int, device: str) -> dict[str, torch.Tensor]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate, chain, filterfalse
 from typing import Any
 
@@ -34,13 +34,14 @@ class AlignedPair:
     cf_index: (T,) int32, the position s that corresponds to t, strictly increasing where not −1.
     A replaced word of as many tokens on both sides is aligned token by token; else only its first token is (what comes
     before it corresponds, so the two predictions of the word's beginning do), and the tokens inside it are −1.
-    cue: token from which on a cue of the role stands unreversed, −1 if there is none.
+    cue: token from which on a cue of the role stands unreversed, −1 if there is none. turn: as in Reversal.
     """
 
     input_ids: np.ndarray
     cf_input_ids: np.ndarray
     cf_index: np.ndarray
     cue: int = -1
+    turn: int = 0
 
     @property
     def reversed(self) -> bool:
@@ -76,6 +77,7 @@ class Splicer:
         pieces = [self._pieces(reversal.text) for reversal in reversals]
         missing = self._learn(chain.from_iterable(pieces))
         pairs = [self._pair(reversal, own) for reversal, own in zip(reversals, pieces)]
+        pairs = [replace(pair, turn=r.turn) if r.turn else pair for r, pair in zip(reversals, pairs)]
         self._forget(missing)
         return pairs
 
@@ -266,5 +268,6 @@ def cut(pair: AlignedPair, max_length: int) -> Iterator[AlignedPair]:
                 pair.cf_input_ids[cf_begin:cf_stop],
                 np.where(index < 0, -1, index - cf_begin).astype(np.int32),
                 cue,
+                pair.turn,
             )
         begin, cf_begin = stop, cf_stop

@@ -24,6 +24,8 @@ class PairBatch:
     side: rows [0, 2·num_pairs) are such couples, the rest are single.
     perturb_R: the row's target is combined with its counterpart's (with its own role reversal, if the row is single).
     trained_R: the student learns this row; a row that only serves as a counterpart is not trained.
+    turn_R: how the roles of a row's counterpart are carried back, for a lexicon of several groups: t + 1 along cyclic
+    order t for a text's row, −t − 1 against it for a counterfactual's; 0 where the context holds no role.
     teacher_PB: a cached teacher's predictions as bytes, by flat position (debias/cache.py).
     """
 
@@ -32,6 +34,7 @@ class PairBatch:
     label_R: torch.Tensor
     perturb_R: torch.Tensor
     trained_R: torch.Tensor
+    turn_R: torch.Tensor
     num_pairs: int
     num_trained: int
     teacher_PB: torch.Tensor | None = None
@@ -75,7 +78,7 @@ def collate(
         ids_NT[n, : len(sequence)] = sequence
 
     couples, singles, single_perturbed, single_trained = [], [], [], []
-    couple_perturbed, couple_trained = [], []
+    couple_perturbed, couple_trained, turns = [], [], []
     counterfactual_of = {n: len(pairs) + c for c, n in enumerate(mated)}
     for n, pair in enumerate(pairs):
         length = len(pair.input_ids)
@@ -96,6 +99,9 @@ def collate(
         couples.append(np.stack([n * width + rows[coupled], m * width + mate[coupled]], axis=1))
         couple_perturbed.append(np.stack([free[coupled], free[coupled] & (perturb == "both")], axis=1))
         couple_trained.append(np.stack([np.ones(coupled.sum(), bool), np.full(coupled.sum(), augment)], axis=1))
+        shared = np.argmax(pair.input_ids[: len(pair.cf_input_ids)] != pair.cf_input_ids[:length])  # tokens before …
+        turn = np.where(rows[coupled] < shared, 0, pair.turn + 1)  # … the first replaced one
+        turns.append(np.stack([turn, -turn], axis=1))
         alone = rows[~coupled]
         singles.append(n * width + alone)
         single_perturbed.append(np.zeros(len(alone), bool))
@@ -110,12 +116,15 @@ def collate(
 
     num_pairs = sum(len(c) for c in couples)
     row_R = np.concatenate([c.ravel() for c in couples] + singles)
+    turn_R = np.zeros(len(row_R), dtype=np.int64)
+    turn_R[: 2 * num_pairs] = np.concatenate([np.zeros(0, dtype=np.int64), *(t.ravel() for t in turns)])
     return PairBatch(
         ids_NT=torch.from_numpy(ids_NT),
         row_R=torch.from_numpy(row_R),
         label_R=torch.from_numpy(ids_NT.ravel()[row_R + 1]),
         perturb_R=torch.from_numpy(np.concatenate([c.ravel() for c in couple_perturbed] + single_perturbed)),
         trained_R=torch.from_numpy(np.concatenate([c.ravel() for c in couple_trained] + single_trained)),
+        turn_R=torch.from_numpy(turn_R),
         num_pairs=num_pairs,
         num_trained=len(sequences) if augment else len(pairs),
     )

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import difflib
 import hashlib
+import itertools
 import json
 from collections.abc import Hashable, Iterator
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
 
 LEXICONS = Path(__file__).parent / "lexicons"
 MAX_BYTES = 5_000_000  # of a lexicon file; gender.yaml has 0.03 million
+MOST_GROUPS = 6  # of a lexicon whose reversal is followed through a prediction: 120 cyclic orders
 CHOICES = ("pronoun", "title")  # how an ambiguous word finds its counterpart; reverse.py holds the code
 CONDITIONS = (
     "abbreviation",
@@ -113,6 +116,20 @@ class Lexicon:
             weak = self.names.weak
             found += tuple(((a,), (b,)) for a, b in self.names.pairs if a not in weak and b not in weak)
         return found
+
+
+@lru_cache
+def cycles(num_groups: int) -> tuple[tuple[int, ...], ...]:
+    """Every cyclic order of the groups, as the group that comes after each.
+
+    >>> cycles(3)
+    ((1, 2, 0), (2, 0, 1))
+    """
+    found = []
+    for order in itertools.permutations(range(1, num_groups)):
+        after = dict(zip((0, *order), (*order, 0)))
+        found.append(tuple(after[group] for group in range(num_groups)))
+    return tuple(found)
 
 
 def load_lexicon(name_or_path: str | Path) -> Lexicon:

@@ -315,6 +315,7 @@ class _Work:
             "ids": joined((pair.input_ids for pair in pairs), id_type),
             "length": np.array(lengths, dtype=np.int32),
             "cue": np.array([pair.cue for pair in pairs], dtype=np.int32),
+            "turn": np.array([pair.turn for pair in pairs], dtype=np.uint8),
             "cf_ids": joined((pair.cf_input_ids for pair, has_cf in zip(pairs, mated) if has_cf), id_type),
             "cf_length": np.array(cf_lengths, dtype=np.int32),
             "cf_index": joined((pair.cf_index for pair, has_cf in zip(pairs, mated) if has_cf), index_type),
@@ -395,11 +396,11 @@ class PairSet:
                     )
             files = [self.folder / f"{n:05d}.safetensors" for n in range(self.meta["shards"])]
             opened = [safe_open(file, framework="np") for file in files]  # memory maps: no file stays open
-            columns = [[file.get_tensor(name) for file in opened] for name in ("length", "cf_length", "cue")]
+            columns = [[file.get_tensor(name) for file in opened] for name in ("length", "cf_length", "cue", "turn")]
         except (OSError, KeyError, TypeError, AttributeError, json.JSONDecodeError, SafetensorError) as error:
             raise ValueError(f"{folder}: not a complete pair set ({error}); delete it and run again") from None
         self._slices = [{k: file.get_slice(k) for k in ("ids", "cf_ids", "cf_index")} for file in opened]
-        self.lengths, self.cf_lengths, self._cues = map(np.concatenate, columns)
+        self.lengths, self.cf_lengths, self._cues, self._turns = map(np.concatenate, columns)
         self.has_cf = self.cf_lengths > 0
         self._first = np.cumsum([0] + [len(length) for length in columns[0]])  # pair of each shard
         starts = [
@@ -421,4 +422,5 @@ class PairSet:
         if not cf_length:
             return AlignedPair(ids, ids, np.arange(length, dtype=np.int32), cue)
         cf_ids = read["cf_ids"][cf_start : cf_start + cf_length].astype(np.int32)
-        return AlignedPair(ids, cf_ids, read["cf_index"][index_start : index_start + length].astype(np.int32), cue)
+        index = read["cf_index"][index_start : index_start + length].astype(np.int32)
+        return AlignedPair(ids, cf_ids, index, cue, int(self._turns[i]))

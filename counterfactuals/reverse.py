@@ -24,7 +24,7 @@ from functools import cached_property, lru_cache
 from typing import Any, NamedTuple
 
 from counterfactuals import pronouns
-from counterfactuals.lexicon import Lexicon, Rule
+from counterfactuals.lexicon import MOST_GROUPS, Lexicon, Rule, cycles
 from counterfactuals.scan import Scanner
 
 Edit = tuple[int, int, str, str, float]  # start, end, target, rule, confidence
@@ -65,6 +65,7 @@ class Reversal:
 
     `cue` is the offset in `text` of the first thing that carries the role and stays: a flag, a word that `direction` or
     `protected` leaves and, where "skip" left a whole text, its first such word. None if there is none.
+    `turn`: where words of pools were replaced, each group by the next of a cyclic order, its place in `lexicon.cycles`.
     """
 
     text: str
@@ -72,6 +73,7 @@ class Reversal:
     spans: tuple[Span, ...]
     cue: int | None = None
     flags: tuple[Flag, ...] = ()
+    turn: int = 0
 
 
 @dataclass(frozen=True)
@@ -119,6 +121,11 @@ class Reverser:
     def components(self) -> tuple[tuple[tuple[str, ...], ...], ...]:
         """`Lexicon.components` of what is exchanged: without protected words, with names unless they are kept."""
         found = self.lexicon.components(names=self.policy != "keep_names")
+        return tuple(c for c in found if not any(word in self._stays for side in c for word in side))
+
+    def pools(self) -> tuple[tuple[tuple[str, ...], ...], ...]:
+        """For each topic the words of each group that are exchanged, many to many; topics without protected words."""
+        found = (tuple(sides[group] for group in self.lexicon.groups) for sides in self.lexicon.pools.values())
         return tuple(c for c in found if not any(word in self._stays for side in c for word in side))
 
     def __call__(self, text: str) -> Reversal:
@@ -199,7 +206,8 @@ class Reverser:
         articles = list(filter(None, [_article(text, *edit[:3]) for edit in near]))
         if articles:
             edits = sorted([*edits, *articles])
-        return _replaced(text, edits, min(stays, default=None), tuple(flags))
+        turn = _turn(self, text) if pooled else 0
+        return _replaced(text, edits, min(stays, default=None), tuple(flags), turn)
 
 
 def reverse(text: str, lexicon: Lexicon, **options: Any) -> Reversal:
@@ -210,7 +218,7 @@ def reverse(text: str, lexicon: Lexicon, **options: Any) -> Reversal:
 _reverser = lru_cache(maxsize=16)(Reverser)
 
 
-def _replaced(text: str, edits: list[Edit], cue: int | None, flags: tuple[Flag, ...]) -> Reversal:
+def _replaced(text: str, edits: list[Edit], cue: int | None, flags: tuple[Flag, ...], turn: int) -> Reversal:
     pieces: list[str] = []
     spans: list[Span] = []
     copied = shift = 0  # text[:copied] is in pieces; offsets on the reversed side are ahead by shift
@@ -221,7 +229,7 @@ def _replaced(text: str, edits: list[Edit], cue: int | None, flags: tuple[Flag, 
         copied = end
         shift += len(target) - (end - start)
     pieces.append(text[copied:])
-    return Reversal(text, "".join(pieces), tuple(spans), cue, flags)
+    return Reversal(text, "".join(pieces), tuple(spans), cue, flags, turn)
 
 
 def _article(text: str, start: int, end: int, target: str) -> Edit | None:
@@ -247,10 +255,8 @@ def _from_pool(reverser: Reverser, text: str, start: int, end: int, word: str, c
     if word not in chosen:
         lexicon, rule = reverser.lexicon, reverser.lexicon.rules[word]
         assert rule.topic is not None
-        draw = random.Random(reverser.seed << 32 | zlib.crc32(text.encode()))
-        others = list(lexicon.groups)
-        draw.shuffle(others)
-        group = others[(others.index(rule.group) + 1) % len(others)]  # a cycle: every group becomes another one
+        draw, after = _order(reverser, text)
+        group = lexicon.groups[after[lexicon.groups.index(rule.group)]]
         words = list(lexicon.pools[rule.topic][group])
         draw.shuffle(words)
         taken = set(chosen.values())
@@ -260,6 +266,20 @@ def _from_pool(reverser: Reverser, text: str, start: int, end: int, word: str, c
         return target.upper()
     opens = word[0].islower() or start == 0 or text[max(0, start - 8) : start].rstrip(" \"“‘'(")[-1:] in ".!?:\n"
     return target[0].upper() + target[1:] if surface[0].isupper() and opens else target
+
+
+def _order(reverser: Reverser, text: str) -> tuple[random.Random, tuple[int, ...]]:
+    """A text's cyclic order of the groups, as the group after each, so that every group becomes another one."""
+    draw = random.Random(reverser.seed << 32 | zlib.crc32(text.encode()))
+    order = list(range(len(reverser.lexicon.groups)))
+    draw.shuffle(order)
+    after = dict(zip(order, order[1:] + order[:1]))
+    return draw, tuple(after[group] for group in range(len(order)))
+
+
+def _turn(reverser: Reverser, text: str) -> int:
+    after = _order(reverser, text)[1]
+    return cycles(len(after)).index(after) if len(after) <= MOST_GROUPS else 0
 
 
 def _is_before_name(text: str, start: int, end: int) -> bool:

@@ -68,6 +68,7 @@ class _Rows(NamedTuple):
     label_R: torch.Tensor
     perturb_R: torch.Tensor
     context_R: torch.Tensor
+    turn_R: torch.Tensor | None
     place_S: torch.Tensor
     before: list[int]
     perturbed_before: list[int]
@@ -193,6 +194,7 @@ def _target(own_BV: torch.Tensor, block: slice, place_B: torch.Tensor, rows: _Ro
             strength=options.strength,
             roles=options.roles,
             context_R=rows.context_R[place_B],
+            turn_R=None if rows.turn_R is None else rows.turn_R[place_B],
         )
         if num_perturbed < num_trained:
             scores_BV = torch.where(rows.perturb_R[place_B, None], scores_BV, own_BV)
@@ -232,6 +234,7 @@ def distillation_loss(
     perturb_R: torch.Tensor,
     trained_R: torch.Tensor,
     context_R: torch.Tensor,
+    turn_R: torch.Tensor | None = None,
     num_pairs: int,
     op: str = "none",
     mix: float = 0.5,
@@ -262,6 +265,7 @@ def distillation_loss(
         label_R=label_R,
         perturb_R=perturb_R.to(device),
         context_R=context_R,
+        turn_R=turn_R,
         place_S=trained_R.nonzero().ravel().to(device),
         before=_running_count(trained_R),
         perturbed_before=_running_count(trained_R & perturb_R),

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from counterfactuals.lexicon import cycles
 from counterfactuals.vocabulary import RoleTokens
 
 # own row, counterpart's row, the latter's share (for mix alone) → combined scores, before they are normalised again
@@ -27,52 +28,115 @@ OPS: dict[str, Callable[[torch.Tensor, torch.Tensor, float], torch.Tensor]] = {
 }
 
 
+# (k, R, L): a prediction, then itself carried to each other group → combined scores, alike for all groups if symmetric
+ROUND: dict[str, Callable[[torch.Tensor, float], torch.Tensor]] = {
+    "max": lambda all_KRL, share: all_KRL.amax(0),
+    "mean": lambda all_KRL, share: all_KRL.mean(0),
+    "exp_mean": lambda all_KRL, share: all_KRL.logsumexp(0) - math.log(len(all_KRL)),
+    "swap": lambda all_KRL, share: all_KRL[1:].logsumexp(0) - math.log(len(all_KRL) - 1),
+    "mix": lambda all_KRL, share: torch.lerp(all_KRL[0], all_KRL[1:].mean(0), share),
+}
+
+
 @dataclass(frozen=True)
 class VocabularyRoles:
     """Tensors that carry a row through the role reversal; fields as in counterfactuals.vocabulary.RoleTokens.
 
-    member_SM: the tokens of each set, as positions in L, padded with L.
+    partner_TS: by turn (as PairBatch.turn_R, negative ones from the end), the set whose mass set s receives.
+    round_KS: the same for one, two … steps along a cyclic order, of three groups and more; else none.
+    prefix_V, allowed_QL: after token v, tokens allowed_QL[prefix_V[v]] carry a role although they continue a word.
+    first_S: the first token of each set, as a position in L. several_U, member_UM: sets of several tokens and their
+    tokens, padded with L.
     """
 
     token_L: torch.Tensor
     set_L: torch.Tensor
-    partner_L: torch.Tensor
     bare_L: torch.Tensor
     in_word_V: torch.Tensor
-    member_SM: torch.Tensor
+    partner_TS: torch.Tensor
+    round_KS: torch.Tensor
+    prefix_V: torch.Tensor
+    allowed_QL: torch.Tensor
+    first_S: torch.Tensor
+    several_U: torch.Tensor
+    member_UM: torch.Tensor
 
     @classmethod
     def build(cls, tokens: RoleTokens, device: torch.device | str = "cpu") -> VocabularyRoles:
-        members = [torch.from_numpy((tokens.set_L == s).nonzero()[0]) for s in range(len(tokens.partner_S))]
-        member_SM = torch.nn.utils.rnn.pad_sequence(members, batch_first=True, padding_value=len(tokens.token_L))
+        num_sets, num_groups = len(tokens.partner_S), tokens.num_groups
+        along_KS, steps = tokens.partner_S[None], []
+        if num_groups > 2:
+            component_S, group_S = np.divmod(np.arange(num_sets), num_groups)
+            along_KS = np.stack([component_S * num_groups + np.array(c)[group_S] for c in cycles(num_groups)])
+            steps = [component_S * num_groups + (group_S + step) % num_groups for step in range(1, num_groups)]
+        members = [(tokens.set_L == s).nonzero()[0] for s in range(num_sets)]
+        several = [s for s, positions in enumerate(members) if len(positions) > 1]
+        member_UM = np.full((len(several), max(map(len, members))), len(tokens.token_L))
+        for u, s in enumerate(several):
+            member_UM[u, : len(members[s])] = members[s]
+        prefix_V = np.zeros(len(tokens.in_word_V), dtype=np.int64)
+        prefix_V[list(tokens.after)] = 1 + np.arange(len(tokens.after))
+        arrays = {
+            "token_L": tokens.token_L,
+            "set_L": tokens.set_L,
+            "bare_L": tokens.bare_L,
+            "in_word_V": tokens.in_word_V,
+            "partner_TS": np.concatenate([along_KS[:1], along_KS, np.argsort(along_KS, axis=1)[::-1]]),
+            "round_KS": np.array(steps, dtype=np.int64).reshape(len(steps), num_sets),
+            "prefix_V": prefix_V,
+            "allowed_QL": np.stack([np.isin(tokens.set_L, sets) for sets in ((), *tokens.after.values())]),
+            "first_S": np.array([positions[0] for positions in members]),
+            "several_U": np.array(several, dtype=np.int64),
+            "member_UM": member_UM,
+        }
+        return cls(**{name: torch.as_tensor(array, device=device) for name, array in arrays.items()})
 
-        def tensor(array: np.ndarray) -> torch.Tensor:
-            return torch.as_tensor(array, device=device)
 
-        return cls(
-            token_L=tensor(tokens.token_L),
-            set_L=tensor(tokens.set_L),
-            partner_L=tensor(tokens.partner_S[tokens.set_L]),
-            bare_L=tensor(tokens.bare_L),
-            in_word_V=tensor(tokens.in_word_V),
-            member_SM=member_SM.to(device),
-        )
+def _set_mass(logp_RL: torch.Tensor, roles: VocabularyRoles) -> torch.Tensor:
+    """Log of the summed probability of each set, (R, S)."""
+    mass_RS = logp_RL[:, roles.first_S]
+    if len(roles.several_U):
+        last = logp_RL.shape[1] - 1
+        member_RUM = logp_RL[:, roles.member_UM.clamp(max=last)].masked_fill_(roles.member_UM > last, -math.inf)
+        mass_RS[:, roles.several_U] = member_RUM.logsumexp(-1)
+    return mass_RS
 
 
 def reversed_roles(
-    own_RL: torch.Tensor, mate_RL: torch.Tensor, roles: VocabularyRoles, in_word_R: torch.Tensor
+    own_RL: torch.Tensor,
+    mate_RL: torch.Tensor,
+    roles: VocabularyRoles,
+    context_R: torch.Tensor,
+    turn_R: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """The counterpart's log-probabilities of the role-carrying tokens, carried through the role reversal: π z'. (R, L)
 
     A set receives the summed mass of its partner set in the counterpart's row and splits it by the receiving row's own
     ratio: exact for one-to-one words, and for many-to-one words (her ↔ him, his) equivariant in summed mass.
-    in_word_R: the row's last context token ends in a letter; bare tokens then continue a word and are not reversed.
+    context_R: the row's last context token; where it ends in a letter, bare tokens continue a word and are not
+    reversed, unless the lexicon has that word. turn_R: as in PairBatch; it matters for three groups and more.
     """
-    pad = own_RL.new_full((len(own_RL), 1), -math.inf)
-    mass_RS = torch.cat([mate_RL, pad], 1)[:, roles.member_SM].logsumexp(-1)
-    own_mass_RS = torch.cat([own_RL, pad], 1)[:, roles.member_SM].logsumexp(-1)
-    carried_RL = own_RL + mass_RS[:, roles.partner_L] - own_mass_RS[:, roles.set_L]
-    return torch.where(in_word_R[:, None] & roles.bare_L, mate_RL, carried_RL)
+    mass_RS, own_mass_RS = _set_mass(mate_RL, roles), _set_mass(own_RL, roles)
+    if len(roles.round_KS) == 0 or turn_R is None:
+        mass_RS = mass_RS[:, roles.partner_TS[1]]
+    else:
+        mass_RS = mass_RS.gather(1, roles.partner_TS[turn_R])
+    carried_RL = mass_RS.sub_(own_mass_RS)[:, roles.set_L].add_(own_RL)
+    return torch.where(_no_role(roles, context_R), mate_RL, carried_RL)
+
+
+def _no_role(roles: VocabularyRoles, context_R: torch.Tensor) -> torch.Tensor:
+    """(R, L): the token would continue a word that is none of the lexicon's."""
+    return roles.in_word_V[context_R, None] & roles.bare_L & ~roles.allowed_QL[roles.prefix_V[context_R]]
+
+
+def _all_round(
+    op: str, own_RL: torch.Tensor, roles: VocabularyRoles, context_R: torch.Tensor, mix: float
+) -> torch.Tensor:
+    """Where the context holds no role, every group's text is this one: its row combined with itself for each group."""
+    mass_RS = _set_mass(own_RL, roles)
+    carried = [(mass_RS[:, partner_S] - mass_RS)[:, roles.set_L].add_(own_RL) for partner_S in roles.round_KS]
+    return torch.where(_no_role(roles, context_R), own_RL, ROUND[op](torch.stack([own_RL, *carried]), mix))
 
 
 def combine(
@@ -84,12 +148,14 @@ def combine(
     strength: float = 1.0,
     roles: VocabularyRoles | None = None,
     context_R: torch.Tensor | None = None,
+    turn_R: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Scores of predictions combined with their counterparts', (R, V), before normalisation.
 
     own_RV, mate_RV: the teacher's rows on a text and on its counterfactual. mix: share of the counterpart in op "mix".
     strength: how far from the own row (0, the very row) towards what the op gives (1), in log space. roles: reversed
-    vocabulary, op(z, π z') instead of op(z, z'); needs context_R, the token that each prediction follows.
+    vocabulary, op(z, π z') instead of op(z, z'); needs context_R, the token that each prediction follows, and for three
+    groups and more turn_R (PairBatch): where it is 0 no group is named yet, and all take part alike.
     """
     if op not in OPS:
         raise ValueError(f"loss.op: must be one of {', '.join(OPS)}, not {op!r}")
@@ -102,8 +168,11 @@ def combine(
         own_RL, mate_RL = own_RV[:, roles.token_L], mate_RV[:, roles.token_L]
         if op == "swap":  # its scores are the counterpart's row itself, which is not ours to write in
             scores_RV = scores_RV.clone()
-        carried_RL = reversed_roles(own_RL, mate_RL, roles, roles.in_word_V[context_R])
-        scores_RV[:, roles.token_L] = OPS[op](own_RL, carried_RL, mix)
+        scores_RL = OPS[op](own_RL, reversed_roles(own_RL, mate_RL, roles, context_R, turn_R), mix)
+        if turn_R is not None and len(roles.round_KS):
+            alike_RL = _all_round(op, own_RL, roles, context_R, mix)
+            scores_RL = torch.where(turn_R[:, None] == 0, alike_RL, scores_RL)
+        scores_RV[:, roles.token_L] = scores_RL
     return scores_RV if strength == 1 else torch.lerp(own_RV, scores_RV, strength)
 
 

@@ -60,8 +60,11 @@ class DistillTask(nn.Module):
         """
         teacher, teacher_states = self.run_teacher(batch)
         states = self._states(self.student, batch.ids_NT[: batch.num_trained])
-        masks: dict[str, Any] = {"perturb_R": batch.perturb_R, "trained_R": batch.trained_R}
-        masks["num_pairs"] = batch.num_pairs
+        masks: dict[str, Any] = {
+            "perturb_R": batch.perturb_R,
+            "trained_R": batch.trained_R,
+            "num_pairs": batch.num_pairs,
+        }
         total, kd, lm = distillation_loss(
             states[-1],
             self.student.get_output_embeddings().weight,
@@ -69,6 +72,7 @@ class DistillTask(nn.Module):
             row_R=batch.row_R,
             label_R=batch.label_R,
             context_R=batch.ids_NT.flatten()[batch.row_R],
+            turn_R=batch.turn_R,
             **masks,
             roles=self.roles,
             strength=self.strength_at(progress),

@@ -1,9 +1,15 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 from counterfactuals.align import AlignedPair
 from counterfactuals.batch import BatchPlan, collate
+from counterfactuals.lexicon import cycles, load_lexicon
+from counterfactuals.pairs import build_pairs
+from counterfactuals.reverse import Reverser
+from counterfactuals.tokenizer import train_bpe
 
 # six tokens, of which token 2 is replaced by two tokens; token 4 one for one
 PAIR = AlignedPair(
@@ -61,6 +67,37 @@ def test_reversed_vocabulary_makes_a_text_its_own_counterpart_until_a_cue():
     ignored = collate([ALONE, CUED], op="max", vocabulary="reversed", stop_at_cue=False)
     assert ignored.perturb_R.all()
     assert not collate([ALONE, CUED], op="max").perturb_R.any()
+
+
+def test_the_order_of_several_groups_reaches_the_rows():
+    """Before the first replaced word no role is named; after it a text turns one way, its counterfactual the other."""
+    batch = collate([replace(PAIR, turn=4), ALONE], op="max", augment=True, vocabulary="reversed")
+    assert couples(batch) == [(0, 14), (1, 15), (2, 17), (3, 18), (4, 19)]
+    assert batch.turn_R[:10].view(-1, 2).tolist() == [[0, 0], [0, 0], [5, -5], [5, -5], [5, -5]]
+    assert not batch.turn_R[10:].any()
+
+
+def test_texts_of_four_groups_turn_as_they_were_reversed(tmp_path):
+    """From text to rows: own token of group g ↔ token of the group after g in the order that turn_R names."""
+    race = load_lexicon("race")
+    words = "Jamal went from Nigeria to Germany, where a Mexican met an Italian and a Kenyan of China."
+    texts = [f"{n}: {words}" for n in range(12)]
+    tokenizer, reverser = train_bpe(texts * 20, 500), Reverser(race, seed=1)
+    pairs = build_pairs(Texts(texts), reverser, tokenizer, tmp_path, max_length=200)
+    assert len({pair.turn for pair in pairs}) > 2
+    for text, pair in zip(texts, pairs):
+        after = cycles(4)[pair.turn]
+        reversal = reverser(text)
+        assert reversal.turn == pair.turn and len(reversal.spans) >= 6
+        for span in reversal.spans:
+            if span.rule == "pool":
+                own = race.rules[text[span.start : span.end]].group
+                other = race.rules[reversal.reversed[span.cf_start : span.cf_end]].group
+                assert race.groups[after[race.groups.index(own)]] == other
+
+
+class Texts(list):
+    fingerprint, share = "texts", None
 
 
 def test_a_window_that_begins_inside_a_text():

@@ -1,11 +1,13 @@
+import dataclasses
 import math
 
 import numpy as np
 import pytest
 import torch
 
+from counterfactuals.lexicon import cycles
 from counterfactuals.vocabulary import RoleTokens
-from debias.ops import OPS, VocabularyRoles, perturb, reversed_roles
+from debias.ops import OPS, ROUND, VocabularyRoles, perturb, reversed_roles
 
 # a vocabulary of nine tokens: she, he, her, hers, him, his, nurse, and without a blank "son" and "daughter"
 TOKENS = RoleTokens(
@@ -95,14 +97,14 @@ def test_inputs_are_not_written_in(roles):
 def test_mass_is_summed_one_way_and_split_by_the_receiving_rows_ratio(roles):
     own = torch.tensor([[0.1, 0.1, 0.3, 0.1, 0.05, 0.05, 0.1, 0.1, 0.1]]).log()
     mate = torch.tensor([[0.02, 0.2, 0.01, 0.01, 0.3, 0.06, 0.2, 0.15, 0.05]]).log()
-    carried = reversed_roles(own[:, TOKENS.token_L], mate[:, TOKENS.token_L], roles, torch.tensor([False])).exp()[0]
+    carried = reversed_roles(own[:, TOKENS.token_L], mate[:, TOKENS.token_L], roles, OUTSIDE[:1]).exp()[0]
     # she ← he .2; he ← she .02; her, hers ← him + his = .36, split 3 : 1; him, his ← her + hers = .02, split 1 : 1
     torch.testing.assert_close(carried, torch.tensor([0.2, 0.02, 0.27, 0.09, 0.01, 0.01, 0.05, 0.15]))
 
 
 def test_bare_tokens_after_a_letter_continue_a_word_and_are_left_alone(roles):
     own, mate = rows(2)[:, TOKENS.token_L], rows(2, seed=1)[:, TOKENS.token_L]
-    carried = reversed_roles(own, mate, roles, torch.tensor([True, False]))
+    carried = reversed_roles(own, mate, roles, torch.tensor([NURSE - 1, 8]))
     torch.testing.assert_close(carried[0, 6:], mate[0, 6:])
     torch.testing.assert_close(carried[1, 6:], mate[1, [7, 6]])
 
@@ -132,3 +134,64 @@ def test_role_reversal_of_very_unlikely_words_stays_finite(roles):
     own[0, NURSE] = 0.0
     result = perturb("max", own, own, roles=roles, context_R=OUTSIDE[:1])
     assert torch.isfinite(result).all()
+
+
+def test_after_the_beginning_of_a_word_of_the_lexicon_its_end_is_exchanged():
+    """NURSE stands for "step" here: "step|son" is a word, so son ↔ daughter after it; not after another letter."""
+    own, mate = rows(2), rows(2, seed=1)
+    roles = VocabularyRoles.build(dataclasses.replace(TOKENS, after={NURSE: (4, 5)}))
+    carried = reversed_roles(own[:, TOKENS.token_L], mate[:, TOKENS.token_L], roles, torch.tensor([NURSE, SHE]))
+    torch.testing.assert_close(carried[0, 6:], mate[0, [DAUGHTER, SON]])
+    torch.testing.assert_close(carried[1, 6:], mate[1, [SON, DAUGHTER]])
+
+
+# three groups, two components: one word each (0, 1, 2); one, two and three words (3; 4, 5; 6, 7, 8); 9 and 10: no role
+SEVERAL = RoleTokens(
+    token_L=np.arange(9),
+    set_L=np.array([0, 1, 2, 3, 4, 4, 5, 5, 5]),
+    partner_S=np.array([1, 2, 0, 4, 5, 3]),
+    bare_L=np.zeros(9, dtype=bool),
+    in_word_V=np.zeros(11, dtype=bool),
+    num_groups=3,
+)
+
+
+def masses(target: torch.Tensor) -> torch.Tensor:
+    """Mass of each set, (R, component, group)."""
+    sets = [target[:, SEVERAL.token_L[SEVERAL.set_L == s]].sum(1) for s in range(6)]
+    return torch.stack(sets, 1).view(-1, 2, 3)
+
+
+@pytest.mark.parametrize("turn", [0, 1])
+@pytest.mark.parametrize("op", ["max", "mean", "exp_mean"])
+def test_several_groups_a_text_and_its_counterfactual_are_treated_alike(op, turn):
+    """What the target says of a group on the text, it says of the group that took its place on the counterfactual."""
+    roles = VocabularyRoles.build(SEVERAL)
+    x, cf, context = rows(4, 11), rows(4, 11, seed=1), torch.zeros(4, dtype=torch.long)
+    forth = torch.full((4,), turn + 1)
+    target = perturb(op, x, cf, roles=roles, context_R=context, turn_R=forth).exp()
+    mirrored = perturb(op, cf, x, roles=roles, context_R=context, turn_R=-forth).exp()
+    after = list(cycles(3)[turn])
+    torch.testing.assert_close(masses(target), masses(mirrored)[:, :, after])
+    torch.testing.assert_close(target[:, [0, 1, 2]], mirrored[:, after])
+    torch.testing.assert_close(target[:, 9:], mirrored[:, 9:])
+    other = perturb(op, x, cf, roles=roles, context_R=context, turn_R=-forth).exp()
+    assert (masses(other) - masses(target)).abs().max() > 0.01  # the order matters
+
+
+@pytest.mark.parametrize("op", ["max", "mean", "exp_mean"])
+def test_several_groups_get_equal_mass_where_no_role_is_named(op):
+    own, nowhere = rows(4, 11), torch.zeros(4, dtype=torch.long)
+    options = {"roles": VocabularyRoles.build(SEVERAL), "context_R": nowhere, "turn_R": nowhere}
+    found = masses(perturb(op, own, own, **options).exp())
+    torch.testing.assert_close(found, found[:, :, [1, 2, 0]])
+    assert torch.isfinite(perturb("swap", own, own, **options)).all()
+    assert torch.isfinite(perturb("mix", own, own, mix=0.2, **options)).all()
+
+
+@pytest.mark.parametrize("op", [op for op in OPS if op not in ("none", "swap", "mix")])
+def test_two_groups_named_nowhere_are_the_pair_with_oneself(op, roles):
+    """What several groups do where no role is named is, for two, what they do anyway."""
+    own = rows(4)[:, TOKENS.token_L]
+    carried = reversed_roles(own, own, roles, OUTSIDE[:4])
+    torch.testing.assert_close(ROUND[op](torch.stack([own, carried]), 0.5), OPS[op](own, carried, 0.5))

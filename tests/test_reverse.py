@@ -255,8 +255,10 @@ def test_command_line_json():
         "spans": [{"start": 9, "end": 11, "cf_start": 9, "cf_end": 12, "rule": "pair", "confidence": 1.0}],
         "cue": None,
         "flags": [],
+        "turn": 0,
     }
-    assert second == {"text": "Nothing.", "reversed": "Nothing.", "spans": [], "cue": None, "flags": []}
+    rest = {"spans": [], "cue": None, "flags": [], "turn": 0}
+    assert second == {"text": "Nothing.", "reversed": "Nothing."} | rest
 
 
 def test_command_line_policy_and_protected_words():

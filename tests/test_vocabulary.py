@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from counterfactuals.lexicon import load_lexicon
+from counterfactuals.lexicon import load_lexicon, parse_lexicon
 from counterfactuals.reverse import Reverser
 from counterfactuals.tokenizer import train_bpe
 from counterfactuals.vocabulary import role_tokens
@@ -46,6 +46,38 @@ def test_rows_beyond_the_tokenizer_are_in_no_word(tokenizer):
     assert len(roles.in_word_V) == len(tokenizer) + 64 and not roles.in_word_V[len(tokenizer) :].any()
 
 
-def test_more_than_two_groups_are_refused(tokenizer):
-    with pytest.raises(ValueError, match=r"loss\.vocabulary: reversed takes a lexicon of two groups; race has 4"):
-        role_tokens(Reverser(load_lexicon("race")), tokenizer)
+def test_a_word_of_two_tokens_is_exchanged_at_the_second():
+    """ "step|son" ↔ "step|daughter"; only after a beginning with a blank, since another may stand within a word."""
+    tokenizer = train_bpe([" step", "step", "son", "daughter", "mother", "father"] * 50, 400)
+    roles = role_tokens(Reverser(GENDER), tokenizer)
+    step = tokenizer.encode(" stepson")[0]
+    assert tokenizer.decode([step]) == " step" and len(tokenizer.encode(" stepson")) == 2
+    found = {tokenizer.decode([t]) for t, s in zip(roles.token_L, roles.set_L) if s in roles.after[step]}
+    assert found == {"son", "daughter", "mother", "father"}
+    assert all(tokenizer.decode([token]).startswith(" ") for token in roles.after)
+
+
+def test_several_groups_have_a_set_each():
+    text = "Nigeria China Germany Mexico Kenya Japan Italy Cuba African Asian European Hispanic"
+    tokenizer = train_bpe([f"{text} {text}"] * 50, 600)
+    race = load_lexicon("race")
+    roles = role_tokens(Reverser(race), tokenizer)
+    assert roles.num_groups == 4 and len(roles.partner_S) % 4 == 0
+    group = {tokenizer.decode([t]).strip(): s % 4 for t, s in zip(roles.token_L, roles.set_L)}
+    assert {word: race.groups[number] for word, number in group.items()} == {
+        word: rule.group for word, rule in race.rules.items() if word in text.split()
+    }
+    following = [int(s) for s in roles.partner_S[:4]]
+    assert following == [1, 2, 3, 0]
+
+
+def test_too_many_groups_are_refused(tokenizer):
+    groups = list("abcdefg")
+    many = parse_lexicon(
+        {
+            "name": "many", "version": 1, "licence": "x", "source": "x", "groups": groups,
+            "pools": {"topic": {g: [f"{g}word"] for g in groups}},
+        }
+    )  # fmt: skip
+    with pytest.raises(ValueError, match=r"loss\.vocabulary: reversed takes at most 6 groups; many has 7"):
+        role_tokens(Reverser(many), tokenizer)
