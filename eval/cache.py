@@ -5,22 +5,20 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
+import os
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
-
-from counterfactuals.files import write_whole
 
 Row = dict[str, Any]
 
 
-def digest(*parts: str | bytes) -> str:
-    """Hexadecimal SHA-256 over the parts, each behind its length."""
+def digest(rows: Iterable[Mapping[str, Any]]) -> str:
+    """Hexadecimal SHA-256 over rows, each as a line of JSON with sorted keys."""
     found = hashlib.sha256()
-    for part in parts:
-        data = part.encode() if isinstance(part, str) else part
-        found.update(len(data).to_bytes(8, "little") + data)
+    for row in rows:
+        found.update(json.dumps(row, sort_keys=True).encode() + b"\n")
     return found.hexdigest()
 
 
@@ -43,7 +41,7 @@ class Cache:
         self._used: set[Path] = set()
 
     def _path(self, key: Mapping[str, Any]) -> Path:
-        path = self.folder / f"{key['task']}-{digest(json.dumps(key, sort_keys=True))[:24]}.jsonl.gz".replace(":", "-")
+        path = self.folder / f"{key['task']}-{digest([key])[:24]}.jsonl.gz".replace(":", "-")
         self._used.add(path)
         return path
 
@@ -58,9 +56,20 @@ class Cache:
 
     def write(self, key: Mapping[str, Any], rows: Sequence[Row]) -> list[Row]:
         """Keep the rows; returns them as a later `read` will."""
-        lines = [json.dumps(row, ensure_ascii=False) for row in (key, *rows)]
-        write_whole(self._path(key), gzip.compress(("\n".join(lines) + "\n").encode(), 1, mtime=0))
-        return [json.loads(line) for line in lines[1:]]
+        path = self._path(key)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_name(f".{path.name}.{os.getpid()}")
+        try:  # row by row, since there may be half a million
+            with gzip.open(partial, "wt", compresslevel=1, encoding="utf-8") as file:
+                for row in (key, *rows):
+                    file.write(json.dumps(row, ensure_ascii=False) + "\n")
+            partial.replace(path)
+        except BaseException:
+            partial.unlink(missing_ok=True)
+            raise
+        kept = self.read(key)
+        assert kept is not None
+        return kept
 
     def prune(self) -> None:
         """Delete what this object neither read nor wrote."""

@@ -231,7 +231,7 @@ def evaluate(
                                 scored[label, run_seed] = rows
                             runs.append(task.aggregate(rows, options, seeds[0]))
                             mark = {"seed": run_seed} if len(seeds) > 1 and task.sampled else {}
-                            written += [{"model": model_label, **mark, **row} for row in rows]
+                            written.append(({"model": model_label, **mark}, rows))
                     except ValueError as error:
                         if not skip_missing:
                             raise
@@ -239,8 +239,9 @@ def evaluate(
                         progress.remove_task(bar)
                         continue
                     row["tasks"][label] = runs[0] if len(runs) == 1 else over_seeds(runs)
-                    num_rows[label] = len(written)
-                    _append(row_files[label], written)
+                    num_rows[label] = sum(len(part) for _, part in written)
+                    for marks, part in written:
+                        _append(row_files[label], marks, part)
                     progress.remove_task(bar)
                     if not quiet:
                         seconds = f"{time.perf_counter() - start:.1f} s"
@@ -311,7 +312,7 @@ def _scored(
         "version": task.version,
         "options": dict(options),
         "files": stamps(options),
-        "data": digest(json.dumps(rows, sort_keys=True)),
+        "data": digest(rows),
         "seed": seed,
         "evenhand": versions()["evenhand"],
     }
@@ -373,10 +374,10 @@ def file_name(label: str) -> str:
     return label.replace(":", "-")
 
 
-def _append(path: Path, rows: list[Row]) -> None:
+def _append(path: Path, mark: Mapping[str, Any], rows: list[Row]) -> None:
     with path.open("a", encoding="utf-8") as file:
         for row in rows:
-            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+            file.write(json.dumps({**mark, **row}, ensure_ascii=False) + "\n")
 
 
 def _headline(task: Task, metrics: Mapping[str, Mapping[str, Any]]) -> str:
