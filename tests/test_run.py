@@ -2,6 +2,9 @@
 
 import dataclasses
 import json
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -48,6 +51,7 @@ def data(tmp_path):
     return tmp_path
 
 
+ROOT = Path(__file__).resolve().parents[1]
 SMALL_BOLD = {"texts_per_prompt": 2, "runs": 2, "max_new_tokens": 4}
 SETTINGS = {"agreement": {}, "perplexity": {"file": "texts.jsonl"}, "bold": SMALL_BOLD}
 
@@ -181,6 +185,28 @@ def test_a_killed_run_goes_on_by_task(tiny_gpt2, data, monkeypatch):
         assert calls == ["bold"]
     assert resumed == go("whole")
     assert set(resumed) == {"results.json", *(f"rows-{name}.jsonl" for name in SETTINGS)}
+
+
+@pytest.mark.slow
+def test_a_run_killed_by_signal_goes_on_from_the_command_line(tiny_gpt2, data):
+    out = data / "killed"
+    settings = [word for key, value in SMALL_BOLD.items() for word in ("--set", f"bold.{key}={value}")]
+    arguments = ["--model", str(tiny_gpt2), "--tasks", "agreement,bold", *settings, "--data_dir", str(data)]
+    killing = (
+        "import dataclasses, os, signal, sys; from eval.tasks import TASKS; from eval.__main__ import main\n"
+        "kill = lambda *_: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "TASKS['bold'] = dataclasses.replace(TASKS['bold'], score=kill); main(sys.argv[1:])"
+    )
+    begin = [sys.executable, "-c", killing, *arguments, "--output_dir", str(out)]
+    assert subprocess.run(begin, cwd=ROOT, capture_output=True, check=False).returncode == -9
+    assert [path.name for path in out.glob(".rows-*")] != []
+    for folder, line in ((out, "kept from before"), (data / "whole", " s")):
+        again = [sys.executable, "-m", "eval", *arguments, "--output_dir", str(folder)]
+        done = subprocess.run(again, cwd=ROOT, capture_output=True, text=True, check=True)
+        assert done.stderr.splitlines()[0].endswith(line)
+    names = ("results.json", "rows-agreement.jsonl", "rows-bold.jsonl")
+    assert [(out / name).read_bytes() for name in names] == [(data / "whole" / name).read_bytes() for name in names]
+    assert not list(out.glob(".rows-*"))
 
 
 def test_what_changes_a_score_is_scored_again(tiny_gpt2, other_model, data, monkeypatch):
