@@ -129,15 +129,13 @@ class Interval(tuple[float, float]):
         return self
 
 
-def interval(
-    samples: Any, confidence: float = 0.95, *, around: float | None = None, within: tuple[float, float] = (0, 1)
-) -> Interval:
+def interval(samples: Any, confidence: float = 0.95, *, around: float | None = None) -> Interval:
     """Percentile interval of resampled values; NaNs (undefined resamples) are left out.
 
     (NaN, NaN) if none is left or all are equal: one prompt, or 0 of n, says nothing about how far the value may stray.
-    Folded ratios and minima are pulled down by noise, which a value has once and its resamples twice. `around` a value,
-    both of these biases (each: value − mean of the resamples) are taken out: the interval is shifted by twice that, its
-    nearer end only as far as still contains the value, and kept `within` bounds.
+    Folded ratios and minima are pulled down by noise, which a value has once and its resamples twice. `around` a value
+    in [0, 1], both of these biases (each: value − mean of the resamples) are taken out: the interval is shifted by
+    twice that, its nearer end only as far as still contains the value, and kept within [0, 1].
     """
     samples_R = np.asarray(samples, np.float64)
     corrected = around is not None
@@ -147,28 +145,26 @@ def interval(
     low, high = np.quantile(known, [(1 - confidence) / 2, (1 + confidence) / 2])
     if around is not None:
         bias = around - known.mean()
-        low, high = np.clip([low + min(bias, 2 * bias), high + max(bias, 2 * bias)], *within)
+        low, high = np.clip([low + min(bias, 2 * bias), high + max(bias, 2 * bias)], 0, 1)
     return Interval(low, high, samples_R, corrected=corrected)
 
 
 def paired_difference(value: float, first: Interval, second: Interval) -> tuple[Interval, float]:
     """Interval and two-sided bootstrap p of second − first = `value`, from resamples that are the same draws of both.
 
-    p is twice the smaller share of resampled differences on either side of 0, each side counting the value itself once,
-    so that p is never 0; NaN without resamples.
+    The resampled differences are centred on `value`: what noise adds to a folded ratio it adds to both models' values,
+    and twice to both models' resamples, so that in differences once is left over. p is twice the smaller share of them
+    on either side of 0, each side counting the value itself once, so that p is never 0; NaN without resamples.
     """
     if first.samples is None or second.samples is None or len(first.samples) != len(second.samples):
         return Interval(np.nan, np.nan), float("nan")
     samples_R = second.samples - first.samples
-    folded = first.corrected or second.corrected
-    bounds = interval(samples_R, around=value if folded else None, within=(-1, 1))
-    known = samples_R[~np.isnan(samples_R)]
-    if not len(known):
-        return bounds, float("nan")
-    if folded:
-        known = known + 2 * (value - known.mean())
-    p = 2 * (1 + min((known <= 0).sum(), (known >= 0).sum())) / (1 + len(known))
-    return bounds, float(min(1.0, p))
+    samples_R = samples_R[~np.isnan(samples_R)]
+    if not len(samples_R):
+        return Interval(np.nan, np.nan), float("nan")
+    samples_R = samples_R + (value - samples_R.mean())
+    p = 2 * (1 + min((samples_R <= 0).sum(), (samples_R >= 0).sum())) / (1 + len(samples_R))
+    return interval(samples_R), float(min(1.0, p))
 
 
 def bootstrap(
