@@ -216,32 +216,22 @@ def evaluate(
                 row: dict[str, Any] = {"model": model_label, "tasks": {}}
                 num_rows: dict[str, int] = {}
                 scored: dict[tuple[str, int], list[Row]] = {}  # of tasks that others follow
-                for label, (task, options) in resolved.items():
+                for label, (task, _) in resolved.items():
                     bar = progress.add_task(f"{model_label} · {label}", total=None)
                     loaded.progress = lambda done, total, bar=bar: progress.update(bar, completed=done, total=total)
-                    start, ran, runs = time.perf_counter(), loaded.num_scored, []
-                    followed, written = leader(label, resolved), []
+                    start, ran = time.perf_counter(), loaded.num_scored
                     try:
-                        for run_seed in seeds if task.sampled else seeds[:1]:
-                            if followed and (followed, run_seed) not in scored:
-                                raise ValueError(f"{followed}, whose texts it scores, failed")
-                            rows = scored[followed, run_seed] if followed else inputs[label]
-                            rows = _scored(loaded, task, options, rows, run_seed, cache)
-                            if task.name in {other.follows for other, _ in resolved.values()}:
-                                scored[label, run_seed] = rows
-                            runs.append(task.aggregate(rows, options, seeds[0]))
-                            mark = {"seed": run_seed} if len(seeds) > 1 and task.sampled else {}
-                            written.append(({"model": model_label, **mark}, rows))
+                        row["tasks"][label], parts = _run(loaded, label, resolved, inputs, scored, seeds, cache)
                     except ValueError as error:
-                        if not skip_missing:
+                        if not skip_missing or loaded.broken:
                             raise
                         result.setdefault("skipped", {})[f"{model_label} · {label}"] = str(error)
                         progress.remove_task(bar)
                         continue
-                    row["tasks"][label] = runs[0] if len(runs) == 1 else over_seeds(runs)
-                    num_rows[label] = sum(len(part) for _, part in written)
-                    for marks, part in written:
-                        _append(row_files[label], marks, part)
+                    num_rows[label] = sum(len(rows) for _, rows in parts)
+                    for run_seed, rows in parts:
+                        mark = {"seed": run_seed} if len(seeds) > 1 and task.sampled else {}
+                        _append(row_files[label], {"model": model_label, **mark}, rows)
                     progress.remove_task(bar)
                     if not quiet:
                         seconds = f"{time.perf_counter() - start:.1f} s"
@@ -272,6 +262,33 @@ def evaluate(
     return result
 
 
+def _run(
+    loaded: _Loaded,
+    label: str,
+    resolved: Mapping[str, tuple[Task, dict[str, Any]]],
+    inputs: Mapping[str, list[Row]],
+    scored: dict[tuple[str, int], list[Row]],
+    seeds: Sequence[int],
+    cache: Cache,
+) -> tuple[Metrics, list[tuple[int, list[Row]]]]:
+    """One task on one model: its figures, over all seeds if it samples, and (seed, scored rows) of each run.
+
+    `scored` holds the rows by (label, seed) that other tasks follow, and is filled with this task's if one does.
+    """
+    task, options = resolved[label]
+    followed = leader(label, resolved)
+    parts, runs = [], []
+    for seed in seeds if task.sampled else seeds[:1]:
+        if followed and (followed, seed) not in scored:
+            raise ValueError(f"{followed}, whose texts it scores, failed")
+        rows = _scored(loaded, task, options, scored[followed, seed] if followed else inputs[label], seed, cache)
+        if any(other.follows == task.name for other, _ in resolved.values()):
+            scored[label, seed] = rows
+        runs.append(task.aggregate(rows, options, seeds[0]))
+        parts.append((seed, rows))
+    return runs[0] if len(runs) == 1 else over_seeds(runs), parts
+
+
 class _Loaded:
     """A model that is loaded when it is first asked to score, and known by its fingerprint before that if it can be."""
 
@@ -279,12 +296,15 @@ class _Loaded:
         self._model, self._options = model, options
         self._scorer = model if isinstance(model, Scorer) else None
         self.num_scored = 0
+        self.broken = False  # it could not be loaded
         self.progress: Callable[[int, int], None] | None = None
 
     @property
     def scorer(self) -> Scorer:
         if self._scorer is None:
+            self.broken = True
             self._scorer = Scorer(self._model, **self._options)
+            self.broken = False
         return self._scorer
 
     @cached_property

@@ -373,6 +373,11 @@ def test_what_a_model_cannot_do_is_passed_over_too(tiny_gpt2, data, monkeypatch)
     assert found["skipped"]["m · bold"] == "a sequence of 175 tokens: this needs 1 to 96"
     assert found["skipped"]["n · diversity"] == "bold, whose texts it scores, failed"
     assert {path.name for path in (data / "out").glob("rows-*")} == {"rows-agreement.jsonl"}
+    (data / "damaged").mkdir()
+    for file in tiny_gpt2.iterdir():
+        (data / "damaged" / file.name).write_bytes(file.read_bytes()[: 5000 if file.suffix == ".safetensors" else None])
+    with pytest.raises(ValueError, match="weights are damaged"):  # not one of its tasks, but the model
+        evaluate({"m": data / "damaged"}, tasks, **settings, skip_missing=True)
 
 
 # the Hub
