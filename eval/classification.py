@@ -234,7 +234,10 @@ def macro_f1(sums: np.ndarray) -> np.ndarray:
 
 
 def performance(rows: list[Row], seed: int) -> Metrics:
-    """accuracy, f1_macro and (few classes) auc on the test rows, dev_accuracy; standard metrics from scikit-learn."""
+    """accuracy, f1_macro, auc (few classes) of the test rows, dev_accuracy; standard metrics from scikit-learn.
+
+    `majority`: the share of the test's commonest label, which accuracy has to beat to mean anything.
+    """
     from sklearn.metrics import accuracy_score, f1_score
 
     test = [row for row in rows if row["split"] == "test"]
@@ -257,6 +260,7 @@ def performance(rows: list[Row], seed: int) -> Metrics:
         metrics["auc"] = figure(
             multiclass_auc(true_N, probs_NK), _auc_bounds(true_N, probs_NK, seed), ideal=1.0, n=len(test)
         )
+    metrics["majority"] = figure(max(map(true.count, names)) / len(true), ideal=None, n=len(test))
     if dev:
         right = [row["label"] == row["predicted"] for row in dev]
         metrics["dev_accuracy"] = figure(float(np.mean(right)), ideal=1.0, n=len(dev))

@@ -234,6 +234,7 @@ def test_performance_by_hand_and_by_scikit_learn():
     found = shared.performance(rows, 0)
     assert found["accuracy"]["value"] == pytest.approx(4 / 6)
     assert found["f1_macro"]["value"] == pytest.approx((1 / 2 + 4 / 5 + 2 / 3) / 3)
+    assert found["majority"]["value"] == pytest.approx(2 / 6)
     assert found["dev_accuracy"]["value"] == 0.5 and found["dev_accuracy"]["n"] == 2
     assert "auc" not in found
     generator = np.random.default_rng(0)

@@ -2,8 +2,9 @@
 
 Paper: none for the whole; the head is ERA's (Gupta et al. 2022), see eval/heads.py; prediction sensitivity after
 Krishna et al. 2022. Version 1. `file` is a jsonl, tsv or csv (.gz too), split 65/10/25 by label, or a folder with
-train, dev and test files. `accuracy`, `f1_macro`, `auc` (few classes): ideal 1. With a `group_field`: `tprd`, the mean
-over labels of the gap between groups in the share recognised (ideal 0), what chance makes of it, and gaps by label.
+train, dev and test files. `accuracy` (to be held against `majority`), `f1_macro`, `auc` (few classes): ideal 1. With a
+`group_field`: `tprd`, the mean over labels of the gap between groups in the share recognised (ideal 0), what chance
+makes of it, and gaps by label.
 `flipped`: of the texts whose roles can be reversed (counterfactuals/, `lexicon`), the share whose prediction changes;
 `moved`: by how much the first predicted class's probability changes (both: ideal 0; `reverse` false: not measured).
 With groups, on `sensitivity` test texts: `prediction_sensitivity` (ideal 0), `sensitivity_ratio` (see eval/heads.py).
