@@ -29,6 +29,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         arguments = parse(argv)
         whole, runs = schema.load(arguments.config, arguments.override)
+        build.apart_in_a_sweep(whole, *runs.values())
         if arguments.print_config:
             print(schema.to_yaml(whole), end="")
             return 0

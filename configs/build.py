@@ -259,6 +259,22 @@ def make_probe(config: Config) -> Any:
     return Probe(e.during, data_dir=_evaluation_data(config), limit=e.during_limit, seed=config.seed)
 
 
+def figures_of(tasks: dict[str, dict[str, Any]]) -> list[str]:
+    """TASK/METRIC of the headline figures that these tasks give."""
+    from eval.run import resolve
+
+    if not tasks:
+        return []
+    return [f"{label}/{metric}" for label, (task, _) in resolve(tasks).items() for metric in task.headline]
+
+
+def apart_in_a_sweep(*configs: Config) -> None:
+    """A run that an agent of a W&B sweep starts gets a folder of its own, named by the run's id."""
+    if "WANDB_SWEEP_ID" in os.environ and "WANDB_RUN_ID" in os.environ:
+        for config in configs:
+            config.output_dir = str(Path(config.output_dir) / os.environ["WANDB_RUN_ID"])
+
+
 def check_evaluation(whole: Config, runs: Sequence[str]) -> None:
     """Refuse mistakes in eval.*, tracking.* and hub.* before hours of training."""
     check_sink(whole.tracking.to, whole.tracking.mode)

@@ -1,4 +1,4 @@
-"""Command line of the distillation core: `python -m debias cache --config FILE.yaml [key.sub=value …]`."""
+"""Command line of the distillation core: `python -m debias cache|dashboard --config FILE.yaml [key.sub=value …]`."""
 
 from __future__ import annotations
 
@@ -6,25 +6,19 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 
 from configs import build, schema
 from configs.schema import Config
+from debias.dashboard import save, workspace
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser().parse_intermixed_args(argv)
     try:
-        runs = schema.load(arguments.config, arguments.override)[1]
-        cached = [c for c in runs.values() if c.teacher.cache and c.teacher.model and c.loss.kd_weight]
-        if not cached:
-            raise ValueError(
-                "teacher.cache: no run sets it and learns from a teacher; name a folder: teacher.cache=DIR"
-            )
-        done: set[str] = set()
-        for config in cached:
-            store(config, done)
+        COMMANDS[arguments.command](arguments)
     except (ValueError, OSError) as error:
         print("\n".join(f"error: {line}" for line in str(error).splitlines()), file=sys.stderr)
         return 2
@@ -39,13 +33,37 @@ def parser() -> argparse.ArgumentParser:
         prog="python -m debias",
         description="cache: run a teacher once over the texts and counterfactuals of a configuration and store its "
         "predictions in teacher.cache. Any op, number of epochs, students and seeds then train without the teacher. A "
-        "killed build goes on; damaged files are made anew.",
+        "killed build goes on; damaged files are made anew. dashboard: make a workspace of Weights & Biases for the "
+        "figures of a configuration's runs.",
         epilog="example: python -m debias cache --config configs/ablation.yaml",
     )
-    found.add_argument("command", choices=["cache"])
+    found.add_argument("command", choices=list(COMMANDS))
     found.add_argument("--config", metavar="FILE.yaml", help="as for train_distill.py")
+    found.add_argument("--out", metavar="FILE.json", type=Path, help="dashboard: write it here, not to the server")
     found.add_argument("override", nargs="*", metavar="key.sub=value", help="settings that win over the file")
     return found
+
+
+def cache_all(arguments: argparse.Namespace) -> None:
+    runs = schema.load(arguments.config, arguments.override)[1]
+    cached = [c for c in runs.values() if c.teacher.cache and c.teacher.model and c.loss.kd_weight]
+    if not cached:
+        raise ValueError("teacher.cache: no run sets it and learns from a teacher; name a folder: teacher.cache=DIR")
+    done: set[str] = set()
+    for config in cached:
+        store(config, done)
+
+
+def make_dashboard(arguments: argparse.Namespace) -> None:
+    whole = schema.load(arguments.config, arguments.override)[0]
+    entity = whole.tracking.entity
+    if entity is None and arguments.out is None:
+        raise ValueError(
+            "tracking.entity: a dashboard needs the user or team it is for; or write it with --out FILE.json"
+        )
+    names = [build.figures_of(tasks) for tasks in (whole.eval.during, whole.eval.tasks)]
+    made = workspace(project=whole.tracking.project, entity=entity or "", during=names[0], results=names[1])
+    print(save(made, arguments.out))
 
 
 def store(config: Config, done: set[str]) -> None:
@@ -65,6 +83,8 @@ def store(config: Config, done: set[str]) -> None:
         f"({facts['top_k']} tokens, {facts['sketch']} coordinates)"
     )
 
+
+COMMANDS = {"cache": cache_all, "dashboard": make_dashboard}
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import time
 import uuid
 from collections.abc import Mapping, Sequence
@@ -187,7 +188,8 @@ class WandbSink:
         wandb = _wandb()
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / "wandb.json"
-        known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"id": uuid.uuid4().hex[:12]}
+        new = os.environ.get("WANDB_RUN_ID") or uuid.uuid4().hex[:12]  # an agent of a sweep has drawn one
+        known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"id": new}
         try:
             self.run = wandb.init(
                 dir=str(folder),

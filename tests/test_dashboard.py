@@ -1,0 +1,52 @@
+"""The dashboard as code and the sweep file: every figure they name is one that runs log, every value one that loads."""
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from configs import build, schema
+from debias.__main__ import main
+
+CONFIGS = Path(__file__).parents[1] / "configs"
+
+
+def test_the_dashboard_shows_what_runs_log(tmp_path, capsys):
+    out = tmp_path / "dashboard.json"
+    config = str(CONFIGS / "quickstart.yaml")
+    during = ["eval.every=10", "eval.during={next_word: {}}"]
+    assert main(["dashboard", "--config", config, "--out", str(out), *during, "tracking.project=p"]) == 0
+    assert capsys.readouterr().out.strip() == str(out)
+    spec = json.loads(out.read_text(encoding="utf-8"))
+    text = json.dumps(spec)
+    assert spec["project"] == "p"
+    for key in ("loss", "kd", "lm", "tokens_per_s", "next_word/equitability_avg", "perplexity@skewed/perplexity"):
+        assert f'"{key}"' in text, key
+
+
+def test_a_dashboard_for_nobody_is_refused(capsys):
+    assert main(["dashboard", "--config", str(CONFIGS / "quickstart.yaml")]) == 2
+    assert "tracking.entity: a dashboard needs" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("path", sorted((CONFIGS / "sweeps").glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_run_of_a_sweep_loads(path):
+    sweep = yaml.safe_load(path.read_text(encoding="utf-8"))
+    command = sweep["command"]
+    config = command[command.index("--config") + 1]
+    fixed = [word for word in command[command.index(config) + 1 :] if not word.startswith("$")]
+    for key, choice in sweep["parameters"].items():
+        for value in choice["values"]:
+            whole, _ = schema.load(CONFIGS.parent / config, [*fixed, f"{key}={json.dumps(value)}"])
+    assert sweep["metric"]["name"] in build.figures_of(whole.eval.during)
+
+
+def test_runs_of_a_sweep_lie_apart(monkeypatch):
+    whole, runs = schema.load(CONFIGS / "quickstart.yaml")
+    build.apart_in_a_sweep(whole, *runs.values())
+    assert whole.output_dir == "runs/quickstart"
+    monkeypatch.setenv("WANDB_SWEEP_ID", "s")
+    monkeypatch.setenv("WANDB_RUN_ID", "r1")
+    build.apart_in_a_sweep(whole, *runs.values())
+    assert {config.output_dir for config in (whole, *runs.values())} == {"runs/quickstart/r1"}
