@@ -14,6 +14,7 @@ import torch
 from transformers.utils.logging import disable_progress_bar
 
 from configs import build, schema
+from configs.plan import describe
 from configs.schema import Config
 from counterfactuals.batch import collate
 from counterfactuals.files import write_whole
@@ -36,6 +37,9 @@ def main(argv: list[str] | None = None) -> int:
         for config in runs.values():
             build.make_reverser(config)  # a mistake in counterfactual.* ends here, not after models are loaded
         build.check_evaluation(whole, list(runs))
+        if arguments.dry_run or arguments.plan:
+            print(describe(whole, runs, arguments.plan))
+            return 0
         for name, config in runs.items():
             if not train(config, name, Path(whole.output_dir) / name, allow_changes=arguments.allow_changes):
                 return 0  # asked to stop
@@ -58,6 +62,10 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--config", metavar="FILE.yaml", help="settings of the run; see configs/")
     parser.add_argument("--print_config", action="store_true", help="print the resolved settings and stop")
+    parser.add_argument(
+        "--dry_run", action="store_true", help="check everything, train nothing, print what it would cost"
+    )
+    parser.add_argument("--plan", metavar="GPU[:PRICE]", help="the same, with the hours on 1, 8 and 64 of these GPUs")
     parser.add_argument("--allow_changes", action="store_true", help="go on with a run though settings have changed")
     parser.add_argument("override", nargs="*", metavar="key.sub=value", help="settings that win over the file")
     return parser.parse_intermixed_args(argv)

@@ -35,7 +35,7 @@ def workspace(
         return tasks
 
     while_training = [lines(task, keys) for task, keys in by_task(during).items()]
-    finished = [wr.BarPlot(title=key, metrics=[key]) for key in results]
+    finished: list[Any] = [wr.BarPlot(title=key, metrics=[key]) for key in results]
     sections = [
         ws.Section(name="Losses", panels=[lines(key, [key]) for key in LOSSES], is_open=True),
         ws.Section(name="Disparity and utility while training", panels=while_training, is_open=bool(during)),

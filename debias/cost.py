@@ -1,0 +1,90 @@
+"""What a run will cost, from the sizes of its models and texts: operations, memory, disk, GPU-hours.
+
+A multiplication with its addition counts as two floating-point operations (FLOP). Attention is causal: a token sees
+half of the length on average. Only matrix products are counted; test_plan.py holds them against PyTorch's own counter.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+# FLOP/s of dense 16-bit matrix products, by the makers' data sheets; of a CPU core nothing general can be said
+PEAK = {"t4": 65e12, "v100": 125e12, "l4": 121e12, "a100": 312e12, "h100": 989e12, "h200": 989e12}
+SHARE = 0.3  # of the peak that a small model reaches, unless told otherwise
+PAIR_BYTES = 2  # a token id in a pair set; 4 where the vocabulary is larger than 65,536
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Sizes of a causal language model. parameters: shared weights once; head: rows × width of its output."""
+
+    parameters: int
+    blocks: int
+    head: int
+    layers: int
+    width: int
+
+    @classmethod
+    def of(cls, model: Any) -> Shape:
+        """Of a model with or without values (device meta)."""
+        weight = model.get_output_embeddings().weight
+        layers = model.config.num_hidden_layers
+        inside = {id(p) for m in (model.get_input_embeddings(), model.get_output_embeddings()) for p in m.parameters()}
+        matrices = sum(p.numel() for p in model.parameters() if p.dim() == 2 and id(p) not in inside)
+        positions = getattr(getattr(model, "transformer", None), "wpe", None)
+        if positions is not None:  # looked up, not multiplied
+            matrices -= positions.weight.numel()
+        return cls(model.num_parameters(), matrices, weight.numel(), layers, weight.shape[1])
+
+    def forward(self, length: int) -> float:
+        """FLOP of a token's forward pass in a sequence of `length`."""
+        return 2 * (self.blocks + self.head) + 2 * self.layers * self.width * length
+
+
+def training_flop(
+    student: Shape, teacher: Shape | None, *, student_tokens: float, teacher_tokens: float, length: float,
+    checkpointing: bool = False,
+) -> tuple[float, float]:  # fmt: skip
+    """FLOP of the teacher (forward) and the student (forward, and twice that backward) on so many tokens."""
+    passes = 3 + checkpointing
+    of_teacher = teacher.forward(int(length)) * teacher_tokens if teacher is not None else 0.0
+    return of_teacher, passes * student.forward(int(length)) * student_tokens
+
+
+def memory_bytes(
+    student: Shape,
+    teacher: Shape | None,
+    *,
+    micro_tokens: int,
+    chunk_rows: int,
+    half: bool,
+    teacher_bytes: int = 4,
+    checkpointing: bool = False,
+) -> dict[str, float]:
+    """Bytes on one device: weights with gradients and AdamW's two moments in float32; the teacher's weights; what the
+    backward pass needs of each token (17 values a layer and unit of width, Korthikanti et al. 2022; one with
+    checkpointing); the loss's chunk of logits and its gradient of the head.
+    """
+    size = 2 if half else 4
+    values = (1 if checkpointing else 17) * student.layers * student.width
+    teacher_values = 8 * teacher.width if teacher is not None else 0
+    rows = student.head // student.width
+    return {
+        "student": 16 * student.parameters,
+        "teacher": teacher_bytes * teacher.parameters if teacher is not None else 0,
+        "activations": micro_tokens * (values + teacher_values) * size,
+        "loss": 4.0 * (3 * chunk_rows * rows + student.head),
+    }
+
+
+def disk_bytes(
+    *, tokens: float, with_cf: float, vocab: int, cache_bytes: int, student: Shape, keep: int
+) -> dict[str, float]:
+    """Bytes of the pair set (ids, the counterfactual's ids and index), a teacher cache if any, and checkpoints."""
+    width = PAIR_BYTES if vocab <= 65_536 else 4
+    return {
+        "pairs": tokens * width * (1 + 2 * with_cf),
+        "teacher cache": tokens * (1 + with_cf) * cache_bytes,
+        "checkpoints": 12.0 * student.parameters * keep,
+    }
