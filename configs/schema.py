@@ -396,6 +396,7 @@ def _typed(value: Any, hint: Any) -> Any:
                 return number
         except ValueError:
             pass
+        raise ValueError(f"must be {_say(hint)}, not {value!r}")
     if origin is list and isinstance(value, list):
         return [_typed(item, options[0]) for item in value]
     if origin is dict and isinstance(value, (dict, types.NoneType)):
@@ -605,7 +606,13 @@ def differences(path: Path, config: Config) -> list[str]:
             leaves |= flat(value, f"{where}{key}.") if isinstance(value, dict) and value else {where + key: value}
         return leaves
 
-    saved, now = flat(yaml.safe_load(path.read_text(encoding="utf-8")) or {}), flat(to_dict(config))
+    try:
+        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError):
+        tree = None
+    if not isinstance(tree, dict):
+        raise ConfigError(f"{path}: not valid YAML; delete this folder, or choose another output_dir")
+    saved, now = flat(tree), flat(to_dict(config))
     saved = {key: value for key, value in flat(to_dict(Config())).items() if key in now} | saved  # of an older version
     keys = [key for key in dict.fromkeys([*saved, *now]) if not key.startswith(FREE)]
     return [f"{key}: {saved.get(key)}, now {now.get(key)}" for key in keys if saved.get(key) != now.get(key)]

@@ -1,6 +1,7 @@
 """A byte-level BPE like GPT-2's, trained on the texts at hand: what the quickstart needs instead of a download."""
 
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
@@ -8,6 +9,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 END_OF_TEXT = "<|endoftext|>"
 NUM_BYTES = 256
+TOKENIZER_FILES = ("tokenizer.json", "vocab.json", "tokenizer.model", "spiece.model", "vocab.txt")
 
 
 def train_bpe(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenizerFast:
@@ -61,6 +63,8 @@ def load_tokenizer(name: str, *, setting: str = "tokenizer", trust_remote_code: 
         if name.endswith(".json"):
             tokenizer = PreTrainedTokenizerFast(tokenizer_file=name)
         else:
+            if Path(name).is_dir() and not any((Path(name) / file).is_file() for file in TOKENIZER_FILES):
+                raise FileNotFoundError("the folder has none")  # transformers would make an empty one
             tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=trust_remote_code)
     except Exception as error:  # tokenizers raises bare Exception for a broken or missing file
         reason = (str(error).strip().split("\n")[0] or type(error).__name__)[:200]

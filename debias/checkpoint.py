@@ -122,7 +122,10 @@ def same_inputs(path: Path, inputs: dict[str, str]) -> None:
     if not path.exists():
         write_whole(path, json.dumps(inputs, indent=2) + "\n")
         return
-    saved = json.loads(path.read_text(encoding="utf-8"))
+    try:
+        saved = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        raise ValueError(f"{path}: not valid JSON; delete this folder, or choose another output_dir") from None
     changed = [what for what, value in inputs.items() if saved.get(what) != value]
     if changed:
         raise ValueError(

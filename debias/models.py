@@ -45,9 +45,16 @@ def family_of(config: Any) -> Family:
 def load_model(name: str, *, setting: str, dtype: str = "float32", trust_remote_code: bool = False) -> PreTrainedModel:
     """A causal language model from a local folder or the Hub, safetensors only. Errors name `setting`."""
     try:
-        model = AutoModelForCausalLM.from_pretrained(
-            name, dtype=getattr(torch, dtype), use_safetensors=True, trust_remote_code=trust_remote_code
+        found: Any = AutoModelForCausalLM.from_pretrained(
+            name,
+            dtype=getattr(torch, dtype),
+            use_safetensors=True,
+            trust_remote_code=trust_remote_code,
+            output_loading_info=True,
         )
+        model, loaded = found
+        if loaded["missing_keys"]:  # transformers would draw them at random
+            raise ValueError(f"weights are missing: {', '.join(sorted(loaded['missing_keys'])[:3])} …")
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise ValueError(f"{setting} {name}: cannot be loaded ({_first_line(error)})" + _hint(name)) from None
     family_of(model.config)

@@ -43,6 +43,7 @@ class DistillTask(nn.Module):
     ):
         super().__init__()
         self.student: Any = student
+        self._no_split_modules = getattr(student, "_no_split_modules", None)  # FSDP: a unit for each of its blocks
         self.teacher: Any
         # not a submodule: it is neither trained, nor saved, nor partitioned or synchronised between ranks
         object.__setattr__(self, "teacher", teacher.eval().requires_grad_(False) if teacher is not None else None)

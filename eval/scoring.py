@@ -19,8 +19,9 @@ from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.cache_utils import DynamicCache, DynamicLayer
 
+from counterfactuals.tokenizer import TOKENIZER_FILES
+
 Ids = Sequence[int]
-TOKENIZER_FILES = ("tokenizer.json", "vocab.json", "tokenizer.model", "spiece.model", "vocab.txt")
 
 
 @dataclass(frozen=True)
@@ -187,17 +188,29 @@ class Scorer:
             name = str(model)
             check_model(name)
             try:
-                model = AutoModelForCausalLM.from_pretrained(
-                    name, use_safetensors=True, trust_remote_code=trust_remote_code, dtype=dtype
+                found: Any = AutoModelForCausalLM.from_pretrained(
+                    name,
+                    use_safetensors=True,
+                    trust_remote_code=trust_remote_code,
+                    dtype=dtype,
+                    output_loading_info=True,
                 )
+                model, loaded = found
+                if loaded["missing_keys"]:  # transformers would draw them at random
+                    raise ValueError(f"weights are missing: {', '.join(sorted(loaded['missing_keys'])[:3])} …")
                 tokenizer = tokenizer or AutoTokenizer.from_pretrained(name, trust_remote_code=trust_remote_code)
             except SafetensorError as error:
                 raise ValueError(f"model {name!r}: its weights are damaged or incomplete ({error})") from error
-            except (OSError, ValueError) as error:
+            except (OSError, ValueError, KeyError, RuntimeError) as error:
                 reason = _first_line(error)
                 raise ValueError(f"model {name!r}: {reason}; name a local folder, or a Hub model") from error
         elif tokenizer is None:
             raise ValueError("a loaded model needs its tokenizer: Scorer(model, tokenizer)")
+        rows = model.get_input_embeddings().weight.shape[0]
+        if rows < len(tokenizer):
+            raise ValueError(
+                f"model {model.name_or_path!r}: {rows} embeddings for a tokenizer of {len(tokenizer)} tokens"
+            )
         self.model = model.to(self.device).eval()
         self.tokenizer = tokenizer
         self.batch_size = batch_size

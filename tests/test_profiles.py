@@ -27,7 +27,14 @@ def load(path: Path) -> ClusterConfig:
 
 
 def test_profiles_for_each_kind_of_machine() -> None:
-    assert {path.stem for path in PROFILES} >= {"cpu", "one_gpu", "multi_gpu", "deepspeed_zero2", "deepspeed_zero3"}
+    assert {path.stem for path in PROFILES} >= {
+        "cpu",
+        "one_gpu",
+        "multi_gpu",
+        "deepspeed_zero2",
+        "deepspeed_zero3",
+        "fsdp",
+    }
 
 
 @pytest.mark.parametrize("path", PROFILES, ids=lambda path: path.stem)
@@ -41,7 +48,8 @@ def test_profile_loads(path: Path) -> None:
         # Accelerate refuses a profile that says in both files what the JSON must say alone
         assert config.mixed_precision is None and "gradient_accumulation_steps" not in config.deepspeed_config
     else:
-        assert config.distributed_type == ("MULTI_GPU" if config.num_processes > 1 else "NO")
+        several = "FSDP" if path.stem == "fsdp" else "MULTI_GPU"
+        assert config.distributed_type == (several if config.num_processes > 1 else "NO")
         assert config.mixed_precision in ("no", "bf16")
 
 
