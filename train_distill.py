@@ -18,7 +18,7 @@ from configs.plan import describe
 from configs.schema import Config
 from counterfactuals.batch import collate
 from counterfactuals.files import write_whole
-from debias import checkpoint
+from debias import checkpoint, shards
 from debias.guard import NonFinite, StopRequest, in_plain_words, is_finite
 from debias.launch import any_rank, make_accelerator, seed_step
 from debias.optim import lr_share
@@ -127,7 +127,7 @@ def train(config: Config, name: str, folder: Path, *, allow_changes: bool = Fals
                     accelerator.backward(loss * (world * accumulation / num_tokens))
                     sums = {key: part + sums.get(key, 0) for key, part in parts.items()}
             # ---- optimizer step ----
-            grad_norm = accelerator.clip_grad_norm_(task.parameters(), config.optim.max_grad_norm)
+            grad_norm = shards.whole(accelerator.clip_grad_norm_(task.parameters(), config.optim.max_grad_norm))
             finite = is_finite(sums, grad_norm, scaled=accelerator.mixed_precision == "fp16")
             broken, asked = ask(not finite, bool(stop.signal))
             if not broken or accelerator.scaler is not None:  # which leaves such steps out itself

@@ -37,6 +37,11 @@ def read(optimizer: Any, parameter: nn.Parameter, what: str) -> torch.Tensor:
     tensor = parameter.detach() if what == "weight" else _torch(optimizer).state[parameter].get(what)
     if tensor is None:  # it never had a gradient
         return torch.zeros(shape(parameter), device=parameter.device)
+    return whole(tensor)
+
+
+def whole(tensor: Any) -> Any:
+    """A tensor that FSDP has spread, as one; anything else as it is."""
     return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
 
 

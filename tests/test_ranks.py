@@ -1,0 +1,189 @@
+"""Several processes: the same weights as one, whatever shards them, and back again; nothing silently something else."""
+
+import itertools
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from accelerate.state import AcceleratorState, PartialState
+from safetensors.torch import load_file
+
+import train_distill
+from counterfactuals import sample
+
+ROOT = Path(train_distill.__file__).parent
+FEW_WORDS = "name: few\nversion: 1\nlicence: x\nsource: x\ngroups: [female, male]\npairs: {all: [she he, woman man]}\n"
+
+
+@pytest.fixture(autouse=True)
+def _fresh_accelerator():
+    yield
+    AcceleratorState._reset_state()
+    PartialState._reset_state()
+
+
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory, tiny_gpt2) -> list[str]:
+    """ERA with augmentation and texts of unequal length; 16 sequences a step."""
+    folder = tmp_path_factory.mktemp("corpus")
+    rows = itertools.islice(sample.generate(200, seed=3), 100)
+    (folder / "texts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    (folder / "few.yaml").write_text(FEW_WORDS, encoding="utf-8")
+    return [
+        *(f"data.source={folder / 'texts.jsonl'}", f"counterfactual.lexicon={folder / 'few.yaml'}"),
+        *(f"teacher.model={tiny_gpt2}", f"data.pairs_dir={folder / 'pairs'}", "data.max_length=64"),
+        *("counterfactual.augment=true", "loss.op=max", "loss.vocabulary=reversed", "optim.lr=3e-3"),
+        *("train.max_steps=6", "train.batch_size=16", "train.micro_batch_size=4", "train.cpu_threads=1"),
+        *("train.log_every=1", "train.save_every=3", "train.precision=no"),
+    ]
+
+
+@pytest.fixture(scope="module")
+def one(settings, tmp_path_factory) -> Path:
+    """One process, one micro-batch a step."""
+    folder = tmp_path_factory.mktemp("one")
+    assert train_distill.main([*settings, f"output_dir={folder}", "train.micro_batch_size=16"]) == 0
+    AcceleratorState._reset_state()
+    PartialState._reset_state()
+    return folder
+
+
+def launch(settings: list[str], folder: Path, script: str = "train_distill.py", **environment: str) -> None:
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    command += [script, *settings, f"output_dir={folder}"]
+    given = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"} | environment
+    done = subprocess.run(command, cwd=ROOT, env=given, capture_output=True, text=True, timeout=400, check=False)
+    assert done.returncode == 0, done.stdout[-500:] + done.stderr[-3000:]
+    assert json.loads((folder / "run.json").read_text(encoding="utf-8"))["ranks"] == 2
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(folder / "model" / "model.safetensors")
+
+
+def close(a: Path, b: Path) -> None:
+    """The same weights and losses to rounding."""
+    one, two = weights(a), weights(b)
+    assert one.keys() == two.keys()
+    for name in one:
+        torch.testing.assert_close(one[name], two[name], rtol=1e-4, atol=2e-5)
+    lines = [(folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines() for folder in (a, b)]
+    for x, y in zip(*(map(json.loads, rows) for rows in lines), strict=True):
+        assert x.keys() == y.keys() and x["step"] == y["step"] and x["num_tokens"] == y["num_tokens"]
+        assert x["loss"] == pytest.approx(y["loss"], rel=1e-4) and x["grad_norm"] == pytest.approx(
+            y["grad_norm"], rel=1e-3
+        )
+
+
+def interrupted(folder: Path, copy: Path) -> Path:
+    """A copy of a finished run as it was after the checkpoint of step 3."""
+    shutil.copytree(folder, copy)
+    shutil.rmtree(copy / "model")
+    (copy / "run.json").unlink()
+    return copy
+
+
+def bitwise(a: Path, b: Path) -> bool:
+    return all(
+        (a / name).read_bytes() == (b / name).read_bytes() for name in ("model/model.safetensors", "metrics.jsonl")
+    )
+
+
+def test_accumulation_and_ranks_give_the_weights_of_one(settings, one, tmp_path):
+    """1 × 16, 4 × 4 and 2 ranks × 2 × 4; a run of two ranks goes on with one."""
+    assert train_distill.main([*settings, f"output_dir={tmp_path / 'four'}"]) == 0
+    close(one, tmp_path / "four")
+    AcceleratorState._reset_state()
+    PartialState._reset_state()
+    launch(settings, tmp_path / "two")
+    close(one, tmp_path / "two")
+    assert train_distill.main([*settings, f"output_dir={interrupted(tmp_path / 'two', tmp_path / 'on')}"]) == 0
+    close(one, tmp_path / "on")
+    assert json.loads((tmp_path / "on" / "run.json").read_text(encoding="utf-8"))["steps_here"] == 3
+
+
+def zero(stage: int) -> dict[str, str]:
+    path = ROOT / "configs" / "deepspeed" / f"zero{stage}.json"
+    return {"ACCELERATE_USE_DEEPSPEED": "true", "ACCELERATE_DEEPSPEED_CONFIG_FILE": str(path)}
+
+
+def test_zero_2_gives_the_weights_of_one_and_writes_what_one_process_reads(settings, one, tmp_path):
+    pytest.importorskip("deepspeed")
+    launch(settings, tmp_path / "zero", **zero(2))
+    close(one, tmp_path / "zero")
+    assert train_distill.main([*settings, f"output_dir={interrupted(tmp_path / 'zero', tmp_path / 'on')}"]) == 0
+    close(one, tmp_path / "on")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", [1, 2, 3])
+def test_zero_gives_the_weights_of_one_and_goes_on_bitwise(stage, settings, one, tmp_path):
+    pytest.importorskip("deepspeed")
+    launch(settings, tmp_path / "zero", **zero(stage))
+    close(one, tmp_path / "zero")
+    launch(settings, interrupted(tmp_path / "zero", tmp_path / "on"), **zero(stage))
+    assert bitwise(tmp_path / "zero", tmp_path / "on")
+
+
+@pytest.mark.slow
+def test_zero_in_bfloat16_goes_on_bitwise_from_full_precision_weights(settings, one, tmp_path):
+    pytest.importorskip("deepspeed")
+    settings = [*settings, "train.precision=null"]  # what the profile says
+    launch(settings, tmp_path / "zero", **zero(2))
+    saved = load_file(tmp_path / "zero" / "checkpoints" / "step-0000003" / "model.safetensors")
+    assert not all(torch.equal(w, w.bfloat16().float()) for w in saved.values())
+    launch(settings, interrupted(tmp_path / "zero", tmp_path / "on"), **zero(2))
+    assert bitwise(tmp_path / "zero", tmp_path / "on")
+
+
+@pytest.mark.slow
+def test_a_replicated_run_goes_on_in_shards(settings, one, tmp_path):
+    pytest.importorskip("deepspeed")
+    launch(settings, interrupted(one, tmp_path / "on"), **zero(3))
+    close(one, tmp_path / "on")
+
+
+def test_what_was_asked_for_is_not_silently_something_else(settings, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    assert train_distill.main([*settings, f"output_dir={tmp_path / 'run'}"]) == 2
+    assert "FSDP was asked for, but Accelerate runs NO on cpu" in capsys.readouterr().err
+    assert not (tmp_path / "run" / "run.json").exists()
+
+
+FSDP_ON_CPU = """
+import sys
+
+from accelerate import state
+from accelerate.utils import DistributedType
+
+make = state.AcceleratorState.__init__
+
+def pose(self, *args, **options):  # Accelerate knows FSDP on GPUs only; torch runs it anywhere
+    make(self, *args, **options)
+    if "fsdp_plugin" in options:
+        self.fsdp_plugin, self.distributed_type = options["fsdp_plugin"], DistributedType.FSDP
+        state.PartialState._shared_state["distributed_type"] = DistributedType.FSDP
+
+state.AcceleratorState.__init__ = pose
+import train_distill
+sys.exit(train_distill.main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.slow
+def test_fsdp_gives_the_weights_of_one_and_goes_on_bitwise(settings, one, tmp_path):
+    script = tmp_path / "fsdp.py"
+    script.write_text(FSDP_ON_CPU, encoding="utf-8")
+    profile = yaml.safe_load((ROOT / "configs" / "accelerate" / "fsdp.yaml").read_text(encoding="utf-8"))
+    environment = {key.upper(): str(value) for key, value in profile["fsdp_config"].items()}
+    environment |= {"ACCELERATE_USE_FSDP": "true", "PYTHONPATH": str(ROOT)}
+    launch(settings, tmp_path / "fsdp", str(script), **environment)
+    close(one, tmp_path / "fsdp")
+    launch(settings, interrupted(tmp_path / "fsdp", tmp_path / "on"), str(script), **environment)
+    assert bitwise(tmp_path / "fsdp", tmp_path / "on")
