@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
@@ -16,6 +17,7 @@ from configs import schema
 from configs.schema import Config
 from counterfactuals.batch import BatchPlan
 from counterfactuals.corpus import Corpus
+from counterfactuals.files import sha256_of
 from counterfactuals.lexicon import load_lexicon
 from counterfactuals.pairs import PairSet, build_pairs
 from counterfactuals.provenance import model_fingerprint
@@ -62,6 +64,14 @@ def already_done(config: Config, folder: Path, *, allow_changes: bool = False) -
 def made_from(config: Config) -> dict[str, str]:
     named = {"teacher.model": config.teacher.model, "student.model": config.student.model}
     return {key: model_fingerprint(path_of(config, model)) for key, model in named.items() if model}
+
+
+def hashes(folder: Path, pairs: PairSet) -> dict[str, str]:
+    """sha256 of what a run was made from (inputs.json), of its pair set's files and of the model that came out."""
+    inputs = json.loads((folder / "inputs.json").read_text(encoding="utf-8"))
+    shards = sorted(pairs.folder.glob("*.safetensors"))
+    together = hashlib.sha256("".join(map(sha256_of, shards)).encode()).hexdigest()
+    return inputs | {"pairs": together, "model": model_fingerprint(str(folder / "model"))}
 
 
 def path_of(config: Config, model: str) -> str:

@@ -1,5 +1,6 @@
 """A run that is killed, asked to stop, or meets a broken step, a full disk or another number of ranks loses no work."""
 
+import importlib.util
 import itertools
 import json
 import os
@@ -19,6 +20,7 @@ from transformers import AutoModelForCausalLM
 
 import train_distill
 from counterfactuals import sample
+from counterfactuals.provenance import model_fingerprint
 from debias import checkpoint, launch, task
 
 ROOT = Path(train_distill.__file__).parent
@@ -197,6 +199,27 @@ def test_a_checkpoint_is_a_model(whole):
 def test_a_run_writes_no_pickles(whole):
     kinds = {path.suffix for path in whole.rglob("*") if path.is_file()}
     assert kinds == {".json", ".jsonl", ".safetensors", ".yaml"}
+
+
+def test_a_run_says_by_hash_what_it_was_made_from_and_what_came_out(whole, tiny_gpt2):
+    found = json.loads((whole / "run.json").read_text())["sha256"]
+    assert found["teacher.model"] == model_fingerprint(str(tiny_gpt2))
+    assert found["model"] == model_fingerprint(str(whole / "model")) != found["teacher.model"]
+    assert set(found) == {"teacher.model", "corpus", "pairs", "model"}
+    assert all(len(digest) == 64 for digest in found.values())
+
+
+def test_no_token_is_in_what_a_run_writes_or_says(settings, tmp_path):
+    secrets = {"WANDB_API_KEY": "0123456789abcdef" * 2 + "deadbeef", "HF_TOKEN": "hf_SECRETsecretSECRETsecretSECRET"}
+    command = [sys.executable, "train_distill.py", *settings, f"output_dir={tmp_path / 'run'}", "train.max_steps=3"]
+    command += ["tracking={to: wandb, mode: offline}"] if importlib.util.find_spec("wandb") else []
+    done = subprocess.run(command, cwd=ROOT, env=os.environ | secrets, capture_output=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    written = [path for path in (tmp_path / "run").rglob("*") if path.is_file() and not path.is_symlink()]
+    assert any("checkpoints" in path.parts for path in written)
+    for secret in secrets.values():
+        assert secret.encode() not in done.stdout + done.stderr
+        assert [path for path in written if secret.encode() in path.read_bytes()] == []
 
 
 def test_a_checkpoint_of_another_model_or_precision_is_refused(run, whole, tmp_path, capsys):
