@@ -160,6 +160,7 @@ def train(config: Config, name: str, folder: Path, *, allow_changes: bool = Fals
         here = {"steps_here": total - first, "tokens_here": tracker.tokens, "seconds_here": tracker.seconds}
         size = {"pairs": len(pairs), "with_counterfactual": pairs.has_cf.mean(), "parameters": student.num_parameters()}
         ran = {"ranks": world, "precision": accelerator.mixed_precision, "skipped": bad.skipped}
+        ran["padding"] = plan.padding(world * accumulation)
         made = {"sha256": build.hashes(folder, pairs)}
         write_facts(folder / "run.json", steps=total, **here, **size, **ran, **made)
     accelerator.wait_for_everyone()

@@ -1,6 +1,6 @@
 """Time of a whole training step against the bare models on the same tokens, and with a cached teacher.
 
-    python benchmarks/step.py [--pairs 2 --length 64 --op max --repeats 5 --precision no]
+    python benchmarks/step.py [--pairs 4 --length 64 --op max --repeats 5 --precision no]
 
 GPT-2 → DistilGPT-2 with random weights, on texts of which one token in eight is replaced in the counterfactual. Without
 the optimizer, which is the same for all:
@@ -145,7 +145,7 @@ def steps(arguments: argparse.Namespace, folder: str) -> tuple[dict[str, Callabl
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--pairs", type=int, default=2)
+    parser.add_argument("--pairs", type=int, default=4)
     parser.add_argument("--length", type=int, default=64)
     parser.add_argument("--op", default="max")
     parser.add_argument("--chunk_rows", type=int, default=256)

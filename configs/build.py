@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from accelerate import Accelerator
 from accelerate.utils import set_seed
 
@@ -194,7 +195,12 @@ def store_teacher(config: Config, pairs: PairSet, device: Any, precision: str) -
 def make_plan(config: Config, pairs: PairSet) -> tuple[BatchPlan, int]:
     """Which pairs are in which step, and the number of steps."""
     sequences = 1 + pairs.has_cf * config.counterfactual.augment
-    plan = BatchPlan(pairs.lengths, sequences, batch_size=config.train.batch_size, seed=config.seed)
+    options: dict[str, Any] = {"batch_size": config.train.batch_size, "seed": config.seed}
+    if config.train.batch_by == "tokens":
+        longest = np.maximum(pairs.lengths, pairs.cf_lengths)
+        plan = BatchPlan(longest, sequences, max_length=config.data.max_length, **options)
+    else:
+        plan = BatchPlan(pairs.lengths, sequences, **options)
     return plan, config.train.max_steps or math.ceil(plan.steps_per_epoch * (config.train.epochs or 1))
 
 
@@ -221,6 +227,10 @@ def make_task(
         roles = VocabularyRoles.build(role_tokens(reverser, tokenizer, size), accelerator.device)
     if teacher is not None:
         teacher = teacher.to(accelerator.device)
+    if config.train.compile:
+        for model in (student, teacher):
+            if model is not None:
+                models.compile_layers(model)
     options = {key: value for key, value in vars(config.loss).items() if key not in ("vocabulary", "hidden_target")}
     if config.loss.hidden_weight:
         models.check_widths(student, teacher)

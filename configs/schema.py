@@ -145,8 +145,13 @@ class Train:
     batch_size: int = setting(
         64, "sequences in one optimizer step, over all ranks; with augmentation both texts of a pair count"
     )
+    batch_by: Literal["sequences", "tokens"] = setting(
+        "sequences",
+        "what both sizes count; tokens: of data.max_length a sequence, texts of like length together (little padding)",
+    )
     micro_batch_size: int = setting(64, "sequences in one forward pass of one rank; accumulation follows from it")
     precision: Literal["no", "bf16", "fp16"] | None = setting(None, "autocast; null: what accelerate launch was told")
+    compile: bool = setting(False, "torch.compile for the layers of student and teacher")
     gradient_checkpointing: bool = setting(False, "recompute the student's activations in the backward pass")
     cpu_threads: int = setting(0, "threads of each CPU rank; 0 = all cores shared by the ranks")
     log_every: int = setting(10, "steps between lines in metrics.jsonl")

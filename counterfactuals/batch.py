@@ -133,37 +133,65 @@ def collate(
 class BatchPlan:
     """Which pairs make up each optimizer step: a pure function of (seed, step), whatever the number of ranks.
 
-    batch_size counts sequences the student trains on, so a pair whose two texts are both trained counts twice. Each
-    epoch is a new permutation; its last, incomplete batch is left out (other texts the next time).
+    batch_size counts sequences the student trains on, so a pair whose two texts are both trained counts twice. With
+    max_length it counts that many tokens instead, and texts of like length share a step: as much work in every step,
+    and little padding. Each epoch is a new permutation; its last, incomplete batch is left out (other texts the next
+    time).
     """
 
-    def __init__(self, lengths: np.ndarray, sequences: np.ndarray, *, batch_size: int, seed: int):
-        """lengths, sequences: for each pair its tokens (for grouping alike lengths) and trained sequences (1 or 2)."""
-        self.lengths, self.sequences, self.batch_size, self.seed = lengths, sequences, batch_size, seed
-        self.steps_per_epoch = int(sequences.sum()) // batch_size
+    WINDOW = 64  # steps whose texts are sorted by length together
+
+    def __init__(
+        self, lengths: np.ndarray, sequences: np.ndarray, *, batch_size: int, seed: int, max_length: int | None = None
+    ):
+        """lengths, sequences: for each pair its tokens (of the longer side) and trained sequences (1 or 2)."""
+        self.lengths, self.sequences, self.seed, self._by_length = lengths, sequences, seed, max_length is not None
+        self._weights = np.asarray(sequences, dtype=np.int64) * (1 if max_length is None else lengths)
+        self._size = batch_size * (max_length or 1)
+        total = int(self._weights.sum())
+        self.steps_per_epoch = total // self._size
         if self.steps_per_epoch == 0:
-            raise ValueError(
-                f"train.batch_size: {batch_size} sequences, but the corpus has only {int(sequences.sum())}; lower it"
-            )
+            what = "sequences" if max_length is None else f"times {max_length} tokens"
+            raise ValueError(f"train.batch_size: {batch_size} {what}, but the corpus has only {total}; lower it")
         self._epoch = -1
+
+    def _start(self, epoch: int) -> None:
+        draw = np.random.default_rng([self.seed, epoch])
+        order, steps = draw.permutation(len(self.lengths)), np.arange(self.steps_per_epoch)
+        if self._by_length:
+            window = np.arange(len(order)) * self.steps_per_epoch // (len(order) * self.WINDOW)
+            rising = np.where(window % 2, 1, -1)  # in turn, so that neighbours across two windows are alike as well
+            order = order[np.lexsort((rising * self.lengths[order], window))]
+            steps = draw.permutation(steps)
+        before = np.cumsum(self._weights[order]) - self._weights[order]
+        self._order, self._steps, self._epoch = order, steps, epoch
+        self._bounds = np.searchsorted(before, np.arange(self.steps_per_epoch + 1) * self._size)
 
     def batch(self, step: int) -> np.ndarray:
         """Indices of the pairs of step `step` (from 0), longest first."""
         epoch, place = divmod(step, self.steps_per_epoch)
         if epoch != self._epoch:
-            self._order = np.random.default_rng([self.seed, epoch]).permutation(len(self.lengths))
-            before = np.cumsum(self.sequences[self._order]) - self.sequences[self._order]
-            self._bounds = np.searchsorted(before, np.arange(self.steps_per_epoch + 1) * self.batch_size)
-            self._epoch = epoch
+            self._start(epoch)
+        place = int(self._steps[place])
         chosen = self._order[self._bounds[place] : self._bounds[place + 1]]
         return chosen[np.argsort(-self.lengths[chosen], kind="stable")]
 
     def micro_batches(self, step: int, *, accumulation: int, rank: int = 0, world: int = 1) -> list[np.ndarray]:
         """This rank's micro-batches of step `step`: neighbours in length, dealt to the ranks in turn.
 
-        Each trains batch_size / (accumulation · world) sequences, one more where a pair straddles the bound.
+        Each trains batch_size / (accumulation · world) sequences, or that many times max_length tokens; up to a pair
+        more where one straddles the bound.
         """
         chosen, parts = self.batch(step), accumulation * world
-        before = np.cumsum(self.sequences[chosen]) - self.sequences[chosen]
-        bounds = np.searchsorted(before, np.arange(1, parts) * (self.batch_size // parts))
+        before = np.cumsum(self._weights[chosen]) - self._weights[chosen]
+        bounds = np.searchsorted(before, np.arange(1, parts) * (self._size // parts))
         return np.split(chosen, bounds)[rank::world]
+
+    def padding(self, parts: int, steps: int = 200) -> float:
+        """Share of padding in the first `steps` steps, cut into `parts` micro-batches each; 0 is ideal."""
+        padded = real = 0
+        for step in range(min(steps, self.steps_per_epoch)):
+            for chosen in self.micro_batches(step, accumulation=parts):
+                padded += int(self.lengths[chosen].max()) * int(self.sequences[chosen].sum())
+                real += int((self.lengths[chosen] * self.sequences[chosen]).sum())
+        return 1 - real / padded

@@ -10,9 +10,9 @@ probability at temperature 2. Where Q reaches D (small teachers) nothing but rou
 
 Bias. The stored tokens and m are exact but for rounding, so the expected error of a row in forward KL at temperature 1
 is KL(p ‖ p̂) = m · KL(p_rest ‖ p̂_rest), and that of the gradient in the student's logits is p − p̂: 0 on the stored
-tokens, summing to 0 over the rest. Softening weighs the rest more, the ops mix it, so `benchmarks/cache.py` measures
-both. Leaving the rest out and renormalising, as top-k caches do, would overstate each stored token by 1 / (1 − m) and
-say "never" to all others.
+tokens, summing to 0 over the rest. Softening weighs the rest more and the ops mix it: docs/speed.md has what was
+measured. Leaving the rest out and renormalising, as top-k caches do, would overstate each stored token by 1 / (1 − m)
+and say "never" to all others.
 """
 
 from __future__ import annotations

@@ -179,6 +179,11 @@ def set_dropout(model: PreTrainedModel, rate: float | None) -> None:
             setattr(module, "attention_dropout", rate)  # noqa: B010 (mypy: modules have no plain attributes)
 
 
+def compile_layers(model: PreTrainedModel) -> None:
+    """torch.compile what comes before the head, in place (the fused loss has the head); any batch and length."""
+    model.base_model.compile(dynamic=True)
+
+
 def num_layers(model: PreTrainedModel) -> int:
     return getattr(model.config, family_of(model.config).num_layers)
 

@@ -153,3 +153,51 @@ def test_a_micro_batch_holds_the_sequences_it_is_meant_to_hold():
     p = plan()
     parts = p.micro_batches(3, accumulation=4)
     assert all(abs(int(p.sequences[part].sum()) - 4) <= 1 for part in parts)
+
+
+def by_tokens(lengths: np.ndarray, sequences: np.ndarray, **changes) -> BatchPlan:
+    return BatchPlan(lengths, sequences, **({"batch_size": 16, "seed": 0, "max_length": 50} | changes))
+
+
+def skewed(count: int = 3000) -> tuple[np.ndarray, np.ndarray]:
+    """Many short texts, some long ones, as in paragraphs."""
+    rng = np.random.default_rng(1)
+    return np.clip(rng.gamma(1.5, 10, count).astype(int) + 2, 2, 50), rng.integers(1, 3, count)
+
+
+def test_by_tokens_every_step_has_as_many_and_little_padding():
+    lengths, sequences = skewed()
+    p, plain = by_tokens(lengths, sequences), BatchPlan(lengths, sequences, batch_size=16, seed=0)
+    tokens = [int((lengths[b] * sequences[b]).sum()) for b in map(p.batch, range(p.steps_per_epoch))]
+    assert all(abs(count - 16 * 50) <= 2 * 50 for count in tokens)
+    assert p.padding(1) < 0.05 < 0.4 < plain.padding(1)
+    padded = [int(lengths[b].max() * sequences[b].sum()) for b in map(p.batch, range(p.steps_per_epoch))]
+    assert np.quantile(padded, 0.98) <= 1.25 * 16 * 50  # what memory is needed for
+
+
+def test_by_tokens_every_epoch_sees_each_pair_at_most_once_in_an_order_of_its_own():
+    p = by_tokens(*skewed())
+    first, second = (
+        [p.batch(epoch * p.steps_per_epoch + step) for step in range(p.steps_per_epoch)] for epoch in (0, 1)
+    )
+    indices = np.concatenate(first)
+    assert len(set(indices)) == len(indices) > 0.98 * 3000
+    assert not np.array_equal(first[0], second[0])
+    means = [p.lengths[b].mean() for b in first]
+    assert abs(np.corrcoef(means, range(len(means)))[0, 1]) < 0.3  # long texts do not come first
+    assert np.array_equal(by_tokens(*skewed()).batch(40), p.batch(40))  # seed and step alone
+
+
+@pytest.mark.parametrize(("accumulation", "world"), [(1, 1), (4, 1), (2, 2), (1, 8)])
+def test_by_tokens_ranks_and_micro_batches_share_out_the_same_batch(accumulation, world):
+    p = by_tokens(*skewed())
+    for step in (0, 5, p.steps_per_epoch - 1):
+        parts = [
+            part
+            for rank in range(world)
+            for part in p.micro_batches(step, accumulation=accumulation, rank=rank, world=world)
+        ]
+        assert len(parts) == accumulation * world and all(len(part) for part in parts)
+        assert np.array_equal(np.sort(np.concatenate(parts)), np.sort(p.batch(step)))
+        counts = [int((p.lengths[part] * p.sequences[part]).sum()) for part in parts]
+        assert max(counts) <= 16 * 50 / len(parts) + 2 * 50

@@ -138,9 +138,10 @@ def test_a_torn_checkpoint_is_never_picked_up(tmp_path):
     assert checkpoint.complete(tmp_path) == []
 
 
-def test_accumulation_does_not_change_the_result(arguments, tmp_path):
+@pytest.mark.parametrize("batch_by", ["sequences", "tokens"])
+def test_accumulation_does_not_change_the_result(batch_by, arguments, tmp_path):
     """1 × 16 = 8 × 2, to rounding, with texts of unequal length and augmentation."""
-    arguments = [*arguments, "student.dropout=0"]
+    arguments = [*arguments, "student.dropout=0", f"train.batch_by={batch_by}"]
     for size in (16, 2):
         options = [f"train.micro_batch_size={size}", f"output_dir={tmp_path / str(size)}"]
         assert train_distill.main([*arguments, *options]) == 0
@@ -179,6 +180,7 @@ KINDS = {
     "listed_layers": ["student.layers=[3, 1]"],
     "bf16": ["train.precision=bf16"],
     "checkpointing": ["train.gradient_checkpointing=true"],
+    "by_tokens": ["train.batch_by=tokens"],
     "cosine": ["optim.schedule=cosine", "optim.weight_decay=0.1"],
 }
 NO_TEACHER = ["teacher.model=null", "loss.op=none", "loss.vocabulary=plain", "loss.kd_weight=0"]
