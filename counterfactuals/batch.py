@@ -184,7 +184,10 @@ class BatchPlan:
         """
         chosen, parts = self.batch(step), accumulation * world
         before = np.cumsum(self._weights[chosen]) - self._weights[chosen]
-        bounds = np.searchsorted(before, np.arange(1, parts) * (self._size // parts))
+        number = np.arange(1, parts)
+        bounds = np.searchsorted(before, number * (self._size // parts))
+        # a batch that begins after a straddling pair is shorter than the others: none of its parts may be empty
+        bounds = np.clip(bounds, number, len(chosen) - parts + number)
         return np.split(chosen, bounds)[rank::world]
 
     def padding(self, parts: int, steps: int = 200) -> float:

@@ -155,6 +155,17 @@ def test_a_micro_batch_holds_the_sequences_it_is_meant_to_hold():
     assert all(abs(int(p.sequences[part].sum()) - 4) <= 1 for part in parts)
 
 
+@pytest.mark.parametrize("max_length", [None, 50])
+def test_no_micro_batch_is_empty(max_length):
+    """Also where a pair that straddles two batches leaves the second one short."""
+    rng = np.random.default_rng(2)
+    p = BatchPlan(rng.integers(3, 50, 900), rng.integers(1, 3, 900), batch_size=16, seed=0, max_length=max_length)
+    for step in range(p.steps_per_epoch):
+        parts = p.micro_batches(step, accumulation=8)
+        assert len(parts) == 8 and all(len(part) for part in parts)
+        assert np.array_equal(np.concatenate(parts), p.batch(step))
+
+
 def by_tokens(lengths: np.ndarray, sequences: np.ndarray, **changes) -> BatchPlan:
     return BatchPlan(lengths, sequences, **({"batch_size": 16, "seed": 0, "max_length": 50} | changes))
 
