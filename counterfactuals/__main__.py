@@ -126,6 +126,17 @@ def _parser() -> argparse.ArgumentParser:
     command.set_defaults(run=_learn_pronouns)
 
     command = commands.add_parser(
+        "learn_names",
+        help="learn from plain text which capitalised words are surnames, places and other words",
+        description="Learn what capitalised words mostly are, without labels, and write the data file by which names "
+        "are doubted.",
+    )
+    command.add_argument("--source", action="append", required=True, metavar="SOURCE", help="as for build; repeatable")
+    command.add_argument("--out", required=True, metavar="FILE", help="for example counterfactuals/capitals.json")
+    command.add_argument("--note", default="", help="what the file should say of its sources, such as their licences")
+    command.set_defaults(run=_learn_names)
+
+    command = commands.add_parser(
         "names",
         help="make the table of given names from a census list",
         description="Pair given names of like frequency and write the table that a lexicon's `names` key points to.",
@@ -278,6 +289,18 @@ def _learn_pronouns(arguments: argparse.Namespace) -> None:
     command = f"python -m counterfactuals learn_pronouns {names} --seed {arguments.seed}"
     options = {"note": arguments.note, "command": command, "seed": arguments.seed}
     write(learn(arguments.source, **options, log=lambda line: print(line, file=sys.stderr)), Path(arguments.out))
+
+
+def _learn_names(arguments: argparse.Namespace) -> None:
+    from counterfactuals.capitals import learn, write
+
+    _check_out(arguments.out)
+    names = load_lexicon("gender").names
+    assert names is not None
+    command = " ".join(["python -m counterfactuals learn_names", *(f"--source {Path(s).name}" for s in arguments.source)])
+    learnt = learn(arguments.source, names, note=arguments.note, command=command)
+    write(learnt, Path(arguments.out))
+    print(f"{arguments.out}: {learnt['provenance']['counts']}")
 
 
 def _names(arguments: argparse.Namespace) -> None:

@@ -31,6 +31,7 @@ from typing import NamedTuple
 import yaml
 
 CONTEXT = Path(__file__).with_name("names_context.yaml")
+CAPITALS = Path(__file__).with_name("capitals.json")
 GROUPS = ("female", "male")
 NEAR = 120  # characters after a name in which a pronoun is taken for its own
 
@@ -83,7 +84,7 @@ class Names:
         table: dict[str, tuple[int, str | None]] = {n: (g, None) for g in (0, 1) for n in self.single[g]}
         for female, male in self.pairs:
             table[female], table[male] = (0, male), (1, female)
-        return table
+        return {name: entry for name, entry in table.items() if name not in self.context["no_given"]}
 
     @cached_property
     def mononyms(self) -> frozenset[str]:
@@ -160,6 +161,37 @@ class Names:
         return titles | self.context["things"] | {"bin", "ibn", "bint", "Abu"}
 
     @cached_property
+    def resolved(self) -> frozenset[str]:
+        """Capitalised words that are hardly anyone's given name, by the lists and by what capitals.py learnt."""
+        context = self.context
+        lists = ("capital_surnames", "capital_others", "capital_words", "openers", "things", "no_person")
+        titles = self.titles | context["before_given"] | context["regions"]
+        return titles.union(*(context[section] for section in lists)) - context["unresolved"]
+
+    @cached_property
+    def institutions(self) -> frozenset[str]:
+        return self.context["institutions"]
+
+    @cached_property
+    def plain_surnames(self) -> frozenset[str]:
+        """Surnames that are hardly anything else."""
+        context = self.context
+        return context["capital_surnames"] - context["perhaps_things"] - context["things"] - context["no_person"]
+
+    @cached_property
+    def endings(self) -> tuple[str, ...]:
+        """How surnames end and given names hardly do."""
+        return (*self.context["capital_endings"], "ing")
+
+    def may_be_given(self, word: str) -> bool:
+        """Of a capitalised word that is not in the table: nothing known of it speaks against a given name."""
+        return (
+            word not in self.resolved
+            and len(word) > 2
+            and not (word.isupper() or word.startswith(("Mc", "Mac", "O'", "O’")) or word.endswith(self.endings))
+        )
+
+    @cached_property
     def odd(self) -> frozenset[str]:
         """Last words of a run that are no plain surname."""
         second = (phrase.partition("_")[2] for phrase in self.context["fixed"] | self.context["doubles"])
@@ -221,6 +253,7 @@ class _Document:
         self.surnames: set[str] = set()
         self.things: set[str] = set()  # words of names of things
         self.sure: set[str] = set()  # given names of persons
+        self.eponyms: list[tuple[int, int]] = []  # names of things that begin with a given name
 
     def found(self) -> list[Found]:
         names, known, unclear, odd = self.names, self.names.alone, self.names.unclear, self.names.odd
@@ -246,7 +279,7 @@ class _Document:
                 self.things.update(words)
                 continue
             start, end = match.span()
-            if first in unclear or last in odd or last.isupper() or not (first.isalpha() and last.isalpha()):
+            if first in unclear or last in odd or last.isupper() or first.isupper() or not (first.isalpha() and last.isalpha()):
                 self._gather(run, start)
             elif entry := names.entry(first):
                 if len(words) > 2:
@@ -266,6 +299,10 @@ class _Document:
         self._doubt_couples()
         self._doubt_unknown_alone()
         self._doubt_pronouns()
+        if gendered:
+            self._doubt_left()
+            self._doubt_things()
+            self._doubt_unresolved()
         return sorted(self.out.values())
 
     def _gather(self, run: str, at: int) -> None:
@@ -276,6 +313,8 @@ class _Document:
             tokens = tokens[leading:]
         while len(tokens) > 1 and _is_after_name(tokens[-1][0]) and not run.isupper():
             tokens.pop()
+        if len(tokens) > 2 and tokens[0][0].isupper() and tokens[1][0] in names.entries and not run.isupper():
+            tokens = tokens[1:]  # "MG Carl Day"
         if not tokens:
             return
         words = [word for word, _ in tokens]
@@ -301,6 +340,10 @@ class _Document:
             or self._follows(_COMPANY, end)
         ):
             self.things.update(words)
+            if words[0] in names.entries and words[0] not in names.places:  # "Abner Doubleday Day"
+                self.eponyms.append((tokens[0][1], end))
+            else:
+                self._find_inside(tokens, end)
             return
         given, last = tokens[:-1], words[-1]
         if len(last) == 1 or (last.isupper() and _REGNAL.fullmatch(last)):
@@ -323,8 +366,21 @@ class _Document:
             self.full.append(Full(given, name, last, tokens[0][1], end, entry[0], doubtful))
             if initial:
                 self.sure.add(name)
-        elif first not in names.either and len(first) > 1:
+        elif len(first) > 1 and (
+            first not in context["unisex"]
+            or any(word in names.entries and word not in names.weak for word, _ in given[1:])  # "Jessie Jane Lee"
+        ):
             self.unknown.append(Full(given, "", last, tokens[0][1], end, None))
+
+    def _find_inside(self, tokens: Tokens, end: int) -> None:
+        """A person at the end of a run that begins as a thing: "Minister of Traditional Affairs Ann Lee"."""
+        names = self.names
+        for number, (word, start) in enumerate(tokens[1:-1], 1):
+            if word in names.entries and word not in names.weak:
+                rest = tokens[number:]
+                if self.context["things"].isdisjoint(word for word, _ in rest):
+                    self.unknown.append(Full(rest[:-1], "", rest[-1][0], start, end, None))
+                return
 
     def _num_leading(self, words: list[str]) -> int:
         """How many words of a run stand before the name: "When", "British", "President", "New York Mayor"."""
@@ -346,9 +402,12 @@ class _Document:
         kept: list[tuple[Full, str]] = []
         for full in self.full:
             before = self._before(full.start)
-            quoted = before in _QUOTES and self.text[full.end : full.end + 1] in _QUOTES  # a ship
-            if before in self.context["before_thing"] or before in _BODIES or before == "&" or quoted:
+            quoted = before in _QUOTES and not _QUOTES.isdisjoint(self.text[full.end : full.end + 2])  # a ship
+            is_thing = self._follows(_IS_THING, full.end)
+            is_thing = is_thing or before in _BODIES or before == "&" or before[:1].isdigit()  # "the 7th Earl Nelson"
+            if before in self.context["before_thing"] or quoted or is_thing:
                 self.things.update(full.name.split(" "))
+                self.eponyms.append((full.start, full.end))
                 continue
             if _TITLE_GROUP.get(before, full.group) != full.group:  # "Mrs. John Smith"
                 continue
@@ -359,7 +418,12 @@ class _Document:
             shown = self._shows_person(full, before)
             plain = not full.doubtful and before not in self.context["before_no_person"]
             if not shown and plain and full.given[0][0] not in self.things:
-                shown = before in _PERSON_AFTER or full.last in self.words or self._has_mark(full.end, full.group)
+                shown = (
+                    before in _PERSON_AFTER
+                    or full.last in self.words
+                    or (full.last in self.names.plain_surnames and full.given[0][0] not in self.names.weak)
+                    or self._has_mark(full.end, full.group)
+                )
             if shown:
                 self.sure.add(full.name)
         for (one, _), (other, _) in pairwise(kept):  # "Ann Lee, John Day and Mary Fry"
@@ -369,11 +433,46 @@ class _Document:
         for full, before in kept:
             sure = full.name in self.sure
             if not sure and (full.doubtful or before in self.context["before_no_person"]):
+                if full.doubtful and full.given[0][0] not in self.names.doubtful and self._has_mark(full.end, full.group):
+                    self._emit(Found(full.start, full.end, None, None))  # "Charles Martin Hall … his"
                 continue  # "the John Lennon song", "Marine Species"
             if sure:
                 self.sure.add(full.given[0][0])
+            sure = sure and self._is_whole(full, before)
             for number, (word, start) in enumerate(full.given):
                 self._emit_parts(word, start, full.group, sure, first=not number)
+
+    def _is_whole(self, full: Full, before: str) -> bool:
+        """Whether all of the name is understood: every part before the surname, and the surname itself."""
+        names, middle = self.names, full.given[1:]
+        if before.islower() and full.given[0][0] in _MONTHS and before not in _PERSON_AFTER:  # "in early June Moran won"
+            return False
+        common = full.last in self.context["capital_words"] or full.last in self.context["capital_others"]
+        if (common or full.doubtful) and full.last not in self.context["capital_surnames"]:
+            if (common and full.doubtful) or not self._follows(_DESCRIBED, full.end):  # "Velvet Buzzsaw", "Early Years"
+                return False
+        after = _NEXT_WORDS.match(self.text, full.end)
+        if after and after[1].capitalize() in self.names.institutions:  # "Herbert Morrison technical High School"
+            return False
+        if self.text.startswith(_PARTICLES_LEFT, full.end):  # "Alessandro Ottaviano de' Medici"
+            return False
+        region = _REGION.match(self.text, full.end)
+        if region and region[1] in self.context["regions"]:  # "Wesley Chapel, Florida"
+            return False
+        for word, _ in middle:
+            entry = names.entry(word)
+            if entry and entry[0] == full.group and entry[1] is None:
+                return False
+            if not entry and len(word) > 1 and (len(full.given) > 2 or names.may_be_given(word)):
+                return False
+        first = full.given[0][0]
+        if first in names.weak:
+            if not (full.last in self.words or self._follows(_DESCRIBED, full.end) or self._has_mark(full.end, full.group)):
+                return False  # "Preston North End", "Marina Militare"
+        if first in names.weak and middle and names.entry(middle[0][0]):
+            return names.entries.get(first, (0, None))[1] is not None
+        last = names.entry(full.last) if full.last and full.last not in names.weak else None
+        return last is None or full.last in self.words or full.last in names.resolved  # "Joel Christopher"
 
     def _decide_unknown(self) -> None:
         """Persons whose name is not in the table."""
@@ -386,12 +485,17 @@ class _Document:
                 listed.update(full.start for full in (one, other) if one.end in known or other.start in known)
         for full in self.unknown:
             name = self.text[full.start : full.end]
-            if not self.names.may_be_person(name.split(" ")) and not self._follows(_BORN, full.end):
+            words = name.split(" ")
+            if not self.names.may_be_person(words) and not self._follows(_DESCRIBED, full.end):
+                if self._opens_paragraph(full, words):
+                    self._emit(Found(full.start, full.end, None, None))
                 continue
             before = self._before(full.start)
             shown = self._shows_person(full, before) or _has_fathers_name(name)
             if not shown and (before in _PERSON_AFTER or not before.islower()) and before not in _NO_NAME_AFTER:
                 shown = full.last in self.words or self._has_mark(full.end, None)
+            if not shown and before not in _NO_NAME_AFTER and before not in self.context["before_no_person"]:
+                shown = self.names.may_be_given(words[0]) and self._may_be_surname(words[-1])
             if shown or full.start in listed:
                 self._emit(Found(full.start, full.end, None, None))
         for start, end, group in self.marks:  # "her brother Andrés", "the king Shapur"
@@ -408,12 +512,15 @@ class _Document:
         for word, start in self.alone:
             end = start + len(word)
             before = self._before(start)
+            if before in _SAINTS and text[end : end + 1] == " " and self._has_mark(end, None):
+                self._emit(Found(start, end, None, None))
             if before in names.titles or before in _NO_NAME_AFTER or word in context["fixed"]:
                 continue
             if before in _QUOTES and text[end : end + 1] in _QUOTES and word not in self.sure:  # a ship, a song
                 entry = names.entry(word)  # "Ann “Liz” Lee"
                 if entry and text[start - 2 : start - 1] == " " and _SURNAME_AFTER.match(text, end + 1):
-                    self._emit(Found(start, end, entry[0], entry[1], text[start - 3].isalpha()))
+                    own = any(f.group == entry[0] and 0 < start - f.end < 9 for f in self.out.values())
+                    self._emit(Found(start, end, entry[0], entry[1], own))
                 continue
             if _THING_AFTER.match(text, end) or (text[end : end + 1] in "'’" and word + "'s" in context["fixed"]):
                 continue
@@ -438,8 +545,12 @@ class _Document:
                 sure = word not in self.surnames or word in self.sure
             elif word in self.surnames or word in self.things or before in context["before_place"]:
                 continue
+            elif word in context["capital_closing"]:  # "Malik"
+                if self._has_mark(end, None):
+                    self._emit(Found(start, end, None, None))
+                continue
             elif word in names.weak:
-                if word in context["surnames"] and self._has_mark(end, None):  # "Alexander … he" may be either
+                if word in context["surnames"] and (self._has_mark(end, None) or word in context["capital_given"]):
                     self._emit(Found(start, end, None, None))
                 continue
             elif word in context["commons"] and before in _SENTENCE_BEFORE and not _VERB_AFTER.match(text, end):
@@ -447,8 +558,12 @@ class _Document:
             else:
                 likely = times[word] > 1 or before in _SUBJECT_AFTER
                 sure = likely and word in names.common and self._has_mark(end, entry[0])
-            target = entry[1]
-            self._emit(Found(start, end, entry[0], _written_like(word, target), sure))
+            if word not in self.sure and (word in names.doubtful or self.groups == {1 - entry[0]}):
+                sure = False  # "Roman"; "she … Gregory"
+            after_word = _NEXT_WORDS.match(text, end)
+            if after_word and after_word[1].capitalize() in names.institutions:
+                sure = False
+            self._emit(Found(start, end, entry[0], _written_like(word, entry[1]), sure))
 
     def _doubt_couples(self) -> None:
         """ "Simon and Ann": if one of two names is replaced and the other is left, it is flagged."""
@@ -488,6 +603,70 @@ class _Document:
             if begin <= full.start < first[0] and self.names.may_be_person(self.text[full.start : full.end].split(" ")):
                 self._emit(Found(full.start, full.end, None, None))
                 return
+
+    def _opens_paragraph(self, full: Full, words: list[str]) -> bool:
+        """ "Franck Decloquement, an expert": what a paragraph is about, unless both words are known as no name."""
+        if full.start and self.text[full.start - 1] != "\n":
+            return False
+        known = self.context["capital_others"] | self.context["things"] | self.context["openers"]
+        if words[-1] in self.context["things"] or known.issuperset((words[0], words[-1])):
+            return False
+        return _ABOUT.match(self.text, full.end) is not None and not self._follows(_IS_THING, full.end)
+
+    def _may_be_surname(self, word: str) -> bool:
+        context = self.context
+        return word in context["capital_surnames"] or not (
+            word in context["capital_others"] or word in context["capital_words"]
+        )
+
+    def _doubt_left(self) -> None:
+        """Names of the table that stay, where the text may speak of a person."""
+        names = self.names
+        for full in self.full:
+            first, start = full.given[0]
+            if start in self.out or not self._may_stand_for_person(start) or self._follows(_IS_THING, full.end):
+                continue
+            if self._before(start) in _TITLE_GROUP:  # "Lady John Smith"
+                continue
+            if first not in names.weak or first in self.context["capital_given"] or self._has_mark(full.end, None):
+                self._emit(Found(start, full.end, None, None))
+        for word, start in self.alone:  # "Augusta ran the shop"
+            end = start + len(word)
+            if start not in self.out and word in names.places and self._before(start) in _SUBJECT_AFTER:
+                if _DID_NEXT.match(self.text, end):
+                    self._emit(Found(start, end, None, None))
+
+    def _doubt_things(self) -> None:
+        """ "Abner Doubleday Day", where the text is about Doubleday: the name keeps his role."""
+        known = self.words | self.surnames
+        for start, end in self.eponyms:
+            if not known.isdisjoint(self.text[start:end].split(" ")[1:]):
+                self._emit(Found(start, end, None, None))
+
+    def _doubt_unresolved(self) -> None:
+        """ "Alexios marched": a word that may be a given name, for nothing shows it to be something else."""
+        names, text = self.names, self.text
+        for word in self.words - names.resolved - self.surnames - self.things - names.alone - names.either:
+            if not names.may_be_given(word) or names.entry(word):
+                continue
+            start = text.find(word)
+            while start >= 0:
+                end = start + len(word)
+                if not _glued(text, start, end) and self._may_stand_for_person(start):
+                    self._emit(Found(start, end, None, None))
+                    break
+                start = text.find(word, end)
+        if "-" in text:
+            for match in _HYPHENED.finditer(text):  # "Kim Jong-un"
+                self._emit(Found(match.start(), match.end(), None, None))
+
+    def _may_stand_for_person(self, start: int) -> bool:
+        before = self._before(start)
+        if before == "of":  # "Anjou"; "the son of Afonso"
+            return self._is_after_mark(start - 3)
+        return not (
+            before in _NO_NAME_AFTER or before in self.context["before_no_person"] or before in self.names.titles
+        )
 
     def _shows_person(self, full: Full, before: str) -> bool:
         """A title, a relation or an occupation stands before the name, or a description after it."""
@@ -598,6 +777,12 @@ def _has_fathers_name(name: str) -> bool:
     return likely and _FATHERS_NAME.search(name) is not None
 
 
+def _glued(text: str, start: int, end: int) -> bool:
+    """Whether text[start:end] is only part of a word."""
+    before, after = text[start - 1 : start] if start else "", text[end : end + 1]
+    return before.isalnum() or after.isalnum() or before in ("-", "_") or after in ("-", "_")
+
+
 def _written_like(word: str, target: str | None) -> str | None:
     return target.upper() if target and word.isupper() and len(word) > 1 else target
 
@@ -643,6 +828,22 @@ _SUBJECT_AFTER = _SENTENCE_BEFORE | frozenset(_JOINING.split())
 _VERB = r"['’]s | (?:\w+ed|is|was|has|had|made|began|won|said|says) "
 _SUBJECT = rf"([{_CAPITAL}][a-zà-ÿ]{{2,}}{_P})(?<![^s]s)(?={_VERB})"
 _SUBJECT_FIRST, _SUBJECT_ALONE = re.compile(_SUBJECT), re.compile(r"[.!?\n] " + _SUBJECT)
+_DID_NEXT = re.compile(r" (?:\w+ed|ran|came|went|took|left|wrote|became|got|gave|told|said|says|made|began|won|felt|saw|knew)\b")
+_SAINTS = frozenset(("St", "Saint", "Sankt", "San", "Santa"))
+_HYPHENED = re.compile(r"(?<![\w-])[A-Z][a-z]+ [A-Z][a-z]+-[a-z]{2,6}(?![\w-])")
+_ABOUT = re.compile(r", an? | \(| (?:is|was) an? ")
+_NEXT_WORDS = re.compile(
+    r"(?:['’]s)? (?:(?:state|national|technical|academic|county|memorial|high|public|regional|High|State|National|Memorial|"
+    r"Elementary|Middle|Technical|Grammar|Public) )*(\w+)"
+)
+_PARTICLES_LEFT = (" de'", " de’", " d'", " d’", " di ", " da ", " dei ")
+_IS_THING = re.compile(
+    r" (?:is|was|are|were) (?:an?|the) (?:[\w'’&;-]+ ){0,6}?(?:film|album|song|single|band|chain|company|brand|restaurant|"
+    r"series|novel|book|game|documentary|musical|opera|statue|sculpture|painting|ship|boat|racehorse|thoroughbred|hotel|"
+    r"school|village|town|city|community|suburb|river|organi[sz]ation|club|magazine|newspaper|EP|mixtape|sitcom|show|"
+    r"podcast|building|house)(?=[.,;]| (?:by|directed|from|in|that|which|of|on|based|written|produced|located|founded)\b)"
+)
+_MONTHS = frozenset(("April", "May", "June", "August"))
 _LISTED = frozenset((", ", " and ", ", and ", " or "))
 _AGENT = (
     "by with to against beat beating defeated defeating married marrying featuring starring including than like said"
@@ -684,7 +885,7 @@ def load_names(path: str | Path) -> Names:
         raise ValueError(f"{path}: not a table of given names ({error}); write one with the command `names`") from None
     if twice:
         raise ValueError(f"{path}: a name stands in two pairs")
-    digest = hashlib.sha256(content + CONTEXT.read_bytes()).hexdigest()
+    digest = hashlib.sha256(content + CONTEXT.read_bytes() + CAPITALS.read_bytes()).hexdigest()
     partner = {one: other for pair in pairs for one, other in (pair, pair[::-1])}
     context = dict(names_context())
     doubles = (double.split("_") for double in context["doubles"])
@@ -695,4 +896,6 @@ def load_names(path: str | Path) -> Names:
 @cache
 def names_context() -> dict[str, frozenset[str]]:
     sections = yaml.safe_load(CONTEXT.read_text(encoding="utf-8"))
+    capitals = json.loads(CAPITALS.read_text(encoding="utf-8"))
+    sections |= {f"capital_{section}": capitals[section] for section in ("surnames", "given", "closing", "others", "words", "endings")}
     return {section: frozenset(words.split()) for section, words in sections.items()}

@@ -24,11 +24,12 @@ from functools import cached_property, lru_cache
 from typing import Any, NamedTuple
 
 from counterfactuals import pronouns
+from counterfactuals.doubts import doubts
 from counterfactuals.lexicon import MOST_GROUPS, Lexicon, Rule, cycles
 from counterfactuals.scan import Scanner
 
 Edit = tuple[int, int, str, str, float]  # start, end, target, rule, confidence
-UNSURE = 0.7  # a pronoun decided with less confidence is flagged
+UNSURE = 0.8  # a pronoun decided with less confidence is flagged
 POLICIES = ("reverse", "skip", "keep_names")
 
 
@@ -51,7 +52,7 @@ class Flag(NamedTuple):
     """`text[start:end]` may leave the reversed text incoherent.
 
     kind: sex_bound, a word that stays (pregnant); name, a person's that has no counterpart, or a name that may be no
-    person's; pronoun, decided with little confidence.
+    person's; sense, a word that may be no person's role here; pronoun, decided with little confidence.
     """
 
     start: int
@@ -196,6 +197,8 @@ class Reverser:
                 if end + 1 not in starts and _NAME_RIGHT_AFTER.match(text, end) and not text[start:end].isupper():
                     flags.append(Flag(start, end, "name"))
             edits.sort()
+            things, places = names.context["things"], names.context["capital_others"]
+            flags += [Flag(start, end, "sense") for start, end in doubts(text, edits, things, places)]
             flags.sort()
         if flags:
             stays.append(flags[0].start)
