@@ -297,7 +297,9 @@ def _learn_names(arguments: argparse.Namespace) -> None:
     _check_out(arguments.out)
     names = load_lexicon("gender").names
     assert names is not None
-    command = " ".join(["python -m counterfactuals learn_names", *(f"--source {Path(s).name}" for s in arguments.source)])
+    command = " ".join(
+        ["python -m counterfactuals learn_names", *(f"--source {Path(s).name}" for s in arguments.source)]
+    )
     learnt = learn(arguments.source, names, note=arguments.note, command=command)
     write(learnt, Path(arguments.out))
     print(f"{arguments.out}: {learnt['provenance']['counts']}")

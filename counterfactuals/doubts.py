@@ -10,129 +10,151 @@ import re
 from collections.abc import Iterator, Sequence
 
 Edit = tuple[int, int, str, str, float]
-FEMALE = frozenset("she her hers herself".split())
-MALE = frozenset("he him his himself".split())
+
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+FEMALE = _words("she her hers herself")
+MALE = _words("he him his himself")
 PERSON = FEMALE | MALE
-RANKS = frozenset("king queen prince princess emperor empress duke duchess baron baroness count countess lady".split())
-SEXES = frozenset("male males female females".split())
-ACTORS = frozenset("actor actors".split())
+RANKS = _words("king queen prince princess emperor empress duke duchess baron baroness count countess lady")
+TITLES = RANKS | _words(
+    "sir madam dame lord mr mrs ms miss tsar tsarina czar czarina archduke archduchess marquess marquis marquise "
+    "viscount viscountess earl sultan señor señora maharaja maharani brother sister aunt uncle monsieur madame"
+)
+CALLED = _words(  # by their children: "I told Mother"
+    "mother father mom mum dad mama papa mommy daddy grandma grandpa granny grandmother grandfather auntie momma"
+)
+PEOPLE = _words("women men girls boys ladies gentlemen womens mens")
 # Said of men and of anyone: beside a woman it is no man's, so that its counterpart would not fit her either.
-GENERIC = frozenset("actor actors hero heroes comedian comedians priest priests landlord monk emeritus alumnus fellow master".split())
-CALLED = frozenset(
-    "mother father mom mum dad mama papa mommy daddy grandma grandpa granny grandmother grandfather auntie momma".split()
-)
-TITLES = frozenset(
-    "king queen prince princess emperor empress duke duchess baron baroness count countess sir madam dame lady lord mr mrs "
-    "ms miss tsar tsarina czar czarina archduke archduchess marquess marquis marquise viscount viscountess earl sultan "
-    "señor señora maharaja maharani brother sister aunt uncle monsieur madame".split()
-)
-GROUPS_OF_PEOPLE = frozenset("women men girls boys ladies gentlemen womens mens".split())
-SHIP = re.compile(
+GENERIC = _words("actor actors hero heroes comedian comedians priest priests landlord monk emeritus alumnus master")
+
+_SHIP = re.compile(
     r"\b(?:[Ss]hips?|[Bb]oats?|[Vv]essel|[Ss]hipyard|[Ss]ail(?:ed|ing|s)|aboard|keel|hull|tonnage|[Yy]acht|[Ff]erry|"
     r"tugs?|[Bb]rig|[Bb]arque|sloop|[Cc]ruiser|corvette|battleships?|lifeboat|locomotive|cargo|propeller|displacement|"
-    r"shakedown|decommissioned|scrapped|wreck|torpedo(?:ed)?|was (?:launched|laid down|commissioned|converted)|"
-    r"laid up|Lloyd's List|convoy|, master|(?:quarter)?deck|\d+ guns|pounders?|paid off|broadside|gunboat|man-of-war|masts?|mainsail|rigging|stern|sank|knots)\b"
+    r"shakedown|decommissioned|scrapped|wreck|torpedo(?:ed)?|was (?:launched|laid down|commissioned|converted)|laid up|"
+    r"Lloyd's List|convoy|, master|(?:quarter)?deck|\d+ guns|pounders?|paid off|broadside|gunboat|man-of-war|masts?|"
+    r"mainsail|rigging|stern|sank|knots)\b"
 )
-ANIMAL = re.compile(
-    r"\b(?:species|genus|larvae?|pupae|eggs?|plumage|wingspan|forewings?|mating|antlers?|spawn\w*|dorsal|abdomen|nests?|"
-    r"breed(?:ing)?|butterfl\w+|moths?|birds?|insects?|spiders?|fish(?:es)?|mammals?|rats?|mice|dogs?|cats?|wolves|apes?|"
-    r"chimpanzees?|elephants?|lions?|tigers?|bears?|deer|cattle|pups?|offspring|flowers?|plants?|pollen|connectors?|thorax|"
-    r"antennae|hormones?|chromosomes?|genes?|sexual|primates?|frogs?|lizards?|snakes?|crabs?|bees?|ants?|cows?|horses?|lemurs?|monkeys?|genitalia|hindwings?|wings|scent|mates?)\b"
+_QUOTED_SUBJECT = re.compile(  # "Sovereign" was at Kedgeree
+    r"[\"“][A-Z][\w'’]+(?: [A-Z][\w'’]+)?[\"”](?:['’]s)? (?:was|is|had|has|master|sailed|arrived|left|reached|returned|"
+    r"under|came|made|captured|captain|could|and her|put|took|went|then|also|again)\b"
 )
-STAGE = re.compile(
+_ANIMAL = re.compile(
+    r"\b(?:species|genus|larvae?|pupae|eggs?|plumage|wingspan|forewings?|hindwings?|wings|mating|mates?|antlers?|spawn\w*|"
+    r"dorsal|abdomen|nests?|breed(?:ing)?|butterfl\w+|moths?|birds?|insects?|spiders?|fish(?:es)?|mammals?|rats?|mice|"
+    r"dogs?|cats?|wolves|apes?|chimpanzees?|elephants?|lions?|tigers?|bears?|deer|cattle|pups?|offspring|flowers?|plants?|"
+    r"pollen|connectors?|thorax|antennae|hormones?|chromosomes?|genes?|genitalia|scent|sexual|primates?|monkeys?|lemurs?|"
+    r"frogs?|lizards?|snakes?|crabs?|bees?|ants?|cows?|horses?)\b"
+)
+_STAGE = re.compile(
     r"\b(?:[Ff]ilms?|[Mm]ovies?|[Tt]heat(?:re|er)|cast|drama\w*|[Tt]elevision|TV|series|Hollywood|Bollywood|Broadway|"
     r"actress\w*|screen|studios?|episodes?|sitcom|comed\w+|starr\w+)\b"
 )
-_BEFORE = re.compile(r"(?:^|[\s(\"“‘])([^\W\d_][\w'’.-]*) $")
-_AFTER = re.compile(r" (?:the )?([^\W\d_][\w’'-]*)")
-_RUN = re.compile(r"(?: (?:of (?:the )?)?[A-Z][\w'’-]*){1,8}")
-_AFTER_RANK = re.compile(r"(?! (?:of|and|[A-ZÀ-Þ]))")
-_TITLE = re.compile(r"[\"“]([A-Z][^\"“”\n]{2,70}[^\"“”\n.,!?:;])[\"”]")
-_QUOTED_SUBJECT = re.compile(
-    r"[\"“][A-Z][\w'’]+(?: [A-Z][\w'’]+)?[\"”](?:['’]s)? (?:was|is|had|has|master|sailed|arrived|left|reached|returned|under|"
-    r"came|made|captured|captain|could|and her|put|took|went|then|also|again)\b"
-)
-_SMALL = frozenset("a an and at by for from in of on or the to with".split())
 _GAME = re.compile(r"\b(?:[Cc]hess|[Cc]heckmate|[Pp]awns?|[Ss]hogi|castling|trumps|playing cards?|poker|jack of)\b")
-_CROWNED = re.compile(r"(?:crowned|elected|won|title of|titled|as|reigning|former) $")
 _STABLE = re.compile(r"\b(?:stables?|horses?|carriage)\b")
+_FIRM = re.compile(r"\b[A-Z]\w+,? (?:and|&) sons\b(?! of [a-z])")
+# Words, what in the text speaks of another sense of theirs (True) or of their own (False).
+SENSES = (
+    (FEMALE, _SHIP, True),
+    (FEMALE, _QUOTED_SUBJECT, True),
+    (_words("male males female females"), _ANIMAL, True),
+    (_words("actor actors"), _STAGE, False),
+    (_words("king queen"), _GAME, True),
+    (_words("groom"), _STABLE, True),
+    (_words("sons"), _FIRM, True),
+)
+
+_BEFORE = re.compile(r"(?:^|[\s(\"“‘])([^\W\d_][\w'’.-]*) $")
+_AFTER = re.compile(r"\.? (?:the )?([^\W\d_][\w’'-]*)")
+_RUN = re.compile(r"(?: (?:of (?:the )?)?[A-Z][\w'’-]*){1,8}")
+_NO_HOLDER = re.compile(r"(?! (?:of|and|[A-ZÀ-Þ]))")
+_DID = re.compile(r" (?:is|was|has|had|were|died|\w+ed)\b|['’]s ")
+_CROWNED = re.compile(r"(?:crowned|elected|won|title of|titled|as|reigning|former) $")
+_QUOTED = re.compile(r"[\"“]([A-Z][^\"“”\n]{2,70}[^\"“”\n.,!?:;])[\"”]")
 _QUOTES = frozenset('"“”‘’')
-_SONS = re.compile(r"\b[A-Z]\w+,? (?:and|&) sons\b(?! of [a-z])")
-_SUBJECT = re.compile(r" (?:is|was|has|had|were|died|\w+ed)\b|['’]s ")
+_SMALL = _words("a an and at by for from in of on or the to with")
 
 
-def doubts(text: str, edits: Sequence[Edit], things: frozenset[str], places: frozenset[str]) -> Iterator[tuple[int, int]]:
+def doubts(
+    text: str, edits: Sequence[Edit], things: frozenset[str], places: frozenset[str]
+) -> Iterator[tuple[int, int]]:
     """Where `text` may use a word of `edits` in another sense; edits with the rule "name" are given names.
 
     `things`: capitalised words that end names of bodies and things. `places`: that are no given names or surnames.
     """
     first: dict[str, tuple[int, int]] = {}
-    alone = not any(text[edit[0] : edit[1]].lower() in PERSON for edit in edits)
     for start, end, _, rule, _ in edits:
-        surface = text[start:end]
-        word = surface.lower()
-        if rule == "name":
-            continue
-        first.setdefault(word, (start, end))
-        if surface[0].isupper() and (len(surface) == 1 or not surface.isupper()) and _is_name(text, start, end, word, things):
-            yield start, end
-        if word == "miss" and _CROWNED.search(text, max(0, start - 14), start):
-            yield start, end
-        if word == "miss" and (after := _AFTER.match(text, end + text.startswith(".", end))) and after[1] in places:
-            yield start, end  # Miss North Dakota
-        if word in RANKS and surface[0].isupper() and alone and _AFTER_RANK.match(text, end):
-            yield start, end  # "The Duke's liquid-cooled engine"
-        if surface[0].isupper() and start and text[start - 1] in _QUOTES and text[end : end + 1] in _QUOTES:
-            yield start, end  # "Mother" was released in May
-        if word in TITLES and start and text[start - 1] in _QUOTES:
-            run = _RUN.match(text, end)
-            if run and text[run.end() : run.end() + 1] in _QUOTES:  # a ship, a song
-                yield start, end
+        if rule != "name":
+            first.setdefault(text[start:end].lower(), (start, end))
     words = first.keys()
-    if edits and alone and SHIP.search(text):
+    personal = not PERSON.isdisjoint(words)
+    for start, end, _, rule, _ in edits:
+        if (
+            rule != "name"
+            and text[start].isupper()
+            and _is_no_role(text, start, end, things, places, personal=personal)
+        ):
+            yield start, end
+    if edits and not personal and _SHIP.search(text):
         yield edits[0][:2]  # "took Dolly Varden on a voyage"
     if '"' in text or "“" in text:
-        for title in _TITLE.finditer(text):
-            if _is_title(title[1]):
-                yield from ((start, end) for start, end, *_ in edits if title.start() < start < title.end())
-    if ("king" in words or "queen" in words) and _GAME.search(text):
-        yield first["king" if "king" in words else "queen"]
-    if "groom" in words and _STABLE.search(text):
-        yield first["groom"]
-    if "sons" in words and (firm := _SONS.search(text)):
-        yield firm.span()
-    if not FEMALE.isdisjoint(words) and (SHIP.search(text) or _QUOTED_SUBJECT.search(text)):
-        yield first[min(FEMALE & words)]
-    if not SEXES.isdisjoint(words) and ANIMAL.search(text):
-        yield first[min(SEXES & words)]
-    if not ACTORS.isdisjoint(words) and not STAGE.search(text):
-        yield first[min(ACTORS & words)]
-    generic = [word for word in words if word in GENERIC or (len(word) > 5 and word.endswith(("man", "men")))]
-    generic = [word for word in generic if not word.endswith(("woman", "women"))]
-    if generic and not FEMALE.isdisjoint(words) and MALE.isdisjoint(words):
-        yield first[min(generic)]  # "she was elected chairman"
+        for quoted in _QUOTED.finditer(text):
+            if _is_title(quoted[1]):
+                yield from ((start, end) for start, end, *_ in edits if quoted.start() < start < quoted.end())
+    for said, sense, other in SENSES:
+        if not said.isdisjoint(words) and (sense.search(text) is not None) == other:
+            yield first[min(said & words)]
+    if not FEMALE.isdisjoint(words) and MALE.isdisjoint(words):  # "she was elected chairman"
+        yield from (first[word] for word in words if _is_generic(word))
 
 
-def _is_name(text: str, start: int, end: int, word: str, things: frozenset[str]) -> bool:
-    """Whether a capitalised word is, or is part of, a name: "Thomas Henchman", "UN Women", "the Maharani Cup"."""
+def _is_no_role(
+    text: str, start: int, end: int, things: frozenset[str], places: frozenset[str], *, personal: bool
+) -> bool:
+    """Whether a capitalised word names a ship, a work, a body, a rank that nobody holds, a contest or a surname."""
+    word = text[start:end].lower()
+    opens_quote = start > 0 and text[start - 1] in _QUOTES
+    if opens_quote and text[end : end + 1] in _QUOTES:  # "Mother" was released in May
+        return True
+    if opens_quote and word in TITLES:
+        run = _RUN.match(text, end)
+        if run and text[run.end() : run.end() + 1] in _QUOTES:  # "Queen Victoria"
+            return True
+    if word in RANKS and not personal and _NO_HOLDER.match(text, end):  # the Duke's liquid-cooled engine
+        return True
+    if word == "miss":  # Miss North Dakota
+        after = _AFTER.match(text, end)
+        if _CROWNED.search(text, max(0, start - 14), start) or (after and after[1] in places):
+            return True
+    return not (end - start > 1 and text[start:end].isupper()) and _is_in_name(text, start, end, word, things)
+
+
+def _is_in_name(text: str, start: int, end: int, word: str, things: frozenset[str]) -> bool:
+    """ "Thomas Henchman", "UN Women", "the Maharani Cup", "Freedman was"; God's "He"."""
     before = _BEFORE.search(text, max(0, start - 30), start)
     previous = before[1] if before else ""
-    inside = text[start - 1 : start] == " " and (text[start - 2].isalnum() or text[start - 2] == ",")
-    if word in PERSON:  # God's
-        return inside and previous.islower() and text[start:end] not in ("Her",)
+    comma = text[start - 2 : start - 1] == ","
+    inside = text[start - 1 : start] == " " and (comma or text[start - 2 : start - 1].isalnum())
+    if word in PERSON:
+        return inside and previous.islower() and word != "her"
     run = _RUN.match(text, end)
-    if run and things and run[0].rpartition(" ")[2] in things and word not in GROUPS_OF_PEOPLE:
+    if run and run[0].rpartition(" ")[2] in things and word not in PEOPLE:
         return True
-    if word in TITLES:
+    if word in TITLES or word in CALLED:
         return False
-    possessive = text[end : end + 1] in ("'", "’") or word in ("womens", "mens")
-    if word in GROUPS_OF_PEOPLE and possessive:  # Women's World Cup
+    if word in PEOPLE and (text[end : end + 1] in ("'", "’") or word in ("womens", "mens")):  # Women's World Cup
         return False
-    if inside and previous[:1].isupper() and len(previous) > 1 and not text[start - 2] == ",":
-        return word not in CALLED
-    if inside:
-        return word not in CALLED and run is None
-    return word not in CALLED and word.endswith(("man", "lady")) and _SUBJECT.match(text, end) is not None
+    if not inside:
+        return word.endswith(("man", "lady")) and _DID.match(text, end) is not None
+    return run is None or (len(previous) > 1 and previous[0].isupper() and not comma)
+
+
+def _is_generic(word: str) -> bool:
+    compound = len(word) > 5 and word.endswith(("man", "men")) and not word.endswith(("woman", "women"))
+    return compound or word in GENERIC
 
 
 def _is_title(quoted: str) -> bool:

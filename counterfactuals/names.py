@@ -169,10 +169,6 @@ class Names:
         return titles.union(*(context[section] for section in lists)) - context["unresolved"]
 
     @cached_property
-    def institutions(self) -> frozenset[str]:
-        return self.context["institutions"]
-
-    @cached_property
     def plain_surnames(self) -> frozenset[str]:
         """Surnames that are hardly anything else."""
         context = self.context
@@ -279,7 +275,13 @@ class _Document:
                 self.things.update(words)
                 continue
             start, end = match.span()
-            if first in unclear or last in odd or last.isupper() or first.isupper() or not (first.isalpha() and last.isalpha()):
+            if (
+                first in unclear
+                or last in odd
+                or last.isupper()
+                or first.isupper()
+                or not (first.isalpha() and last.isalpha())
+            ):
                 self._gather(run, start)
             elif entry := names.entry(first):
                 if len(words) > 2:
@@ -433,46 +435,55 @@ class _Document:
         for full, before in kept:
             sure = full.name in self.sure
             if not sure and (full.doubtful or before in self.context["before_no_person"]):
-                if full.doubtful and full.given[0][0] not in self.names.doubtful and self._has_mark(full.end, full.group):
+                if (
+                    full.doubtful
+                    and full.given[0][0] not in self.names.doubtful
+                    and self._has_mark(full.end, full.group)
+                ):
                     self._emit(Found(full.start, full.end, None, None))  # "Charles Martin Hall … his"
                 continue  # "the John Lennon song", "Marine Species"
             if sure:
                 self.sure.add(full.given[0][0])
-            sure = sure and self._is_whole(full, before)
+            sure = sure and not self._may_name_thing(full, before) and self._is_whole(full)
             for number, (word, start) in enumerate(full.given):
                 self._emit_parts(word, start, full.group, sure, first=not number)
 
-    def _is_whole(self, full: Full, before: str) -> bool:
-        """Whether all of the name is understood: every part before the surname, and the surname itself."""
-        names, middle = self.names, full.given[1:]
-        if before.islower() and full.given[0][0] in _MONTHS and before not in _PERSON_AFTER:  # "in early June Moran won"
-            return False
-        common = full.last in self.context["capital_words"] or full.last in self.context["capital_others"]
-        if (common or full.doubtful) and full.last not in self.context["capital_surnames"]:
-            if (common and full.doubtful) or not self._follows(_DESCRIBED, full.end):  # "Velvet Buzzsaw", "Early Years"
-                return False
-        after = _NEXT_WORDS.match(self.text, full.end)
-        if after and after[1].capitalize() in self.names.institutions:  # "Herbert Morrison technical High School"
-            return False
+    def _may_name_thing(self, full: Full, before: str) -> bool:
+        """Whether a run that begins with a given name may be a place's, a body's, a work's or a month's."""
+        context, text, first, last = self.context, self.text, full.given[0][0], full.last
+        if first in _MONTHS and before.islower() and before not in _PERSON_AFTER:  # "in early June Moran won"
+            return True
+        described = self._follows(_DESCRIBED, full.end)
+        common = last in context["capital_words"] or last in context["capital_others"]
+        odd = (common or full.doubtful) and last not in context["capital_surnames"]
+        if odd and (not described or (common and full.doubtful)):  # "Velvet Buzzsaw", "Early Years"
+            return True
+        shown = described or last in self.words or self._has_mark(full.end, full.group)
+        if first in self.names.weak and not shown:  # "Preston North End"
+            return True
+        region = _REGION.match(text, full.end)  # "Wesley Chapel, Florida"
+        return self._is_institution(full.end) or (region is not None and region[1] in context["regions"])
+
+    def _is_institution(self, end: int) -> bool:
+        """ "Herbert Morrison technical high school" """
+        after = _NEXT_WORDS.match(self.text, end)
+        return after is not None and after[1].capitalize() in self.context["institutions"]
+
+    def _is_whole(self, full: Full) -> bool:
+        """Whether every part of a full name is understood: those before the surname, and the surname itself."""
+        names, (first, *middle) = self.names, [word for word, _ in full.given]
         if self.text.startswith(_PARTICLES_LEFT, full.end):  # "Alessandro Ottaviano de' Medici"
             return False
-        region = _REGION.match(self.text, full.end)
-        if region and region[1] in self.context["regions"]:  # "Wesley Chapel, Florida"
-            return False
-        for word, _ in middle:
+        for word in middle:
             entry = names.entry(word)
             if entry and entry[0] == full.group and entry[1] is None:
                 return False
-            if not entry and len(word) > 1 and (len(full.given) > 2 or names.may_be_given(word)):
+            if not entry and len(word) > 1 and (len(middle) > 1 or names.may_be_given(word)):
                 return False
-        first = full.given[0][0]
-        if first in names.weak:
-            if not (full.last in self.words or self._follows(_DESCRIBED, full.end) or self._has_mark(full.end, full.group)):
-                return False  # "Preston North End", "Marina Militare"
-        if first in names.weak and middle and names.entry(middle[0][0]):
+        if middle and first in names.weak and names.entry(middle[0]):
             return names.entries.get(first, (0, None))[1] is not None
-        last = names.entry(full.last) if full.last and full.last not in names.weak else None
-        return last is None or full.last in self.words or full.last in names.resolved  # "Joel Christopher"
+        last = full.last and full.last not in names.weak and names.entry(full.last)
+        return not last or full.last in self.words or full.last in names.resolved  # "Joel Christopher"
 
     def _decide_unknown(self) -> None:
         """Persons whose name is not in the table."""
@@ -560,9 +571,7 @@ class _Document:
                 sure = likely and word in names.common and self._has_mark(end, entry[0])
             if word not in self.sure and (word in names.doubtful or self.groups == {1 - entry[0]}):
                 sure = False  # "Roman"; "she … Gregory"
-            after_word = _NEXT_WORDS.match(text, end)
-            if after_word and after_word[1].capitalize() in names.institutions:
-                sure = False
+            sure = sure and not self._is_institution(end)
             self._emit(Found(start, end, entry[0], _written_like(word, entry[1]), sure))
 
     def _doubt_couples(self) -> None:
@@ -632,9 +641,9 @@ class _Document:
                 self._emit(Found(start, full.end, None, None))
         for word, start in self.alone:  # "Augusta ran the shop"
             end = start + len(word)
-            if start not in self.out and word in names.places and self._before(start) in _SUBJECT_AFTER:
-                if _DID_NEXT.match(self.text, end):
-                    self._emit(Found(start, end, None, None))
+            subject = self._before(start) in _SUBJECT_AFTER and _DID_NEXT.match(self.text, end)
+            if start not in self.out and word in names.places and subject:
+                self._emit(Found(start, end, None, None))
 
     def _doubt_things(self) -> None:
         """ "Abner Doubleday Day", where the text is about Doubleday: the name keeps his role."""
@@ -828,20 +837,23 @@ _SUBJECT_AFTER = _SENTENCE_BEFORE | frozenset(_JOINING.split())
 _VERB = r"['’]s | (?:\w+ed|is|was|has|had|made|began|won|said|says) "
 _SUBJECT = rf"([{_CAPITAL}][a-zà-ÿ]{{2,}}{_P})(?<![^s]s)(?={_VERB})"
 _SUBJECT_FIRST, _SUBJECT_ALONE = re.compile(_SUBJECT), re.compile(r"[.!?\n] " + _SUBJECT)
-_DID_NEXT = re.compile(r" (?:\w+ed|ran|came|went|took|left|wrote|became|got|gave|told|said|says|made|began|won|felt|saw|knew)\b")
+_DID = "ran|came|went|took|left|wrote|became|got|gave|told|said|says|made|began|won|saw|knew"
+_DID_NEXT = re.compile(rf" (?:\w+ed|{_DID})\b")
 _SAINTS = frozenset(("St", "Saint", "Sankt", "San", "Santa"))
 _HYPHENED = re.compile(r"(?<![\w-])[A-Z][a-z]+ [A-Z][a-z]+-[a-z]{2,6}(?![\w-])")
 _ABOUT = re.compile(r", an? | \(| (?:is|was) an? ")
-_NEXT_WORDS = re.compile(
-    r"(?:['’]s)? (?:(?:state|national|technical|academic|county|memorial|high|public|regional|High|State|National|Memorial|"
-    r"Elementary|Middle|Technical|Grammar|Public) )*(\w+)"
-)
+_KIND = "state national technical academic county memorial high public regional elementary middle grammar"
+_KINDS = "|".join(f"{word}|{word.capitalize()}" for word in _KIND.split())
+_NEXT_WORDS = re.compile(rf"(?:['’]s)? (?:(?:{_KINDS}) )*(\w+)")
 _PARTICLES_LEFT = (" de'", " de’", " d'", " d’", " di ", " da ", " dei ")
-_IS_THING = re.compile(
-    r" (?:is|was|are|were) (?:an?|the) (?:[\w'’&;-]+ ){0,6}?(?:film|album|song|single|band|chain|company|brand|restaurant|"
-    r"series|novel|book|game|documentary|musical|opera|statue|sculpture|painting|ship|boat|racehorse|thoroughbred|hotel|"
-    r"school|village|town|city|community|suburb|river|organi[sz]ation|club|magazine|newspaper|EP|mixtape|sitcom|show|"
-    r"podcast|building|house)(?=[.,;]| (?:by|directed|from|in|that|which|of|on|based|written|produced|located|founded)\b)"
+_THING = (
+    "film album song single band chain company brand restaurant series novel book game documentary musical opera "
+    "statue sculpture painting ship boat racehorse thoroughbred hotel school village town city community suburb river "
+    "organization organisation club magazine newspaper EP mixtape sitcom show podcast building house"
+)
+_IS_THING = re.compile(  # not "is a film actor"
+    rf" (?:is|was|are|were) (?:an?|the) (?:[\w'’&;-]+ ){{0,6}}?(?:{_THING.replace(' ', '|')})"
+    r"(?=[.,;]| (?:by|directed|from|in|that|which|of|on|based|written|produced|located|founded)\b)"
 )
 _MONTHS = frozenset(("April", "May", "June", "August"))
 _LISTED = frozenset((", ", " and ", ", and ", " or "))
@@ -897,5 +909,8 @@ def load_names(path: str | Path) -> Names:
 def names_context() -> dict[str, frozenset[str]]:
     sections = yaml.safe_load(CONTEXT.read_text(encoding="utf-8"))
     capitals = json.loads(CAPITALS.read_text(encoding="utf-8"))
-    sections |= {f"capital_{section}": capitals[section] for section in ("surnames", "given", "closing", "others", "words", "endings")}
+    sections |= {
+        f"capital_{section}": capitals[section]
+        for section in ("surnames", "given", "closing", "others", "words", "endings")
+    }
     return {section: frozenset(words.split()) for section, words in sections.items()}

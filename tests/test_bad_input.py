@@ -74,6 +74,7 @@ def command(name, source="a.txt"):
         "audit": ["--source", source, "--sample", "1", "--out", "out"],
         "round_trip": ["--source", source],
         "learn_pronouns": ["--source", source, "--out", "out/pronouns.json"],
+        "learn_names": ["--source", source, "--out", "out/capitals.json"],
         "names": ["--census", source, "--out", "out/names.json"],
         "sample": ["--out", "out"],
         "reverse": [],
@@ -134,7 +135,7 @@ BAD_FILES = {
 def test_bad_files(run, tokenizer, name):
     content, says = BAD_FILES[name]
     (run.folder / name).write_bytes(content)
-    for what in ("build", "audit", "round_trip", "learn_pronouns"):
+    for what in ("build", "audit", "round_trip", "learn_pronouns", "learn_names"):
         assert says in run.refused(*command(what, name)), what
 
 
@@ -200,6 +201,7 @@ def test_files_among_folders_and_odd_but_valid_text_are_read(run, tokenizer):
         ("audit", ["--strip", "latin.csv", "--out", "folder"], "--out folder: is a folder; name a file"),
         ("learn_pronouns", ["--out", "folder"], "--out folder: is a folder; name a file"),
         ("learn_pronouns", ["--out", "a.txt/x"], "is not a folder that can be written into"),
+        ("learn_names", ["--out", "folder"], "--out folder: is a folder; name a file"),
         ("names", ["--census", "none.csv"], "none.csv: No such file or directory"),
         ("names", ["--census", "latin.csv"], "latin.csv: not UTF-8"),
         ("names", ["--census", "columns.csv"], "expected the columns name, male, female"),
@@ -289,7 +291,7 @@ def stops(*_, **__):
     raise KeyboardInterrupt
 
 
-@pytest.mark.parametrize("what", ["build", "audit", "sample", "names", "learn_pronouns"])
+@pytest.mark.parametrize("what", ["build", "audit", "sample", "names", "learn_names", "learn_pronouns"])
 @pytest.mark.parametrize("number", [0, 1])  # which file of a command does not fit
 @pytest.mark.parametrize("failure", [full, stops])
 def test_a_full_disk_or_ctrl_c_while_writing(run, tokenizer, monkeypatch, what, number, failure):
@@ -311,7 +313,7 @@ def test_a_full_disk_or_ctrl_c_while_writing(run, tokenizer, monkeypatch, what, 
     monkeypatch.setattr(sample, "generate", rows)
     monkeypatch.setattr(sample, "agreement_cases", lambda seed: [])
     code, _, error = run(*command(what, "a.csv" if what == "names" else "a.txt"))
-    if number and what in ("names", "learn_pronouns"):
+    if number and what in ("names", "learn_names", "learn_pronouns"):
         assert code == 0 and len(seen) == 1
         return
     left = files(run.folder / "out")
