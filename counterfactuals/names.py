@@ -169,6 +169,13 @@ class Names:
         return titles.union(*(context[section] for section in lists)) - context["unresolved"]
 
     @cached_property
+    def small(self) -> frozenset[str]:
+        """Frequent given names that are hardly another word, in small letters."""
+        frequent = {name for pair in self.pairs[:1500] for name in pair}
+        names = frequent - self.weak - self.context["commons"] - self.context["capital_words"]
+        return frozenset(name.lower() for name in names if len(name) > 3)
+
+    @cached_property
     def plain_surnames(self) -> frozenset[str]:
         """Surnames that are hardly anything else."""
         context = self.context
@@ -302,6 +309,8 @@ class _Document:
         self._doubt_unknown_alone()
         self._doubt_pronouns()
         if gendered:
+            if self.text.islower():
+                self._doubt_small()
             self._doubt_left()
             self._doubt_things()
             self._doubt_unresolved()
@@ -497,6 +506,8 @@ class _Document:
         for full in self.unknown:
             name = self.text[full.start : full.end]
             words = name.split(" ")
+            if len(words) > 1 and _REGNAL.fullmatch(words[-1]):  # "Afonso III"
+                words.pop()
             if not self.names.may_be_person(words) and not self._follows(_DESCRIBED, full.end):
                 if self._opens_paragraph(full, words):
                     self._emit(Found(full.start, full.end, None, None))
@@ -627,6 +638,14 @@ class _Document:
         return word in context["capital_surnames"] or not (
             word in context["capital_others"] or word in context["capital_words"]
         )
+
+    def _doubt_small(self) -> None:
+        """Given names in a text without capitals: "prince harry" """
+        for word in self.names.small.intersection(self.text.split()):
+            start = self.text.find(word)
+            while _glued(self.text, start, start + len(word)):
+                start = self.text.find(word, start + 1)
+            self._emit(Found(start, start + len(word), None, None))
 
     def _doubt_left(self) -> None:
         """Names of the table that stay, where the text may speak of a person."""
