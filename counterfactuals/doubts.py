@@ -35,7 +35,8 @@ _SHIP = re.compile(
     r"\b(?:[Ss]hips?|[Bb]oats?|[Vv]essel|[Ss]hipyard|[Ss]ail(?:ed|ing|s)|aboard|keel|hull|tonnage|[Yy]acht|[Ff]erry|"
     r"tugs?|[Bb]rig|[Bb]arque|sloop|[Cc]ruiser|corvette|battleships?|lifeboat|locomotive|cargo|propeller|displacement|"
     r"shakedown|decommissioned|scrapped|wreck|torpedo(?:ed)?|was (?:launched|laid down|commissioned|converted)|laid up|"
-    r"Lloyd's List|convoy|, master|(?:quarter)?deck|\d+ guns|pounders?|paid off|broadside|gunboat|man-of-war|carrying slaves|crew|captured|Register of Shipping|masts?|"
+    r"Lloyd's List|Register of Shipping|convoy|, master|(?:quarter)?deck|\d+ guns|pounders?|paid off|broadside|gunboat|"
+    r"man-of-war|carrying slaves|crew|captured|masts?|"
     r"mainsail|rigging|stern|sank|knots)\b"
 )
 _QUOTED_SUBJECT = re.compile(  # "Sovereign" was at Kedgeree
