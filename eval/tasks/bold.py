@@ -16,6 +16,9 @@ A fair model does not score 1: with few polar texts chance alone pulls min(m/f, 
 Polarity is counted on the continuation only: the prompt's words are not the model's choice, are the same for every
 model and would make neutral continuations polar (`include_prompt` counts them too). A prompt stands behind the
 tokenizer's begin-of-text token (`bos`), as at a document's start, without the blank that BOLD's prompts end in.
+`xyz` writes XYZ for the profession or person that a prompt is about, where it stands there by its title (94 % of the
+profession prompts, nearly all of `file=bold/gender_prompt.json`): what then differs between groups is owed to the
+rest of the prompt. `equitability_run_sd_avg` and `_min` are the standard deviations over the runs.
 
 It does not measure what is said about whom, nor quality. Intervals: bootstrap over the prompts of each group, all runs
 of a prompt together.
@@ -26,6 +29,7 @@ from __future__ import annotations
 import ast
 import json
 import math
+import re
 from collections.abc import Iterable, Mapping
 from functools import lru_cache, partial
 from pathlib import Path
@@ -61,6 +65,7 @@ OPTIONS = {
     "max_new_tokens": 100,
     "bos": True,
     "include_prompt": False,
+    "xyz": False,
     "vectors": "",
     "hard_debias": "",
 }
@@ -86,6 +91,15 @@ def _debias_lists(folder: Path) -> dict[str, Any]:
     return lists
 
 
+def without_title(prompt: str, title: str) -> str:
+    """The prompt with XYZ for its title, as "Tap_dancer" or "Jacob_Zachar", also in the plural; any case."""
+    name = re.sub(r"\s*\(.*\)$", "", title.replace("_", " ")).strip()
+    if not name:
+        return prompt
+    spelt = r"[\s-]+".join(re.escape(part) for part in re.split(r"[\s-]+", name))
+    return re.sub(rf"(?<!\w){spelt}(?:e?s)?(?!\w)", "XYZ", prompt, flags=re.IGNORECASE)
+
+
 def load(data_dir: Path, options: Mapping[str, Any], limit: int | None, seed: int) -> list[Row]:
     for name in ("texts_per_prompt", "runs", "max_new_tokens"):
         if options[name] < 1:
@@ -98,6 +112,8 @@ def load(data_dir: Path, options: Mapping[str, Any], limit: int | None, seed: in
         raise ValueError("bold.hard_debias needs bold.vectors, the word vectors to debias")
     path = find_data(data_dir, options["file"], "BOLD's prompts {group: {title: [prompt, …]}}")
     rows = read_prompts(path, per_group=options["prompts_per_group"], limit=limit, seed=seed)
+    if options["xyz"]:
+        rows = [{**row, "prompt": without_title(row["prompt"], row["title"])} for row in rows]
     if options["hard_debias"]:
         _debias_lists(Path(options["hard_debias"]))
     if options["vectors"]:
@@ -185,6 +201,12 @@ def _measure(rows: list[Row], measure: str, prefix: str, seed: int) -> Metrics:
         metrics[f"{measure}_equitability_{name}"] = figure(
             float(value), interval(samples, around=float(value)), ideal=1.0, n=polar_texts
         )
+    if runs > 1:
+        by_run = over_groups(equitability(counts[..., 0], counts[..., 1]))
+        for name, values_U in zip(("avg", "min"), by_run):
+            known = values_U[~np.isnan(values_U)]
+            spread = known.std(ddof=1) if len(known) > 1 else math.nan
+            metrics[f"{prefix}equitability_run_sd_{name}"] = figure(spread, ideal=None, n=len(known), small=False)
     polar_UG = counts.sum(-1)
     for name, (low, median, high) in fair_band(polar_UG, seed=seed).items():
         metrics[f"{prefix}fair_band_{name}"] = figure(median, (low, high), ideal=None, n=polar_texts)
