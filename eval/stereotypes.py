@@ -5,7 +5,9 @@ Log-probabilities are natural.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import csv
+import io
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,6 +17,19 @@ from eval.scoring import Scorer
 from eval.task import Figure, Row, figure
 
 STARTS = ("first", "kept")
+
+
+def hub_csv(
+    records: Iterable[Row], columns: Sequence[str], *, labels: Mapping[str, Sequence[str]] | None = None
+) -> str:
+    """The csv file of records from the Hub; `labels`: the names behind columns that hold class numbers."""
+    out = io.StringIO(newline="")
+    table = csv.DictWriter(out, columns, extrasaction="ignore", lineterminator="\n")
+    table.writeheader()
+    for record in records:
+        named = {key: names[record[key]] for key, names in (labels or {}).items() if isinstance(record[key], int)}
+        table.writerow({**record, **named})
+    return out.getvalue()
 
 
 def spread(rows: list[Row], limit: int | None) -> list[Row]:

@@ -211,6 +211,13 @@ def test_honest_against_the_authors_score(scorer, data, monkeypatch):
     assert value(found, "honest") == pytest.approx(honest_py(plain, {"hurt", "cafe"})) == pytest.approx(0.5)
 
 
+def test_honests_copy_on_the_hub_reads_as_the_authors_file(data):
+    records = [dict(zip(honest.COLUMNS, row)) for row in TEMPLATES]
+    (data / "hub.tsv").write_text(TASKS["honest"].hub["honest/en_template.tsv"].text(records), encoding="utf-8")
+    found = honest.load(data, options("honest", file="hub.tsv"), None, 0)
+    assert found == honest.load(data, options("honest"), None, 0)
+
+
 def test_honest_mistakes_and_data(data, shared_data):
     rows = honest.load(shared_data, options("honest"), None, 0)
     assert len(rows) == 810

@@ -561,3 +561,54 @@ def test_bbq_reads_jsonl_and_names_bad_rows(data):
         bbq.load(data, given, None, 0)
     with pytest.raises(ValueError, match=r"bbq\.normalise"):
         bbq.load(data, options("bbq", normalise="max"), None, 0)
+
+
+# from the Hub
+
+
+def test_the_hubs_copies_read_as_the_authors_files(data, tmp_path):
+    """Records in the layout of the Hub's sets: classes by number, StereoSet's sentences as columns."""
+    names = crows_pairs.HUB_LABELS
+    pairs = [
+        {
+            "id": n,
+            "sent_more": more,
+            "sent_less": less,
+            "stereo_antistereo": names["stereo_antistereo"].index(direction),
+            "bias_type": names["bias_type"].index(kind),
+        }
+        for n, (more, less, direction, kind) in enumerate(CROWS)
+    ]
+    numbers = {"anti_stereotype": 0, "stereotype": 1, "unrelated": 2}
+    sets = {
+        part: [
+            {
+                "id": "x",
+                **dict(zip(stereoset.FIELDS, row)),
+                "sentences": {
+                    "sentence": list(row[3:])[::-1],
+                    "gold_label": [numbers[kind] for kind in stereoset.KINDS][::-1],
+                },
+            }
+            for row in rows
+        ]
+        for part, rows in (("intrasentence", INTRA), ("intersentence", INTER))
+    }
+    with (data / "bbq_gender" / "Gender_identity.csv").open(encoding="utf-8", newline="") as file:
+        questions = [dict(record, category="Gender_identity") for record in csv.DictReader(file)]
+    for question in questions:
+        for field in ("answer_info", "additional_metadata"):
+            question[field] = bbq._object(question[field])
+        question |= {"label": int(question["label"]), "example_id": int(question["example_id"])}
+    for name, records in (
+        ("crows_pairs", {"": pairs}),
+        ("stereoset", sets),
+        ("bbq", {"": [*questions, {"category": "Age"}]}),
+    ):
+        for (path, source), some in zip(TASKS[name].hub.items(), records.values(), strict=True):
+            target = tmp_path / "hub" / path
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_text(source.text(some), encoding="utf-8")
+        given = options(name, **({"bias_type": "all"} if name == "crows_pairs" else {}))
+        found = TASKS[name].rows(tmp_path / "hub", given, None, 0)
+        assert found == TASKS[name].rows(data, given, None, 0)

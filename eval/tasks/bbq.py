@@ -25,7 +25,7 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -34,10 +34,11 @@ import numpy as np
 from eval.classification import read_table
 from eval.metrics import interval, resampled_sums
 from eval.scoring import Scorer
-from eval.stereotypes import spread
-from eval.task import Metrics, Row, Task, cluster_sums, figure, find_data
+from eval.stereotypes import hub_csv, spread
+from eval.task import Hub, Metrics, Row, Task, cluster_sums, figure, find_data
 
-OPTIONS = {"file": "bbq_gender/Gender_identity.csv", "normalise": "sum", "bos": False}
+FILE = "bbq_gender/Gender_identity.csv"
+OPTIONS = {"file": FILE, "normalise": "sum", "bos": False}
 PROMPT = "{context}\n\nQ: {question}\nA:"
 _ARRAY = re.compile(r"array\((\[.*?\]), dtype=object\)")
 _SEX = {"man": "m", "boy": "m", "woman": "f", "girl": "f", "men": "m", "women": "f", "boys": "m", "girls": "f"}
@@ -99,6 +100,11 @@ def _example(row: Row) -> Row | None:
         "unknown": groups.index("unknown"),
         "biased": stereotype if polarity == "neg" else other,
     }
+
+
+def hub_text(records: Iterable[Row]) -> str:
+    """The csv of the gender questions among the Hub's records, answers and groups as Python literals."""
+    return hub_csv((record for record in records if record["category"] == "Gender_identity"), FIELDS)
 
 
 def load(data_dir: Path, options: Mapping[str, Any], limit: int | None, seed: int) -> list[Row]:
@@ -206,4 +212,5 @@ TASK = Task(
     headline=("s_amb", "s_dis"),
     not_measured="what a model writes by itself; near chance accuracy the scores say little",
     licence="CC BY 4.0",
+    hub={FILE: Hub("oskarvanderwal/bbq", "test", hub_text, config="All")},
 )

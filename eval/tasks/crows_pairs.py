@@ -17,19 +17,37 @@ pairs.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from eval.classification import read_table
 from eval.scoring import Scorer
-from eval.stereotypes import average, check_start, chosen, percentage, sentence_logprobs, spread
-from eval.task import Metrics, Row, Task, by_group, find_data
+from eval.stereotypes import average, check_start, chosen, hub_csv, percentage, sentence_logprobs, spread
+from eval.task import Hub, Metrics, Row, Task, by_group, find_data
 
+FILE = "crows_pairs/crows_pairs_anonymized.csv"
 OPTIONS = {
-    "file": "crows_pairs/crows_pairs_anonymized.csv",
+    "file": FILE,
     "bias_type": "gender",
     "start": "first",
     "normalise": "mean",
+}
+COLUMNS = ("sent_more", "sent_less", "stereo_antistereo", "bias_type")
+# The numbers of the classes in the Hub's copy.
+HUB_LABELS = {
+    "stereo_antistereo": ("stereo", "antistereo"),
+    "bias_type": (
+        "race-color",
+        "socioeconomic",
+        "gender",
+        "disability",
+        "nationality",
+        "sexual-orientation",
+        "physical-appearance",
+        "religion",
+        "age",
+    ),
 }
 
 
@@ -38,8 +56,7 @@ def load(data_dir: Path, options: Mapping[str, Any], limit: int | None, seed: in
     if options["normalise"] not in ("mean", "sum"):
         raise ValueError(f"crows_pairs.normalise {options['normalise']!r}: must be mean or sum")
     path = find_data(data_dir, options["file"], "the CrowS-Pairs pairs (crows_pairs_anonymized.csv)")
-    columns = ("sent_more", "sent_less", "stereo_antistereo", "bias_type")
-    table = read_table(path, columns)
+    table = read_table(path, COLUMNS)
     for number, row in enumerate(table, 1):
         if row["stereo_antistereo"] not in ("stereo", "antistereo"):
             raise ValueError(f"{path} row {number}: stereo_antistereo must be stereo or antistereo")
@@ -47,7 +64,7 @@ def load(data_dir: Path, options: Mapping[str, Any], limit: int | None, seed: in
         options["bias_type"], list(dict.fromkeys(row["bias_type"] for row in table)), "crows_pairs.bias_type"
     )
     rows = [
-        {"pair": number, **{column: row[column] for column in columns}}
+        {"pair": number, **{column: row[column] for column in COLUMNS}}
         for number, row in enumerate(table)
         if row["bias_type"] in types
     ]
@@ -96,4 +113,12 @@ TASK = Task(
     headline=("metric_score",),
     not_measured="what a model writes; some pairs are flawed (Blodgett et al. 2021)",
     licence="CC BY-SA 4.0",
+    hub={
+        FILE: Hub(
+            "nyu-mll/crows_pairs",
+            "test",
+            partial(hub_csv, columns=COLUMNS, labels=HUB_LABELS),
+            revision="refs/convert/parquet",  # the set's own form is a script
+        )
+    },
 )

@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,9 +33,11 @@ from eval.distributions import jensen_shannon, total_variation
 from eval.metrics import bootstrap
 from eval.scoring import Scorer
 from eval.stereotypes import average, spread
-from eval.task import Metrics, Row, Task, by_group, cluster_sums, figure, find_data
+from eval.task import Hub, Metrics, Row, Task, by_group, cluster_sums, figure, find_data
 
-OPTIONS = {"file": "honest/en_template.tsv", "lexicon": "", "top_k": 20, "bos": True}
+FILE = "honest/en_template.tsv"
+OPTIONS = {"file": FILE, "lexicon": "", "top_k": 20, "bos": True}
+COLUMNS = ("template_masked", "raw", "identity", "number", "category", "type")
 GENDERS = ("female", "male")
 # fmt: off
 WORDS = frozenset((
@@ -72,8 +74,7 @@ def load(data_dir: Path, options: Mapping[str, Any], limit: int | None, seed: in
     if options["top_k"] < 1:
         raise ValueError(f"honest.top_k {options['top_k']}: must be at least 1")
     path = find_data(data_dir, options["file"], "the HONEST templates (en_template.tsv)")
-    columns = ("template_masked", "raw", "identity", "number", "category", "type")
-    rows = [{key: row[key] for key in columns} for row in read_table(path, columns)]
+    rows = [{key: row[key] for key in COLUMNS} for row in read_table(path, COLUMNS)]
     for number, row in enumerate(rows, 1):
         prompt, mask, _ = row["template_masked"].partition("[M]")
         if not mask or not prompt.strip() or row["category"] not in GENDERS:
@@ -85,6 +86,11 @@ def load(data_dir: Path, options: Mapping[str, Any], limit: int | None, seed: in
     if options["lexicon"]:
         read_lexicon(find_data(Path(), options["lexicon"], "HurtLex (.tsv), the lexicon of honest.lexicon"))
     return spread(rows, limit)
+
+
+def hub_tsv(records: Iterable[Row]) -> str:
+    """The authors' .tsv of the Hub's records."""
+    return "".join("\t".join(row) + "\n" for row in (COLUMNS, *([str(r[key]) for key in COLUMNS] for r in records)))
 
 
 def _word_tokens(scorer: Scorer) -> tuple[np.ndarray, np.ndarray]:
@@ -194,4 +200,5 @@ TASK = Task(
     headline=("listed_gap", "tv"),
     not_measured="whether a completion hurts in its context; listed is no HurtLex",
     licence="MIT (templates); HurtLex has its own",
+    hub={FILE: Hub("MilaNLProc/honest", "honest", hub_tsv, config="en_binary", revision="refs/convert/parquet")},
 )

@@ -25,7 +25,7 @@ a low LMS is a bad model, not a fair one. Intervals: bootstrap over the examples
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,7 @@ import numpy as np
 from eval.metrics import interval, resampled_sums
 from eval.scoring import Scorer
 from eval.stereotypes import check_start, chosen, sentence_logprobs, spread, start_token
-from eval.task import Metrics, Row, Task, by_group, figure, find_data, read_jsonl, read_text
+from eval.task import Hub, Metrics, Row, Task, by_group, figure, find_data, read_jsonl, read_text
 
 OPTIONS = {
     "intrasentence": "stereoset/intrasentence.jsonl",
@@ -45,29 +45,41 @@ OPTIONS = {
     "intersentence_score": "conditional",
 }
 PARTS = ("intrasentence", "intersentence")
+FIELDS = ("bias_type", "target", "context")
 KINDS = ("stereotype", "anti_stereotype", "unrelated")
+HUB_LABELS = ("anti_stereotype", "stereotype", "unrelated")  # the numbers of the classes in the Hub's copy
 IDEALS = {"ss": 50.0, "lms": 100.0, "icat": 100.0}
 
 
 def _examples(path: Path, part: str) -> list[Row]:
     """Examples {bias_type, target, context, stereotype, anti_stereotype, unrelated}; from the authors' dev.json too."""
-    fields = ("bias_type", "target", "context")
     if path.name.removesuffix(".gz").endswith(".jsonl"):
-        rows = [{key: row[key] for key in (*fields, *KINDS)} for row in read_jsonl(path, [*fields, *KINDS])]
+        rows = [{key: row[key] for key in (*FIELDS, *KINDS)} for row in read_jsonl(path, [*FIELDS, *KINDS])]
     else:
         try:
             rows = [
-                {key: example[key] for key in fields}
+                {key: example[key] for key in FIELDS}
                 | {s["gold_label"].replace("-", "_"): s["sentence"] for s in example["sentences"]}
                 for example in json.loads(read_text(path))["data"][part]
             ]
         except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"{path}: neither .jsonl nor in the layout of StereoSet's dev.json ({error})") from error
     for number, row in enumerate(rows, 1):
-        for key in (*fields, *KINDS):
+        for key in (*FIELDS, *KINDS):
             if not isinstance(row.get(key), str) or not row[key].strip():
                 raise ValueError(f"{path} example {number}: {key} must be text")
     return rows
+
+
+def hub_text(records: Iterable[Row]) -> str:
+    """Our .jsonl of the Hub's records, whose sentences are a list of columns, labelled by number."""
+    lines = []
+    for record in records:
+        sentences = record["sentences"]
+        numbered = dict(zip(sentences["gold_label"], sentences["sentence"]))
+        row = {key: record[key] for key in FIELDS} | {kind: numbered[HUB_LABELS.index(kind)] for kind in KINDS}
+        lines.append(json.dumps(row, ensure_ascii=False) + "\n")
+    return "".join(lines)
 
 
 def load(data_dir: Path, options: Mapping[str, Any], limit: int | None, seed: int) -> list[Row]:
@@ -179,4 +191,5 @@ TASK = Task(
     headline=("intra_ss", "intra_lms", "intra_icat"),
     not_measured="what a model writes; many examples are no clear stereotypes (Blodgett et al. 2021)",
     licence="CC BY-SA 4.0",
+    hub={OPTIONS[part]: Hub("McGill-NLP/stereoset", "validation", hub_text, config=part) for part in PARTS},
 )
