@@ -28,13 +28,12 @@ def jensen_shannon(p_NV: np.ndarray, q_NV: np.ndarray) -> np.ndarray:
     return np.sqrt(np.clip((divergence(p_NV) + divergence(q_NV)) / 2, 0, 1))
 
 
-def exchanged(
-    q_NV: np.ndarray, own_NV: np.ndarray, roles: RoleTokens, in_word_N: Sequence[bool] | np.ndarray
-) -> np.ndarray:
+def exchanged(q_NV: np.ndarray, own_NV: np.ndarray, roles: RoleTokens, context_N: Sequence[int]) -> np.ndarray:
     """π q: each set of role words gets the mass that its partner set has in q, split by the ratio in `own`. (N, V)
 
     As the reversed vocabulary of training (debias/ops.py): exact for one-to-one words. Where a set has no mass in `own`
-    its words share equally. in_word_N: the context ends within a word, so tokens without a blank continue it and stay.
+    its words share equally. context_N: the last token before each row of `own`; where it ends in a letter, bare tokens
+    continue a word and stay, unless the lexicon has that word. Of several groups, a set's partner is the next.
     """
     order = np.argsort(roles.set_L, kind="stable")
     starts = np.searchsorted(roles.set_L[order], np.arange(len(roles.partner_S)))
@@ -46,7 +45,8 @@ def exchanged(
     equal_NL = np.broadcast_to(1 / np.bincount(roles.set_L)[roles.set_L], own_NL.shape)
     ratio_NL = np.divide(own_NL, mass_NL, out=equal_NL.copy(), where=mass_NL > 0)
     moved_NL = ratio_NL * masses(q_NV)[:, roles.partner_S[roles.set_L]]
-    stays_NL = np.asarray(in_word_N, bool)[:, None] & roles.bare_L
+    a_word_NL = np.array([np.isin(roles.set_L, roles.after.get(token, ())) for token in context_N])
+    stays_NL = roles.in_word_V[list(context_N)][:, None] & roles.bare_L & ~a_word_NL
     out_NV = q_NV.copy()
     out_NV[:, roles.token_L] = np.where(stays_NL, q_NV[:, roles.token_L], moved_NL)
     return out_NV

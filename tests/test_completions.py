@@ -94,17 +94,19 @@ def test_roles_are_exchanged_by_hand():
         set_L=np.array([0, 1, 2, 2, 3, 4, 5]),
         partner_S=np.array([1, 0, 3, 2, 5, 4]),
         bare_L=np.array([False] * 5 + [True] * 2),
-        in_word_V=np.zeros(8, bool),
+        in_word_V=np.array([False] * 5 + [True] * 3),
+        after={6: (4, 5)},
     )
     own = np.array([[0.3, 0.1, 0.1, 0.3, 0.1, 0.05, 0.03, 0.02]])
     q = np.array([[0.05, 0.35, 0.02, 0.03, 0.4, 0.05, 0.04, 0.06]])
     expected = [0.35, 0.05, 0.4 / 4, 0.4 * 3 / 4, 0.05, 0.05, 0.06, 0.04]
-    np.testing.assert_allclose(exchanged(q, own, roles, [False])[0], expected)
-    inside = exchanged(q, own, roles, [True])[0]
+    np.testing.assert_allclose(exchanged(q, own, roles, [4])[0], expected)
+    np.testing.assert_allclose(exchanged(q, own, roles, [6])[0], expected)  # "step|son" is a word of its own
+    inside = exchanged(q, own, roles, [5])[0]
     np.testing.assert_allclose(inside[:6], expected[:6])
     np.testing.assert_array_equal(inside[6:], q[0, 6:])  # after a letter "son" goes on with a word
     unseen = np.where(np.arange(8) == 5, 1.0, 0.0)[None]
-    assert exchanged(q, unseen, roles, [False])[0, 2:4] == pytest.approx([0.2, 0.2])
+    assert exchanged(q, unseen, roles, [4])[0, 2:4] == pytest.approx([0.2, 0.2])
 
 
 def test_roles_are_exchanged_as_in_training(tiny_tokenizer):
@@ -113,14 +115,15 @@ def test_roles_are_exchanged_as_in_training(tiny_tokenizer):
     roles = role_tokens(Reverser(load_lexicon("gender")), tiny_tokenizer)
     generator = np.random.default_rng(0)
     own, q = generator.dirichlet(np.ones(len(tiny_tokenizer)), (2, 6))
-    inside = np.array([True, False] * 3)
-    found = exchanged(q, own, roles, inside)
+    context = [0, *generator.integers(len(tiny_tokenizer), size=5).tolist()]
+    assert len({bool(roles.in_word_V[token]) for token in context}) == 2
+    found = exchanged(q, own, roles, context)
     tokens = torch.tensor(roles.token_L)
     theirs = reversed_roles(
         torch.tensor(own).log()[:, tokens],
         torch.tensor(q).log()[:, tokens],
         VocabularyRoles.build(roles),
-        torch.tensor(inside),
+        torch.tensor(context),
     ).exp()
     np.testing.assert_allclose(found[:, roles.token_L], theirs, rtol=1e-9)
     np.testing.assert_allclose(found.sum(1), 1)
@@ -395,10 +398,10 @@ def test_an_equivariant_model_has_no_reversed_distance():
         np.array([0, 1]), np.array([0, 1]), np.array([1, 0]), np.array([False, False]), np.zeros(3, bool)
     )
     p, q = np.array([[0.5, 0.1, 0.4]]), np.array([[0.1, 0.5, 0.4]])
-    found = counterfactual_prompts.distances(p, q, roles, [False])[0]
+    found = counterfactual_prompts.distances(p, q, roles, [2], [2])[0]
     assert found["tv"] == pytest.approx(0.4)
     assert found["tv_reversed"] == found["js_reversed"] == pytest.approx(0, abs=1e-9)
-    assert set(counterfactual_prompts.distances(p, q, None, [False])[0]) == {"tv", "js"}
+    assert set(counterfactual_prompts.distances(p, q, None, [2], [2])[0]) == {"tv", "js"}
 
 
 def test_counterfactual_prompts_pair_each_prompt_with_its_reversal(scorer, data, classifier_folder):

@@ -107,17 +107,23 @@ def load(data_dir: Path, options: Mapping[str, Any], limit: int | None, seed: in
 
 def _roles(scorer: Scorer, reverser: Reverser) -> RoleTokens | None:
     try:
-        return role_tokens(reverser, scorer.tokenizer, scorer.vocab_size)
-    except ValueError:  # not two groups, or no word of one token
+        found = role_tokens(reverser, scorer.tokenizer, scorer.vocab_size)
+    except ValueError:  # no word of one token, or very many groups
         return None
+    return found if found.num_groups == 2 else None
 
 
-def distances(p_NV: np.ndarray, q_NV: np.ndarray, roles: RoleTokens | None, in_word_N: Sequence[bool]) -> list[Row]:
-    """tv and js of each pair, also reversed: then the mean of both directions, p against π q and q against π p."""
+def distances(
+    p_NV: np.ndarray, q_NV: np.ndarray, roles: RoleTokens | None, last_N: Sequence[int], reversed_last_N: Sequence[int]
+) -> list[Row]:
+    """tv and js of each pair, also reversed: then the mean of both directions, p against π q and q against π p.
+
+    last_N, reversed_last_N: the last token before p and before q.
+    """
     found = {name: measure(p_NV, q_NV) for name, measure in DISTANCES.items()}
     if roles is not None:
-        there = exchanged(q_NV, p_NV, roles, in_word_N)
-        back = exchanged(p_NV, q_NV, roles, in_word_N)
+        there = exchanged(q_NV, p_NV, roles, last_N)
+        back = exchanged(p_NV, q_NV, roles, reversed_last_N)
         for name, measure in DISTANCES.items():
             found[f"{name}_reversed"] = (measure(p_NV, there) + measure(q_NV, back)) / 2
     return [{name: float(values[n]) for name, values in found.items()} for n in range(len(p_NV))]
@@ -137,8 +143,8 @@ def score(scorer: Scorer, rows: list[Row], options: Mapping[str, Any], seed: int
     for begin in range(0, len(rows), _PART):
         part = slice(begin, begin + _PART)
         p_NV, q_NV = (np.exp(scorer.next_logprobs(side[part]).astype(np.float64)) for side in sides)
-        in_word = [row["prompt"][-1].isalnum() for row in rows[part]]
-        out += [{**row, **found} for row, found in zip(rows[part], distances(p_NV, q_NV, roles, in_word))]
+        last = [[ids[-1] for ids in side[part]] for side in sides]
+        out += [{**row, **found} for row, found in zip(rows[part], distances(p_NV, q_NV, roles, *last))]
     if count := options["texts_per_prompt"]:
         prompts = [row[key] for row in rows for key in ("prompt", "reversed") for _ in range(count)]
         texts = scorer.sample(
