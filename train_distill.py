@@ -9,6 +9,7 @@ import argparse
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers.utils.logging import disable_progress_bar
@@ -108,6 +109,7 @@ def train(config: Config, name: str, folder: Path, *, allow_changes: bool = Fals
     sinks = build.make_sinks(config, name, folder, step=first) if on_main else []
     metrics, label, watching = folder / "metrics.jsonl", name or "student", config.tracking.watching
     tracker = Tracker(metrics, label, total, step=first, on=on_main, watching=watching, sinks=sinks)
+    since_save: list[float] = []
     with tracker, StopRequest() as stop:
         for step in range(first, total):
             task.train()
@@ -148,8 +150,12 @@ def train(config: Config, name: str, folder: Path, *, allow_changes: bool = Fals
                 figures |= probe(student, tokenizer, batch_size=config.eval.batch_size)
             if figures:
                 tracker.log(**figures)
+                since_save += [figures[t.keep_best]] if t.keep_best in figures else []
             if (asked or due(step, t.save_every, total)) and step + 1 < total:
-                state = {"keep": t.keep_checkpoints, "skipped": bad.skipped}
+                state: dict[str, Any] = {"keep": t.keep_checkpoints, "skipped": bad.skipped}
+                if since_save:
+                    state["figure"] = sum(since_save) / len(since_save)
+                    since_save.clear()
                 checkpoint.save(accelerator, task, optimizer, tokenizer, folder / "checkpoints", step + 1, **state)
                 if asked:
                     print(f"stopped after step {step + 1} of {total}; the same command goes on from there", flush=True)

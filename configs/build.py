@@ -28,6 +28,7 @@ from counterfactuals.tokenizer import load_tokenizer, train_bpe
 from counterfactuals.vocabulary import role_tokens
 from debias import checkpoint, models, publish
 from debias.cache import TeacherCache, build_cache, fingerprint_parts, open_cache
+from debias.launch import is_sharded
 from debias.ops import VocabularyRoles
 from debias.optim import build_optimizer, configure_deepspeed, refuse_overflow
 from debias.task import DistillTask
@@ -221,6 +222,8 @@ def make_task(
     cache: TeacherCache | None = None,
 ) -> tuple[Any, Any]:
     """The task and its optimizer, prepared for the processes and the precision of `accelerator`."""
+    if config.eval.every and is_sharded(accelerator):
+        raise ValueError("eval.every: one rank alone cannot run a student in shards (FSDP, ZeRO-3); set it to 0")
     roles = None
     if config.loss.vocabulary == "reversed":
         size = student.get_output_embeddings().weight.shape[0]

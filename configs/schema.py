@@ -157,6 +157,9 @@ class Train:
     log_every: int = setting(10, "steps between lines in metrics.jsonl")
     save_every: int = setting(500, "steps between checkpoints; 0 = none")
     keep_checkpoints: int = setting(2, "older ones are deleted")
+    keep_best: str | None = setting(
+        None, "figure of metrics.jsonl, e.g. loss: the checkpoint before which its mean was lowest is kept too"
+    )
     on_nan: Literal["stop", "skip"] = setting(
         "stop", "a step whose loss or gradient is no number: stop, or leave it out"
     )
@@ -599,6 +602,7 @@ FREE = (
     *("output_dir", "tracking", "hub", "eval.tasks", "eval.data_dir", "eval.models", "eval.batch_size"),
     *("data.pairs_dir", "data.workers", "loss.chunk_rows", "train.save_every", "train.keep_checkpoints"),
     *("train.cpu_threads", "train.micro_batch_size", "train.gradient_checkpointing", "train.on_nan", "train.max_skips"),
+    "train.keep_best",
 )
 
 

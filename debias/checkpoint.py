@@ -31,7 +31,7 @@ def save(
 ) -> None:
     """Save what is needed to go on after `step` steps; delete all but the newest `keep`, and the best.
 
-    facts are kept beside the step; the best checkpoint is the one with the lowest facts["heldout"], if there is one.
+    facts are kept beside the step; the best checkpoint is the one with the lowest facts["figure"], if there is one.
     Written beside its place and renamed: a run killed while saving leaves the last complete checkpoint to go on from.
     Raises ValueError where the folder cannot be written into; earlier checkpoints stay.
     """
@@ -68,8 +68,8 @@ def complete(folder: Path) -> list[Path]:
 
 
 def best(folder: Path) -> Path | None:
-    """The checkpoint with the lowest loss on held-out texts, None where that was not measured."""
-    found = [(facts["heldout"], path) for path in complete(folder) if (facts := _facts(path)) and "heldout" in facts]
+    """The checkpoint with the lowest figure of train.keep_best, None where none was asked for."""
+    found = [(facts["figure"], path) for path in complete(folder) if "figure" in (facts := _facts(path))]
     return min(found)[1] if found else None
 
 

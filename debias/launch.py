@@ -72,6 +72,12 @@ def _prepare_deepspeed_on_cpu() -> None:
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
 
 
+def is_sharded(accelerator: Accelerator) -> bool:
+    """Whether no rank holds the whole model (FSDP, ZeRO-3)."""
+    plugin = getattr(accelerator.state, "deepspeed_plugin", None)
+    return accelerator.distributed_type == "FSDP" or (plugin is not None and plugin.zero_stage == 3)
+
+
 def any_rank(world: int) -> Callable[..., list[bool]]:
     """A function of flags of this rank that tells which of them are true on any rank.
 

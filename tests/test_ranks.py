@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -16,6 +17,7 @@ from safetensors.torch import load_file
 
 import train_distill
 from counterfactuals import sample
+from debias.launch import is_sharded
 
 ROOT = Path(train_distill.__file__).parent
 FEW_WORDS = "name: few\nversion: 1\nlicence: x\nsource: x\ngroups: [female, male]\npairs: {all: [she he, woman man]}\n"
@@ -187,3 +189,13 @@ def test_fsdp_gives_the_weights_of_one_and_goes_on_bitwise(settings, one, tmp_pa
     close(one, tmp_path / "fsdp")
     launch(settings, interrupted(tmp_path / "fsdp", tmp_path / "on"), str(script), **environment)
     assert bitwise(tmp_path / "fsdp", tmp_path / "on")
+
+
+def test_who_holds_a_share_only():
+    def accelerator(kind, stage=None):
+        plugin = None if stage is None else SimpleNamespace(zero_stage=stage)
+        return SimpleNamespace(distributed_type=kind, state=SimpleNamespace(deepspeed_plugin=plugin))
+
+    shares = [accelerator("FSDP"), accelerator("DEEPSPEED", 3)]
+    wholes = [accelerator("NO"), accelerator("MULTI_GPU"), accelerator("DEEPSPEED", 2)]
+    assert all(map(is_sharded, shares)) and not any(map(is_sharded, wholes))

@@ -185,6 +185,21 @@ def test_half_written_ones_are_swept_up_and_old_ones_pruned(run, tmp_path):
     assert sorted(path.name for path in torn.parent.iterdir()) == [f"step-000000{n}" for n in (3, 4, 5)]
 
 
+def test_the_best_checkpoint_is_kept_beside_the_newest(run, tmp_path):
+    """By the learning rate, which a warm-up over all steps makes lowest in the first."""
+    more = ["train.save_every=1", "train.keep_checkpoints=1", "train.keep_best=lr", "optim.warmup=1"]
+    assert run(*more) == 0
+    assert checkpoints(tmp_path / "run") == ["step-0000001", "step-0000005"]
+    assert checkpoint.best(tmp_path / "run" / "checkpoints").name == "step-0000001"
+
+
+def test_the_best_is_the_lowest_and_stays_while_newer_ones_go(tmp_path):
+    for step, figure in ((1, 3.0), (2, 1.0), (3, 2.0)):
+        (tmp_path / f"step-000000{step}").mkdir()
+        (tmp_path / f"step-000000{step}" / "checkpoint.json").write_text(json.dumps({"step": step, "figure": figure}))
+    assert checkpoint.best(tmp_path).name == "step-0000002"
+
+
 def test_a_checkpoint_is_a_model(whole):
     folder = whole / "checkpoints" / "step-0000004"
     model = AutoModelForCausalLM.from_pretrained(folder)
