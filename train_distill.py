@@ -118,13 +118,14 @@ def train(config: Config, name: str, folder: Path, *, allow_changes: bool = Fals
             for group in optimizer.param_groups:
                 group["lr"] = config.optim.lr * lr_share(step, total, config.optim.warmup, config.optim.schedule)
             sums: dict[str, torch.Tensor] = {}
+            compare = t.log_plain and due(step, t.log_every, total)
             chosen = plan.micro_batches(step, accumulation=accumulation, rank=rank, world=world)
             for indices in chosen:
                 batch = collate([pairs[i] for i in indices], **form)
                 if cache is not None:
                     batch = cache.attach(batch, indices)
                 with accelerator.accumulate(task):
-                    loss, parts = task(batch.to(accelerator.device), progress=step / total)
+                    loss, parts = task(batch.to(accelerator.device), progress=step / total, plain=compare)
                     # ranks and micro-batches are averaged by DDP and Accelerate; ours is a sum divided once
                     accelerator.backward(loss * (world * accumulation / num_tokens))
                     sums = {key: part + sums.get(key, 0) for key, part in parts.items()}

@@ -155,6 +155,9 @@ class Train:
     gradient_checkpointing: bool = setting(False, "recompute the student's activations in the backward pass")
     cpu_threads: int = setting(0, "threads of each CPU rank; 0 = all cores shared by the ranks")
     log_every: int = setting(10, "steps between lines in metrics.jsonl")
+    log_plain: bool = setting(
+        False, "in those lines kd_plain too: the divergence from the teacher's predictions as they are"
+    )
     save_every: int = setting(500, "steps between checkpoints; 0 = none")
     keep_checkpoints: int = setting(2, "older ones are deleted")
     keep_best: str | None = setting(

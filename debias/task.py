@@ -53,11 +53,14 @@ class DistillTask(nn.Module):
         self.options |= {"kd_weight": kd_weight, "lm_weight": lm_weight}
         self.hidden_weight, self.hidden_layers = hidden_weight, tuple(hidden_layers)
 
-    def forward(self, batch: PairBatch, progress: float = 1.0) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    def forward(
+        self, batch: PairBatch, progress: float = 1.0, *, plain: bool = False
+    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """Summed loss with gradient, and {"loss", "kd", "lm"[, "hidden"]} detached sums over batch.num_tokens rows.
 
         kd and lm are in nats, hidden in 1 − cosine. progress: share of the training that is done, for what changes with
-        it. The teacher runs once on each sequence of the batch, the student once on each that is trained.
+        it. plain: "kd_plain" too, the divergence from the teacher's predictions as they are, for reporting. The teacher
+        runs once on each sequence of the batch, the student once on each that is trained.
         """
         teacher, teacher_states = self.run_teacher(batch)
         states = self._states(self.student, batch.ids_NT[: batch.num_trained])
@@ -66,20 +69,28 @@ class DistillTask(nn.Module):
             "trained_R": batch.trained_R,
             "num_pairs": batch.num_pairs,
         }
+        head = self.student.get_output_embeddings().weight
+        rows: dict[str, Any] = {
+            "row_R": batch.row_R,
+            "label_R": batch.label_R,
+            "context_R": batch.ids_NT.flatten()[batch.row_R],
+        }
         total, kd, lm = distillation_loss(
             states[-1],
-            self.student.get_output_embeddings().weight,
+            head,
             teacher,
-            row_R=batch.row_R,
-            label_R=batch.label_R,
-            context_R=batch.ids_NT.flatten()[batch.row_R],
-            turn_R=batch.turn_R,
+            **rows,
             **masks,
+            turn_R=batch.turn_R,
             roles=self.roles,
             strength=self.strength_at(progress),
             **self.options,
         )
         parts = {"kd": kd, "lm": lm}
+        if plain and teacher is not None:
+            unchanged = self.options | {"op": "none", "kd_weight": 1.0, "lm_weight": 0.0}
+            with torch.no_grad():
+                parts["kd_plain"] = distillation_loss(states[-1], head, teacher, **rows, **masks, **unchanged)[1]
         if self.hidden_weight:
             terms = [
                 hidden_loss(states[s], teacher_states[t], row_R=batch.row_R, **masks) for s, t in self.hidden_layers

@@ -120,6 +120,17 @@ def test_strength_rises_with_progress_from_plain_distillation_to_the_op(task):
     assert begin == plain != whole
 
 
+def test_the_divergence_from_the_plain_target_is_reported_beside(task):
+    batch = collate(pairs(), op="max", augment=True)
+    loss, parts = task(batch, plain=True)
+    alone, without = task(batch)
+    assert torch.equal(loss, alone) and "kd_plain" not in without
+    task.options["op"] = "none"
+    expected = task(collate(pairs(), op="none", augment=True))[1]["kd"]
+    assert float(parts["kd_plain"]) == pytest.approx(float(expected), rel=1e-5)
+    assert float(parts["kd_plain"]) != pytest.approx(float(parts["kd"]), rel=1e-3)
+
+
 def gradients(task: DistillTask, groups: list[list[AlignedPair]], **options) -> dict[str, torch.Tensor]:
     task = copy.deepcopy(task)
     batches = [collate(group, op="max", augment=True, **options) for group in groups]
