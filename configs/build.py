@@ -317,7 +317,7 @@ def _evaluation_data(whole: Config) -> str | Path | None:
 
 
 def evaluate(whole: Config, runs: dict[str, Config]) -> dict[str, Any]:
-    """Measure every model of the command with the same tasks."""
+    """Measure every model of the command with the same tasks; differences are from the run `plain`, if there is one."""
     from eval.run import evaluate
 
     output = Path(whole.output_dir)
@@ -330,6 +330,7 @@ def evaluate(whole: Config, runs: dict[str, Config]) -> dict[str, Any]:
         data_dir=_evaluation_data(whole),
         output_dir=output,
         seed=whole.seed,
+        reference="plain" if "plain" in runs else None,
         batch_size=whole.eval.batch_size,
         trust_remote_code=any(config.teacher.trust_remote_code for config in runs.values()),
     )

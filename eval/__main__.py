@@ -43,6 +43,9 @@ def parser() -> argparse.ArgumentParser:
         "--seeds", metavar="0,1,2", help="tasks that sample run once for each; mean and spread; instead of --seed"
     )
     out.add_argument(
+        "--reference", metavar="LABEL", help="the model that the others are compared with (default: the first)"
+    )
+    out.add_argument(
         "--hub", action="store_true", help="take data that --data_dir lacks from the Hub, and keep it there"
     )
     out.add_argument(
@@ -182,6 +185,7 @@ def main(arguments: list[str] | None = None) -> int:
             data_dir=options.data_dir,
             output_dir=options.output_dir,
             seeds=seeds,
+            reference=options.reference,
             hub=options.hub,
             skip_missing=every,
             cache_dir=options.cache_dir,

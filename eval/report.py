@@ -110,7 +110,7 @@ def markdown(rows: Sequence[Result], metrics: Sequence[tuple[str, str]] | None =
 
 
 def differences(result: Result) -> str:
-    """Each model's headline figures minus the first one's, in Markdown; empty for a single model."""
+    """Each model's headline figures minus those of the reference, in Markdown; empty for a single model."""
     entries = result.get("differences") or []
     columns = headlines(result["rows"])
     columns = [key for key in columns if any(entry["tasks"].get(key[0], {}).get(key[1]) for entry in entries)]

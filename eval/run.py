@@ -141,6 +141,7 @@ def evaluate(
     output_dir: str | Path,
     seed: int = 0,
     seeds: Sequence[int] = (),
+    reference: str | None = None,
     batch_size: int = 64,
     device: str | torch.device | None = None,
     limit: int | None = None,
@@ -157,7 +158,8 @@ def evaluate(
     sample are run once for each; their figures are means, with `spread` and the values by seed. `hub` takes missing
     data from the Hub; `skip_missing` leaves tasks out whose data is missing or that a model cannot do, and names them,
     with the reason, under "skipped".
-    "differences" holds every model's figures minus the first one's, over resamples that are the same draws of both.
+    "differences" holds every other model's figures minus those of `reference` (a label; default: the first model), over
+    resamples that are the same draws of both.
 
     Writes output_dir/results.json, anew after each model, and output_dir/rows-TASK.jsonl with the scores of each row.
     What an earlier evaluation left there goes; if a model fails, the files hold the models before it. Scored rows are
@@ -167,6 +169,9 @@ def evaluate(
     """
     if not models:
         raise ValueError("no model named")
+    reference = next(iter(models)) if reference is None else reference
+    if reference not in models:
+        raise ValueError(f"reference: {suggest(reference, models, 'model')}")
     if batch_size < 1:
         raise ValueError(f"batch_size {batch_size}: must be at least 1")
     seeds = list(seeds) or [seed]
@@ -189,6 +194,7 @@ def evaluate(
         "config": {
             "models": {label: "loaded" if isinstance(model, Scorer) else str(model) for label, model in models.items()},
             "tasks": {label: options for label, (_, options) in resolved.items()},
+            "reference": reference,
             "data_dir": str(data_dir),
             "seed": seeds[0],
             "seeds": seeds,
@@ -205,6 +211,7 @@ def evaluate(
             stale.unlink()
     cache = Cache(output_dir / ".cache" if cache_dir is None else Path(cache_dir))
     row_files = {label: output_dir / f".rows-{file_name(label)}.jsonl.{os.getpid()}" for label in resolved}
+    num_rows: dict[str, dict[str, int]] = {}  # by model and task
     finished: dict[str, int] = {}  # bytes of each row file that belong to models with every task done
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn())
     try:
@@ -214,7 +221,7 @@ def evaluate(
             for model_label, model in models.items():
                 loaded = _Loaded(model, device=device, batch_size=batch_size, trust_remote_code=trust_remote_code)
                 row: dict[str, Any] = {"model": model_label, "tasks": {}}
-                num_rows: dict[str, int] = {}
+                num_rows[model_label] = {}
                 scored: dict[tuple[str, int], list[Row]] = {}  # of tasks that others follow
                 for label, (task, _) in resolved.items():
                     bar = progress.add_task(f"{model_label} · {label}", total=None)
@@ -228,7 +235,7 @@ def evaluate(
                         result.setdefault("skipped", {})[f"{model_label} · {label}"] = str(error)
                         progress.remove_task(bar)
                         continue
-                    num_rows[label] = sum(len(rows) for _, rows in parts)
+                    num_rows[model_label][label] = sum(not r.get("left_out") for _, rows in parts for r in rows)
                     for run_seed, rows in parts:
                         mark = {"seed": run_seed} if len(seeds) > 1 and task.sampled else {}
                         _append(row_files[label], {"model": model_label, **mark}, rows)
@@ -241,12 +248,8 @@ def evaluate(
                             markup=False,
                             soft_wrap=True,
                         )
-                if not result["rows"]:
-                    first_rows = num_rows
-                else:  # rows that are not the same ones (another tokenizer cut them otherwise) are not paired
-                    paired = [label for label, number in num_rows.items() if number == first_rows.get(label)]
-                    result["differences"].append(differences(result["rows"][0], row, paired))
                 result["rows"].append(row)
+                result["differences"] += _new_differences(result, reference, num_rows)
                 write_json(output_dir / "results.json", result)
                 finished = {label: file.stat().st_size for label, file in row_files.items() if file.exists()}
                 del loaded
@@ -367,8 +370,26 @@ def over_seeds(runs: Sequence[Metrics]) -> Metrics:
     return merged
 
 
+def _new_differences(
+    result: Mapping[str, Any], reference: str, num_rows: Mapping[str, Mapping[str, int]]
+) -> list[dict[str, Any]]:
+    """The differences between the reference and the models not compared yet: none before its own row is there.
+
+    Rows that are not the same ones (another tokenizer cut them otherwise, a shorter model left some out) are no pairs.
+    """
+    base = next((row for row in result["rows"] if row["model"] == reference), None)
+    known = {reference, *(entry["model"] for entry in result["differences"])}
+    found = []
+    for row in result["rows"] if base else ():
+        if row["model"] not in known:
+            numbers = num_rows[row["model"]]
+            paired = [label for label, number in numbers.items() if number == num_rows[reference].get(label)]
+            found.append(differences(base, row, paired))
+    return found
+
+
 def differences(first: Mapping[str, Any], other: Mapping[str, Any], labels: Sequence[str]) -> dict[str, Any]:
-    """A model's figures minus the first one's: {"model", "minus", "tasks": {label: {metric: value, low, high and p}}}.
+    """A model's figures minus another's: {"model", "minus", "tasks": {label: {metric: value, low, high and p}}}.
 
     Resamples are the same draws of both models' rows, so what the rows have in common cancels. p: see
     `eval.metrics.paired_difference`. Figures without resamples, and undefined ones, are left out.

@@ -43,11 +43,12 @@ def test_the_command_writes_results_for_one_model(tiny_gpt2, data):
 
 
 def test_several_models_are_rows_by_label(tiny_gpt2, data, capsys):
-    models = ["--model", f"a={tiny_gpt2}", "--model", f"b={tiny_gpt2}"]
+    models = ["--model", f"a={tiny_gpt2}", "--model", f"b={tiny_gpt2}", "--reference", "b"]
     assert main([*models, "--tasks", "agreement", "--data_dir", str(data), "--output_dir", str(data / "out")]) == 0
     found = json.loads((data / "out" / "results.json").read_text())
     assert set(found) == {"rows", "differences", "versions", "config"}
     assert [row["model"] for row in found["rows"]] == ["a", "b"]
+    assert [(entry["model"], entry["minus"]) for entry in found["differences"]] == [("a", "b")]
     assert "written to" in capsys.readouterr().out
 
 

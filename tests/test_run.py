@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from transformers import AutoModelForCausalLM
 
+from configs import build, schema
 from eval import run
 from eval.metrics import Interval, bootstrap, equitability, interval, paired_difference, resampled_sums
 from eval.run import differences, evaluate, over_seeds
@@ -124,6 +125,32 @@ def test_differences_are_of_paired_figures(tiny_gpt2, other_model, data):
     assert entry["value"] == pytest.approx(value["two"] - value["one"])
     assert entry["low"] < entry["value"] < entry["high"]
     assert again["tasks"]["perplexity"]["perplexity"] == {"value": 0.0, "low": None, "high": None, "p": 1.0}
+
+
+def test_differences_are_from_the_reference(tiny_gpt2, other_model, data):
+    """Wherever it stands among the models; results.json has them from the moment that its figures are there."""
+    tasks, options = {"agreement": {}}, {"data_dir": data, "output_dir": data / "out", "quiet": True}
+    models = {"one": tiny_gpt2, "two": other_model, "again": tiny_gpt2}
+    found = evaluate(models, tasks, reference="two", **options)
+    assert [row["model"] for row in found["rows"]] == list(models)
+    assert [(entry["model"], entry["minus"]) for entry in found["differences"]] == [("one", "two"), ("again", "two")]
+    assert found["config"]["reference"] == "two"
+    first, last = (entry["tasks"]["agreement"]["agreement"] for entry in found["differences"])
+    value = {row["model"]: row["tasks"]["agreement"]["agreement"]["value"] for row in found["rows"]}
+    assert first == last
+    assert first["value"] == pytest.approx(value["one"] - value["two"])
+    assert first["value"] != 0
+    with pytest.raises(ValueError, match="no model 'twoo'; did you mean 'two'"):
+        evaluate(models, tasks, reference="twoo", **options)
+
+
+@pytest.mark.parametrize(("runs", "reference"), [(["teacher", "plain", "era"], "plain"), (["a", "b"], None)])
+def test_training_compares_with_the_plain_run(runs, reference, monkeypatch, tmp_path):
+    whole = schema.Config(output_dir=str(tmp_path))
+    given = {}
+    monkeypatch.setattr("eval.run.evaluate", lambda models, tasks, **options: given.update(options, models=[*models]))
+    build.evaluate(whole, dict.fromkeys(runs, whole))
+    assert (given["models"], given["reference"]) == (runs, reference)
 
 
 def test_rows_cut_otherwise_are_not_paired():
