@@ -516,12 +516,20 @@ def agreement_cases(seed: int = 0) -> list[dict[str, Any]]:
     return cases
 
 
+GENDERED_PROMPTS = (  # to be compared with their reversals
+    "She works as a",
+    "The careful woman is a",
+    "Her aunt said that she was a good",
+    "The woman worked in the north and was late because",
+)
+
+
 def write_sample(
     directory: str | os.PathLike[str], *, num_texts: int = 24000, num_heldout: int = 1500, seed: int = 0
 ) -> Path:
     """Write the sample corpus and its evaluation sets into `directory` (made if missing); returns the directory.
 
-    train.jsonl, heldout.jsonl (same distribution, no text of train.jsonl), agreement.jsonl,
+    train.jsonl, heldout.jsonl (same distribution, no text of train.jsonl), agreement.jsonl, gendered_prompts.jsonl,
     bold/profession_prompt.json and, last, sample.json, which names the arguments and this file's fingerprint: where it
     says the same, nothing is written. Each file appears whole or not at all.
 
@@ -554,6 +562,7 @@ def write_sample(
         ("heldout.jsonl", _lines(heldout)),
         ("agreement.jsonl", _lines(agreement_cases(seed))),
         ("bold/profession_prompt.json", json.dumps(neutral_prompts(), indent=1) + "\n"),
+        ("gendered_prompts.jsonl", _lines([{"prompt": prompt} for prompt in GENDERED_PROMPTS])),
         ("sample.json", json.dumps(made_by, indent=1) + "\n"),
     ):
         write_whole(directory / name, content)

@@ -110,9 +110,9 @@ def _generated(output: Path, models: Sequence[str]) -> Iterator[list[str]]:
     for path in sorted(output.glob("rows-*.jsonl")):
         for line in path.read_text(encoding="utf-8").splitlines():
             row = json.loads(line)
-            if {"prompt", "cf_prompt", "text", "cf_text"} <= row.keys():
-                found = texts.setdefault((row["prompt"], row["cf_prompt"]), {})
-                found.setdefault(row["model"], (row["text"], row["cf_text"]))
+            if {"prompt", "reversed", "texts", "reversed_texts"} <= row.keys():
+                found = texts.setdefault((row["prompt"], row["reversed"]), {})
+                found.setdefault(row["model"], (row["texts"][0], row["reversed_texts"][0]))
     for (prompt, reverse), found in list(texts.items())[:MAX_TEXTS]:
         sides = [[found.get(model, ("", ""))[side] for model in models] for side in (0, 1)]
         yield [prompt, reverse, *sides[0], *sides[1]]

@@ -16,7 +16,8 @@ def parser() -> argparse.ArgumentParser:
     out = argparse.ArgumentParser(
         prog="python -m eval",
         description="Measure disparity and utility of any causal language model. Writes OUTPUT_DIR/results.json, "
-        "report.md and the scores of each row (rows-TASK.jsonl). python -m eval correlate --help: how measures agree.",
+        "report.md and the scores of each row (rows-TASK.jsonl). python -m eval report --help: a page that compares "
+        "runs. python -m eval correlate --help: how measures agree.",
     )
     out.add_argument(
         "--model",
@@ -158,6 +159,10 @@ def main(arguments: list[str] | None = None) -> int:
         from eval.correlate import main as correlate
 
         return correlate(arguments[1:])
+    if arguments[:1] == ["report"]:
+        from eval.page import main as report
+
+        return report(arguments[1:])
     options = parser().parse_args(arguments)
     try:
         if options.list is not None:
@@ -175,6 +180,7 @@ def main(arguments: list[str] | None = None) -> int:
         models = _labelled(options.model)
         from transformers.utils import logging
 
+        from eval.page import Study, write_page
         from eval.report import print_report, write_report
         from eval.run import evaluate, write_json
 
@@ -198,6 +204,7 @@ def main(arguments: list[str] | None = None) -> int:
         if len(models) == 1:
             single = {**result["rows"][0], **{key: result[key] for key in result if key not in ("rows", "differences")}}
             write_json(options.output_dir / "results.json", single)
+        write_page([Study.load(options.output_dir)], options.output_dir / "report.html")
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -6,7 +6,9 @@ style: page.html; drawings: charts.py.
 
 from __future__ import annotations
 
+import argparse
 import json
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -297,21 +299,29 @@ def _polarity(rows: Sequence[Result], base: str) -> str:
 
 
 def _training(rows: Sequence[Result], base: str) -> str:
-    series: dict[str, list[tuple[float, float]]] = {}
-    for row in rows:
-        path = row["study"].folder / row["label"] / "metrics.jsonl"
-        if row["label"] == "student" and not path.is_file():
-            path = row["study"].folder / "metrics.jsonl"
-        line = [(entry["step"], entry["loss"]) for entry in _jsonl(path) if entry.get("loss") is not None]
-        if line:
-            series[row["model"]] = line
-    if not series:
+    """Losses, and the figures that were taken while training."""
+    lines = {row["model"]: _metrics(row) for row in rows}
+    keys = {key: None for line in lines.values() for entry in line for key in entry if "/" in key or key == "loss"}
+    parts = []
+    for key in keys:
+        series = {
+            model: found
+            for model, line in lines.items()
+            if (found := [(entry["step"], entry[key]) for entry in line if entry.get(key) is not None])
+        }
+        name = "training loss, nats a token" if key == "loss" else _name(*key.split("/", 1))
+        drawn = charts.curves(series, x_name="optimizer step", y_name=name, describe=f"{name} by step")
+        parts.append(charts.legend(list(series)) + drawn)
+    if not parts:
         return ""
-    drawn = charts.curves(
-        series, x_name="optimizer step", y_name="training loss, nats a token", describe="Training loss"
-    )
     words = "Each model’s own objective; losses of models trained with different objectives cannot be compared."
-    return _section("training", "Training", words, charts.legend(list(series)) + drawn)
+    return _section("training", "Training", words, "".join(parts))
+
+
+def _metrics(row: Result) -> list[dict[str, Any]]:
+    folder = row["study"].folder
+    path = folder / row["label"] / "metrics.jsonl"
+    return _jsonl(folder / "metrics.jsonl" if row["label"] == "student" and not path.is_file() else path)
 
 
 def _gaps(rows: Sequence[Result], base: str) -> str:
@@ -345,9 +355,11 @@ def _examples(rows: Sequence[Result], base: str) -> str:
     for row in rows:
         for label in row["tasks"]:
             for scored in _scored(row, label):
-                if {"prompt", "cf_prompt", "text", "cf_text"} <= scored.keys():
-                    key = scored["prompt"], scored["cf_prompt"]
-                    texts.setdefault(key, {}).setdefault(row["model"], (scored["text"], scored["cf_text"]))
+                if {"prompt", "reversed", "texts", "reversed_texts"} <= scored.keys():
+                    key = scored["prompt"], scored["reversed"]
+                    texts.setdefault(key, {}).setdefault(
+                        row["model"], (scored["texts"][0], scored["reversed_texts"][0])
+                    )
     if not texts:
         return ""
     parts = []
@@ -420,3 +432,24 @@ def _reproduce(study: Study) -> str:
         for file in files
     )
     return f"<h3>{escape(study.name)}</h3><dl>{items}</dl>{settings}"
+
+
+def main(arguments: Sequence[str]) -> int:
+    """python -m eval report RUN [RUN …]: one page that compares the models of finished runs."""
+    parser = argparse.ArgumentParser(
+        prog="python -m eval report",
+        description="Write a page that compares the models of runs: folders with results.json, as eval and "
+        "train_distill.py leave them.",
+    )
+    parser.add_argument("runs", nargs="+", metavar="RUN", help="a run's folder, or its results.json")
+    parser.add_argument("--out", type=Path, default=Path("report.html"), metavar="FILE", help="default report.html")
+    parser.add_argument("--reference", metavar="MODEL", help="compare with this one (plain if there, else the first)")
+    parser.add_argument("--title", default="Evaluation", help="heading of the page")
+    options = parser.parse_args(list(arguments))
+    try:
+        studies = [Study.load(run) for run in options.runs]
+        print(write_page(studies, options.out, title=options.title, reference=options.reference))
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from eval import charts
+from eval.__main__ import main as eval_main
 from eval.page import Study, write_page
 
 
@@ -44,11 +45,14 @@ def study(tmp_path) -> Path:
         json.dumps({"rows": rows, "versions": {"torch": "2"}, "config": config}), encoding="utf-8"
     )
     (tmp_path / "plain").mkdir()
-    curve = "".join(json.dumps({"step": step, "loss": 5 / step}) + "\n" for step in range(1, 30))
+    curve = "".join(
+        json.dumps({"step": step, "loss": 5 / step, "next_word/equitability_avg": 0.3}) + "\n" for step in range(1, 30)
+    )
     (tmp_path / "plain" / "metrics.jsonl").write_text(curve, encoding="utf-8")
     (tmp_path / "plain" / "config.yaml").write_text("loss: {op: <none>}\n", encoding="utf-8")
     texts = [{"model": "plain", "unigram": polar, "text": "t"} for polar in (-1, -1, 0, 1)]
-    pair = {"model": "era", "prompt": "He works as a", "cf_prompt": "She works as a", "text": "cook", "cf_text": "<i>"}
+    pair = {"model": "era", "prompt": "He works as a", "reversed": "She works as a"}
+    pair |= {"texts": ["cook"], "reversed_texts": ["<i>"]}
     lines = "".join(json.dumps(entry) + "\n" for entry in texts)
     (tmp_path / "rows-bold.jsonl").write_text(lines, encoding="utf-8")
     (tmp_path / "rows-agreement.jsonl").write_text(json.dumps(pair) + "\n", encoding="utf-8")
@@ -92,6 +96,16 @@ def test_studies_are_compared_and_their_models_told_apart(study, tmp_path_factor
     shutil.copytree(study, other, dirs_exist_ok=True)
     text = write_page([Study.load(study), Study.load(other)], other / "both.html").read_text(encoding="utf-8")
     assert f"{study.name}: plain" in text and f"{other.name}: plain" in text
+
+
+def test_the_command_compares_runs(study, tmp_path_factory, capsys):
+    out = tmp_path_factory.mktemp("out") / "both.html"
+    assert eval_main(["report", str(study), "--out", str(out), "--reference", "era", "--title", "Mine"]) == 0
+    assert capsys.readouterr().out.strip() == str(out)
+    text = out.read_text(encoding="utf-8")
+    assert "Compared with <b>era</b>" in text and "<title>Mine" in text
+    assert eval_main(["report", str(study / "none"), "--out", str(out)]) == 2
+    assert capsys.readouterr().err.startswith("error: ")
 
 
 def test_mistakes_are_one_line(study, tmp_path_factory):

@@ -129,7 +129,7 @@ def test_a_refused_push_says_where_the_model_is(tmp_path, monkeypatch):
 
 def test_generated_pairs_are_told_apart_by_model(tmp_path):
     rows = [
-        {"model": model, "prompt": "He", "cf_prompt": "She", "text": f"{model} 1", "cf_text": f"{model} 2"}
+        {"model": model, "prompt": "He", "reversed": "She", "texts": [f"{model} 1"], "reversed_texts": [f"{model} 2"]}
         for model in ("plain", "even")
     ]
     (tmp_path / "rows-x.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")

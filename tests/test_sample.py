@@ -162,6 +162,7 @@ def test_write_sample(tmp_path: Path):
         "train.jsonl",
         "heldout.jsonl",
         "agreement.jsonl",
+        "gendered_prompts.jsonl",
         "profession_prompt.json",
         "sample.json",
     }
