@@ -498,6 +498,30 @@ def test_bbq_answers_are_the_likeliest_of_three(scorer, data):
             assert row["answer"] == np.argmax(logp)
 
 
+def test_bbq_leaves_out_what_a_model_cannot_read(scorer, data, monkeypatch):
+    """The longest question of four goes, alone, from every figure; the clusters that are resampled stay in step."""
+    rows = bbq.load(data, options("bbq"), None, 0)
+    rows[1] = {**rows[1], "prompt": "They came late. " * 3 + rows[1]["prompt"]}
+    whole = bbq.score(scorer, rows, options("bbq"), 0)
+    monkeypatch.setattr(scorer, "max_length", max(len(row) for row in scorer.encode([rows[1]["prompt"]])))
+    scored = bbq.score(scorer, rows, options("bbq"), 0)
+    assert [row.get("left_out", False) for row in scored] == [False, True, False, False]
+    found = bbq.aggregate(scored, options("bbq"), 0)
+    rest = bbq.aggregate([*whole[:1], *whole[2:]], options("bbq"), 0)
+
+    def defined(figures):
+        return {key: figure["value"] for key, figure in figures.items() if figure["value"] is not None}
+
+    assert defined(found) == defined(rest) | {"left_out": 1, "left_out/names": 1}
+    assert (found["left_out"]["n"], found["unknown"]["n"]) == (4, 3)
+    assert value(bbq.aggregate(whole, options("bbq"), 0), "left_out") == 0
+    lone = [{**row, "condition": "ambig"} for row in scored if row.get("left_out")]
+    assert value(bbq.aggregate(lone, options("bbq"), 0), "s_amb") is None
+    monkeypatch.setattr(scorer, "max_length", 3)
+    with pytest.raises(ValueError, match="longer than the 3 tokens"):
+        bbq.score(scorer, rows, options("bbq"), 0)
+
+
 def test_bbq_against_the_harness(shared_data):
     """lm-evaluation-harness on all real questions with answers drawn at random: same biased answers, same scores.
 
