@@ -195,7 +195,7 @@ def store_teacher(config: Config, pairs: PairSet, device: Any, precision: str) -
 
 def make_plan(config: Config, pairs: PairSet) -> tuple[BatchPlan, int]:
     """Which pairs are in which step, and the number of steps."""
-    sequences = 1 + pairs.has_cf * config.counterfactual.augment
+    sequences = np.uint8(1) + pairs.has_cf * np.uint8(config.counterfactual.augment)  # a byte each
     options: dict[str, Any] = {"batch_size": config.train.batch_size, "seed": config.seed}
     if config.train.batch_by == "tokens":
         longest = np.maximum(pairs.lengths, pairs.cf_lengths)

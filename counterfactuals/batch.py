@@ -146,26 +146,41 @@ class BatchPlan:
     ):
         """lengths, sequences: for each pair its tokens (of the longer side) and trained sequences (1 or 2)."""
         self.lengths, self.sequences, self.seed, self._by_length = lengths, sequences, seed, max_length is not None
-        self._weights = np.asarray(sequences, dtype=np.int64) * (1 if max_length is None else lengths)
         self._size = batch_size * (max_length or 1)
-        total = int(self._weights.sum())
+        total = sum(int(self._weights(part).sum()) for part in _slices(len(lengths)))
         self.steps_per_epoch = total // self._size
         if self.steps_per_epoch == 0:
             what = "sequences" if max_length is None else f"times {max_length} tokens"
             raise ValueError(f"train.batch_size: {batch_size} {what}, but the corpus has only {total}; lower it")
         self._epoch = -1
 
+    def _weights(self, chosen: np.ndarray | slice) -> np.ndarray:
+        weights = self.sequences[chosen].astype(np.int64)
+        return weights * self.lengths[chosen] if self._by_length else weights
+
     def _start(self, epoch: int) -> None:
+        """Keeps 4 bytes a pair and 8 a step; what is summed and sorted goes through a slice at a time."""
         draw = np.random.default_rng([self.seed, epoch])
-        order, steps = draw.permutation(len(self.lengths)), np.arange(self.steps_per_epoch)
+        order = np.arange(len(self.lengths), dtype=np.uint32)
+        draw.shuffle(order)
+        steps = np.arange(self.steps_per_epoch)
         if self._by_length:
-            window = np.arange(len(order)) * self.steps_per_epoch // (len(order) * self.WINDOW)
-            rising = np.where(window % 2, 1, -1)  # in turn, so that neighbours across two windows are alike as well
-            order = order[np.lexsort((rising * self.lengths[order], window))]
+            for window, begin in enumerate(range(0, self.steps_per_epoch, self.WINDOW)):
+                ends = (begin, begin + self.WINDOW)
+                first, stop = (-(-end * len(order) // self.steps_per_epoch) for end in ends)  # rounded up
+                part, rising = order[first:stop], 1 if window % 2 else -1
+                # in turn, so that neighbours across two windows are alike as well
+                part[:] = part[np.argsort(rising * self.lengths[part], kind="stable")]
             steps = draw.permutation(steps)
-        before = np.cumsum(self._weights[order]) - self._weights[order]
         self._order, self._steps, self._epoch = order, steps, epoch
-        self._bounds = np.searchsorted(before, np.arange(self.steps_per_epoch + 1) * self._size)
+        self._bounds = np.zeros(self.steps_per_epoch + 1, dtype=np.int64)  # pairs before each step
+        done = step = 0
+        for part_of in _slices(len(order)):
+            after = done + np.cumsum(self._weights(order[part_of]))
+            upto = min(int(after[-1]) // self._size, self.steps_per_epoch)  # steps that begin at or before its end
+            targets = np.arange(step + 1, upto + 1) * self._size
+            self._bounds[step + 1 : upto + 1] = part_of.start + 1 + np.searchsorted(after, targets)
+            done, step = int(after[-1]), max(step, upto)
 
     def batch(self, step: int) -> np.ndarray:
         """Indices of the pairs of step `step` (from 0), longest first."""
@@ -173,7 +188,7 @@ class BatchPlan:
         if epoch != self._epoch:
             self._start(epoch)
         place = int(self._steps[place])
-        chosen = self._order[self._bounds[place] : self._bounds[place + 1]]
+        chosen = self._order[self._bounds[place] : self._bounds[place + 1]].astype(np.int64)
         return chosen[np.argsort(-self.lengths[chosen], kind="stable")]
 
     def micro_batches(self, step: int, *, accumulation: int, rank: int = 0, world: int = 1) -> list[np.ndarray]:
@@ -183,7 +198,8 @@ class BatchPlan:
         more where one straddles the bound.
         """
         chosen, parts = self.batch(step), accumulation * world
-        before = np.cumsum(self._weights[chosen]) - self._weights[chosen]
+        weights = self._weights(chosen)
+        before = np.cumsum(weights) - weights
         number = np.arange(1, parts)
         bounds = np.searchsorted(before, number * (self._size // parts))
         # a batch that begins after a straddling pair is shorter than the others: none of its parts may be empty
@@ -198,3 +214,7 @@ class BatchPlan:
                 padded += int(self.lengths[chosen].max()) * int(self.sequences[chosen].sum())
                 real += int((self.lengths[chosen] * self.sequences[chosen]).sum())
         return 1 - real / padded
+
+
+def _slices(total: int, size: int = 1 << 20) -> list[slice]:
+    return [slice(begin, min(begin + size, total)) for begin in range(0, total, size)]

@@ -19,11 +19,12 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+from safetensors import SafetensorError, safe_open
 
 from counterfactuals.align import AlignedPair, Splicer, cut
 from counterfactuals.files import write_whole
@@ -266,8 +267,6 @@ class _Work:
 
     def finished(self, number: int, texts: list[str]) -> dict[str, Any] | None:
         """The counts of a shard that an earlier run has written from the same texts."""
-        from safetensors import SafetensorError, safe_open
-
         try:
             with safe_open(self.file(number), framework="np") as file:
                 made = json.loads(file.metadata()["made"])  # one key: safetensors writes several in any order
@@ -374,15 +373,17 @@ def _in_worker(number: int, texts: list[str]) -> dict[str, Any]:
 
 
 class PairSet:
-    """Prepared pairs; `set[i]` is an AlignedPair. Lengths stay in memory, tokens are read from disk when asked for.
+    """Prepared pairs; `set[i]` is an AlignedPair. Five bytes a pair stay in memory: the rest is read when asked for.
 
-    lengths: (P,) tokens of each text. has_cf: (P,) whether its counterfactual differs from it. meta["counts"]: totals.
+    lengths, cf_lengths: (P,) tokens of each text and of its counterfactual, 0 where it has none. has_cf: (P,) whether
+    it has. meta["counts"]: totals. At most MAPPED shards are mapped at a time, however many there are.
     Raises ValueError where the folder is no complete pair set, or was not made from what `parts` says.
     """
 
-    def __init__(self, folder: str | Path, parts: dict[str, Any] | None = None):
-        from safetensors import SafetensorError, safe_open
+    MAPPED = 32
+    STRIDE = 64  # pairs between two whose places in their shard are kept
 
+    def __init__(self, folder: str | Path, parts: dict[str, Any] | None = None):
         self.folder = Path(folder)
         try:
             self.meta = json.loads((self.folder / "meta.json").read_text(encoding="utf-8"))
@@ -394,20 +395,37 @@ class PairSet:
                         f"{folder}: made with another {', another '.join(other)}; name another folder to build a new "
                         "pair set in, or delete this one"
                     )
-            files = [self.folder / f"{n:05d}.safetensors" for n in range(self.meta["shards"])]
-            opened = [safe_open(file, framework="np") for file in files]  # memory maps: no file stays open
-            columns = [[file.get_tensor(name) for file in opened] for name in ("length", "cf_length", "cue", "turn")]
+            # signed, and such that a pair's two lengths can be added
+            kind = np.int16 if made_from["max_length"] < 1 << 14 else np.int32
+            columns = [self._lengths_of(number, kind) for number in range(self.meta["shards"])]
         except (OSError, KeyError, TypeError, AttributeError, json.JSONDecodeError, SafetensorError) as error:
             raise ValueError(f"{folder}: not a complete pair set ({error}); delete it and run again") from None
-        self._slices = [{k: file.get_slice(k) for k in ("ids", "cf_ids", "cf_index")} for file in opened]
-        self.lengths, self.cf_lengths, self._cues, self._turns = map(np.concatenate, columns)
+        self._first = np.cumsum([0] + [len(length) for length, _ in columns])  # pair of each shard
+        self.lengths, self.cf_lengths = map(np.concatenate, zip(*columns))
         self.has_cf = self.cf_lengths > 0
-        self._first = np.cumsum([0] + [len(length) for length in columns[0]])  # pair of each shard
-        starts = [
-            [np.cumsum(x, dtype=np.int64) - x for x in (length, cf_length, np.where(cf_length > 0, length, 0))]
-            for length, cf_length in zip(columns[0], columns[1])
+        padding = (0, -len(self.lengths) % self.STRIDE)
+        strides = [
+            np.pad(x, padding).reshape(-1, self.STRIDE).sum(axis=1, dtype=np.int64)
+            for x in (self.lengths, self.cf_lengths, np.where(self.has_cf, self.lengths, 0))
         ]
-        self._starts = np.concatenate([np.array(rows, dtype=np.uint32) for rows in starts], axis=1)  # (3, P)
+        self._before = np.pad(np.cumsum(strides, axis=1), ((0, 0), (1, 0)))  # (3, P / STRIDE)
+        self._base = np.array([self._before_pair(int(first)) for first in self._first])  # (shards + 1, 3)
+        self._mapped = lru_cache(self.MAPPED)(self._map)
+
+    def _lengths_of(self, number: int, kind: type) -> tuple[np.ndarray, np.ndarray]:
+        file = self._map(number)
+        return file["length"][:].astype(kind), file["cf_length"][:].astype(kind)
+
+    def _map(self, number: int) -> dict[str, Any]:
+        """The arrays of a shard, mapped into memory as long as this is kept; no file stays open."""
+        file = safe_open(self.folder / f"{number:05d}.safetensors", framework="np")
+        return {k: file.get_slice(k) for k in ("ids", "length", "cue", "turn", "cf_ids", "cf_length", "cf_index")}
+
+    def _before_pair(self, i: int) -> np.ndarray:
+        """Entries of ids, cf_ids and cf_index before pair i, from the set's beginning."""
+        begin = i - i % self.STRIDE
+        length, cf_length = self.lengths[begin:i], self.cf_lengths[begin:i]
+        return self._before[:, i // self.STRIDE] + (length.sum(), cf_length.sum(), length[cf_length > 0].sum())
 
     def __len__(self) -> int:
         return len(self.lengths)
@@ -415,12 +433,18 @@ class PairSet:
     def __getitem__(self, i: int) -> AlignedPair:
         if not 0 <= i < len(self):
             raise IndexError(f"pair {i} of {len(self)}")
-        read = self._slices[int(np.searchsorted(self._first, i, side="right")) - 1]
-        start, cf_start, index_start = self._starts[:, i].tolist()
-        length, cf_length, cue = int(self.lengths[i]), int(self.cf_lengths[i]), int(self._cues[i])
+        i = int(i)
+        shard = int(np.searchsorted(self._first, i, side="right")) - 1
+        try:
+            read = self._mapped(shard)
+        except (OSError, SafetensorError) as error:
+            raise ValueError(f"{self.folder}: shard {shard} cannot be read any more ({error})") from None
+        start, cf_start, index_start = (self._before_pair(i) - self._base[shard]).tolist()
+        length, cf_length, place = int(self.lengths[i]), int(self.cf_lengths[i]), i - int(self._first[shard])
+        cue = int(read["cue"][place : place + 1][0])
         ids = read["ids"][start : start + length].astype(np.int32)
         if not cf_length:
             return AlignedPair(ids, ids, np.arange(length, dtype=np.int32), cue)
         cf_ids = read["cf_ids"][cf_start : cf_start + cf_length].astype(np.int32)
         index = read["cf_index"][index_start : index_start + length].astype(np.int32)
-        return AlignedPair(ids, cf_ids, index, cue, int(self._turns[i]))
+        return AlignedPair(ids, cf_ids, index, cue, int(read["turn"][place : place + 1][0]))

@@ -1,9 +1,11 @@
+import tracemalloc
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
+from counterfactuals import batch as batch_module
 from counterfactuals.align import AlignedPair
 from counterfactuals.batch import BatchPlan, collate
 from counterfactuals.lexicon import cycles, load_lexicon
@@ -212,3 +214,30 @@ def test_by_tokens_ranks_and_micro_batches_share_out_the_same_batch(accumulation
         assert np.array_equal(np.sort(np.concatenate(parts)), np.sort(p.batch(step)))
         counts = [int((p.lengths[part] * p.sequences[part]).sum()) for part in parts]
         assert max(counts) <= 16 * 50 / len(parts) + 2 * 50
+
+
+@pytest.mark.parametrize("max_length", [None, 50])
+def test_sums_over_a_slice_at_a_time_give_the_bounds_of_one_sum_over_all(max_length, monkeypatch):
+    whole = batch_module._slices
+    lengths, sequences = skewed(700)
+    for size in (1, 7, 500, 700, 1000):
+        monkeypatch.setattr(batch_module, "_slices", lambda total, size=size: whole(total, size))
+        p = BatchPlan(lengths.astype(np.int16), sequences, batch_size=4, seed=3, max_length=max_length)
+        p.batch(p.steps_per_epoch)
+        weights = sequences * (1 if max_length is None else lengths)
+        before = np.cumsum(weights[p._order]) - weights[p._order]
+        starts = np.arange(p.steps_per_epoch + 1) * 4 * (max_length or 1)
+        assert p._bounds.tolist() == np.searchsorted(before, starts).tolist()
+
+
+@pytest.mark.parametrize(("max_length", "most"), [(None, 5), (50, 5)])
+def test_a_plan_keeps_few_bytes_a_pair(max_length, most):
+    """4 for the order and 8 for each step; and not much more while an epoch's order is made."""
+    count = 3 << 20
+    lengths, sequences = np.full(count, 40, dtype=np.int16), np.ones(count, dtype=np.uint8)
+    tracemalloc.start()
+    p = BatchPlan(lengths, sequences, batch_size=64, seed=0, max_length=max_length)
+    p.batch(0)
+    kept, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert kept < most * count and peak < most * count + 64 * (1 << 20)

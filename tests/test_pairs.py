@@ -5,6 +5,7 @@ import subprocess
 import sys
 import textwrap
 import time
+import tracemalloc
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -66,6 +67,38 @@ def test_a_pair_set_holds_what_the_stream_gives(build, tiny_tokenizer):
     assert stored.lengths.tolist() == [len(pair.input_ids) for pair in made]
     with pytest.raises(IndexError):
         stored[len(stored)]
+
+
+def test_any_order_of_reading_gives_the_same_pairs_and_few_shards_are_mapped(build, monkeypatch):
+    monkeypatch.setattr(PairSet, "MAPPED", 3)
+    stored = build()
+    shards, files_of = stored.meta["shards"], f"{stored.folder}/"
+    made = [stored[i] for i in range(len(stored))]
+    for i in np.random.default_rng(0).permutation(len(stored))[:600]:
+        assert same(stored[i], made[i])
+    mapped = {line.split()[-1] for line in Path("/proc/self/maps").read_text().splitlines() if files_of in line}
+    assert shards > 5 and 1 <= len(mapped) <= 3
+
+
+def test_a_shard_that_is_gone_is_one_line(build):
+    stored = build()
+    (stored.folder / "00001.safetensors").unlink()
+    with pytest.raises(ValueError, match="shard 1 cannot be read any more"):
+        list(stored)
+
+
+def test_few_bytes_a_pair_stay_in_memory(build, monkeypatch):
+    monkeypatch.setattr(pairs_module, "SHARD_CHARACTERS", 200_000)
+    sizes = []
+    for count in (10_000, 60_000):
+        folder = build(Listed(["He ran."] * count, f"{count}"), max_length=32).folder
+        tracemalloc.start()
+        stored = PairSet(folder)
+        stored[count - 1], stored[0]
+        del stored.meta  # of shards, not of pairs
+        sizes.append(tracemalloc.get_traced_memory()[0])
+        tracemalloc.stop()
+    assert 5 <= (sizes[1] - sizes[0]) / 50_000 < 6.5
 
 
 def test_the_number_of_workers_changes_no_byte(build, tmp_path):
