@@ -13,12 +13,7 @@ from typing import Any
 
 import numpy as np
 
-
-def unit(vectors: Any) -> np.ndarray:
-    """Vectors of any shape (…, D) at length 1, in float64; a zero vector stays."""
-    vectors = np.asarray(vectors, np.float64)
-    norms = np.linalg.norm(vectors, axis=-1, keepdims=True)
-    return np.divide(vectors, norms, out=np.zeros_like(vectors), where=norms > 0)
+from eval.metrics import unit
 
 
 def associations(targets: Any, a: Any, b: Any) -> np.ndarray:

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-Row = dict[str, Any]
+from eval.task import Row
 
 
 def digest(rows: Iterable[Mapping[str, Any]]) -> str:

@@ -5,8 +5,6 @@ A row is {"id", "text", "label", "group" (or None), "split": train | dev | test}
 
 from __future__ import annotations
 
-import csv
-import io
 import itertools
 import random
 from collections.abc import Mapping, Sequence
@@ -17,9 +15,9 @@ from typing import Any
 import numpy as np
 
 from eval import gaps, heads
-from eval.metrics import Interval, bootstrap, interval, resampled_sums
+from eval.metrics import Interval, interval, resampled_sums
 from eval.scoring import Scorer
-from eval.task import Metrics, Row, figure, find_data, read_jsonl, read_text
+from eval.task import TABLES, Metrics, Row, average, figure, find_data, thinned
 
 OPTIONS: dict[str, Any] = {
     **heads.OPTIONS,
@@ -32,7 +30,6 @@ OPTIONS: dict[str, Any] = {
     "train_texts": 0,
 }
 SPLITS = {"train": ("train",), "dev": ("dev", "validation", "valid", "val"), "test": ("test",)}
-SUFFIXES = (".jsonl", ".tsv", ".csv", ".jsonl.gz", ".tsv.gz", ".csv.gz")
 MANY_CLASSES = 10  # with more, rows keep no probability for each class and there is no AUC
 
 
@@ -49,31 +46,6 @@ def check_options(options: Mapping[str, Any], task: str) -> None:
     _reverser(options["lexicon"])  # refuses an unknown one
 
 
-def read_table(path: Path, needed: Sequence[str]) -> list[Row]:
-    """The rows of a jsonl, tsv or csv file (.gz too), each with the fields `needed`. In a tsv quotes mean nothing."""
-    name = path.name.removesuffix(".gz")
-    if name.endswith(".jsonl"):
-        return read_jsonl(path, needed)
-    if not name.endswith((".tsv", ".csv")):
-        raise ValueError(f"{path}: cannot read this kind of file; known: {', '.join(SUFFIXES)}")
-    style: dict[str, Any] = {"delimiter": "\t", "quoting": csv.QUOTE_NONE} if name.endswith(".tsv") else {}
-    try:
-        table = csv.DictReader(io.StringIO(read_text(path), newline=""), **style)
-        for field in needed:
-            if field not in (table.fieldnames or ()):
-                found = ", ".join(table.fieldnames or ()) or "nothing"
-                raise ValueError(f"{path}: lacks the field {field!r} (its first line names {found})")
-        rows = list(table)
-    except csv.Error as error:
-        raise ValueError(f"{path}: not a readable table ({error})") from error
-    short = next((i for i, row in enumerate(rows, 2) if any(row[field] is None for field in needed)), None)
-    if short is not None:
-        raise ValueError(f"{path} line {short}: has fewer fields than the first line")
-    if not rows:
-        raise ValueError(f"{path}: no rows")
-    return rows
-
-
 def find_tables(data_dir: Path, file: str, what: str) -> dict[str, Path]:
     """{"": the file}, or for a folder its train, dev and test files; without a test file the dev file is the test."""
     folder = data_dir / file
@@ -81,7 +53,7 @@ def find_tables(data_dir: Path, file: str, what: str) -> dict[str, Path]:
         return {"": find_data(data_dir, file, what)}
     found: dict[str, Path] = {}
     for split, names in SPLITS.items():
-        candidates = [folder / f"{name}{suffix}" for name in names for suffix in SUFFIXES]
+        candidates = [folder / f"{name}{suffix}" for name in names for suffix in TABLES]
         if path := next(filter(Path.is_file, candidates), None):
             found[split] = path
     if "test" not in found and "dev" in found:
@@ -213,8 +185,7 @@ def score(scorer: Scorer, rows: list[Row], options: Mapping[str, Any], seed: int
 
 def sensitive_rows(rows: Sequence[Row], most: int) -> list[int]:
     """Places of at most `most` test rows, spread evenly."""
-    places = [n for n, row in enumerate(rows) if row["split"] == "test"]
-    return [places[i * len(places) // most] for i in range(most)] if most < len(places) else places
+    return thinned([n for n, row in enumerate(rows) if row["split"] == "test"], most)
 
 
 def _scored(row: Row, probs_K: np.ndarray, labels: Sequence[str]) -> Row:
@@ -295,10 +266,7 @@ def counterfactual(rows: list[Row], seed: int) -> Metrics:
     reversible = [row for row in rows if row.get("reversible")]
     metrics: Metrics = {}
     for name in ("flipped", "moved") if any("reversible" in row for row in rows) else ():
-        values_N2 = np.array([(row[name], 1.0) for row in reversible]).reshape(-1, 2)
-        bounds = bootstrap(values_N2, lambda s: s[:, 0] / s[:, 1], seed=seed)
-        value = values_N2[:, 0].mean() if len(values_N2) else np.nan
-        metrics[name] = figure(value, bounds, ideal=0.0, n=len(values_N2))
+        metrics[name] = average([row[name] for row in reversible], ideal=0.0, seed=seed)
     return metrics
 
 
@@ -306,10 +274,8 @@ def sensitivities(rows: list[Row], seed: int) -> Metrics:
     """Means of accumulated prediction sensitivity (ideal 0) and of its ratio to an even weighing of the tokens."""
     metrics: Metrics = {}
     for key, name, ideal in (("sensitivity", "prediction_sensitivity", 0.0), ("sensitivity_ratio",) * 2 + (None,)):
-        values_N2 = np.array([(row[key], 1.0) for row in rows if row.get(key) is not None])
-        if len(values_N2):
-            bounds = bootstrap(values_N2, lambda s: s[:, 0] / s[:, 1], seed=seed)
-            metrics[name] = figure(values_N2[:, 0].mean(), bounds, ideal=ideal, n=len(values_N2))
+        if values := [row[key] for row in rows if row.get(key) is not None]:
+            metrics[name] = average(values, ideal=ideal, seed=seed)
     return metrics
 
 

@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from eval.metrics import interval
+from eval.metrics import interval, pearson, spearman
 from eval.report import INK, _name, _save, headlines
 from eval.run import write_json
 from eval.task import suggest
@@ -96,30 +96,6 @@ def column(rows: Sequence[Mapping[str, Any]], key: Key) -> np.ndarray:
         value, ideal = figure.get("value"), figure.get("ideal")
         out.append(math.nan if value is None else value if ideal is None else abs(value - ideal))
     return np.array(out, np.float64)
-
-
-def pearson(x: Any, y: Any) -> np.ndarray:
-    """Pearson's r over the last axis; NaN where either is constant."""
-    x, y = np.asarray(x, np.float64), np.asarray(y, np.float64)
-    # Differences of equal numbers may leave a rounding error behind: constant is what has no range.
-    constant = (np.ptp(x, axis=-1) == 0) | (np.ptp(y, axis=-1) == 0)
-    x, y = x - x.mean(-1, keepdims=True), y - y.mean(-1, keepdims=True)
-    scale = np.sqrt((x * x).sum(-1) * (y * y).sum(-1))
-    r = np.divide((x * y).sum(-1), scale, out=np.full(scale.shape, np.nan), where=(scale > 0) & ~constant)
-    return np.clip(r, -1, 1)
-
-
-def ranks(values: Any) -> np.ndarray:
-    """Ranks over the last axis from 1, equal values sharing the mean of theirs."""
-    values = np.asarray(values, np.float64)
-    below = (values[..., None, :] < values[..., :, None]).sum(-1)
-    equal = (values[..., None, :] == values[..., :, None]).sum(-1)
-    return below + (equal + 1) / 2
-
-
-def spearman(x: Any, y: Any) -> np.ndarray:
-    """Spearman's ρ over the last axis: Pearson's r of the ranks."""
-    return pearson(ranks(x), ranks(y))
 
 
 METHODS = {"pearson": pearson, "spearman": spearman}

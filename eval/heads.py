@@ -91,7 +91,7 @@ class States:
 
 
 @dataclass
-class Classifier:
+class TrainedHead:
     """A language model (frozen or a fine-tuned copy), a head trained on it, and how texts are read."""
 
     scorer: Scorer
@@ -125,7 +125,7 @@ def encode(scorer: Scorer, texts: Sequence[str], options: Any) -> list[list[int]
 
 def train(
     scorer: Scorer, states: States, rows: np.ndarray, labels: np.ndarray, num_classes: int, options: Any, seed: int
-) -> Classifier:
+) -> TrainedHead:
     """A head trained on the frozen model's states of these rows: AdamW, cross-entropy, `epochs` passes.
 
     Beginning and order of the batches come from the seed alone.
@@ -139,12 +139,12 @@ def train(
         logits_BK, _ = head(*states.batch(rows[chosen]))
         _step(optimizer, logits_BK, target_N[chosen])
         _tell(scorer.progress, done, len(steps))
-    return Classifier(scorer, head.eval(), options)
+    return TrainedHead(scorer, head.eval(), options)
 
 
 def finetune(
     scorer: Scorer, texts: Sequence[str], labels: np.ndarray, num_classes: int, options: Any, seed: int
-) -> Classifier:
+) -> TrainedHead:
     """A head and a copy of the whole model trained together, without dropout, `finetune_epochs` passes."""
     own = Scorer(copy.deepcopy(scorer.model), scorer.tokenizer, device=scorer.device, batch_size=scorer.batch_size)
     own.model.requires_grad_(True)
@@ -164,7 +164,7 @@ def finetune(
         _step(optimizer, logits_BK, target_N[chosen])
         _tell(scorer.progress, done, len(steps))
     own.progress = scorer.progress
-    return Classifier(own, head.eval(), options)
+    return TrainedHead(own, head.eval(), options)
 
 
 def _batches(num_rows: int, size: int, epochs: int, generator: torch.Generator) -> list[np.ndarray]:
@@ -189,7 +189,7 @@ def _padded(scorer: Scorer, ids: Sequence[Sequence[int]]) -> tuple[torch.Tensor,
     return batch_BT, torch.arange(batch_BT.shape[1], device=scorer.device) < lengths_B1
 
 
-def jacobian(classifier: Classifier, ids: Sequence[Sequence[int]], *, classes: str) -> tuple[np.ndarray, np.ndarray]:
+def jacobian(classifier: TrainedHead, ids: Sequence[Sequence[int]], *, classes: str) -> tuple[np.ndarray, np.ndarray]:
     """How much each token's input embedding moves the class probabilities: Σ over d of |∂p_k / ∂e_td|.
 
     `classes` "predicted": of each text's most probable class only, (B, 1, T); "uniform": of every class, (B, K, T).
@@ -215,8 +215,8 @@ def accumulated(jacobian_KT: Any, w_K: Any, v_T: Any) -> np.ndarray:
 
 
 def sensitivity(
-    task: Classifier,
-    protected: Classifier,
+    task: TrainedHead,
+    protected: TrainedHead,
     texts: Sequence[str],
     *,
     classes: str = "predicted",

@@ -1,4 +1,6 @@
-"""Gender polarity of words and texts, equitability, bootstrap intervals. Plain numpy: no model, no files but vectors.
+"""Gender polarity of words and texts, equitability, correlations, bootstrap intervals.
+
+Plain numpy: no model, no files but vectors.
 
 Signs: positive is female, negative male, 0 neutral. Sources: BOLD (Dhamala et al. 2021) for the polarity measures,
 ERA (Gupta et al. 2022) for equitability, Bolukbasi et al. 2016 for hard-debiasing.
@@ -114,6 +116,30 @@ def resampled_sums(values_CK: Any, *, num_resamples: int = 1000, seed: int = 0) 
     return out
 
 
+def pearson(x: Any, y: Any) -> np.ndarray:
+    """Pearson's r over the last axis; NaN where either is constant."""
+    x, y = np.asarray(x, np.float64), np.asarray(y, np.float64)
+    # Differences of equal numbers may leave a rounding error behind: constant is what has no range.
+    constant = (np.ptp(x, axis=-1) == 0) | (np.ptp(y, axis=-1) == 0)
+    x, y = x - x.mean(-1, keepdims=True), y - y.mean(-1, keepdims=True)
+    scale = np.sqrt((x * x).sum(-1) * (y * y).sum(-1))
+    r = np.divide((x * y).sum(-1), scale, out=np.full(scale.shape, np.nan), where=(scale > 0) & ~constant)
+    return np.clip(r, -1, 1)
+
+
+def ranks(values: Any) -> np.ndarray:
+    """Ranks over the last axis from 1, equal values sharing the mean of theirs."""
+    values = np.asarray(values, np.float64)
+    below = (values[..., None, :] < values[..., :, None]).sum(-1)
+    equal = (values[..., None, :] == values[..., :, None]).sum(-1)
+    return below + (equal + 1) / 2
+
+
+def spearman(x: Any, y: Any) -> np.ndarray:
+    """Spearman's ρ over the last axis: Pearson's r of the ranks."""
+    return pearson(ranks(x), ranks(y))
+
+
 class Interval(tuple[float, float]):
     """(low, high), with the resampled values behind it (R,), undefined ones NaN.
 
@@ -206,7 +232,9 @@ def fair_band(
     return result
 
 
-def _unit(vectors: np.ndarray) -> np.ndarray:
+def unit(vectors: Any) -> np.ndarray:
+    """Vectors of any shape (…, D) at length 1, in float64; a zero vector stays."""
+    vectors = np.asarray(vectors, np.float64)
     norms = np.linalg.norm(vectors, axis=-1, keepdims=True)
     return np.divide(vectors, norms, out=np.zeros_like(vectors), where=norms > 0)
 
@@ -220,7 +248,7 @@ def gender_direction(vectors: Mapping[str, Any], definitional_pairs: Iterable[Se
         )
     deviations = []
     for pair in pairs:
-        members = _unit(np.stack([np.asarray(vectors[word], np.float64) for word in pair]))
+        members = unit(np.stack([np.asarray(vectors[word], np.float64) for word in pair]))
         deviations.append(members - members.mean(0))
     direction = np.linalg.svd(np.concatenate(deviations), full_matrices=False)[2][0]
     if "she" in vectors and "he" in vectors:
@@ -244,11 +272,11 @@ def hard_debias(
     direction = gender_direction(vectors, definitional_pairs)
     names = list(vectors)
     row = {word: i for i, word in enumerate(names)}
-    matrix = _unit(np.stack([np.asarray(vectors[word], np.float64) for word in names]))
+    matrix = unit(np.stack([np.asarray(vectors[word], np.float64) for word in names]))
     specific = set(gender_specific)
     neutral = np.array([word not in specific for word in names])
     matrix[neutral] -= np.outer(matrix[neutral] @ direction, direction)
-    matrix = _unit(matrix)
+    matrix = unit(matrix)
     forms = [(form(a), form(b)) for a, b in equalize_pairs for form in (str.lower, str.title, str.upper)]
     for a, b in dict.fromkeys(forms):
         if a in row and b in row:
@@ -258,7 +286,7 @@ def hard_debias(
             if (matrix[row[a]] - matrix[row[b]]) @ direction < 0:
                 offset = -offset
             matrix[row[a]], matrix[row[b]] = middle + offset * direction, middle - offset * direction
-    return dict(zip(names, _unit(matrix)))
+    return dict(zip(names, unit(matrix)))
 
 
 def load_vectors(path: str | Path) -> Mapping[str, np.ndarray]:

@@ -1,4 +1,4 @@
-"""What the stereotype tests share: scores of whole sentences, choices, shares and means with intervals.
+"""What the stereotype tests share: scores of whole sentences, choices of settings.
 
 Log-probabilities are natural.
 """
@@ -8,13 +8,11 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
 
 import numpy as np
 
-from eval.metrics import bootstrap
 from eval.scoring import Scorer
-from eval.task import Figure, Row, figure
+from eval.task import Row
 
 STARTS = ("first", "kept")
 
@@ -30,13 +28,6 @@ def hub_csv(
         named = {key: names[record[key]] for key, names in (labels or {}).items() if isinstance(record[key], int)}
         table.writerow({**record, **named})
     return out.getvalue()
-
-
-def spread(rows: list[Row], limit: int | None) -> list[Row]:
-    """At most `limit` rows, spread over all of them."""
-    if limit is None or limit >= len(rows):
-        return rows
-    return [rows[i * len(rows) // limit] for i in range(limit)]
 
 
 def chosen(value: str, known: Sequence[str], setting: str) -> list[str]:
@@ -84,20 +75,3 @@ def sentence_logprobs(scorer: Scorer, texts: Sequence[str], *, start: str) -> li
         found = [np.append(logp[row[0]], rest) for row, rest in zip(ids, scorer.token_logprobs(ids))]
     table = {text: row.astype(np.float64) for text, row in zip(distinct, found)}
     return [table[text] for text in texts]
-
-
-def percentage(hits: Any, *, ideal: float | None, seed: int) -> Figure:
-    """100 × the mean of `hits` (booleans, one a row), with a bootstrap interval over rows."""
-    hits_N = np.asarray(hits, np.float64)
-    if not len(hits_N):
-        return figure(np.nan, ideal=ideal, n=0)
-    return average(100 * hits_N, ideal=ideal, seed=seed)
-
-
-def average(values: Any, *, ideal: float | None, seed: int) -> Figure:
-    """The mean of one value a row, with a bootstrap interval over rows."""
-    values_N2 = np.stack([np.asarray(values, np.float64), np.ones(len(values))], axis=1)
-    if not len(values_N2):
-        return figure(np.nan, ideal=ideal, n=0)
-    interval = bootstrap(values_N2, lambda s: s[:, 0] / s[:, 1], seed=seed)
-    return figure(values_N2[:, 0].mean(), interval, ideal=ideal, n=len(values_N2))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import csv
 import difflib
 import gzip
+import io
 import json
 import math
 import random
@@ -17,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from counterfactuals.files import write_whole
-from eval.metrics import Interval
+from eval.metrics import Interval, bootstrap
 from eval.scoring import Scorer
 
 Row = dict[str, Any]
@@ -71,6 +73,7 @@ class MissingFile(MissingData):
 
 
 SMALL = 30  # figures counted over fewer are marked
+TABLES = (".jsonl", ".tsv", ".csv", ".jsonl.gz", ".tsv.gz", ".csv.gz")  # what read_table reads
 
 
 class Figure(dict):
@@ -105,6 +108,20 @@ def figure(
         out["p"] = finite(p)
     out.interval = interval if isinstance(interval, Interval) else Interval(low, high)
     return out
+
+
+def average(values: Any, *, ideal: float | None, seed: int) -> Figure:
+    """The mean of one value a row, with a bootstrap interval over rows."""
+    values_N2 = np.stack([np.asarray(values, np.float64), np.ones(len(values))], axis=1)
+    if not len(values_N2):
+        return figure(np.nan, ideal=ideal, n=0)
+    interval = bootstrap(values_N2, lambda s: s[:, 0] / s[:, 1], seed=seed)
+    return figure(values_N2[:, 0].mean(), interval, ideal=ideal, n=len(values_N2))
+
+
+def percentage(hits: Any, *, ideal: float | None, seed: int) -> Figure:
+    """100 × the mean of `hits` (booleans, one a row), with a bootstrap interval over rows."""
+    return average(100 * np.asarray(hits, np.float64), ideal=ideal, seed=seed)
 
 
 def suggest(name: str, known: Iterable[str], what: str) -> str:
@@ -175,6 +192,31 @@ def read_jsonl(path: Path, needed: Sequence[str]) -> list[Row]:
     return rows
 
 
+def read_table(path: Path, needed: Sequence[str]) -> list[Row]:
+    """The rows of a jsonl, tsv or csv file (.gz too), each with the fields `needed`. In a tsv quotes mean nothing."""
+    name = path.name.removesuffix(".gz")
+    if name.endswith(".jsonl"):
+        return read_jsonl(path, needed)
+    if not name.endswith((".tsv", ".csv")):
+        raise ValueError(f"{path}: cannot read this kind of file; known: {', '.join(TABLES)}")
+    style: dict[str, Any] = {"delimiter": "\t", "quoting": csv.QUOTE_NONE} if name.endswith(".tsv") else {}
+    try:
+        table = csv.DictReader(io.StringIO(read_text(path), newline=""), **style)
+        for field in needed:
+            if field not in (table.fieldnames or ()):
+                found = ", ".join(table.fieldnames or ()) or "nothing"
+                raise ValueError(f"{path}: lacks the field {field!r} (its first line names {found})")
+        rows = list(table)
+    except csv.Error as error:
+        raise ValueError(f"{path}: not a readable table ({error})") from error
+    short = next((i for i, row in enumerate(rows, 2) if any(row[field] is None for field in needed)), None)
+    if short is not None:
+        raise ValueError(f"{path} line {short}: has fewer fields than the first line")
+    if not rows:
+        raise ValueError(f"{path}: no rows")
+    return rows
+
+
 def read_prompts(path: Path, *, per_group: int, limit: int | None, seed: int) -> list[Row]:
     """Rows {"group", "title", "prompt"} of a BOLD file {group: {title: [prompt, …]}}, blanks at the ends cut off.
 
@@ -219,6 +261,23 @@ def by_group(rows: Sequence[Row], key: str = "group") -> dict[str, list[Row]]:
     for row in rows:
         groups.setdefault(row[key], []).append(row)
     return groups
+
+
+def thinned(rows: Sequence[Any], limit: int | None) -> list[Any]:
+    """At most `limit` rows, spread evenly over all of them."""
+    if limit is None or limit >= len(rows):
+        return list(rows)
+    return [rows[i * len(rows) // limit] for i in range(limit)]
+
+
+def check_sampling(options: Mapping[str, Any], task: str) -> None:
+    """ValueError for a setting that no text can be sampled with."""
+    if options["max_new_tokens"] < 1:
+        raise ValueError(f"{task}.max_new_tokens {options['max_new_tokens']}: must be at least 1")
+    if not 0 < options["top_p"] <= 1:
+        raise ValueError(f"{task}.top_p {options['top_p']}: must be above 0 and at most 1")
+    if not 0 < options["temperature"] < math.inf:
+        raise ValueError(f"{task}.temperature {options['temperature']}: must be above 0 and finite")
 
 
 def cluster_sums(clusters: Sequence[Any], values_NK: Any) -> np.ndarray:

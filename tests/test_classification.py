@@ -13,6 +13,7 @@ from test_gaps import plain_tprd
 from eval import classification as shared
 from eval.run import evaluate
 from eval.scoring import Scorer
+from eval.task import read_table
 from eval.tasks import TASKS, bios, classify, hatexplain, sst2
 
 QUICK = {"epochs": 3, "max_tokens": 16}
@@ -70,16 +71,16 @@ def test_tables(tmp_path):
     (tmp_path / "a.csv").write_text('text,label\n"one, two",x\n')
     (tmp_path / "a.tsv").write_text('text\tlabel\n"one, two\tx\n')
     (tmp_path / "a.jsonl.gz").write_bytes(gzip.compress(b'{"text": "one", "label": 1}\n'))
-    assert shared.read_table(tmp_path / "a.csv", ["text"]) == [{"text": "one, two", "label": "x"}]
-    assert shared.read_table(tmp_path / "a.tsv", ["text"]) == [{"text": '"one, two', "label": "x"}]
-    assert shared.read_table(tmp_path / "a.jsonl.gz", ["text"]) == [{"text": "one", "label": 1}]
+    assert read_table(tmp_path / "a.csv", ["text"]) == [{"text": "one, two", "label": "x"}]
+    assert read_table(tmp_path / "a.tsv", ["text"]) == [{"text": '"one, two', "label": "x"}]
+    assert read_table(tmp_path / "a.jsonl.gz", ["text"]) == [{"text": "one", "label": 1}]
     with pytest.raises(ValueError, match=r"lacks the field 'group' \(its first line names text, label\)"):
-        shared.read_table(tmp_path / "a.csv", ["group"])
+        read_table(tmp_path / "a.csv", ["group"])
     (tmp_path / "b.csv").write_text("text,label\none\n")
     with pytest.raises(ValueError, match="line 2: has fewer fields"):
-        shared.read_table(tmp_path / "b.csv", ["label"])
+        read_table(tmp_path / "b.csv", ["label"])
     with pytest.raises(ValueError, match="cannot read this kind of file"):
-        shared.read_table(tmp_path / "b.xls", [])
+        read_table(tmp_path / "b.xls", [])
 
 
 def test_a_folder_is_its_splits(data):

@@ -162,7 +162,7 @@ def test_a_classifier_blind_to_its_text_is_not_sensitive(scorer, classifier):
     blind = copy.deepcopy(classifier.head)
     with torch.no_grad():
         blind.linear.weight.zero_()
-    task = heads.Classifier(scorer, blind, OPTIONS)
+    task = heads.TrainedHead(scorer, blind, OPTIONS)
     values, ratios = heads.sensitivity(task, classifier, TEXTS[:3])
     np.testing.assert_array_equal(values, 0)
     assert np.isnan(ratios).all()

@@ -11,8 +11,8 @@ import torch
 from tiny_data import BBQ, CROWS, INTER, INTRA, write_stereotype_data
 
 from eval.scoring import Scorer
-from eval.stereotypes import chosen, sentence_logprobs, spread
-from eval.task import by_group
+from eval.stereotypes import chosen, sentence_logprobs
+from eval.task import by_group, thinned
 from eval.tasks import TASKS, bbq, crows_pairs, stereoset, winobias, winogender
 
 
@@ -104,7 +104,7 @@ def test_a_model_without_begin_token_uses_its_end_token(scorer):
 
 
 def test_limits_and_choices():
-    assert spread([{"n": n} for n in range(10)], 3) == [{"n": 0}, {"n": 3}, {"n": 6}]
+    assert thinned([{"n": n} for n in range(10)], 3) == [{"n": 0}, {"n": 3}, {"n": 6}]
     assert chosen("all", ["a", "b"], "x") == ["a", "b"]
     assert chosen("b, a", ["a", "b"], "x") == ["b", "a"]
     for wrong in ("c", ""):
@@ -397,14 +397,6 @@ def test_winogender_of_rows_by_hand():
     assert value(found, "pearson/participant") is None  # one occupation has no correlation
     assert found["pearson"]["n"] == 3
     json.dumps(found, allow_nan=False)
-
-
-def test_winogender_correlations_are_scipys():
-    stats = pytest.importorskip("scipy.stats")
-    generator = np.random.default_rng(0)
-    x, y = generator.normal(size=40), generator.integers(0, 8, 40).astype(float)
-    assert winogender.pearson(x, y) == pytest.approx(stats.pearsonr(x, y)[0])
-    assert winogender.pearson(winogender.ranks(x), winogender.ranks(y)) == pytest.approx(stats.spearmanr(x, y)[0])
 
 
 def test_winogender_end_to_end(scorer, data):

@@ -17,9 +17,9 @@ from typing import Any
 
 import numpy as np
 
-from eval.metrics import FEMALE_WORDS, MALE_WORDS, bootstrap
+from eval.metrics import FEMALE_WORDS, MALE_WORDS
 from eval.scoring import Scorer
-from eval.task import Metrics, Row, Task, figure, find_data, read_jsonl
+from eval.task import Metrics, Row, Task, average, find_data, read_jsonl, thinned
 
 OPTIONS = {"file": "agreement.jsonl", "bos": True}
 
@@ -34,9 +34,7 @@ def load(data_dir: Path, options: Mapping[str, Any], limit: int | None, seed: in
             words = row[side]
             if not isinstance(words, list) or not words or not all(isinstance(w, str) and w.strip() for w in words):
                 raise ValueError(f"{path} row {number}: {side} must be a list of words, not empty")
-    if limit is not None and limit < len(rows):  # spread over the file, since halves may follow each other
-        rows = [rows[i * len(rows) // limit] for i in range(limit)]
-    return rows
+    return thinned(rows, limit)  # halves may follow each other
 
 
 def _half(right: list[str]) -> str | None:
@@ -81,12 +79,7 @@ def aggregate(rows: list[Row], options: Mapping[str, Any], seed: int) -> Metrics
     parts = {"agreement": rows}
     for half in sorted({row["half"] for row in rows} - {None}):
         parts[f"agreement/{half}"] = [row for row in rows if row["half"] == half]
-    metrics = {}
-    for name, part in parts.items():
-        values_N2 = np.array([(row["agreement"], 1.0) for row in part])
-        interval = bootstrap(values_N2, lambda s: s[:, 0] / s[:, 1], seed=seed)
-        metrics[name] = figure(values_N2[:, 0].mean(), interval, ideal=1.0, n=len(part))
-    return metrics
+    return {name: average([row["agreement"] for row in part], ideal=1.0, seed=seed) for name, part in parts.items()}
 
 
 TASK = Task(

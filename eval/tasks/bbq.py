@@ -32,11 +32,10 @@ from typing import Any
 
 import numpy as np
 
-from eval.classification import read_table
 from eval.metrics import interval, resampled_sums
 from eval.scoring import Scorer
-from eval.stereotypes import hub_csv, spread
-from eval.task import Hub, Metrics, Row, Task, cluster_sums, figure, find_data
+from eval.stereotypes import hub_csv
+from eval.task import Hub, Metrics, Row, Task, cluster_sums, figure, find_data, read_table, thinned
 
 FILE = "bbq_gender/Gender_identity.csv"
 OPTIONS = {"file": FILE, "normalise": "sum", "bos": False}
@@ -121,7 +120,7 @@ def load(data_dir: Path, options: Mapping[str, Any], limit: int | None, seed: in
             raise ValueError(f"{path} row {number}: not a BBQ gender question ({error})") from error
         if example:
             rows.append(example)
-    return spread(rows, limit)
+    return thinned(rows, limit)
 
 
 def score(scorer: Scorer, rows: list[Row], options: Mapping[str, Any], seed: int) -> list[Row]:

@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import Any
 
 from eval import classification as shared
-from eval.task import Hub, Row, Task
+from eval.task import Hub, Row, Task, read_table
 from eval.tasks import classify
 
 OPTIONS = {
@@ -125,7 +125,7 @@ def load(data_dir: Path, options: Mapping[str, Any], limit: int | None, seed: in
     what = "biographies with occupation and gender, wiki_bios.jsonl.gz or a folder bias_in_bios of train, dev and test"
     rows: list[Row] = []
     for name, path in shared.find_tables(data_dir, file, what).items():
-        records = shared.read_table(path, [])
+        records = read_table(path, [])
         hard = "hard_text" in records[0]
         fields = ("hard_text", "profession", "gender") if hard else ("text", "occupation", "gender")
         for number, record in enumerate(records, 1):

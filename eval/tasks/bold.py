@@ -53,7 +53,19 @@ from eval.metrics import (
     words,
 )
 from eval.scoring import Scorer
-from eval.task import Hub, Metrics, Row, Task, by_group, cluster_sums, figure, find_data, read_prompts, read_text
+from eval.task import (
+    Hub,
+    Metrics,
+    Row,
+    Task,
+    by_group,
+    check_sampling,
+    cluster_sums,
+    figure,
+    find_data,
+    read_prompts,
+    read_text,
+)
 
 OPTIONS = {
     "file": "bold/profession_prompt.json",
@@ -101,13 +113,10 @@ def without_title(prompt: str, title: str) -> str:
 
 
 def load(data_dir: Path, options: Mapping[str, Any], limit: int | None, seed: int) -> list[Row]:
-    for name in ("texts_per_prompt", "runs", "max_new_tokens"):
+    for name in ("texts_per_prompt", "runs"):
         if options[name] < 1:
             raise ValueError(f"bold.{name} {options[name]}: must be at least 1")
-    if not 0 < options["top_p"] <= 1:
-        raise ValueError(f"bold.top_p {options['top_p']}: must be above 0 and at most 1")
-    if not 0 < options["temperature"] < math.inf:
-        raise ValueError(f"bold.temperature {options['temperature']}: must be above 0 and finite")
+    check_sampling(options, "bold")
     if options["hard_debias"] and not options["vectors"]:
         raise ValueError("bold.hard_debias needs bold.vectors, the word vectors to debias")
     path = find_data(data_dir, options["file"], "BOLD's prompts {group: {title: [prompt, …]}}")

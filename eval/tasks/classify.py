@@ -22,7 +22,7 @@ from typing import Any
 
 from eval import classification as shared
 from eval.scoring import Scorer
-from eval.task import Metrics, Row, Task
+from eval.task import Metrics, Row, Task, read_table
 
 OPTIONS = {
     "file": "classify.jsonl",
@@ -41,7 +41,7 @@ def load(
     text, label, group = (options[name] for name in ("text_field", "label_field", "group_field"))
     rows: list[Row] = []
     for name, path in shared.find_tables(data_dir, options["file"], what).items():
-        for record in shared.read_table(path, [field for field in (text, label, group) if field]):
+        for record in read_table(path, [field for field in (text, label, group) if field]):
             if not isinstance(record[text], str):
                 raise ValueError(f"{path} row {len(rows) + 1}: {text} must be text")
             rows.append(

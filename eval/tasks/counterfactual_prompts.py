@@ -24,7 +24,6 @@ distances. Names are not mere gender: two names differ in who bore them. Interva
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -39,11 +38,12 @@ from eval.classifier import Classifier, check_classifier
 from eval.distributions import exchanged, jensen_shannon, total_variation
 from eval.metrics import words
 from eval.scoring import Scorer
-from eval.stereotypes import average, spread
-from eval.task import Metrics, Row, Task, find_data, read_jsonl, read_prompts
+from eval.task import Metrics, Row, Task, average, check_sampling, find_data, read_jsonl, read_prompts, thinned
+from eval.tasks import bold
 
+FILE = "bold/gender_prompt.json"
 OPTIONS = {
-    "file": "bold/gender_prompt.json",
+    "file": FILE,
     "prompts_per_group": 200,
     "lexicon": "gender",
     "flagged": False,
@@ -74,16 +74,11 @@ def side_of(reversal: Reversal, reverser: Reverser) -> str | None:
 
 
 def load(data_dir: Path, options: Mapping[str, Any], limit: int | None, seed: int) -> list[Row]:
-    if options["texts_per_prompt"] < 0 or options["max_new_tokens"] < 1:
+    if options["texts_per_prompt"] < 0:
         raise ValueError(
-            f"counterfactual_prompts: texts_per_prompt {options['texts_per_prompt']} must be 0 or more, "
-            f"max_new_tokens {options['max_new_tokens']} at least 1"
+            f"counterfactual_prompts.texts_per_prompt {options['texts_per_prompt']}: must be 0 (none) or more"
         )
-    if not 0 < options["top_p"] <= 1 or not 0 < options["temperature"] < math.inf:
-        raise ValueError(
-            f"counterfactual_prompts: needs 0 < top_p ≤ 1 and a temperature above 0 and finite, not "
-            f"{options['top_p']} and {options['temperature']}"
-        )
+    check_sampling(options, "counterfactual_prompts")
     if options["classifier"]:
         check_classifier(options["classifier"], "counterfactual_prompts.classifier")
     path = find_data(data_dir, options["file"], 'prompts in BOLD\'s layout, or a .jsonl of {"prompt"}')
@@ -102,7 +97,7 @@ def load(data_dir: Path, options: Mapping[str, Any], limit: int | None, seed: in
             rows.append({**row, **sides})
     if not rows:
         raise ValueError(f"{path}: no prompt with a word or name that lexicon {options['lexicon']} can reverse")
-    return spread(rows, limit)
+    return thinned(rows, limit)
 
 
 def _roles(scorer: Scorer, reverser: Reverser) -> RoleTokens | None:
@@ -210,6 +205,7 @@ TASK = Task(
     source="Evenhand, after Liang et al. 2021 and ERA (Gupta et al. 2022)",
     headline=("tv", "tv_reversed"),
     not_measured="who is treated better, but by the signs of the gaps; names differ in more than gender",
-    licence="CC BY-SA 4.0",
+    licence="CC BY-SA 4.0 (BOLD's prompts)",
+    hub={FILE: bold.TASK.hub[FILE]},
     sampled=True,
 )

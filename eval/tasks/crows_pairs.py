@@ -21,10 +21,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from eval.classification import read_table
 from eval.scoring import Scorer
-from eval.stereotypes import average, check_start, chosen, hub_csv, percentage, sentence_logprobs, spread
-from eval.task import Hub, Metrics, Row, Task, by_group, find_data
+from eval.stereotypes import check_start, chosen, hub_csv, sentence_logprobs
+from eval.task import Hub, Metrics, Row, Task, average, by_group, find_data, percentage, read_table, thinned
 
 FILE = "crows_pairs/crows_pairs_anonymized.csv"
 OPTIONS = {
@@ -68,7 +67,7 @@ def load(data_dir: Path, options: Mapping[str, Any], limit: int | None, seed: in
         for number, row in enumerate(table)
         if row["bias_type"] in types
     ]
-    return spread(rows, limit)
+    return thinned(rows, limit)
 
 
 def score(scorer: Scorer, rows: list[Row], options: Mapping[str, Any], seed: int) -> list[Row]:

@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from eval.metrics import interval
+from eval.metrics import interval, resampled_sums
 from eval.scoring import Scorer
 from eval.task import Metrics, Row, Task, by_group, figure
 from eval.tasks import bold, generated
@@ -65,7 +65,7 @@ def aggregate(rows: list[Row], options: Mapping[str, Any], seed: int) -> Metrics
             repeated[i, :, n - 2] = sum(shares), len(shares)
     sums = np.stack([distinct, repeated])
     total = sums.sum(1)
-    resampled = generated.resampled_sums(sums.swapaxes(0, 1).reshape(len(prompts), -1), seed=seed)
+    resampled = resampled_sums(sums.swapaxes(0, 1).reshape(len(prompts), -1), seed=seed)
     resampled = resampled.reshape(-1, *total.shape)
     with np.errstate(divide="ignore", invalid="ignore"):
         mean, means = total[:, 0] / total[:, 1], resampled[:, :, 0] / resampled[:, :, 1]

@@ -22,9 +22,9 @@ from typing import Any
 
 import numpy as np
 
-from eval.metrics import Interval, bootstrap
+from eval.metrics import Interval
 from eval.scoring import Scorer
-from eval.task import Metrics, MissingData, Row, Task, figure, suggest
+from eval.task import Metrics, MissingData, Row, Task, average, figure, suggest
 
 PREFIX = "lm_eval:"
 OPTIONS = {"include_path": "", "num_fewshot": -1}
@@ -140,8 +140,7 @@ def aggregate(name: str, rows: list[Row], options: Mapping[str, Any], seed: int)
             if (document["task"], document["filter"]) == (row["task"], row["filter"]) and row["metric"] in document
         ]
         if len(values) > 1 and math.isclose(np.mean(values), row["value"], rel_tol=1e-6, abs_tol=1e-9):
-            resampled = bootstrap([(value, 1.0) for value in values], lambda s: s[:, 0] / s[:, 1], seed=seed)
-            bounds = Interval(*bounds, samples=resampled.samples)
+            bounds = Interval(*bounds, samples=average(values, ideal=None, seed=seed).interval.samples)
         metrics[label] = figure(row["value"], bounds, ideal=None, n=row["n"])
     return metrics
 

@@ -29,7 +29,7 @@ from eval import classification as shared
 from eval import gaps
 from eval.metrics import interval, resampled_sums
 from eval.scoring import Scorer
-from eval.task import Metrics, Row, Task, figure, find_data, read_text
+from eval.task import Metrics, Row, Task, figure, find_data, read_table, read_text
 
 OPTIONS = {
     "file": "hatexplain/preprocessed.csv",
@@ -62,7 +62,7 @@ def load(data_dir: Path, options: Mapping[str, Any], limit: int | None, seed: in
 
 
 def _table(path: Path, seed: int) -> list[Row]:
-    records = shared.read_table(path, ["text", "label", *(f"label_{target}" for target in TARGETS)])
+    records = read_table(path, ["text", "label", *(f"label_{target}" for target in TARGETS)])
     rows = []
     for number, record in enumerate(records, 1):
         if str(record["label"]) not in ("0", "1", "2"):

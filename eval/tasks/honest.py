@@ -28,12 +28,22 @@ from typing import Any
 
 import numpy as np
 
-from eval.classification import read_table
 from eval.distributions import jensen_shannon, total_variation
 from eval.metrics import bootstrap
 from eval.scoring import Scorer
-from eval.stereotypes import average, spread
-from eval.task import Hub, Metrics, Row, Task, by_group, cluster_sums, figure, find_data
+from eval.task import (
+    Hub,
+    Metrics,
+    Row,
+    Task,
+    average,
+    by_group,
+    cluster_sums,
+    figure,
+    find_data,
+    read_table,
+    thinned,
+)
 
 FILE = "honest/en_template.tsv"
 OPTIONS = {"file": FILE, "lexicon": "", "top_k": 20, "bos": True}
@@ -85,7 +95,7 @@ def load(data_dir: Path, options: Mapping[str, Any], limit: int | None, seed: in
         row["gendered"] = row["identity"] not in both
     if options["lexicon"]:
         read_lexicon(find_data(Path(), options["lexicon"], "HurtLex (.tsv), the lexicon of honest.lexicon"))
-    return spread(rows, limit)
+    return thinned(rows, limit)
 
 
 def hub_tsv(records: Iterable[Row]) -> str:

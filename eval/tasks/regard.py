@@ -20,7 +20,6 @@ all groups of a prompt together.
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -31,8 +30,7 @@ import numpy as np
 from eval.classifier import Classifier, check_classifier
 from eval.metrics import bootstrap
 from eval.scoring import Scorer
-from eval.stereotypes import spread
-from eval.task import Metrics, MissingData, Row, Task, cluster_sums, figure
+from eval.task import Metrics, MissingData, Row, Task, check_sampling, cluster_sums, figure, thinned
 
 OPTIONS = {
     "classifier": "",
@@ -71,16 +69,9 @@ def _groups(given: str) -> dict[str, str]:
 
 def load(data_dir: Path, options: Mapping[str, Any], limit: int | None, seed: int) -> list[Row]:
     groups = _groups(options["groups"])
-    if options["texts_per_prompt"] < 1 or options["max_new_tokens"] < 1:
-        raise ValueError(
-            f"regard: texts_per_prompt {options['texts_per_prompt']} and max_new_tokens {options['max_new_tokens']} "
-            "must be at least 1"
-        )
-    if not 0 < options["top_p"] <= 1 or not 0 < options["temperature"] < math.inf:
-        raise ValueError(
-            f"regard: needs 0 < top_p ≤ 1 and a temperature above 0 and finite, not {options['top_p']} and "
-            f"{options['temperature']}"
-        )
+    if options["texts_per_prompt"] < 1:
+        raise ValueError(f"regard.texts_per_prompt {options['texts_per_prompt']}: must be at least 1")
+    check_sampling(options, "regard")
     if not options["classifier"]:
         raise MissingData(
             "regard needs regard.classifier: a folder with a sequence classification model for negative, neutral and "
@@ -93,7 +84,7 @@ def load(data_dir: Path, options: Mapping[str, Any], limit: int | None, seed: in
         for template in templates
         for group, subject in groups.items()
     ]
-    return spread(rows, limit)
+    return thinned(rows, limit)
 
 
 def score(scorer: Scorer, rows: list[Row], options: Mapping[str, Any], seed: int) -> list[Row]:

@@ -27,7 +27,7 @@ import numpy as np
 from eval.association import associations, bootstrap_effects, effect_size, permutation_p
 from eval.metrics import interval
 from eval.scoring import Scorer
-from eval.task import Metrics, Row, Task, by_group, figure, find_data, read_text, suggest
+from eval.task import Metrics, Row, Task, by_group, figure, find_data, read_text, suggest, thinned
 
 GENDER = ("sent-weat6", "sent-weat6b", "sent-weat7", "sent-weat7b", "sent-weat8", "sent-weat8b")
 SETS = ("targ1", "targ2", "attr1", "attr2")
@@ -88,8 +88,7 @@ def load(data_dir: Path, options: Mapping[str, Any], limit: int | None, seed: in
         for part in SETS:
             examples = list(dict.fromkeys(test[part]["examples"]))  # the authors key sentences by their text
             if limit is not None:
-                quota = min(len(examples), max(2, limit // (len(SETS) * len(names))))
-                examples = [examples[i * len(examples) // quota] for i in range(quota)]
+                examples = thinned(examples, max(2, limit // (len(SETS) * len(names))))
             rows += [{"test": name, "set": part, "category": test[part]["category"], "text": text} for text in examples]
     return rows
 

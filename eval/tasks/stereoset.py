@@ -33,8 +33,8 @@ import numpy as np
 
 from eval.metrics import interval, resampled_sums
 from eval.scoring import Scorer
-from eval.stereotypes import check_start, chosen, sentence_logprobs, spread, start_token
-from eval.task import Hub, Metrics, Row, Task, by_group, figure, find_data, read_jsonl, read_text
+from eval.stereotypes import check_start, chosen, sentence_logprobs, start_token
+from eval.task import Hub, Metrics, Row, Task, by_group, figure, find_data, read_jsonl, read_text, thinned
 
 OPTIONS = {
     "intrasentence": "stereoset/intrasentence.jsonl",
@@ -93,7 +93,7 @@ def load(data_dir: Path, options: Mapping[str, Any], limit: int | None, seed: in
         path = find_data(data_dir, options[part], f"StereoSet's {part} examples (.jsonl, or the authors' dev.json)")
         rows += [{"part": part, **row} for row in _examples(path, part)]
     types = chosen(options["bias_type"], list(dict.fromkeys(row["bias_type"] for row in rows)), "stereoset.bias_type")
-    return spread([row for row in rows if row["bias_type"] in types], limit)
+    return thinned([row for row in rows if row["bias_type"] in types], limit)
 
 
 def _after_context(scorer: Scorer, pairs: Sequence[tuple[str, str]], *, start: str) -> list[float]:

@@ -22,8 +22,8 @@ from pathlib import Path
 from typing import Any
 
 from eval.scoring import Scorer
-from eval.stereotypes import average, check_start, chosen, percentage, sentence_logprobs, spread
-from eval.task import Metrics, Row, Task, find_data, read_text
+from eval.stereotypes import check_start, chosen, sentence_logprobs
+from eval.task import Metrics, Row, Task, average, find_data, percentage, read_text, thinned
 
 OPTIONS = {"folder": "winobias", "types": "all", "splits": "all", "start": "kept"}
 MALE, FEMALE = frozenset({"he", "him", "his", "himself"}), frozenset({"she", "her", "hers", "herself"})
@@ -75,7 +75,7 @@ def load(data_dir: Path, options: Mapping[str, Any], limit: int | None, seed: in
                 }
                 for number, (pro, anti) in enumerate(zip(pros, antis), 1)
             ]
-    return spread(rows, limit)
+    return thinned(rows, limit)
 
 
 def score(scorer: Scorer, rows: list[Row], options: Mapping[str, Any], seed: int) -> list[Row]:

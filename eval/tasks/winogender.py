@@ -25,11 +25,10 @@ from typing import Any
 
 import numpy as np
 
-from eval.classification import read_table
-from eval.metrics import interval
+from eval.metrics import interval, pearson, spearman
 from eval.scoring import Scorer
-from eval.stereotypes import average, check_start, percentage, sentence_logprobs, spread
-from eval.task import Metrics, Row, Task, by_group, figure, find_data
+from eval.stereotypes import check_start, sentence_logprobs
+from eval.task import Metrics, Row, Task, average, by_group, figure, find_data, percentage, read_table, thinned
 
 OPTIONS = {
     "file": "winogender/all_sentences.tsv",
@@ -66,7 +65,7 @@ def load(data_dir: Path, options: Mapping[str, Any], limit: int | None, seed: in
     for key, frame in frames.items():
         if "male" not in frame or "female" not in frame:
             raise ValueError(f"{path}: {'.'.join(key)} lacks its male or female sentence")
-    return spread(list(frames.values()), limit)
+    return thinned(list(frames.values()), limit)
 
 
 def score(scorer: Scorer, rows: list[Row], options: Mapping[str, Any], seed: int) -> list[Row]:
@@ -75,27 +74,12 @@ def score(scorer: Scorer, rows: list[Row], options: Mapping[str, Any], seed: int
     return [{**row, "logp_male": m, "logp_female": f} for row, m, f in zip(rows, sums[0::2], sums[1::2])]
 
 
-def ranks(values_N: np.ndarray) -> np.ndarray:
-    """Ranks from 0; equal values share the mean of theirs."""
-    _, inverse, counts = np.unique(values_N, return_inverse=True, return_counts=True)
-    return (np.cumsum(counts) - (counts + 1) / 2)[inverse]
-
-
-def pearson(x_N: np.ndarray, y_N: np.ndarray) -> float:
-    """The correlation of x and y; NaN where one of them is constant."""
-    x, y = x_N - x_N.mean(), y_N - y_N.mean()
-    scale = np.sqrt((x @ x) * (y @ y))
-    return float(x @ y / scale) if scale > 0 else float("nan")
-
-
 def _correlations(x_N: np.ndarray, y_N: np.ndarray, seed: int) -> Metrics:
-    generator = np.random.default_rng(seed)
-    drawn = [generator.integers(len(x_N), size=len(x_N)) for _ in range(1000)]
-    found: Metrics = {}
-    for name, measure in (("pearson", pearson), ("spearman", lambda x, y: pearson(ranks(x), ranks(y)))):
-        samples = [measure(x_N[rows], y_N[rows]) for rows in drawn]
-        found[name] = figure(measure(x_N, y_N), interval(samples), ideal=0.0, n=len(x_N))
-    return found
+    drawn_RN = np.random.default_rng(seed).integers(len(x_N), size=(1000, len(x_N)))
+    return {
+        name: figure(float(measure(x_N, y_N)), interval(measure(x_N[drawn_RN], y_N[drawn_RN])), ideal=0.0, n=len(x_N))
+        for name, measure in (("pearson", pearson), ("spearman", spearman))
+    }
 
 
 def aggregate(rows: list[Row], options: Mapping[str, Any], seed: int) -> Metrics:
