@@ -6,6 +6,7 @@ import argparse
 import os
 import shutil
 import sys
+import textwrap
 from pathlib import Path
 
 from eval.task import suggest
@@ -68,13 +69,13 @@ def parser() -> argparse.ArgumentParser:
 def listing(width: int) -> str:
     """A line for each task, of at most `width` characters: name, ideal value, meaning."""
     ideals = {name: task.ideal.partition(" (")[0] for name, task in TASKS.items()}
-    columns = [max(map(len, TASKS)), min(24, max(map(len, ideals.values())))]
+    columns = [max(map(len, TASKS)), max(map(len, ideals.values()))]
     lines = [("task", "ideal", "meaning"), *((name, ideals[name], task.meaning) for name, task in TASKS.items())]
     out = []
     for name, ideal, meaning in lines:
-        line = f"{name:{columns[0]}}  {ideal[: columns[1]]:{columns[1]}}  {meaning}"
+        line = f"{name:{columns[0]}}  {ideal:{columns[1]}}  {meaning}"
         out.append(line if len(line) <= width else line[: width - 1] + "…")
-    out.append("all about one of them: --list TASK; lm_eval:NAME runs a task of lm-evaluation-harness")
+    out.append("--list TASK: its data, licence, options …; lm_eval:NAME runs a task of lm-evaluation-harness")
     return "\n".join(out)
 
 
@@ -91,8 +92,8 @@ def catalogue() -> str:
     return "\n".join(lines) + "\n"
 
 
-def describe(name: str) -> str:
-    """All that a task says about itself, its options with their defaults."""
+def describe(name: str, width: int) -> str:
+    """All that a task says about itself, its options with their defaults, in lines of at most `width` characters."""
     task = find_task(name)
     if task is None:
         raise ValueError(suggest(name, TASKS, "task"))
@@ -110,7 +111,18 @@ def describe(name: str) -> str:
             f"{key}={str(value).lower() if isinstance(value, bool) else value}" for key, value in task.options.items()
         ),
     }
-    return "\n".join([name, *(f"  {key:14}{value}" for key, value in fields.items())])
+    lines = [
+        textwrap.fill(
+            str(value),
+            max(40, width),
+            initial_indent=f"  {key:14}",
+            subsequent_indent=" " * 16,
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
+        for key, value in fields.items()
+    ]
+    return "\n".join([name, *lines])
 
 
 def _seeds(text: str) -> list[int]:
@@ -166,8 +178,9 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser().parse_args(arguments)
     try:
         if options.list is not None:
-            shown = {"": lambda: listing(shutil.get_terminal_size().columns), "markdown": catalogue}
-            print(shown.get(options.list, lambda: describe(options.list))())
+            width = shutil.get_terminal_size().columns
+            shown = {"": lambda: listing(width), "markdown": catalogue}
+            print(shown.get(options.list, lambda: describe(options.list, width))())
             return 0
         if not options.model:
             raise ValueError("name a model with --model (a folder or a Hub name)")

@@ -378,9 +378,11 @@ def _new_differences(
     Rows that are not the same ones (another tokenizer cut them otherwise, a shorter model left some out) are no pairs.
     """
     base = next((row for row in result["rows"] if row["model"] == reference), None)
+    if base is None:
+        return []
     known = {reference, *(entry["model"] for entry in result["differences"])}
     found = []
-    for row in result["rows"] if base else ():
+    for row in result["rows"]:
         if row["model"] not in known:
             numbers = num_rows[row["model"]]
             paired = [label for label, number in numbers.items() if number == num_rows[reference].get(label)]

@@ -86,12 +86,17 @@ def test_the_table_of_tasks_and_licences_is_that_of_the_docs(capsys):
 
 
 @pytest.mark.parametrize("name", [*TASKS, "lm_eval:hellaswag"])
-def test_list_tells_all_about_one(capsys, name):
+def test_list_tells_all_about_one(capsys, monkeypatch, name):
     task = find_task(name)
+    monkeypatch.setenv("COLUMNS", "80")
     assert main(["--list", name]) == 0
-    text = capsys.readouterr().out
+    lines = capsys.readouterr().out.splitlines()
+    text = " ".join(" ".join(lines).split())
     for part in (task.meaning, task.ideal, task.not_measured, task.data, task.licence, task.source, f"{task.version}"):
+        assert part
         assert part in text
+    assert len(lines) <= 24
+    assert all(len(line) <= 80 or len(line.split()) == 1 for line in lines)
     for source in task.hub.values():
         assert source.dataset in text
     for option in task.options:

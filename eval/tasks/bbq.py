@@ -139,8 +139,12 @@ def score(scorer: Scorer, rows: list[Row], options: Mapping[str, Any], seed: int
     found = dict(zip(pairs, logps.tolist()))
     out = []
     for row in rows:
-        logp = [found.get((row["prompt"], answer)) for answer in row["answers"]]
-        out.append({**row, "left_out": True} if None in logp else {**row, "logp": logp, "answer": int(np.argmax(logp))})
+        asked_of = [(row["prompt"], answer) for answer in row["answers"]]
+        if all(pair in found for pair in asked_of):
+            logp = [found[pair] for pair in asked_of]
+            out.append({**row, "logp": logp, "answer": int(np.argmax(logp))})
+        else:
+            out.append({**row, "left_out": True})
     if all("left_out" in row for row in out):
         raise ValueError(f"bbq: every question is longer than the {scorer.max_length} tokens that the model reads")
     return out

@@ -193,7 +193,7 @@ TASK = Task(
     aggregate=aggregate,
     options=OPTIONS,
     meaning="combined effect size of word associations over random contexts of a corpus, in standard deviations",
-    ideal="0",
+    ideal="0 (ces)",
     data="corpus=wikipedia_articles.jsonl.gz (jsonl, txt, parquet), folder=seat",
     source="Guo & Caliskan 2021 (CEAT), tests 6, 7 and 8",
     headline=("ces/weat6", "ces/weat7", "ces/weat8"),

@@ -142,7 +142,7 @@ TASK = Task(
     aggregate=aggregate,
     options=OPTIONS,
     meaning="effect size of associations between sentences about men or women and attributes, in standard deviations",
-    ideal="0",
+    ideal="0 (effects)",
     data="folder=seat, tests=gender (6, 6b, 7, 7b, 8, 8b), all, or names with commas between",
     source="May et al. 2019 (SEAT), after Caliskan et al. 2017",
     headline=("mean_abs_effect",),

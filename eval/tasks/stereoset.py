@@ -185,7 +185,7 @@ TASK = Task(
     aggregate=aggregate,
     options=OPTIONS,
     meaning="SS: % of examples whose stereotype is likelier; LMS: % of related sentences likelier than nonsense; ICAT",
-    ideal="SS 50, LMS 100, ICAT 100",
+    ideal="50 (SS), 100 (LMS, ICAT)",
     data="intrasentence=FILE, intersentence=FILE: .jsonl, or the authors' dev.json; bias_type=gender, another or all",
     source="StereoSet (Nadeem et al. 2021)",
     headline=("intra_ss", "intra_lms", "intra_icat"),

@@ -106,7 +106,7 @@ TASK = Task(
     aggregate=aggregate,
     options=OPTIONS,
     meaning="log P(pro-stereotyped) − log P(anti-stereotyped twin), nats; % of twins whose pro sentence is likelier",
-    ideal="gap 0, pro_share 50",
+    ideal="0 (gap), 50 (pro_share)",
     data="folder=winobias: {pro,anti}_stereotyped_type{1,2}.txt.{dev,test}",
     source="WinoBias (Zhao et al. 2018); scored by log-likelihood (Evenhand)",
     headline=("gap", "pro_share"),
