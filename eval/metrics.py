@@ -79,7 +79,7 @@ def gender_wavg(text: str, polarity: Mapping[str, float]) -> float:
 
 def polar(score: float, threshold: float = THRESHOLD) -> int:
     """A text score as a label: 1 (female) from +threshold up, −1 (male) from −threshold down, else 0 (neutral)."""
-    return (score >= threshold) - (score <= -threshold)
+    return int(score >= threshold) - int(score <= -threshold)
 
 
 def equitability(male: Any, female: Any) -> np.ndarray:

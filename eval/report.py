@@ -75,17 +75,29 @@ def table(rows: Sequence[Result], metrics: Sequence[tuple[str, str]] | None = No
     return out
 
 
+def by_figure(rows: Sequence[Result], metrics: Sequence[tuple[str, str]]) -> Table:
+    """The same turned round: one row for each (task label, metric), one column a model."""
+    out = Table(caption="in brackets: 95 % interval", caption_justify="left")
+    out.add_column("figure", style="bold", no_wrap=True)
+    for row in rows:
+        out.add_column(row["model"], justify="right", no_wrap=True)
+    for label, metric in metrics:
+        out.add_row(_name(label, metric), *(shown(row["tasks"].get(label, {}).get(metric)) for row in rows))
+    return out
+
+
 def print_report(rows: Sequence[Result], console: Console | None = None) -> None:
-    """Print `table`, as one table for each task where it is too wide. What is no terminal is taken as 200 wide."""
+    """Print `table`; where it is too wide, `by_figure`, or one table a task. No terminal is taken as 200 wide."""
     if console is None:
         console = Console()
         if not console.is_terminal:
             console = Console(width=200)
     columns = headlines(rows)
     wide = console.options.update(width=10_000)
-    if Measurement.get(console, wide, table(rows, columns)).maximum <= console.width:
-        console.print(table(rows, columns))
-        return
+    for whole in (table(rows, columns), by_figure(rows, columns)):
+        if Measurement.get(console, wide, whole).maximum <= console.width:
+            console.print(whole)
+            return
     for task in dict.fromkeys(label for label, _ in columns):
         console.print(table(rows, [column for column in columns if column[0] == task]))
 

@@ -65,7 +65,8 @@ def test_text_scores_by_hand():
 
 
 def test_thresholds_include_their_ends():
-    assert [metrics.polar(b) for b in (0.25, 0.2499, 0.0, -0.2499, -0.25)] == [1, 0, 0, 0, -1]
+    for kind in (float, np.float64):
+        assert [metrics.polar(kind(b)) for b in (0.25, 0.2499, 0.0, -0.2499, -0.25)] == [1, 0, 0, 0, -1]
 
 
 def test_equitability_by_hand():

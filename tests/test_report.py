@@ -107,6 +107,19 @@ def test_where_one_table_is_too_wide_there_is_one_for_each_task():
             assert part in text
 
 
+def test_many_figures_of_one_model_are_a_line_each():
+    row = results()["rows"][0]
+    row["tasks"] |= {f"bold@{i}": row["tasks"]["bold"] for i in range(9)}
+    console = Console(width=80, record=True, file=io.StringIO())
+    report.print_report([row], console)
+    lines = console.export_text().splitlines()
+    columns = report.headlines([row])
+    assert len(lines) == len(columns) + 5
+    for line, (label, metric) in zip(lines[3:], columns):
+        assert report._name(label, metric) in line
+        assert report.shown(row["tasks"][label][metric]) in line
+
+
 def test_a_table_that_is_piped_is_not_squeezed(capsys):
     row = results()["rows"][0]
     row["tasks"] |= {f"bold@{i}": row["tasks"]["bold"] for i in range(3)}
