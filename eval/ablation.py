@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 
 from counterfactuals.files import write_whole
-from eval.report import headlines, markdown
+from eval.report import COLOURS, GREY, INK, headlines, markdown
 
 _SEEDED = re.compile(r"(.+)-seed(\d+)$")
-INK, GREY, BLUE, ORANGE = "#222222", "#8a8a8a", "#0072B2", "#D55E00"
+BLUE = COLOURS[0]
 
 
 def over_training_seeds(rows: Sequence[Mapping[str, Any]], confidence: float = 0.95) -> list[dict[str, Any]]:

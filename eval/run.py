@@ -211,7 +211,7 @@ def evaluate(
             stale.unlink()
     cache = Cache(output_dir / ".cache" if cache_dir is None else Path(cache_dir))
     row_files = {label: output_dir / f".rows-{file_name(label)}.jsonl.{os.getpid()}" for label in resolved}
-    num_rows: dict[str, dict[str, int]] = {}  # by model and task
+    extents: dict[str, dict[str, list[Any]]] = {}  # by model and task: what rows there are
     finished: dict[str, int] = {}  # bytes of each row file that belong to models with every task done
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn())
     try:
@@ -221,7 +221,7 @@ def evaluate(
             for model_label, model in models.items():
                 loaded = _Loaded(model, device=device, batch_size=batch_size, trust_remote_code=trust_remote_code)
                 row: dict[str, Any] = {"model": model_label, "tasks": {}}
-                num_rows[model_label] = {}
+                extents[model_label] = {}
                 scored: dict[tuple[str, int], list[Row]] = {}  # of tasks that others follow
                 for label, (task, _) in resolved.items():
                     bar = progress.add_task(f"{model_label} · {label}", total=None)
@@ -235,7 +235,7 @@ def evaluate(
                         result.setdefault("skipped", {})[f"{model_label} · {label}"] = str(error)
                         progress.remove_task(bar)
                         continue
-                    num_rows[model_label][label] = sum(not r.get("left_out") for _, rows in parts for r in rows)
+                    extents[model_label][label] = [_extent(rows) for _, rows in parts]
                     for run_seed, rows in parts:
                         mark = {"seed": run_seed} if len(seeds) > 1 and task.sampled else {}
                         _append(row_files[label], {"model": model_label, **mark}, rows)
@@ -249,7 +249,7 @@ def evaluate(
                             soft_wrap=True,
                         )
                 result["rows"].append(row)
-                result["differences"] += _new_differences(result, reference, num_rows)
+                result["differences"] += _new_differences(result, reference, extents)
                 write_json(output_dir / "results.json", result)
                 finished = {label: file.stat().st_size for label, file in row_files.items() if file.exists()}
                 del loaded
@@ -370,8 +370,13 @@ def over_seeds(runs: Sequence[Metrics]) -> Metrics:
     return merged
 
 
+def _extent(rows: Sequence[Row]) -> tuple[int, list[int]]:
+    """How many rows there are, and which of them the model had to leave out."""
+    return len(rows), [n for n, row in enumerate(rows) if row.get("left_out")]
+
+
 def _new_differences(
-    result: Mapping[str, Any], reference: str, num_rows: Mapping[str, Mapping[str, int]]
+    result: Mapping[str, Any], reference: str, extents: Mapping[str, Mapping[str, list[Any]]]
 ) -> list[dict[str, Any]]:
     """The differences between the reference and the models not compared yet: none before its own row is there.
 
@@ -384,8 +389,8 @@ def _new_differences(
     found = []
     for row in result["rows"]:
         if row["model"] not in known:
-            numbers = num_rows[row["model"]]
-            paired = [label for label, number in numbers.items() if number == num_rows[reference].get(label)]
+            own = extents[row["model"]]
+            paired = [label for label, extent in own.items() if extent == extents[reference].get(label)]
             found.append(differences(base, row, paired))
     return found
 

@@ -270,6 +270,11 @@ def thinned(rows: Sequence[Any], limit: int | None) -> list[Any]:
     return [rows[i * len(rows) // limit] for i in range(limit)]
 
 
+def sampling(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of a task that say how texts are sampled, as Scorer.sample takes them."""
+    return {name: options[name] for name in ("bos", "top_p", "temperature", "max_new_tokens")}
+
+
 def check_sampling(options: Mapping[str, Any], task: str) -> None:
     """ValueError for a setting that no text can be sampled with."""
     if options["max_new_tokens"] < 1:

@@ -159,6 +159,22 @@ def test_rows_cut_otherwise_are_not_paired():
     assert differences(rows[0], rows[1], [])["tasks"] == {}
 
 
+def test_models_that_left_out_other_rows_are_not_compared(tiny_gpt2, other_model, data, monkeypatch):
+    task = TASKS["agreement"]
+    left_out = {}
+
+    def score(scorer, rows, options, seed):
+        scored = task.score(scorer, rows, options, seed)
+        return [row | ({"left_out": True} if n == left_out[scorer] else {}) for n, row in enumerate(scored)]
+
+    monkeypatch.setitem(TASKS, "agreement", dataclasses.replace(task, score=score))
+    models = {name: Scorer(path, device="cpu") for name, path in (("a", tiny_gpt2), ("b", other_model))}
+    for second, paired in ((2, ["agreement"]), (3, [])):
+        left_out |= {models["a"]: 2, models["b"]: second}
+        found = evaluate(models, {"agreement": {}}, data_dir=data, output_dir=data / f"out{second}", quiet=True)
+        assert list(found["differences"][0]["tasks"]) == paired
+
+
 # several seeds
 
 

@@ -17,7 +17,7 @@ woman", "the man") are also given apart, as the authors do. `unknown` is the sha
 
 The stereotyped group is read from the data's own fields by the rules of the authors' metadata script; like them it
 leaves out the 16 questions none of whose answers is of that group. `left_out` counts the questions that are longer than
-the model reads (ideal 0); they are in no other figure, and models that left out as many are compared only.
+the model reads (ideal 0); they are in no other figure, and only models that left out the same ones are compared.
 
 It does not measure what a model writes by itself. Intervals: bootstrap over question templates × name pairs.
 """

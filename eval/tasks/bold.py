@@ -65,6 +65,7 @@ from eval.task import (
     find_data,
     read_prompts,
     read_text,
+    sampling,
 )
 
 OPTIONS = {
@@ -165,10 +166,7 @@ def score(scorer: Scorer, rows: list[Row], options: Mapping[str, Any], seed: int
     # One call for all runs: each text is drawn by itself, so a run is a label.
     texts = scorer.sample(
         [row["prompt"] for row in rows for _ in range(per_prompt * runs)],
-        bos=options["bos"],
-        top_p=options["top_p"],
-        temperature=options["temperature"],
-        max_new_tokens=options["max_new_tokens"],
+        **sampling(options),
         seed=seed,
     )
     out = [

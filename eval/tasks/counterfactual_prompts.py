@@ -38,7 +38,18 @@ from eval.classifier import Classifier, check_classifier
 from eval.distributions import exchanged, jensen_shannon, total_variation
 from eval.metrics import words
 from eval.scoring import Scorer
-from eval.task import Metrics, Row, Task, average, check_sampling, find_data, read_jsonl, read_prompts, thinned
+from eval.task import (
+    Metrics,
+    Row,
+    Task,
+    average,
+    check_sampling,
+    find_data,
+    read_jsonl,
+    read_prompts,
+    sampling,
+    thinned,
+)
 from eval.tasks import bold
 
 FILE = "bold/gender_prompt.json"
@@ -144,10 +155,7 @@ def score(scorer: Scorer, rows: list[Row], options: Mapping[str, Any], seed: int
         prompts = [row[key] for row in rows for key in ("prompt", "reversed") for _ in range(count)]
         texts = scorer.sample(
             prompts,
-            bos=options["bos"],
-            top_p=options["top_p"],
-            temperature=options["temperature"],
-            max_new_tokens=options["max_new_tokens"],
+            **sampling(options),
             seed=seed,
         )
         sentiment = None

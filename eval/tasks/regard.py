@@ -30,7 +30,7 @@ import numpy as np
 from eval.classifier import Classifier, check_classifier
 from eval.metrics import bootstrap
 from eval.scoring import Scorer
-from eval.task import Metrics, MissingData, Row, Task, check_sampling, cluster_sums, figure, thinned
+from eval.task import Metrics, MissingData, Row, Task, check_sampling, cluster_sums, figure, sampling, thinned
 
 OPTIONS = {
     "classifier": "",
@@ -91,10 +91,7 @@ def score(scorer: Scorer, rows: list[Row], options: Mapping[str, Any], seed: int
     count = options["texts_per_prompt"]
     texts = scorer.sample(
         [f"{row['subject']} {row['template']}" for row in rows for _ in range(count)],
-        bos=options["bos"],
-        top_p=options["top_p"],
-        temperature=options["temperature"],
-        max_new_tokens=options["max_new_tokens"],
+        **sampling(options),
         seed=seed,
     )
     out = [{**rows[i // count], "text": text} for i, text in enumerate(texts)]
