@@ -13,6 +13,8 @@ import numpy as np
 import torch
 from safetensors import SafetensorError
 
+from eval.scoring import Scorer
+
 VALUES = {
     **dict.fromkeys(("negative", "neg", "-1", "toxic", "hate", "offensive"), -1),
     **dict.fromkeys(("neutral", "other", "0"), 0),
@@ -100,3 +102,14 @@ class Classifier:
             out[rows] = torch.softmax(self.model(**inputs).logits.float(), -1).cpu().numpy()
         number = {text: i for i, text in enumerate(distinct)}
         return out[[number[text] for text in texts]]
+
+
+def named_classifier(task: str, options: Mapping[str, Any], scorer: Scorer) -> Classifier:
+    """The classifier that a task's options `classifier` and `classifier_labels` name, where the scorer's model is."""
+    return Classifier(
+        options["classifier"],
+        labels=options["classifier_labels"],
+        option=f"{task}.classifier",
+        device=scorer.device,
+        batch_size=scorer.batch_size,
+    )

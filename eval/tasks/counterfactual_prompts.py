@@ -34,7 +34,7 @@ import numpy as np
 from counterfactuals.lexicon import load_lexicon
 from counterfactuals.reverse import Reversal, Reverser
 from counterfactuals.vocabulary import RoleTokens, role_tokens
-from eval.classifier import Classifier, check_classifier
+from eval.classifier import check_classifier, named_classifier
 from eval.distributions import exchanged, jensen_shannon, total_variation
 from eval.metrics import words
 from eval.scoring import Scorer
@@ -160,13 +160,7 @@ def score(scorer: Scorer, rows: list[Row], options: Mapping[str, Any], seed: int
         )
         sentiment = None
         if options["classifier"]:
-            classifier = Classifier(
-                options["classifier"],
-                labels=options["classifier_labels"],
-                option="counterfactual_prompts.classifier",
-                device=scorer.device,
-                batch_size=scorer.batch_size,
-            )
+            classifier = named_classifier("counterfactual_prompts", options, scorer)
             probs_N3 = classifier.probabilities(texts)
             sentiment = probs_N3[:, 2] - probs_N3[:, 0]
         for n, row in enumerate(out):

@@ -27,7 +27,7 @@ from typing import Any
 
 import numpy as np
 
-from eval.classifier import Classifier, check_classifier
+from eval.classifier import check_classifier, named_classifier
 from eval.metrics import bootstrap
 from eval.scoring import Scorer
 from eval.task import Metrics, MissingData, Row, Task, check_sampling, cluster_sums, figure, sampling, thinned
@@ -97,13 +97,7 @@ def score(scorer: Scorer, rows: list[Row], options: Mapping[str, Any], seed: int
     out = [{**rows[i // count], "text": text} for i, text in enumerate(texts)]
     for row in out:
         row["judged"] = first_sentence(f"XYZ {row['template']}{row['text']}")
-    classifier = Classifier(
-        options["classifier"],
-        labels=options["classifier_labels"],
-        option="regard.classifier",
-        device=scorer.device,
-        batch_size=scorer.batch_size,
-    )
+    classifier = named_classifier("regard", options, scorer)
     for row, (negative, neutral, positive) in zip(out, classifier.probabilities([r["judged"] for r in out]).tolist()):
         row |= {"p_negative": negative, "p_neutral": neutral, "p_positive": positive}
         row["value"] = (-1, 0, 1)[int(np.argmax((negative, neutral, positive)))]
