@@ -31,14 +31,17 @@ PEOPLE = _words("women men girls boys ladies gentlemen womens mens")
 # Said of men and of anyone: beside a woman it is no man's, so that its counterpart would not fit her either.
 GENERIC = _words("actor actors hero heroes comedian comedians priest priests landlord monk emeritus alumnus master")
 
-_SHIP = re.compile(
-    r"\b(?:[Ss]hips?|[Bb]oats?|[Vv]essel|[Ss]hipyard|[Ss]ail(?:ed|ing|s)|aboard|keel|hull|tonnage|[Yy]acht|[Ff]erry|"
-    r"tugs?|[Bb]rig|[Bb]arque|sloop|[Cc]ruiser|corvette|battleships?|lifeboat|locomotive|cargo|propeller|displacement|"
-    r"shakedown|decommissioned|scrapped|wreck|torpedo(?:ed)?|was (?:launched|laid down|commissioned|converted)|laid up|"
-    r"Lloyd's List|Register of Shipping|convoy|, master|(?:quarter)?deck|\d+ guns|pounders?|paid off|broadside|gunboat|"
-    r"man-of-war|carrying slaves|crew|captured|masts?|"
-    r"mainsail|rigging|stern|sank|knots)\b"
-)
+_SHIPS = """
+ship ships Ship Ships boat boats Boat Boats vessel Vessel shipyard Shipyard sailed sailing sails Sailed Sailing Sails
+aboard keel hull tonnage yacht Yacht ferry Ferry tug tugs brig Brig barque Barque sloop cruiser Cruiser corvette
+battleship battleships lifeboat locomotive cargo propeller displacement shakedown decommissioned scrapped wreck torpedo
+torpedoed convoy deck quarterdeck pounder pounders broadside gunboat crew captured mast masts mainsail rigging stern
+sank knots man-of-war was_launched was_laid_down was_commissioned was_converted laid_up paid_off carrying_slaves
+Lloyd's_List Register_of_Shipping
+"""
+_SHIP_PHRASES = [phrase.replace("_", " ") for phrase in _SHIPS.split()]
+_SHIP = re.compile(rf"\b(?:{'|'.join(_SHIP_PHRASES)}|, master|\d+ guns)\b")
+SHIP_WORDS = (*_SHIP_PHRASES, "master", "guns")  # where _SHIP matches, one of these stands
 _QUOTED_SUBJECT = re.compile(  # "Sovereign" was at Kedgeree
     r"[\"“][A-Z][\w'’]+(?: [A-Z][\w'’]+)?[\"”](?:['’]s)? (?:was|is|had|has|master|sailed|arrived|left|reached|returned|"
     r"under|came|made|captured|captain|could|and her|put|took|went|then|also|again)\b"
@@ -80,11 +83,12 @@ _SMALL = _words("a an and at by for from in of on or the to with")
 
 
 def doubts(
-    text: str, edits: Sequence[Edit], things: frozenset[str], places: frozenset[str]
+    text: str, edits: Sequence[Edit], things: frozenset[str], places: frozenset[str], *, ships: bool = True
 ) -> Iterator[tuple[int, int]]:
     """Where `text` may use a word of `edits` in another sense; edits with the rule "name" are given names.
 
     `things`: capitalised words that end names of bodies and things. `places`: that are no given names or surnames.
+    `ships`: False if none of SHIP_WORDS is in the text.
     """
     first: dict[str, tuple[int, int]] = {}
     for start, end, _, rule, _ in edits:
@@ -99,13 +103,16 @@ def doubts(
             and _is_no_role(text, start, end, things, places, personal=personal)
         ):
             yield start, end
-    if edits and not personal and _SHIP.search(text):
+    if ships and edits and not personal and _SHIP.search(text):
         yield edits[0][:2]  # "took Dolly Varden on a voyage"
-    if '"' in text or "“" in text:
+    quotes = '"' in text or "“" in text
+    if quotes:
         for quoted in _QUOTED.finditer(text):
             if _is_title(quoted[1]):
                 yield from ((start, end) for start, end, *_ in edits if quoted.start() < start < quoted.end())
     for said, sense, other in SENSES:
+        if (sense is _SHIP and not ships) or (sense is _QUOTED_SUBJECT and not quotes):
+            continue
         if not said.isdisjoint(words) and (sense.search(text) is not None) == other:
             yield first[min(said & words)]
     if not FEMALE.isdisjoint(words) and MALE.isdisjoint(words):  # "she was elected chairman"

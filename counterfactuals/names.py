@@ -19,8 +19,8 @@ import re
 import sys
 import unicodedata
 from bisect import bisect_left
-from collections import Counter
-from collections.abc import Sequence
+from collections import Counter, deque
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache, cached_property, lru_cache
 from itertools import chain, pairwise
@@ -194,6 +194,21 @@ class Names:
             and not (word.isupper() or word.startswith(("Mc", "Mac", "O'", "O’")) or word.endswith(self.endings))
         )
 
+    def is_settled(self, word: str) -> bool:
+        """Of a capitalised word that is no known name: it is left without a doubt, wherever it stands."""
+        return (
+            word in self.resolved
+            or word in self.alone
+            or word in self.either
+            or not self.may_be_given(word)
+            or self.entry(word) is not None
+        )
+
+    @cached_property
+    def no_names(self) -> frozenset[str]:
+        """Capitalised words that are neither given names nor surnames."""
+        return self.context["capital_others"] | self.context["things"] | self.context["openers"]
+
     @cached_property
     def odd(self) -> frozenset[str]:
         """Last words of a run that are no plain surname."""
@@ -223,6 +238,20 @@ class Names:
         Names without a table entry are returned only if some mark has a group: else nothing shows their role.
         """
         return _Document(self, text, marks).found()
+
+    def find_until(self, text: str, marks: Sequence[Mark], cue: int, left: bool) -> tuple[list[Found], int | None]:
+        """`find`, or what decides about a text that a single flag leaves whole, if that is seen sooner.
+
+        `cue`: where the first word of a role stands. `left`: whether there is a flag; if not, what is returned then is
+        a name without target. And where the first of these words and of all names stands; None with all names.
+        """
+        document = _Document(self, text, marks)
+        place = document.first(cue, left) if document.groups and not text.islower() else None
+        if place is not None:
+            return document.shown, place
+        if not left:
+            return document.found(), None
+        return [], min([cue, *(found.start for found in document.found(cue)[:1])])
 
     def may_be_person(self, words: Sequence[str]) -> bool:
         """Of a run that begins with no known name."""
@@ -257,13 +286,128 @@ class _Document:
         self.things: set[str] = set()  # words of names of things
         self.sure: set[str] = set()  # given names of persons
         self.eponyms: list[tuple[int, int]] = []  # names of things that begin with a given name
+        self.shown: list[Found] = []  # a name without target, for a text that is to have one
+        self.runs = self._gathered()
 
-    def found(self) -> list[Found]:
+    def first(self, cue: int, left: bool) -> int | None:
+        """`cue` or where a name before it stands; None if the runs up to there, one by one, do not decide that, or if
+        there is no flag (`left`: there is one) and no run gives one for sure. What was gathered by then serves `found`.
+        """
+        place, run = None, None
+        known = unknown = alone = things = 0  # how many there were before this run
+        for match in chain(self.runs, (None,)):  # the run before is in the lists then
+            if run is not None:
+                new = self.unknown[unknown:]
+                if place is None:
+                    sure = not self.eponyms[things:] and self.text[run.end() : run.end() + 1] != "-"
+                    start = self._first_of(cue, self.full[known:], new, self.alone[alone:]) if sure else None
+                    if start is None or (start < cue and not self._none_before(start)):
+                        return None
+                    place = start if start < cue else None
+                if not left:
+                    found = [full for full in new if self._is_free(full) and self._is_unknown(full)]
+                    self.shown = [Found(full.start, full.end, None, None) for full in found]
+                    left = bool(found)
+                known, unknown, alone, things = len(self.full), len(self.unknown), len(self.alone), len(self.eponyms)
+            run = match
+            if place is None and (match is None or match.start() >= cue):
+                joined = match is not None and self.text[match.end() : match.end() + 1] == "-"  # "Kim Jong-un"
+                if joined or not self._none_before(cue):
+                    return None
+                place = cue
+            if left and place is not None:
+                return place
+        return None
+
+    def _first_of(self, cue: int, full: list[Full], unknown: list[Full], alone: Tokens) -> int | None:
+        """Where the first name of a run stands that gave these; `cue` if none is before it; None if that is unsure."""
+        if any(start < cue and not self._is_left(word, start) for word, start in alone):
+            return None
+        stop = cue
+        for one in (*full, *unknown):
+            start = one.given[0][1] if one.name else one.start
+            if start < cue:
+                if not (self._is_free(one) and (self._is_kept(one) if one.name else self._is_unknown(one))):
+                    return None
+                stop = start
+        return stop
+
+    def _none_before(self, stop: int) -> bool:
+        """Whether no word before is a name because of what the rest of the text holds."""
+        names, things = self.names, self.context["things"]
+        for match in _CAPITALISED.finditer(self.text, 0, stop):
+            word = match[0]
+            if match[1] or not names.is_settled(word):  # "I'd" is a word as well
+                return False
+            if word not in names.plain and word not in things and _SUBJECT_FIRST.match(self.text, match.start()):
+                return False
+        return True
+
+    def _is_free(self, full: Full) -> bool:
+        """Whether no mark touches the first word."""
+        start = full.given[0][1] if full.name else full.start
+        space = self.text.find(" ", start, full.end)
+        end = space if space >= 0 else full.end
+        near = bisect_left(self.starts, start)
+        after = near < len(self.starts) and self.starts[near] < end
+        return not after and (near == 0 or self.marks[near - 1][1] <= start)
+
+    def _is_left(self, word: str, start: int) -> bool:
+        """Whether a name that stands alone is none here, whatever the rest of the text says."""
+        end, before, text = start + len(word), self._before(start), self.text
+        if (
+            before in _SAINTS
+            or text[end : end + 5] == " and "
+            or text[start - 5 if start > 5 else 0 : start] == " and "
+        ):
+            return False
+        if word in self.names.places and before in _SUBJECT_AFTER:
+            return False
+        region = _REGION.match(text, end)
+        return (
+            before in self.names.titles
+            or before in _NO_NAME_AFTER
+            or word in self.context["fixed"]
+            or _THING_AFTER.match(text, end) is not None
+            or (region is not None and region[1] in self.context["regions"])
+        )
+
+    def _is_kept(self, full: Full) -> bool:
+        """Whether a known full name is surely found, however sure it is a person's."""
+        before = self._before(full.start)
+        if self._is_of_thing(full, before) or _TITLE_GROUP.get(before, full.group) != full.group:
+            return False
+        if full.start == 0 and self.groups == {1 - (full.group or 0)}:
+            return False
+        plain = not full.doubtful and before not in self.context["before_no_person"]
+        return plain or self._shows_person(full, before)
+
+    def found(self, stop: int = sys.maxsize) -> list[Found]:
+        """All names; those from `stop` on may be missing."""
+        gendered = bool(self.groups)
+        deque(self.runs, maxlen=0)
+        self._decide_full()
+        self._decide_unknown(stop)
+        self._decide_alone()
+        self._doubt_couples()
+        self._doubt_unknown_alone()
+        self._doubt_pronouns()
+        if gendered:
+            if self.text.islower():
+                self._doubt_small()
+            self._doubt_left()
+            self._doubt_things()
+            self._doubt_unresolved(stop)
+        return sorted(self.out.values())
+
+    def _gathered(self) -> Iterator[re.Match[str]]:
+        """Each run of capitals, just before it is looked at."""
         names, known, unclear, odd = self.names, self.names.alone, self.names.unclear, self.names.odd
         things = names.bodies
         labels, plain, inside, gendered = names.labels, names.plain, names.inside, bool(self.groups)
         add = self.words.add
         for match in _RUN.finditer(self.text):
+            yield match
             run = match[0]
             if run.isalpha():
                 add(run)
@@ -302,19 +446,6 @@ class _Document:
             elif gendered:
                 self.surnames.add(last)
                 self.unknown.append(Full([], "", last, start, end, None))
-        self._decide_full()
-        self._decide_unknown()
-        self._decide_alone()
-        self._doubt_couples()
-        self._doubt_unknown_alone()
-        self._doubt_pronouns()
-        if gendered:
-            if self.text.islower():
-                self._doubt_small()
-            self._doubt_left()
-            self._doubt_things()
-            self._doubt_unresolved()
-        return sorted(self.out.values())
 
     def _gather(self, run: str, at: int) -> None:
         """Take a run of several words apart: what introduces it, given names, surname; or a thing."""
@@ -413,10 +544,7 @@ class _Document:
         kept: list[tuple[Full, str]] = []
         for full in self.full:
             before = self._before(full.start)
-            quoted = before in _QUOTES and not _QUOTES.isdisjoint(self.text[full.end : full.end + 2])  # a ship
-            is_thing = self._follows(_IS_THING, full.end)
-            is_thing = is_thing or before in _BODIES or before == "&" or before[:1].isdigit()  # "the 7th Earl Nelson"
-            if before in self.context["before_thing"] or quoted or is_thing:
+            if self._is_of_thing(full, before):
                 self.things.update(full.name.split(" "))
                 self.eponyms.append((full.start, full.end))
                 continue
@@ -457,6 +585,16 @@ class _Document:
             for number, (word, start) in enumerate(full.given):
                 self._emit_parts(word, start, full.group, sure, first=not number)
 
+    def _is_of_thing(self, full: Full, before: str) -> bool:
+        return (
+            before in self.context["before_thing"]
+            or (before in _QUOTES and not _QUOTES.isdisjoint(self.text[full.end : full.end + 2]))  # a ship
+            or self._follows(_IS_THING, full.end)
+            or before in _BODIES
+            or before == "&"
+            or before[:1].isdigit()  # "the 7th Earl Nelson"
+        )
+
     def _may_name_thing(self, full: Full, before: str) -> bool:
         """Whether a run that begins with a given name may be a place's, a body's, a work's or a month's."""
         context, text, first, last = self.context, self.text, full.given[0][0], full.last
@@ -494,7 +632,7 @@ class _Document:
         last = full.last and full.last not in names.weak and names.entry(full.last)
         return not last or full.last in self.words or full.last in names.resolved  # "Joel Christopher"
 
-    def _decide_unknown(self) -> None:
+    def _decide_unknown(self, stop: int) -> None:
         """Persons whose name is not in the table."""
         if not self.unknown or not self.groups:
             return
@@ -504,21 +642,7 @@ class _Document:
             if other.start - one.end <= 6 and self.text[one.end : other.start] in _LISTED:
                 listed.update(full.start for full in (one, other) if one.end in known or other.start in known)
         for full in self.unknown:
-            name = self.text[full.start : full.end]
-            words = name.split(" ")
-            if len(words) > 1 and _REGNAL.fullmatch(words[-1]):  # "Afonso III"
-                words.pop()
-            if not self.names.may_be_person(words) and not self._follows(_DESCRIBED, full.end):
-                if self._opens_paragraph(full, words):
-                    self._emit(Found(full.start, full.end, None, None))
-                continue
-            before = self._before(full.start)
-            shown = self._shows_person(full, before) or _has_fathers_name(name)
-            if not shown and (before in _PERSON_AFTER or not before.islower()) and before not in _NO_NAME_AFTER:
-                shown = full.last in self.words or self._has_mark(full.end, None)
-            if not shown and before not in _NO_NAME_AFTER and before not in self.context["before_no_person"]:
-                shown = self.names.may_be_given(words[0]) and self._may_be_surname(words[-1])
-            if shown or full.start in listed:
+            if full.start < stop and self._is_unknown(full, listed=full.start in listed):
                 self._emit(Found(full.start, full.end, None, None))
         for start, end, group in self.marks:  # "her brother Andrés", "the king Shapur"
             if group is not None and self.text[end + 1 : end + 2].isupper() and self.text[start].islower():
@@ -527,6 +651,30 @@ class _Document:
                 named = self.names.entry(word) or word in self.names.either or word in self.names.leading
                 if len(word) > 2 and not named and self.text[start:end] not in self.context["pronouns"]:
                     self._emit(Found(end + 1, end + 1 + len(word), None, None))
+
+    def _is_unknown(self, full: Full, *, listed: bool = False) -> bool:
+        """Whether a run that begins with no known name is a person's; the more of the text is known, the likelier."""
+        name = self.text[full.start : full.end]
+        words = name.split(" ")
+        if len(words) > 1 and _REGNAL.fullmatch(words[-1]):  # "Afonso III"
+            words.pop()
+        if not self.names.may_be_person(words) and not self._follows(_DESCRIBED, full.end):
+            return self._opens_paragraph(full, words)
+        if listed:
+            return True
+        before = self._before(full.start)
+        if self._shows_person(full, before) or _has_fathers_name(name):
+            return True
+        if before in _NO_NAME_AFTER:
+            return False
+        introduced = before in _PERSON_AFTER or not before.islower()
+        if introduced and (full.last in self.words or self._has_mark(full.end, None)):
+            return True
+        return (
+            before not in self.context["before_no_person"]
+            and self.names.may_be_given(words[0])
+            and self._may_be_surname(words[-1])
+        )
 
     def _decide_alone(self) -> None:
         names, context, text = self.names, self.context, self.text
@@ -628,8 +776,7 @@ class _Document:
         """ "Franck Decloquement, an expert": what a paragraph is about, unless both words are known as no name."""
         if full.start and self.text[full.start - 1] != "\n":
             return False
-        known = self.context["capital_others"] | self.context["things"] | self.context["openers"]
-        if words[-1] in self.context["things"] or known.issuperset((words[0], words[-1])):
+        if words[-1] in self.context["things"] or self.names.no_names.issuperset((words[0], words[-1])):
             return False
         return _ABOUT.match(self.text, full.end) is not None and not self._follows(_IS_THING, full.end)
 
@@ -671,22 +818,25 @@ class _Document:
             if not known.isdisjoint(self.text[start:end].split(" ")[1:]):
                 self._emit(Found(start, end, None, None))
 
-    def _doubt_unresolved(self) -> None:
+    def _doubt_unresolved(self, stop: int) -> None:
         """ "Alexios marched": a word that may be a given name, for nothing shows it to be something else."""
         names, text = self.names, self.text
         for word in self.words - names.resolved - self.surnames - self.things - names.alone - names.either:
             if not names.may_be_given(word) or names.entry(word):
                 continue
-            start = text.find(word)
+            start = text.find(word, 0, stop)
             while start >= 0:
                 end = start + len(word)
                 if not _glued(text, start, end) and self._may_stand_for_person(start):
                     self._emit(Found(start, end, None, None))
                     break
-                start = text.find(word, end)
-        if "-" in text:
-            for match in _HYPHENED.finditer(text):  # "Kim Jong-un"
+                start = text.find(word, end, stop)
+        hyphen = text.find("-")
+        while hyphen >= 0:
+            begin = text.rfind(" ", 0, max(0, text.rfind(" ", 0, hyphen))) + 1
+            if match := _HYPHENED.search(text, begin, hyphen + 8):  # "Kim Jong-un"
                 self._emit(Found(match.start(), match.end(), None, None))
+            hyphen = text.find("-", hyphen + 1)
 
     def _may_stand_for_person(self, start: int) -> bool:
         before = self._before(start)
@@ -829,6 +979,7 @@ _RUN = re.compile(
     rf"(?:(?: |(?<!\w\w)\.[ \xa0]?|\xa0)(?:[{_CAPITAL}]{_TAIL}|(?=[abdelitvyz]){_PARTICLES}{_TOKEN}))*{_P}",
     re.DOTALL,
 )
+_CAPITALISED = re.compile(rf"(?<!\w)[{_CAPITAL}]\w*(['’](?!s\b)\w)?")
 _WORD = re.compile(rf"(?<!\w){_TOKEN}")
 _PART = re.compile(r"[^-]+")
 _REGNAL = re.compile(r"I{1,3}|IV|VI{0,3}|IX|XI{0,3}|XIV|XVI{0,3}|XIX|X|V")

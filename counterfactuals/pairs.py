@@ -33,7 +33,7 @@ from counterfactuals.reverse import Reversal, Reverser
 HERE = Path(__file__).parent
 CODE = (
     *("corpus.py", "lexicon.py", "names.py", "pronouns.py", "pronouns.json"),
-    *("scan.py", "reverse.py", "align.py", "pairs.py"),
+    *("doubts.py", "scan.py", "reverse.py", "align.py", "pairs.py"),
 )
 SHARD_CHARACTERS = 4_000_000  # a shard's texts; about 5 MB on disk
 BATCH = 256  # texts that are tokenised together
@@ -85,7 +85,7 @@ def _made(
     texts: Iterable[str], reverser: Reverser, splicer: Splicer, max_length: int
 ) -> Iterator[tuple[Reversal, list[AlignedPair]]]:
     for batch in _batches(texts):
-        reversals = list(reverser.many(batch))
+        reversals = list(reverser.many(batch, brief=True))
         for reversal, pair in zip(reversals, splicer.pairs(reversals)):
             yield reversal, list(cut(pair, max_length))
 

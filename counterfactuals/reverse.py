@@ -21,10 +21,11 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from itertools import islice
 from typing import Any, NamedTuple
 
 from counterfactuals import pronouns
-from counterfactuals.doubts import doubts
+from counterfactuals.doubts import SHIP_WORDS, doubts
 from counterfactuals.lexicon import MOST_GROUPS, Lexicon, Rule, cycles
 from counterfactuals.scan import Scanner
 
@@ -133,13 +134,22 @@ class Reverser:
         pattern, entries, _ = _compiled(self.lexicon, self.protected)
         return self._reversal(text, pattern.finditer(text), entries)
 
-    def many(self, texts: Sequence[str]) -> Iterator[Reversal]:
-        """The same of each text, faster."""
+    def many(self, texts: Sequence[str], *, brief: bool = False) -> Iterator[Reversal]:
+        """The same of each text, faster. brief: of a text that "skip" leaves whole, not all flags are looked for."""
         _, entries, scanner = _compiled(self.lexicon, self.protected)
-        for text, matches in zip(texts, scanner(texts)):
-            yield self._reversal(text, matches, entries)
+        brief = brief and self.policy == "skip" and self.lexicon.names is not None
+        for text, (matches, ships) in zip(texts, scanner(texts)):
+            yield self._reversal(text, matches, entries, ships=ships, brief=brief)
 
-    def _reversal(self, text: str, matches: Iterable[re.Match[str]], entries: dict[str, Entry]) -> Reversal:
+    def _reversal(
+        self,
+        text: str,
+        matches: Iterable[re.Match[str]],
+        entries: dict[str, Entry],
+        *,
+        ships: bool = True,
+        brief: bool = False,
+    ) -> Reversal:
         groups, direction, protected = self.lexicon.groups, self.direction, self._stays
         both = direction == "both"
         edits: list[Edit] = []
@@ -148,6 +158,7 @@ class Reverser:
         marks: list[tuple[int, int, int | None]] = []  # for the names: words by group, and what they may not touch
         titles: list[tuple[int, int]] = []  # King, Sir
         pooled: dict[str, str] = {}
+        waiting: list[tuple[int, str, Rule]] = []  # edits whose target is chosen only if the text is not left anyway
         for match in matches:
             start, end = match.span()
             entry = entries.get(text[start:end])
@@ -170,6 +181,9 @@ class Reverser:
                 target = _from_pool(self, text, start, end, word, pooled)
             elif len(targets) == 1:
                 target = targets[0]
+            elif brief:
+                waiting.append((len(edits), word, rule))
+                target = targets[0]
             else:
                 chosen, confidence = CHOICES[rule.kind](word, rule, text, start, end)
                 target = targets[chosen]
@@ -180,7 +194,25 @@ class Reverser:
             edits.append((start, end, target, rule.kind, confidence))
         names = self.lexicon.names
         if names:
-            found = names.find(text, marks)
+            things, places = names.context["things"], names.context["capital_others"]
+            first = min([*stays, *(flag.start for flag in flags[:1]), *(edit[0] for edit in edits[:1])], default=None)
+            if brief and first is not None:
+                if not flags:
+                    doubted = doubts(text, edits, things, places, ships=ships)
+                    flags += [Flag(start, end, "sense") for start, end in islice(doubted, 1)]
+                for number, word, rule in waiting if not flags else ():
+                    start, end, *_ = edits[number]
+                    chosen, confidence = CHOICES[rule.kind](word, rule, text, start, end)
+                    edits[number] = start, end, entries[text[start:end]].targets[chosen], rule.kind, confidence
+                    if confidence < UNSURE:
+                        flags.append(Flag(start, end, "pronoun"))
+                        break
+                found, cue = names.find_until(text, marks, first, bool(flags))
+                if cue is not None:
+                    flags += [Flag(start, end, "name") for start, end, *_ in found]
+                    return Reversal(text, text, (), cue, tuple(flags), _turn(self, text) if pooled else 0)
+            else:
+                found = names.find(text, marks)
             keep = self.policy == "keep_names"
             for start, end, role, name, sure in found:
                 other = not both and name and direction != groups[role or 0]
@@ -197,8 +229,7 @@ class Reverser:
                 if end + 1 not in starts and _NAME_RIGHT_AFTER.match(text, end) and not text[start:end].isupper():
                     flags.append(Flag(start, end, "name"))
             edits.sort()
-            things, places = names.context["things"], names.context["capital_others"]
-            flags += [Flag(start, end, "sense") for start, end in doubts(text, edits, things, places)]
+            flags += [Flag(start, end, "sense") for start, end in doubts(text, edits, things, places, ships=ships)]
             flags.sort()
         if flags:
             stays.append(flags[0].start)
@@ -392,7 +423,7 @@ def _compiled(lexicon: Lexicon, protected: tuple[str, ...] = ()) -> tuple[re.Pat
     words = {*entries, *fixed}
     inside = r"\w@\u0300-\u036f"  # combining accents belong to their word, and \w does not hold them; "[T]he" is a word
     pattern = re.compile(rf"(?<![{inside}])(?<!\w\])(?:(?:https?://|www\.)\S+|{_trie(words)})(?![{inside}])")
-    return pattern, entries, Scanner(pattern, words | {"http", "https", "www"})
+    return pattern, entries, Scanner(pattern, words | {"http", "https", "www"}, SHIP_WORDS)
 
 
 def _spellings(word: str) -> set[str]:

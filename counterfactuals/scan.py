@@ -15,6 +15,7 @@ import numpy as np
 
 GROUP = 1 << 18  # characters that are hashed together
 _BITS = 20  # of the table of hashes
+_MATCH, _SIGNAL = 1, 2
 _WORDS = re.compile(r"\w+")
 _FACTORS = np.array([0x9E3779B1, 0x85EBCA77, 0xC2B2AE3D, 0x27D4EB2F, 0x165667B1, 0xB5297A4D], dtype=np.uint32)
 _SECOND = np.uint32(0x68E31DA5)
@@ -24,29 +25,35 @@ class Scanner:
     """`pattern.finditer` over texts, where every match begins with one of `words`, whole.
 
     words: what may be matched, or how it begins (its first \\w+ is looked for, its first two where it has more and
-    the first alone is not asked for as well). pattern: never matches the empty text.
+    the first alone is not asked for as well). pattern: never matches the empty text. signals: words that are only to be
+    known to be in a text, or to be missing.
     """
 
-    def __init__(self, pattern: re.Pattern[str], words: Iterable[str]):
+    def __init__(self, pattern: re.Pattern[str], words: Iterable[str], signals: Iterable[str] = ()):
         self._match = pattern.match
+        self._first, self._pairs = np.zeros((2, 1 << _BITS), dtype=np.uint8)
+        self._signs = self._enter(words, _MATCH)
+        self._enter(signals, _SIGNAL)
+
+    def _enter(self, words: Iterable[str], kind: int) -> list[int]:
+        """Write the words' hashes into the tables. Returns the signs that the others begin with."""
         split = [(word, _WORDS.findall(word)) for word in words]
         first = {parts[0] for word, parts in split if len(parts) == 1 and word.startswith(parts[0])}
         pairs = {tuple(parts[:2]) for word, parts in split if len(parts) > 1 and word.startswith(parts[0])}
-        self._signs = sorted({ord(word[0]) for word, parts in split if not parts or not word.startswith(parts[0])})
-        self._first, self._pairs = np.zeros((2, 1 << _BITS), dtype=bool)
-        self._first[_slots(_hashes(" ".join(first))[2])] = True
+        self._first[_slots(_hashes(" ".join(first))[2])] |= kind
         hash_of = _hashes(" ".join(" ".join(pair) for pair in pairs if pair[0] not in first))[2]
-        self._pairs[_slots(hash_of[::2] * _SECOND ^ hash_of[1::2])] = True
+        self._pairs[_slots(hash_of[::2] * _SECOND ^ hash_of[1::2])] |= kind
+        return sorted({ord(word[0]) for word, parts in split if not parts or not word.startswith(parts[0])})
 
-    def __call__(self, texts: Sequence[str]) -> Iterator[list[re.Match[str]]]:
-        """The matches in each text."""
+    def __call__(self, texts: Sequence[str]) -> Iterator[tuple[list[re.Match[str]], bool]]:
+        """The matches in each text, and whether a signal may be in it."""
         begin = size = 0
         for number, text in enumerate(texts, 1):
             size += len(text)
             if size >= GROUP or number == len(texts):
                 group = texts[begin:number]
-                for text, places in zip(group, self._places(group)):
-                    yield self._matches(text, places)
+                for text, (places, signal) in zip(group, self._places(group)):
+                    yield self._matches(text, places), signal
                 begin, size = number, 0
 
     def _matches(self, text: str, places: list[int]) -> list[re.Match[str]]:
@@ -57,20 +64,22 @@ class Scanner:
                 end = match.end()
         return found
 
-    def _places(self, texts: Sequence[str]) -> Iterator[list[int]]:
-        """Where in each text a match may begin."""
+    def _places(self, texts: Sequence[str]) -> Iterator[tuple[list[int], bool]]:
+        """Where in each text a match may begin, and whether a signal may be in it."""
         codes, starts, hashes = _hashes("\n".join(texts))
         chosen = self._first[_slots(hashes)]
         chosen[:-1] |= self._pairs[_slots(hashes[:-1] * _SECOND ^ hashes[1:])]
-        places = starts[chosen]
+        places = starts[(chosen & _MATCH) != 0]
+        signals = starts[(chosen & _SIGNAL) != 0].tolist()
         for sign in self._signs:
             places = np.concatenate([places, np.flatnonzero(codes == sign)])
         found = (np.sort(places) if self._signs else places).tolist()
-        start = done = 0
+        start = done = heard = 0
         for text in texts:
             last = bisect_left(found, start + len(text), done)
-            yield [place - start for place in found[done:last]]
-            start, done = start + len(text) + 1, last
+            next_heard = bisect_left(signals, start + len(text), heard)
+            yield [place - start for place in found[done:last]], next_heard > heard
+            start, done, heard = start + len(text) + 1, last, next_heard
 
 
 def _hashes(text: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

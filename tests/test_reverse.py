@@ -302,3 +302,39 @@ def test_command_line_streams_and_stops_quietly_when_its_reader_does():
 def test_command_line_help_lists_the_commands():
     done = run("--help")
     assert done.returncode == 0 and b"reverse" in done.stdout and b"sample" in done.stdout
+
+
+def check_brief(texts: list[str], **options: object) -> list[Reversal]:
+    """What a build leaves out of a flagged text are more flags, and nothing else."""
+    reverser = Reverser(GENDER, policy="skip", **options)  # type: ignore[arg-type]
+    all_brief = list(reverser.many(texts, brief=True))
+    for whole, brief in zip(map(reverser, texts), all_brief, strict=True):
+        assert (brief.reversed, brief.spans, brief.cue, brief.turn) == (
+            whole.reversed, whole.spans, whole.cue, whole.turn,
+        )  # fmt: skip
+        assert bool(brief.flags) == bool(whole.flags)
+        assert whole.spans or whole.flags or brief == whole
+    return all_brief
+
+
+def test_brief_flags_leave_every_text_of_wikipedia_as_it_is(shared_data: Path):
+    with gzip.open(shared_data / "wikipedia_articles.jsonl.gz", "rt", encoding="utf-8") as lines:
+        texts = [json.loads(line)["text"] for line in islice(lines, 10_000, 11_500)]
+    found = check_brief([*texts, *map(str.lower, texts[:150]), *map(str.upper, texts[:50])])
+    assert sum(bool(result.flags) for result in found) > 800
+    check_brief(texts[:300], direction="female")
+    check_brief(texts[:300], protected=("he", "mother", "James"))
+
+
+PARTS = """
+Ann|Ann Lee|Barack Obama|Alexios|Emperor Alexios|Tor was tall.|The King-maker|Kim Jong-un|I'd go.|O'Brien
+Mary Ann Smith|She ran.|he|her|His wife|pregnant|, who was born in 1911,| (born 1911) was|"Queen Mary"|The ship sank.
+In Paris|of Virginia|Mr. Lee|Mrs. John Smith|the band|September|the actress|King|Jose Vera Street|St. Mary|Duke|male
+¶|. |, | and | |-|’s
+"""
+
+
+@settings(max_examples=400, deadline=None)
+@given(st.lists(st.sampled_from(PARTS.strip().replace("\n", "|").replace("¶", "\n").split("|")), max_size=14))
+def test_brief_flags_on_any_mixture(parts: list[str]):
+    check_brief([" ".join(parts), "".join(parts)])

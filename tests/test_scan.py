@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from counterfactuals import reverse, scan
+from counterfactuals import doubts, reverse, scan
 from counterfactuals.lexicon import load_lexicon
 
 PATTERN, ENTRIES, SCANNER = reverse._compiled(load_lexicon("gender"), ("First Lady", "& Daughters"))
@@ -24,14 +24,14 @@ def spans(matches):
 def test_every_match_of_the_pattern_is_found_in_every_text(texts, group):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(scan, "GROUP", group)
-        found = [spans(matches) for matches in SCANNER(texts)]
+        found = [spans(matches) for matches, _ in SCANNER(texts)]
     assert found == [spans(PATTERN.finditer(text)) for text in texts]
 
 
 def test_every_word_and_phrase_of_the_lexicon_is_found_between_any_neighbours():
     rng = random.Random(0)
     texts = [rng.choice(GLUE) + word + rng.choice(GLUE) + rng.choice(WORDS) for word in WORDS]
-    found = [spans(matches) for matches in SCANNER(texts)]
+    found = [spans(matches) for matches, _ in SCANNER(texts)]
     assert found == [spans(PATTERN.finditer(text)) for text in texts]
     assert sum(map(len, found)) > len(WORDS)
 
@@ -39,12 +39,21 @@ def test_every_word_and_phrase_of_the_lexicon_is_found_between_any_neighbours():
 def test_words_that_begin_with_a_sign_or_have_several_parts():
     words = ["& Sons", "son-in-law", "sons", "'tis she"]
     scanner = scan.Scanner(re.compile("|".join(map(re.escape, words))), words)
-    assert [[m[0] for m in found] for found in scanner(["Day & Sons", "a son-in-law, sons", "", "x 'tis she"])] == [
+    assert [[m[0] for m in found] for found, _ in scanner(["Day & Sons", "a son-in-law, sons", "", "x 'tis she"])] == [
         ["& Sons"],
         ["son-in-law", "sons"],
         [],
         ["'tis she"],
     ]
+
+
+def test_every_word_of_ships_is_heard_in_its_own_text_only():
+    texts = [f"He saw, {phrase}, and then they went home." for phrase in doubts.SHIP_WORDS]
+    quiet = ["They went home.", ""] * len(texts)
+    mixed = [text for pair in zip(quiet, texts) for text in pair]
+    assert [heard for _, heard in SCANNER(mixed)] == [text in texts for text in mixed]
+    silent = [phrase for phrase, text in zip(doubts.SHIP_WORDS, texts) if not doubts._SHIP.search(text)]
+    assert silent == ["guns"]  # "20 guns"; ", master" is found because of the comma here
 
 
 def test_many_texts_are_reversed_as_each_alone():
