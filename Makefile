@@ -4,7 +4,7 @@ OUTPUT_DIR ?= runs/quickstart
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart test test-all check format clean
+.PHONY: help install quickstart ablation test test-all check docs format clean
 
 help:  ## list these targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' Makefile
@@ -29,16 +29,26 @@ quickstart: export OMP_NUM_THREADS ?= $(shell getconf _NPROCESSORS_ONLN)
 quickstart: .venv/.installed  ## distil on a sample corpus on the CPU, and report bias (OUTPUT_DIR=runs/quickstart)
 	$(BIN)/accelerate launch --config_file configs/accelerate/cpu.yaml train_distill.py --config configs/quickstart.yaml output_dir="$(OUTPUT_DIR)"
 
+ablation: export OMP_NUM_THREADS ?= $(shell getconf _NPROCESSORS_ONLN)
+ablation: .venv/.installed  ## what each part does, three seeds (CONFIG=configs/ablation_small.yaml)
+	$(BIN)/accelerate launch --config_file configs/accelerate/cpu.yaml train_distill.py --config $(or $(CONFIG),configs/ablation_small.yaml)
+
+# a process a core, of one thread each: threads of several processes on one core wait for each other
+test test-all: export OMP_NUM_THREADS = 1
 test: install  ## run the tests that take seconds
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow" -n auto
 
 test-all: install  ## run every test
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto
 
-check: install  ## lint, formatting, types
+check: install  ## lint, formatting, types, security
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/bandit -q -r configs counterfactuals debias eval train_distill.py -ll -s B615
+
+docs: install  ## build the documentation site into site/
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict -q
 
 format: install  ## put the code into the house format
 	$(BIN)/ruff check --fix .
