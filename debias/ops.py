@@ -179,9 +179,11 @@ def combine(
 def perturb(op: str, own_RV: torch.Tensor, mate_RV: torch.Tensor, **options: Any) -> torch.Tensor:
     """`combine`, normalised: log-probabilities (R, V). op "none" returns the own row unchanged.
 
-    >>> own, mate = torch.tensor([[.5, .1, .2, .2]]).log(), torch.tensor([[.1, .6, .1, .2]]).log()
-    >>> [round(p, 2) for p in perturb("exp_mean", own, mate).exp()[0].tolist()]
-    [0.3, 0.35, 0.15, 0.2]
+    The paper's worked example (its Figure 2), a row of four words:
+
+        >>> own, mate = torch.tensor([[.5, .1, .2, .2]]).log(), torch.tensor([[.1, .6, .1, .2]]).log()
+        >>> [round(p, 2) for p in perturb("exp_mean", own, mate).exp()[0].tolist()]
+        [0.3, 0.35, 0.15, 0.2]
     """
     scores_RV = combine(op, own_RV, mate_RV, **options)
     return own_RV if scores_RV is own_RV else torch.log_softmax(scores_RV, dim=-1)

@@ -18,8 +18,8 @@ PAGES = {
     "CONTRIBUTING.md": "contributing.md",
     "CHANGELOG.md": "changelog.md",
     "SECURITY.md": "security.md",
+    "examples/README.md": "examples.md",
 }
-OUTSIDE = ("CITATION.cff", "LICENSE")
 
 
 def on_files(files: Files, config) -> Files:
@@ -32,12 +32,10 @@ def on_files(files: Files, config) -> Files:
 
 def _inside(text: str) -> str:
     """Links of a page at the top of the repository, as seen from docs/."""
-    text = re.sub(r"\]\(docs/audit/?\)", "](counterfactuals.md)", text)
     text = text.replace("](docs/", "](")
     for source, page in PAGES.items():
         text = text.replace(f"]({source})", f"]({page})")
-    for name in OUTSIDE:
-        text = text.replace(f"[{name}]({name})", f"`{name}`")
+    text = re.sub(r"\[([\w.]+)\]\(\1\)", r"`\1`", text)  # files that are no pages
     return text
 
 
