@@ -93,7 +93,6 @@ def train(config: Config, name: str, folder: Path, *, allow_changes: bool = Fals
         pairs = build.make_pairs(config, corpus, reverser, tokenizer)
     cache = build.make_cache(config, pairs, accelerator)
     plan, total = build.make_plan(config, pairs)
-    predictions = pairs.lengths - 1 + (pairs.cf_lengths - 1) * pairs.has_cf * config.counterfactual.augment
 
     task, optimizer = build.make_task(config, reverser, tokenizer, teacher, student, accelerator, cache)
     folder.mkdir(parents=True, exist_ok=True)
@@ -101,6 +100,7 @@ def train(config: Config, name: str, folder: Path, *, allow_changes: bool = Fals
         checkpoint.same_inputs(folder / "inputs.json", build.made_from(config) | {"corpus": pairs.meta["fingerprint"]})
         write_whole(folder / "config.yaml", schema.to_yaml(config))
     saved = checkpoint.restore(accelerator, task, optimizer, folder / "checkpoints", allow_changes=allow_changes)
+    plan.seek(saved)
     first, rank, on_main = saved["step"], accelerator.process_index, accelerator.is_main_process
     bad = NonFinite(folder / "bad_batches", policy=t.on_nan, max_skips=t.max_skips, skipped=saved.get("skipped", 0))
     form, ask = build.collate_options(config, tokenizer), any_rank(world)
@@ -114,7 +114,8 @@ def train(config: Config, name: str, folder: Path, *, allow_changes: bool = Fals
         for step in range(first, total):
             task.train()
             seed_step(config.seed, step, rank)
-            num_tokens = int(predictions[plan.batch(step)].sum())  # of the whole batch, over accumulation and ranks
+            # of the whole batch, over accumulation and ranks
+            num_tokens = pairs.predictions(plan.batch(step), augment=config.counterfactual.augment)
             for group in optimizer.param_groups:
                 group["lr"] = config.optim.lr * lr_share(step, total, config.optim.warmup, config.optim.schedule)
             sums: dict[str, torch.Tensor] = {}
@@ -154,6 +155,8 @@ def train(config: Config, name: str, folder: Path, *, allow_changes: bool = Fals
                 since_save += [figures[t.keep_best]] if t.keep_best in figures else []
             if (asked or due(step, t.save_every, total)) and step + 1 < total:
                 state: dict[str, Any] = {"keep": t.keep_checkpoints, "skipped": bad.skipped}
+                if plan.position:
+                    state["stream"] = plan.position
                 if since_save:
                     state["figure"] = sum(since_save) / len(since_save)
                     since_save.clear()
@@ -165,7 +168,7 @@ def train(config: Config, name: str, folder: Path, *, allow_changes: bool = Fals
     checkpoint.export(accelerator, task, optimizer, tokenizer, folder / "model")
     if accelerator.is_main_process:
         here = {"steps_here": total - first, "tokens_here": tracker.tokens, "seconds_here": tracker.seconds}
-        size = {"pairs": len(pairs), "with_counterfactual": pairs.has_cf.mean(), "parameters": student.num_parameters()}
+        size = pairs.size() | {"parameters": student.num_parameters()}
         ran = {"ranks": world, "precision": accelerator.mixed_precision, "skipped": bad.skipped}
         ran["padding"] = plan.padding(world * accumulation)
         made = {"sha256": build.hashes(folder, pairs)}

@@ -24,6 +24,7 @@ from counterfactuals.pairs import PairSet, build_pairs
 from counterfactuals.provenance import model_fingerprint
 from counterfactuals.reverse import Reverser
 from counterfactuals.sample import write_sample
+from counterfactuals.stream import PairStream
 from counterfactuals.tokenizer import load_tokenizer, train_bpe
 from counterfactuals.vocabulary import role_tokens
 from debias import checkpoint, models, publish
@@ -68,12 +69,13 @@ def made_from(config: Config) -> dict[str, str]:
     return {key: model_fingerprint(path_of(config, model)) for key, model in named.items() if model}
 
 
-def hashes(folder: Path, pairs: PairSet) -> dict[str, str]:
+def hashes(folder: Path, pairs: PairSet | PairStream) -> dict[str, str]:
     """sha256 of what a run was made from (inputs.json), of its pair set's files and of the model that came out."""
-    inputs = json.loads((folder / "inputs.json").read_text(encoding="utf-8"))
-    shards = sorted(pairs.folder.glob("*.safetensors"))
-    together = hashlib.sha256("".join(map(sha256_of, shards)).encode()).hexdigest()
-    return inputs | {"pairs": together, "model": model_fingerprint(str(folder / "model"))}
+    found = json.loads((folder / "inputs.json").read_text(encoding="utf-8"))
+    if pairs.folder is not None:
+        shards = sorted(pairs.folder.glob("*.safetensors"))
+        found["pairs"] = hashlib.sha256("".join(map(sha256_of, shards)).encode()).hexdigest()
+    return found | {"model": model_fingerprint(str(folder / "model"))}
 
 
 def path_of(config: Config, model: str) -> str:
@@ -142,7 +144,19 @@ def make_reverser(config: Config) -> Reverser:
     return Reverser(load_lexicon(c.lexicon), c.direction, c.policy, tuple(c.protected), c.seed)
 
 
-def make_pairs(config: Config, corpus: Corpus, reverser: Reverser, tokenizer: Any) -> PairSet:
+def make_pairs(config: Config, corpus: Corpus, reverser: Reverser, tokenizer: Any) -> PairSet | PairStream:
+    if config.data.streaming:
+        return PairStream(
+            corpus,
+            reverser,
+            tokenizer,
+            max_length=config.data.max_length,
+            buffer=config.data.shuffle_buffer,
+            batch_size=config.train.batch_size,
+            seed=config.seed,
+            augment=config.counterfactual.augment,
+            by_tokens=config.train.batch_by == "tokens",
+        )
     return build_pairs(
         corpus,
         reverser,
@@ -154,10 +168,11 @@ def make_pairs(config: Config, corpus: Corpus, reverser: Reverser, tokenizer: An
     )
 
 
-def make_cache(config: Config, pairs: PairSet, accelerator: Accelerator) -> TeacherCache | None:
+def make_cache(config: Config, pairs: PairSet | PairStream, accelerator: Accelerator) -> TeacherCache | None:
     """The teacher's stored predictions, made by the first rank if need be; None without teacher.cache."""
     if not (config.teacher.cache and config.teacher.model and config.loss.kd_weight):
         return None
+    assert isinstance(pairs, PairSet)  # the settings allow no cache of a stream
     parts = cache_parts(config, pairs)
     with accelerator.main_process_first():
         found = open_cache(cache_folder(config), pairs, parts)
@@ -193,8 +208,10 @@ def store_teacher(config: Config, pairs: PairSet, device: Any, precision: str) -
     )
 
 
-def make_plan(config: Config, pairs: PairSet) -> tuple[BatchPlan, int]:
+def make_plan(config: Config, pairs: PairSet | PairStream) -> tuple[BatchPlan | PairStream, int]:
     """Which pairs are in which step, and the number of steps."""
+    if isinstance(pairs, PairStream):
+        return pairs, config.train.max_steps or 0
     sequences = np.uint8(1) + pairs.has_cf * np.uint8(config.counterfactual.augment)  # a byte each
     options: dict[str, Any] = {"batch_size": config.train.batch_size, "seed": config.seed}
     if config.train.batch_by == "tokens":

@@ -80,7 +80,7 @@ def _run(
         teacher_bytes=4 if config.teacher.dtype == "float32" else 2, checkpointing=t.gradient_checkpointing,
     )  # fmt: skip
     disk = disk_bytes(
-        tokens=texts.tokens, with_cf=texts.with_cf, vocab=small.head // small.width,
+        tokens=texts.tokens * (not config.data.streaming), with_cf=texts.with_cf, vocab=small.head // small.width,
         cache_bytes=config.teacher.cache_bytes if config.teacher.cache else 0, student=small, keep=t.keep_checkpoints,
     )  # fmt: skip
     share = f"{texts.with_cf:.0%} with a counterfactual"

@@ -47,6 +47,8 @@ class Data:
         "folder for prepared pairs, or a pair set from python -m counterfactuals build; default: OUTPUT_DIR/pairs",
     )
     workers: int = setting(1, "processes that prepare pairs; the result does not depend on it")
+    streaming: bool = setting(False, "make pairs while training and keep none on disk: for a corpus of any size")
+    shuffle_buffer: int = setting(4096, "pairs that streaming holds and shuffles at a time")
 
 
 @dataclass
@@ -550,6 +552,16 @@ def _impossible(c: Config, earlier: list[str]) -> list[str]:
             "train.micro_batch_size: at least 2 with counterfactual.augment (a text and its counterfactual)",
         )
     check(c.data.workers >= 1, f"data.workers: must be at least 1, not {c.data.workers}")
+    if c.data.streaming:
+        for key in ("data.pairs_dir", "teacher.cache", "tokenizer.train_vocab_size"):
+            section, leaf = key.split(".")
+            check(getattr(getattr(c, section), leaf) is None, f"{key}: not together with data.streaming")
+        check(not c.tracking.artifacts, "tracking.artifacts: not together with data.streaming, which keeps no pair set")
+        check(c.train.max_steps is not None, "train.max_steps: needed with data.streaming, whose corpus has no length")
+        check(
+            c.data.shuffle_buffer >= c.train.batch_size,
+            f"data.shuffle_buffer: at least train.batch_size {c.train.batch_size}, not {c.data.shuffle_buffer}",
+        )
     check(c.data.max_length >= 2, f"data.max_length: must be at least 2, not {c.data.max_length}")
     check(
         c.data.max_texts is None or c.data.max_texts >= 1, f"data.max_texts: must be at least 1, not {c.data.max_texts}"

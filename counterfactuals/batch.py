@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -140,6 +140,7 @@ class BatchPlan:
     """
 
     WINDOW = 64  # steps whose texts are sorted by length together
+    position: ClassVar[dict[str, int]] = {}  # none to save: what a step holds follows from its number
 
     def __init__(
         self, lengths: np.ndarray, sequences: np.ndarray, *, batch_size: int, seed: int, max_length: int | None = None
@@ -153,6 +154,9 @@ class BatchPlan:
             what = "sequences" if max_length is None else f"times {max_length} tokens"
             raise ValueError(f"train.batch_size: {batch_size} {what}, but the corpus has only {total}; lower it")
         self._epoch = -1
+
+    def seek(self, facts: dict[str, Any]) -> None:
+        """Every step is at hand; see PairStream.seek."""
 
     def _weights(self, chosen: np.ndarray | slice) -> np.ndarray:
         weights = self.sequences[chosen].astype(np.int64)

@@ -76,8 +76,12 @@ class Progress:
 
 
 def make_pairs(texts: Iterable[str], reverser: Reverser, tokenizer: Any, *, max_length: int) -> Iterator[AlignedPair]:
-    """Reverse, tokenise, align and cut texts, as a stream. Pieces of fewer than two tokens are left out."""
-    for _, pieces in _made(_parts(texts), reverser, Splicer(tokenizer), max_length):
+    """Reverse, tokenise, align and cut texts, as a stream. Pieces of fewer than two tokens are left out.
+
+    tokenizer: a fast one, or a Splicer of one, which remembers.
+    """
+    splicer = tokenizer if isinstance(tokenizer, Splicer) else Splicer(tokenizer)
+    for _, pieces in _made(_parts(texts), reverser, splicer, max_length):
         yield from pieces
 
 
@@ -429,6 +433,14 @@ class PairSet:
 
     def __len__(self) -> int:
         return len(self.lengths)
+
+    def predictions(self, chosen: np.ndarray, *, augment: bool) -> int:
+        """How many tokens of these pairs are predicted: all but the first of each text, and of counterfactuals too."""
+        number = self.lengths[chosen].astype(np.int64) - 1
+        return int((number + (self.cf_lengths[chosen] - 1) * self.has_cf[chosen] * augment).sum())
+
+    def size(self) -> dict[str, float]:
+        return {"pairs": len(self), "with_counterfactual": float(self.has_cf.mean())}
 
     def __getitem__(self, i: int) -> AlignedPair:
         if not 0 <= i < len(self):

@@ -12,6 +12,7 @@ import torch
 
 from configs import build, schema
 from configs.schema import Config
+from counterfactuals.pairs import PairSet
 from debias.dashboard import save, workspace
 
 
@@ -70,6 +71,8 @@ def store(config: Config, done: set[str]) -> None:
     """Make one run's cache, unless an earlier run of the command has made the same."""
     corpus = build.corpus_of(config)
     pairs = build.make_pairs(config, corpus, build.make_reverser(config), build.make_tokenizer(config, corpus))
+    if not isinstance(pairs, PairSet):
+        raise ValueError("data.streaming: a stream is no pair set whose predictions can be stored; set it to false")
     parts = build.cache_parts(config, pairs)
     if str(parts) in done:
         return

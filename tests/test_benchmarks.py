@@ -28,3 +28,15 @@ def test_a_benchmark_ends_with_its_figures(script, options, keys):
     assert done.returncode == 0, done.stderr[-2000:]
     found = json.loads(done.stdout.splitlines()[-1])
     assert set(found) == keys and all(value > 0 for value in found.values())
+
+
+@pytest.mark.slow
+def test_a_run_on_a_corpus_larger_than_its_memory_takes_no_more_than_on_a_quarter_of_it():
+    """The limit is the system's: what the process held after a small run and 100 MB more."""
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    command = [sys.executable, str(ROOT / "benchmarks" / "memory.py"), "--megabytes", "160"]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=900, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert found["corpus_4x"] > found["limit_4x"] and found["texts_held_4x"] == 0
+    assert found["peak_4x"] < found["peak_1x"] + 20
