@@ -116,7 +116,8 @@ def _findings(rows: Sequence[Result], base: str) -> str:
             continue
         said: dict[str, list[str]] = {}
         for label, metric in headlines(rows):
-            verdict, sentence = _change(label, metric, first["tasks"], row["tasks"])
+            difference = _differences(row, first).get(label, {}).get(metric)
+            verdict, sentence = _change(label, metric, first["tasks"], row["tasks"], difference)
             if sentence:
                 said.setdefault(verdict, []).append(sentence)
         if said:
@@ -134,21 +135,34 @@ def _findings(rows: Sequence[Result], base: str) -> str:
         return f"<p>{escape(base)}: {'; '.join(cells)}. In brackets: 95 % intervals.</p>"
     return (
         f"<p>Compared with <b>{escape(base)}</b>:</p><ul class='findings'>{''.join(lines)}</ul>"
-        "<p class='soft'>Clearly: the 95 % intervals of the two lie apart. They cover the choice of prompts and "
-        "documents, not that of the training seed.</p>"
+        "<p class='soft'>Clearly: the 95 % interval of the difference over the same prompts and documents leaves out 0; "
+        "of models not measured together, their intervals lie apart. Intervals do not cover the training seed.</p>"
     )
 
 
 VERDICTS = {"Clearly better": "good", "Clearly worse": "bad", "Clearly different": "", "No clear difference": "soft"}
 
 
-def _change(label: str, metric: str, before: Result, after: Result) -> tuple[str, str]:
+def _differences(row: Result, first: Result) -> Mapping[str, Any]:
+    """The row's figures minus those of `first`, over the same resamples; none where they are of two studies."""
+    if row["study"] is first["study"]:
+        for found in row["study"].results.get("differences") or ():
+            if (found["model"], found["minus"]) == (row["label"], first["label"]):
+                return found["tasks"]
+    return {}
+
+
+def _change(
+    label: str, metric: str, before: Result, after: Result, difference: Result | None = None
+) -> tuple[str, str]:
     one, two = (tasks.get(label, {}).get(metric) for tasks in (before, after))
     if not one or not two or one.get("value") is None or two.get("value") is None:
         return "", ""
     a, b = one["value"], two["value"]
     bounds = [figure.get(key) for figure in (one, two) for key in ("low", "high")]
     apart = None not in bounds and (bounds[1] < bounds[2] or bounds[3] < bounds[0])
+    if difference and difference.get("low") is not None:
+        apart = difference["low"] > 0 or difference["high"] < 0
     ideal = one.get("ideal")
     if not apart:
         verdict = "No clear difference"

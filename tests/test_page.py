@@ -74,6 +74,19 @@ def test_it_says_what_changed_and_how_sure(study):
     assert "Clearly worse: perplexity@skewed 20.00 → 21.00 (+5.0 %)" in answer[answer.index("era") :]
 
 
+def test_models_measured_together_are_told_apart_by_their_difference(study):
+    results = json.loads((study / "results.json").read_text())
+    found = {"value": 0.05, "low": 0.02, "high": 0.08, "p": 0.001}
+    tasks = {"perplexity@skewed": {"perplexity": found}, "next_word": {"equitability_avg": found | {"low": -0.1}}}
+    results["differences"] = [{"model": "even<b>", "minus": "plain", "tasks": tasks}]
+    (study / "results.json").write_text(json.dumps(results), encoding="utf-8")
+    text = page_of(study)
+    even = text[text.index("<li><b>even") : text.index("<li><b>era")]
+    worse, same = even.index("Clearly worse"), even.index("No clear difference")
+    assert worse < even.index("20.00 → 20.05") < same < even.index("equitability avg 0.300 → 0.900")
+    assert "Clearly worse" in page_of(study, reference="even<b>")  # of another reference: by the intervals
+
+
 def test_it_is_one_safe_file(study):
     text = page_of(study)
     assert "<script" not in text and "even&lt;b&gt;" in text and "even<b>" not in text and "<i>" not in text
