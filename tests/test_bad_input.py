@@ -244,6 +244,7 @@ def test_bad_options(run, tokenizer, what, options, says):
         from transformers import ByT5Tokenizer
 
         ByT5Tokenizer().save_pretrained(run.folder / "slow")
+        (run.folder / "slow" / "vocab.txt").write_text("")  # it has no vocabulary, but a folder without one is refused
     assert says in run.refused(*command(what), *options, stdin=TEXT)
 
 
