@@ -30,6 +30,9 @@ def main(argv: list[str] | None = None) -> int:
     disable_progress_bar()  # transformers' bars for loading weights; ours is the run's
     try:
         arguments = parse(argv)
+        if arguments.settings is not None:
+            print(schema.describe(arguments.settings))
+            return 0
         whole, runs = schema.load(arguments.config, arguments.override)
         build.apart_in_a_sweep(whole, *runs.values())
         if arguments.print_config:
@@ -58,10 +61,11 @@ def main(argv: list[str] | None = None) -> int:
 def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__,
-        epilog="settings (key, default, meaning):\n" + schema.describe(),
+        epilog="exit codes: 0 done or stopped on request, 2 a mistake (one line says which), 130 interrupted",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--config", metavar="FILE.yaml", help="settings of the run; see configs/")
+    parser.add_argument("--settings", nargs="?", const="", metavar="SECTION", help="list every setting, or a section's")
     parser.add_argument("--print_config", action="store_true", help="print the resolved settings and stop")
     parser.add_argument(
         "--dry_run", action="store_true", help="check everything, train nothing, print what it would cost"

@@ -654,12 +654,19 @@ def names(cls: type = Config, where: str = "") -> dict[str, dataclasses.Field]:
     return found
 
 
-def describe() -> str:
-    """All settings with default and meaning, for `--help`."""
+def describe(section: str = "") -> str:
+    """All settings, or those of a section, with default and meaning: for `--settings`."""
+    sections = dict.fromkeys(key.partition(".")[0] for key in names())
+    if section and section not in sections:
+        raise ConfigError(
+            f"--settings {section}: no such section{_near(section, sections)}; there is {', '.join(sections)}"
+        )
     lines = []
     for key, item in names().items():
+        if section and key.partition(".")[0] != section:
+            continue
         factory = item.default_factory
         default = item.default if factory is dataclasses.MISSING else factory()
         shown = yaml.safe_dump(default, default_flow_style=True).split("\n")[0]
-        lines.append(f"  {key:<35} {shown:<12} {item.metadata['meaning']}")
+        lines.append(f"{key:<32} {shown:<12} {item.metadata['meaning']}")
     return "\n".join(lines)

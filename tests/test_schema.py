@@ -110,7 +110,7 @@ def test_the_schema_knows_every_op_and_divergence():
 def test_help_names_every_setting_with_its_meaning():
     text = schema.describe()
     for key in ("loss.op", "counterfactual.augment", "train.micro_batch_size", "eval.tasks", "output_dir"):
-        assert f"  {key} " in text
+        assert f"{key} " in text
     assert len(text.splitlines()) > 40
 
 
@@ -132,3 +132,18 @@ def test_a_word_in_place_of_a_section_is_its_first_setting():
     assert "tracking.to: must be one of none, wandb, tensorboard, not 'wandbb'; did you mean wandb?" in problems(
         "tracking=wandbb"
     )
+
+
+def test_help_fits_a_screen_and_every_setting_can_be_listed(capsys):
+    import train_distill
+
+    with pytest.raises(SystemExit):
+        train_distill.main(["--help"])
+    assert len(capsys.readouterr().out.splitlines()) <= 30
+    assert train_distill.main(["--settings"]) == 0
+    listed = capsys.readouterr().out
+    assert all(any(line.startswith(key + " ") for line in listed.splitlines()) for key in schema.names())
+    assert train_distill.main(["--settings", "loss"]) == 0
+    assert all(line.startswith("loss.") for line in capsys.readouterr().out.splitlines())
+    assert train_distill.main(["--settings", "los"]) == 2
+    assert "did you mean loss?" in capsys.readouterr().err
