@@ -5,11 +5,13 @@ import subprocess
 import sys
 from itertools import islice
 
+import datasets
 import numpy as np
 import pytest
 
 import train_distill
 from configs import schema
+from counterfactuals.corpus import Corpus
 from counterfactuals.lexicon import load_lexicon
 from counterfactuals.pairs import make_pairs
 from counterfactuals.reverse import Reverser
@@ -103,6 +105,23 @@ def test_ranks_and_micro_batches_share_out_the_same_batch(stream):
         count = one.predictions(one.batch(step), augment=True)
         rows = [one[i] for i in one.batch(step)]
         assert count == sum(len(p.input_ids) - 1 + (len(p.cf_input_ids) - 1) * p.reversed for p in rows)
+
+
+def test_a_data_set_of_the_hub_gives_the_steps_of_its_texts(stream, tiny_tokenizer, monkeypatch):
+    """Through the library's streaming mode; the Hub itself is not asked."""
+    rows = datasets.Dataset.from_dict({"body": SAMPLE}).to_iterable_dataset()
+
+    def load(name, subset, *, split, streaming):
+        assert (name, split, streaming) == ("some/set", "train", True)
+        return rows
+
+    monkeypatch.setattr(datasets, "load_dataset", load)
+    options = {"max_length": 32, "buffer": 120, "batch_size": 8, "seed": 0, "augment": True}
+    s = PairStream(Corpus("some/set", text_field="body"), REVERSER, tiny_tokenizer, **options)
+    assert steps(s, 150) == steps(stream(), 150) and s.position["pairs"] > 400
+    again = PairStream(Corpus("some/set", text_field="body"), REVERSER, tiny_tokenizer, **options)
+    again.seek({"stream": s.position})
+    assert steps(again, 150, 149) == steps(stream(), 150)[149:]
 
 
 def test_memory_holds_a_buffer_however_long_the_source(stream):
