@@ -124,7 +124,7 @@ def plot_pareto(rows: Sequence[Mapping[str, Any]], path: str | Path, *, x: tuple
 
 
 def _label(axes: Any, names: Sequence[str], points: Sequence[tuple[float, float]], front: Sequence[int]) -> None:
-    """Names beside their points, each at the first of some places where it covers neither a name nor a point."""
+    """Names beside their points, each at the first of some places inside where it covers neither a name nor a point."""
     dots = axes.figure.dpi / 72  # pixels of a typographic point, in which places are given
     taken = [(px - 5, py - 5, px + 5, py + 5) for px, py in axes.transData.transform(points)]
     for i, name in enumerate(names):
@@ -134,7 +134,8 @@ def _label(axes: Any, names: Sequence[str], points: Sequence[tuple[float, float]
             for dx in (8, -8):
                 left, width = px + dx * dots, (5.2 if dx > 0 else -5.2) * len(name) * dots
                 boxes[dx, dy] = (min(left, left + width), py + dy * dots, max(left, left + width), py + (dy + 9) * dots)
-        free = [place for place, box in boxes.items() if not any(_overlap(box, other) for other in taken)]
+        inside = {place: box for place, box in boxes.items() if axes.bbox.x0 < box[0] and box[2] < axes.bbox.x1}
+        free = [place for place, box in inside.items() if not any(_overlap(box, other) for other in taken)]
         place = free[0] if free else (8, 4)
         taken.append(boxes[place])
         axes.annotate(
