@@ -147,7 +147,7 @@ def load_lexicon(name_or_path: str | Path) -> Lexicon:
                 f"there is {', '.join(known)}, or give the path of a .yaml file"
             )
     try:
-        content = yaml.load(_read(path), Loader=_StrictLoader)  # nosec B506 (Loader is a SafeLoader)
+        content = yaml.load(_read(path), Loader=_StrictLoader)  # nosec B506
         return parse_lexicon(content, path.parent)
     except yaml.YAMLError as error:
         raise ValueError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
