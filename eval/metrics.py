@@ -166,9 +166,10 @@ def interval(samples: Any, confidence: float = 0.95, *, around: float | None = N
     samples_R = np.asarray(samples, np.float64)
     corrected = around is not None
     known = samples_R[~np.isnan(samples_R)]
-    if not len(known) or np.ptp(known) < 1e-12:
-        return Interval(np.nan, np.nan, samples_R, corrected=corrected)
-    low, high = np.quantile(known, [(1 - confidence) / 2, (1 + confidence) / 2])
+    with np.errstate(invalid="ignore"):  # a ratio without a denominator is infinite
+        if not len(known) or np.ptp(known) < 1e-12:
+            return Interval(np.nan, np.nan, samples_R, corrected=corrected)
+        low, high = np.quantile(known, [(1 - confidence) / 2, (1 + confidence) / 2])
     if around is not None:
         bias = around - known.mean()
         low, high = np.clip([low + min(bias, 2 * bias), high + max(bias, 2 * bias)], 0, 1)
@@ -180,9 +181,12 @@ def paired_difference(value: float, first: Interval, second: Interval) -> tuple[
 
     The resampled differences are centred on `value`: what noise adds to a folded ratio it adds to both models' values,
     and twice to both models' resamples, so that in differences once is left over. p is twice the smaller share of them
-    on either side of 0, each side counting the value itself once, so that p is never 0; NaN without resamples.
+    on either side of 0, each side counting the value itself once, so that p is never 0; NaN without resamples, or where
+    one is infinite (a ratio without a denominator).
     """
     if first.samples is None or second.samples is None or len(first.samples) != len(second.samples):
+        return Interval(np.nan, np.nan), float("nan")
+    if np.isinf(first.samples).any() or np.isinf(second.samples).any():
         return Interval(np.nan, np.nan), float("nan")
     samples_R = second.samples - first.samples
     samples_R = samples_R[~np.isnan(samples_R)]

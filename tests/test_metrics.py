@@ -243,3 +243,11 @@ def test_vector_files_that_cannot_be_read_are_refused(tmp_path):
     (tmp_path / "a.txt").write_text("this is\nno vector file\n")
     with pytest.raises(ValueError, match="not word2vec or GloVe"):
         metrics.load_vectors(tmp_path / "a.txt")
+
+
+@pytest.mark.filterwarnings("error")
+def test_ratios_without_a_denominator_have_no_difference_and_no_warning():
+    first = metrics.interval(np.array([1.0, 2.0, np.inf, np.inf, 3.0]))
+    second = metrics.interval(np.array([1.0, np.inf, np.inf, 2.0, 3.0]))
+    assert np.isnan(metrics.paired_difference(0.0, first, second)[1])
+    assert np.isnan(metrics.paired_difference(0.0, first, second)[0][0])
