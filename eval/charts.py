@@ -160,19 +160,20 @@ def scatter(
             a, b = y(min(spot.y_range[1], top)), y(max(spot.y_range[0], bottom))
             style = f"left:{x(spot.x):.2f}%;top:{a:.2f}%;height:{b - a:.2f}%"
             parts.append(f'<i class="range up {colour}" style="{style}"></i>')
-    placed: list[tuple[float, float, float]] = []  # labels' left, right and middle, in percent
+    # what labels keep clear of, in percent: left, right, middle and half of the height; first the intervals' lines
+    taken = [(x(spot.x_range[0]), x(spot.x_range[1]), y(spot.y), 0.5) for spot in spots if spot.x_range]
     for spot in sorted(spots, key=lambda spot: (spot.hollow, y(spot.y))):
         px, py = x(spot.x), y(spot.y)
-        width = 2.8 * len(spot.label) + 6  # on a phone
-        flip = px + width > 96
+        flip = px + 2.2 * len(spot.label) > 94
+        width = 2.2 * len(spot.label) + 3  # on a phone
         begin, end = (px - width - 2, px - 2) if flip else (px + 2, px + width + 2)
-        base = py - 3.6 if spot.x_range else py  # off the line of its own interval
+        base = py - 3.8 if spot.x_range else py  # off the line of its own interval
         middle = base
         for step in range(1, 24):  # the nearest free height
-            if all(end < a or b < begin or abs(middle - m) > 5.4 for a, b, m in placed) and 1 < middle < 99:
+            if all(end < a or b < begin or abs(middle - m) > h + 2.5 for a, b, m, h in taken) and 1 < middle < 99:
                 break
             middle = base + 2.4 * (step // 2 + 1) * (1 if step % 2 else -1)
-        placed.append((begin, end, middle))
+        taken.append((begin, end, middle, 2.5))
         side = "right:" + f"{100 - px + 2:.2f}%" if flip else "left:" + f"{px + 2:.2f}%"
         parts.append(mark(spot.series, f"left:{px:.2f}%;top:{py:.2f}%", hollow=spot.hollow))
         kind = "label hollow" if spot.hollow else "label"
