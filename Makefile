@@ -4,7 +4,7 @@ OUTPUT_DIR ?= runs/quickstart
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart ablation test test-all check docs format clean
+.PHONY: help install quickstart ablation test test-all check audit docs format clean
 
 help:  ## list these targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' Makefile
@@ -46,6 +46,9 @@ check: install  ## lint, formatting, types, security
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/bandit -q -r configs counterfactuals debias eval train_distill.py -ll -s B615
+
+audit: install  ## look for known vulnerabilities in what is installed (needs the network)
+	$(BIN)/pip-audit --skip-editable
 
 docs: install  ## build the documentation site into site/
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict -q

@@ -7,7 +7,7 @@ from typing import ClassVar
 import pytest
 import yaml
 from accelerate.state import AcceleratorState, PartialState
-from test_tracking import PROMPTS, records
+from test_tracking import records, small_run
 
 import train_distill
 from debias import publish
@@ -16,18 +16,9 @@ from debias import publish
 @pytest.fixture
 def study(tiny_gpt2, tmp_path):
     """Arguments of two tiny runs with an evaluation of theirs."""
-    texts = ["The nurse said that she would help him.", "He told his wife about the work.", "It rains in the north."]
-    corpus = tmp_path / "texts.jsonl"
-    corpus.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts * 6), encoding="utf-8")
-    (tmp_path / "prompts.json").write_text(json.dumps(PROMPTS), encoding="utf-8")
     yield [
-        f"output_dir={tmp_path / 'study'}",
-        f"data.source={corpus}",
-        "data.max_length=32",
-        f"teacher.model={tiny_gpt2}",
+        *small_run(tiny_gpt2, tmp_path),
         "train.max_steps=2",
-        "train.batch_size=8",
-        "train.micro_batch_size=8",
         f"eval.tasks={{next_word: {{file: {tmp_path / 'prompts.json'}}}}}",
         f"eval.data_dir={tmp_path}",
         "runs={plain: {}, even: {counterfactual: {augment: true}, loss: {op: max, vocabulary: reversed}}}",

@@ -22,14 +22,14 @@ def _fresh_accelerator():
     PartialState._reset_state()
 
 
-@pytest.fixture
-def arguments(tiny_gpt2, tmp_path) -> list[str]:
+def small_run(tiny_gpt2: Path, folder: Path) -> list[str]:
+    """Arguments of a run that takes a second; FOLDER/prompts.json is for next_word."""
     texts = ["The nurse said that she would help him.", "He told his wife about the work.", "It rains in the north."]
-    corpus = tmp_path / "texts.jsonl"
+    corpus = folder / "texts.jsonl"
     corpus.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts * 6), encoding="utf-8")
-    (tmp_path / "prompts.json").write_text(json.dumps(PROMPTS), encoding="utf-8")
+    (folder / "prompts.json").write_text(json.dumps(PROMPTS), encoding="utf-8")
     return [
-        f"output_dir={tmp_path / 'study'}",
+        f"output_dir={folder / 'study'}",
         f"data.source={corpus}",
         "data.max_length=32",
         f"teacher.model={tiny_gpt2}",
@@ -38,6 +38,11 @@ def arguments(tiny_gpt2, tmp_path) -> list[str]:
         "train.micro_batch_size=8",
         "train.log_every=2",
     ]
+
+
+@pytest.fixture
+def arguments(tiny_gpt2, tmp_path) -> list[str]:
+    return small_run(tiny_gpt2, tmp_path)
 
 
 def records(folder: Path, *options: str, newest: Path | None = None) -> list[dict]:
