@@ -192,15 +192,16 @@ def report(whole: Config, runs: dict[str, Config]) -> None:
     from eval.page import Study, write_page
     from eval.report import print_report, write_report
 
-    results = build.evaluate(whole, runs)
-    rows = results["rows"]
-    if whole.seeds:
-        print(f"written to {write_ablation(rows, whole.output_dir)}", flush=True)
-        rows = over_training_seeds(rows)
-    write_report(results | {"rows": rows}, whole.output_dir)
-    write_page([Study.load(whole.output_dir)], Path(whole.output_dir) / "report.html")
+    results, output = build.evaluate(whole, runs), Path(whole.output_dir)
+    shown = results
+    if whole.seeds:  # of many runs, their means
+        print(f"written to {write_ablation(results['rows'], output)}", flush=True)
+        shown = results | {"rows": over_training_seeds(results["rows"])}
+    write_report(shown, output)
+    title = output.name.replace("_", " ").capitalize()
+    write_page([Study(output.name, output, shown)], output / "report.html", title=title)
     build.publish_all(whole, runs, results)
-    print_report(rows)
+    print_report(shown["rows"])
     print(f"written to {whole.output_dir}: report.html, report.md, results.json", flush=True)
 
 

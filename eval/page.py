@@ -136,7 +136,8 @@ def _findings(rows: Sequence[Result], base: str) -> str:
     return (
         f"<p>Compared with <b>{escape(base)}</b>:</p><ul class='findings'>{''.join(lines)}</ul>"
         "<p class='soft'>Clearly: the 95 % interval of the difference over the same prompts and texts leaves out 0; "
-        "of models not measured together, their intervals lie apart. Intervals do not cover the training seed.</p>"
+        "of models not measured together, their intervals lie apart. They cover the "
+        "training seed only where rows are means over seeds.</p>"
     )
 
 
