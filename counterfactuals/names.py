@@ -33,6 +33,7 @@ import yaml
 CONTEXT = Path(__file__).with_name("names_context.yaml")
 CAPITALS = Path(__file__).with_name("capitals.json")
 GROUPS = ("female", "male")
+LONGEST = 80  # characters of a given and a family name
 NEAR = 120  # characters after a name in which a pronoun is taken for its own
 
 Mark = tuple[int, int, int | None]
@@ -833,8 +834,10 @@ class _Document:
                 start = text.find(word, end, stop)
         hyphen = text.find("-")
         while hyphen >= 0:
-            begin = text.rfind(" ", 0, max(0, text.rfind(" ", 0, hyphen))) + 1
-            if match := _HYPHENED.search(text, begin, hyphen + 8):  # "Kim Jong-un"
+            low = max(0, hyphen - LONGEST)
+            blank = text.rfind(" ", low, hyphen)
+            begin = max(low, text.rfind(" ", low, max(low, blank)) + 1)
+            if blank >= 0 and (match := _HYPHENED.search(text, begin, hyphen + 8)):  # "Kim Jong-un"
                 self._emit(Found(match.start(), match.end(), None, None))
             hyphen = text.find("-", hyphen + 1)
 

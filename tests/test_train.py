@@ -260,7 +260,7 @@ def test_help_and_print_config(capsys):
     assert yaml.safe_load(capsys.readouterr().out)["seed"] == 7
     with pytest.raises(SystemExit) as stop:
         train_distill.main(["--help"])
-    assert stop.value.code == 0 and "loss.op" in capsys.readouterr().out
+    assert stop.value.code == 0 and "--settings" in capsys.readouterr().out
 
 
 def test_mistakes_in_evaluation_show_before_training(arguments, tmp_path, capsys):
