@@ -11,7 +11,6 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import NamedTuple
 
-NUM_MARKS = 7
 # One symbol a series, drawn around the origin in a 20 × 20 box.
 MARKS = (
     '<circle r="6.4"/>',
@@ -22,6 +21,7 @@ MARKS = (
     '<path d="M-2.6-7.4h5.2v4.8h4.8v5.2h-4.8v4.8h-5.2v-4.8h-4.8v-5.2h4.8Z"/>',
     '<path d="M-7-4.4-4.4-7 0-2.6 4.4-7 7-4.4 2.6 0 7 4.4 4.4 7 0 2.6-4.4 7-7 4.4-2.6 0Z"/>',
 )
+NUM_MARKS = len(MARKS)
 
 
 class Point(NamedTuple):
