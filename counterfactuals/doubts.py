@@ -9,6 +9,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 
+from counterfactuals.scan import trie
+
 Edit = tuple[int, int, str, str, float]
 
 
@@ -40,7 +42,7 @@ sank knots man-of-war was_launched was_laid_down was_commissioned was_converted 
 Lloyd's_List Register_of_Shipping
 """
 _SHIP_PHRASES = [phrase.replace("_", " ") for phrase in _SHIPS.split()]
-_SHIP = re.compile(rf"\b(?:{'|'.join(_SHIP_PHRASES)}|, master|\d+ guns)\b")
+_SHIP = re.compile(rf"\b(?:{trie(_SHIP_PHRASES)}|, master|\d+ guns)\b")
 SHIP_WORDS = (*_SHIP_PHRASES, "master", "guns")  # where _SHIP matches, one of these stands
 _QUOTED_SUBJECT = re.compile(  # "Sovereign" was at Kedgeree
     r"[\"“][A-Z][\w'’]+(?: [A-Z][\w'’]+)?[\"”](?:['’]s)? (?:was|is|had|has|master|sailed|arrived|left|reached|returned|"
@@ -108,8 +110,9 @@ def doubts(
     quotes = '"' in text or "“" in text
     if quotes:
         for quoted in _QUOTED.finditer(text):
-            if _is_title(quoted[1]):
-                yield from ((start, end) for start, end, *_ in edits if quoted.start() < start < quoted.end())
+            inside = [edit[:2] for edit in edits if quoted.start() < edit[0] < quoted.end()]
+            if inside and _is_title(quoted[1]):
+                yield from inside
     for said, sense, other in SENSES:
         if (sense is _SHIP and not ships) or (sense is _QUOTED_SUBJECT and not quotes):
             continue
@@ -142,12 +145,14 @@ def _is_no_role(
 
 def _is_in_name(text: str, start: int, end: int, word: str, things: frozenset[str]) -> bool:
     """ "Thomas Henchman", "UN Women", "the Maharani Cup", "Freedman was"; God's "He"."""
-    before = _BEFORE.search(text, max(0, start - 30), start)
-    previous = before[1] if before else ""
     comma = text[start - 2 : start - 1] == ","
     inside = text[start - 1 : start] == " " and (comma or text[start - 2 : start - 1].isalnum())
+    if word in PERSON and not inside:
+        return False
+    before = _BEFORE.search(text, max(0, start - 30), start)
+    previous = before[1] if before else ""
     if word in PERSON:
-        return inside and previous.islower() and word != "her"
+        return previous.islower() and word != "her"
     run = _RUN.match(text, end)
     if run and run[0].rpartition(" ")[2] in things and word not in PEOPLE:
         return True

@@ -20,7 +20,7 @@ import sys
 import unicodedata
 from bisect import bisect_left
 from collections import Counter, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache, cached_property, lru_cache
 from itertools import chain, pairwise
@@ -240,19 +240,32 @@ class Names:
         """
         return _Document(self, text, marks).found()
 
-    def find_until(self, text: str, marks: Sequence[Mark], cue: int, left: bool) -> tuple[list[Found], int | None]:
+    def find_until(
+        self,
+        text: str,
+        marks: Sequence[Mark],
+        cue: int,
+        left: bool,
+        unsure: Callable[[], bool],
+        protected: frozenset[str] = frozenset(),
+    ) -> tuple[list[Found], int | None]:
         """`find`, or what decides about a text that a single flag leaves whole, if that is seen sooner.
 
-        `cue`: where the first word of a role stands. `left`: whether there is a flag; if not, what is returned then is
-        a name without target. And where the first of these words and of all names stands; None with all names.
+        `cue`: where the first word of a role stands. `left`: whether there is a flag; `unsure` tells whether there is
+        one after all, and is asked where no name without target is seen soon. No flag are names in `protected`. Returns
+        what gives the flag if there was none, and where the first of these words and of all names stands; None with all
+        names.
         """
-        document = _Document(self, text, marks)
-        place = document.first(cue, left) if document.groups and not text.islower() else None
-        if place is not None:
-            return document.shown, place
+        document = _Document(self, text, marks, protected)
+        quick = bool(document.groups) and not text.islower()
+        place = document.place(cue) if quick else None
+        left = left or (quick and document.shows_unknown()) or unsure()
         if not left:
-            return document.found(), None
-        return [], min([cue, *(found.start for found in document.found(cue)[:1])])
+            found = document.found(enough=place is not None)
+            return (document.shown, place) if document.shown else (found, None)
+        if place is None:
+            place = min([cue, *(found.start for found in document.found(cue)[:1])])
+        return document.shown, place
 
     def may_be_person(self, words: Sequence[str]) -> bool:
         """Of a run that begins with no known name."""
@@ -274,8 +287,9 @@ class Names:
 class _Document:
     """Gathers the runs of capitals, then decides the full names, then the names that stand alone."""
 
-    def __init__(self, names: Names, text: str, marks: Sequence[Mark]) -> None:
+    def __init__(self, names: Names, text: str, marks: Sequence[Mark], protected: frozenset[str] = frozenset()) -> None:
         self.names, self.text, self.marks, self.context = names, text, marks, names.context
+        self.protected = protected
         self.starts = [mark[0] for mark in marks]
         self.groups = {mark[2] for mark in marks} - {None}
         self.out: dict[int, Found] = {}
@@ -287,38 +301,47 @@ class _Document:
         self.things: set[str] = set()  # words of names of things
         self.sure: set[str] = set()  # given names of persons
         self.eponyms: list[tuple[int, int]] = []  # names of things that begin with a given name
-        self.shown: list[Found] = []  # a name without target, for a text that is to have one
+        self.shown: list[Found] = []  # names without target, for a text that is to have one
+        self.stop = sys.maxsize  # names from here on are not asked for
         self.runs = self._gathered()
 
-    def first(self, cue: int, left: bool) -> int | None:
-        """`cue` or where a name before it stands; None if the runs up to there, one by one, do not decide that, or if
-        there is no flag (`left`: there is one) and no run gives one for sure. What was gathered by then serves `found`.
+    def place(self, cue: int) -> int | None:
+        """`cue` or where a name before it stands; None if the runs up to there, one by one, do not decide that.
+
+        What was gathered by then serves `shows_unknown` and `found`.
         """
-        place, run = None, None
+        run = None
         known = unknown = alone = things = 0  # how many there were before this run
         for match in chain(self.runs, (None,)):  # the run before is in the lists then
             if run is not None:
-                new = self.unknown[unknown:]
-                if place is None:
-                    sure = not self.eponyms[things:] and self.text[run.end() : run.end() + 1] != "-"
-                    start = self._first_of(cue, self.full[known:], new, self.alone[alone:]) if sure else None
-                    if start is None or (start < cue and not self._none_before(start)):
-                        return None
-                    place = start if start < cue else None
-                if not left:
-                    found = [full for full in new if self._is_free(full) and self._is_unknown(full)]
-                    self.shown = [Found(full.start, full.end, None, None) for full in found]
-                    left = bool(found)
+                if self.eponyms[things:] or self.text[run.end() : run.end() + 1] == "-":
+                    return None
+                start = self._first_of(cue, self.full[known:], self.unknown[unknown:], self.alone[alone:])
+                if start is None or start < cue:
+                    return start if start is not None and self._none_before(start) else None
                 known, unknown, alone, things = len(self.full), len(self.unknown), len(self.alone), len(self.eponyms)
             run = match
-            if place is None and (match is None or match.start() >= cue):
-                joined = match is not None and self.text[match.end() : match.end() + 1] == "-"  # "Kim Jong-un"
-                if joined or not self._none_before(cue):
-                    return None
-                place = cue
-            if left and place is not None:
-                return place
-        return None
+            if match is None or match.start() >= cue:
+                break
+        joined = run is not None and self.text[run.end() : run.end() + 1] == "-"  # "Kim Jong-un"
+        return None if joined or not self._none_before(cue) else cue
+
+    def shows_unknown(self) -> bool:
+        """Whether one of the runs, looked at one by one, surely has no target."""
+        done = 0
+        for _ in chain(self.runs, (None,)):  # the run before is in the list then
+            if len(self.unknown) > done:
+                new = [full for full in self.unknown[done:] if self._is_free(full) and self._is_unknown(full)]
+                if new and self._shows(Found(full.start, full.end, None, None) for full in new):
+                    return True
+                done = len(self.unknown)
+        return False
+
+    def _shows(self, found: Iterable[Found]) -> bool:
+        """Whether a name has no target and is not protected: the text is flagged then."""
+        left = [one for one in found if one.target is None]
+        self.shown = [one for one in left if self.text[one.start : one.end].capitalize() not in self.protected]
+        return bool(self.shown)
 
     def _first_of(self, cue: int, full: list[Full], unknown: list[Full], alone: Tokens) -> int | None:
         """Where the first name of a run stands that gave these; `cue` if none is before it; None if that is unsure."""
@@ -327,7 +350,7 @@ class _Document:
         stop = cue
         for one in (*full, *unknown):
             start = one.given[0][1] if one.name else one.start
-            if start < cue:
+            if start < cue and (one.name or not self._is_no_person(one)):
                 if not (self._is_free(one) and (self._is_kept(one) if one.name else self._is_unknown(one))):
                     return None
                 stop = start
@@ -383,23 +406,31 @@ class _Document:
         plain = not full.doubtful and before not in self.context["before_no_person"]
         return plain or self._shows_person(full, before)
 
-    def found(self, stop: int = sys.maxsize) -> list[Found]:
-        """All names; those from `stop` on may be missing."""
+    def found(self, stop: int = sys.maxsize, *, enough: bool = False) -> list[Found]:
+        """All names; those from `stop` on may be missing. enough: the first that `_shows` one is, in `shown` then."""
         gendered = bool(self.groups)
         deque(self.runs, maxlen=0)
-        self._decide_full()
-        self._decide_unknown(stop)
-        self._decide_alone()
-        self._doubt_couples()
-        self._doubt_unknown_alone()
-        self._doubt_pronouns()
+        if stop < len(self.text):
+            self._narrow(stop)
+        decisions = [self._decide_full, self._decide_unknown, self._decide_alone, self._doubt_couples]
+        decisions += [self._doubt_unknown_alone, self._doubt_pronouns]
         if gendered:
-            if self.text.islower():
-                self._doubt_small()
-            self._doubt_left()
-            self._doubt_things()
-            self._doubt_unresolved(stop)
+            decisions += [self._doubt_small] if self.text.islower() else []
+            decisions += [self._doubt_left, self._doubt_things, self._doubt_unresolved]
+        for decide in decisions:
+            decide()
+            if enough and self._shows(self.out.values()):
+                break
         return sorted(self.out.values())
+
+    def _narrow(self, stop: int) -> None:
+        """Forget what decides nothing before `stop`: names far behind it that share no word with what comes before."""
+        first = next((start for start, _, group in self.marks if group is not None), 0)
+        self.stop = max(stop, first) + 2 * LONGEST  # before the first mark every name matters, see _doubt_pronouns
+        text, stop = self.text[: self.stop], self.stop
+        self.full = [one for one in self.full if one.start < stop or any(w in text for w in one.name.split(" "))]
+        self.unknown = [one for one in self.unknown if one.start < stop]
+        self.alone = [(word, start) for word, start in self.alone if start < stop or word in text]
 
     def _gathered(self) -> Iterator[re.Match[str]]:
         """Each run of capitals, just before it is looked at."""
@@ -633,7 +664,7 @@ class _Document:
         last = full.last and full.last not in names.weak and names.entry(full.last)
         return not last or full.last in self.words or full.last in names.resolved  # "Joel Christopher"
 
-    def _decide_unknown(self, stop: int) -> None:
+    def _decide_unknown(self) -> None:
         """Persons whose name is not in the table."""
         if not self.unknown or not self.groups:
             return
@@ -643,7 +674,7 @@ class _Document:
             if other.start - one.end <= 6 and self.text[one.end : other.start] in _LISTED:
                 listed.update(full.start for full in (one, other) if one.end in known or other.start in known)
         for full in self.unknown:
-            if full.start < stop and self._is_unknown(full, listed=full.start in listed):
+            if self._is_unknown(full, listed=full.start in listed):
                 self._emit(Found(full.start, full.end, None, None))
         for start, end, group in self.marks:  # "her brother Andrés", "the king Shapur"
             if group is not None and self.text[end + 1 : end + 2].isupper() and self.text[start].islower():
@@ -656,9 +687,7 @@ class _Document:
     def _is_unknown(self, full: Full, *, listed: bool = False) -> bool:
         """Whether a run that begins with no known name is a person's; the more of the text is known, the likelier."""
         name = self.text[full.start : full.end]
-        words = name.split(" ")
-        if len(words) > 1 and _REGNAL.fullmatch(words[-1]):  # "Afonso III"
-            words.pop()
+        words = _words_of(name)
         if not self.names.may_be_person(words) and not self._follows(_DESCRIBED, full.end):
             return self._opens_paragraph(full, words)
         if listed:
@@ -676,6 +705,12 @@ class _Document:
             and self.names.may_be_given(words[0])
             and self._may_be_surname(words[-1])
         )
+
+    def _is_no_person(self, full: Full) -> bool:
+        """Of a run that begins with no known name: it is no person's, whatever the rest of the text says."""
+        words = _words_of(self.text[full.start : full.end])
+        likely = self.names.may_be_person(words) or self._follows(_DESCRIBED, full.end)
+        return not likely and not self._opens_paragraph(full, words)
 
     def _decide_alone(self) -> None:
         names, context, text = self.names, self.context, self.text
@@ -748,7 +783,7 @@ class _Document:
         names, context, text = self.names, self.context, self.text
         if not self.groups:
             return
-        for match in (*filter(None, [_SUBJECT_FIRST.match(text)]), *_SUBJECT_ALONE.finditer(text)):
+        for match in (*filter(None, [_SUBJECT_FIRST.match(text)]), *_SUBJECT_ALONE.finditer(text, 0, self.stop)):
             word, (start, end) = match[1], match.span(1)
             if not self._has_mark(end, None) or self._before(start):  # "Mr. Okafor"
                 continue
@@ -819,9 +854,9 @@ class _Document:
             if not known.isdisjoint(self.text[start:end].split(" ")[1:]):
                 self._emit(Found(start, end, None, None))
 
-    def _doubt_unresolved(self, stop: int) -> None:
+    def _doubt_unresolved(self) -> None:
         """ "Alexios marched": a word that may be a given name, for nothing shows it to be something else."""
-        names, text = self.names, self.text
+        names, text, stop = self.names, self.text, self.stop
         for word in self.words - names.resolved - self.surnames - self.things - names.alone - names.either:
             if not names.may_be_given(word) or names.entry(word):
                 continue
@@ -832,14 +867,14 @@ class _Document:
                     self._emit(Found(start, end, None, None))
                     break
                 start = text.find(word, end, stop)
-        hyphen = text.find("-")
+        hyphen = text.find("-", 0, stop)
         while hyphen >= 0:
             low = max(0, hyphen - LONGEST)
             blank = text.rfind(" ", low, hyphen)
             begin = max(low, text.rfind(" ", low, max(low, blank)) + 1)
             if blank >= 0 and (match := _HYPHENED.search(text, begin, hyphen + 8)):  # "Kim Jong-un"
                 self._emit(Found(match.start(), match.end(), None, None))
-            hyphen = text.find("-", hyphen + 1)
+            hyphen = text.find("-", hyphen + 1, stop)
 
     def _may_stand_for_person(self, start: int) -> bool:
         before = self._before(start)
@@ -941,6 +976,12 @@ def _tokens(run: str, at: int) -> Tokens:
             at += len(word) + 1
         return tokens
     return [(match[0], at + match.start()) for match in _WORD.finditer(run)]
+
+
+def _words_of(name: str) -> list[str]:
+    """Those of a full name; not the number of "Afonso III"."""
+    words = name.split(" ")
+    return words[:-1] if len(words) > 1 and _REGNAL.fullmatch(words[-1]) else words
 
 
 def _is_after_name(word: str) -> bool:

@@ -27,7 +27,7 @@ from typing import Any, NamedTuple
 from counterfactuals import pronouns
 from counterfactuals.doubts import SHIP_WORDS, doubts
 from counterfactuals.lexicon import MOST_GROUPS, Lexicon, Rule, cycles
-from counterfactuals.scan import Scanner
+from counterfactuals.scan import Scanner, trie
 
 Edit = tuple[int, int, str, str, float]  # start, end, target, rule, confidence
 UNSURE = 0.8  # a pronoun decided with less confidence is flagged
@@ -200,14 +200,19 @@ class Reverser:
                 if not flags:
                     doubted = doubts(text, edits, things, places, ships=ships)
                     flags += [Flag(start, end, "sense") for start, end in islice(doubted, 1)]
-                for number, word, rule in waiting if not flags else ():
-                    start, end, *_ = edits[number]
-                    chosen, confidence = CHOICES[rule.kind](word, rule, text, start, end)
-                    edits[number] = start, end, entries[text[start:end]].targets[chosen], rule.kind, confidence
-                    if confidence < UNSURE:
-                        flags.append(Flag(start, end, "pronoun"))
-                        break
-                found, cue = names.find_until(text, marks, first, bool(flags))
+
+                def unsure() -> bool:
+                    """Whether a pronoun that waits is, which a flag is made for then."""
+                    for number, word, rule in waiting:
+                        start, end, *_ = edits[number]
+                        chosen, confidence = CHOICES[rule.kind](word, rule, text, start, end)
+                        edits[number] = start, end, entries[text[start:end]].targets[chosen], rule.kind, confidence
+                        if confidence < UNSURE:
+                            flags.append(Flag(start, end, "pronoun"))
+                            return True
+                    return False
+
+                found, cue = names.find_until(text, marks, first, bool(flags), unsure, protected)
                 if cue is not None:
                     flags += [Flag(start, end, "name") for start, end, *_ in found]
                     return Reversal(text, text, (), cue, tuple(flags), _turn(self, text) if pooled else 0)
@@ -422,7 +427,7 @@ def _compiled(lexicon: Lexicon, protected: tuple[str, ...] = ()) -> tuple[re.Pat
     fixed = [s for p in phrases for s in (_spellings(p) if p.islower() else _apostrophes(p))]
     words = {*entries, *fixed}
     inside = r"\w@\u0300-\u036f"  # combining accents belong to their word, and \w does not hold them; "[T]he" is a word
-    pattern = re.compile(rf"(?<![{inside}])(?<!\w\])(?:(?:https?://|www\.)\S+|{_trie(words)})(?![{inside}])")
+    pattern = re.compile(rf"(?<![{inside}])(?<!\w\])(?:(?:https?://|www\.)\S+|{trie(words)})(?![{inside}])")
     return pattern, entries, Scanner(pattern, words | {"http", "https", "www"}, SHIP_WORDS)
 
 
@@ -447,21 +452,3 @@ def _written_like(surface: str, target: str) -> str:
     if " " in surface and surface == _titled(surface):
         return _titled(target)
     return target[0].upper() + target[1:] if surface[0].isupper() else target
-
-
-def _trie(words: Iterable[str]) -> str:
-    """A regular expression for the words that shares their beginnings, many times faster than one long alternation."""
-    root: dict[str, dict] = {}
-    for word in words:
-        node = root
-        for character in word:
-            node = node.setdefault(character, {})
-        node[""] = {}
-
-    def expression(node: dict[str, dict]) -> str:
-        branches = [re.escape(c) + expression(child) for c, child in sorted(node.items()) if c]
-        if not branches:
-            return ""
-        return f"(?:{'|'.join(branches)})" + ("?" if "" in node else "")
-
-    return expression(root)

@@ -82,6 +82,24 @@ class Scanner:
             start, done, heard = start + len(text) + 1, last, next_heard
 
 
+def trie(words: Iterable[str]) -> str:
+    """A regular expression for the words that shares their beginnings, many times faster than one long alternation."""
+    root: dict[str, dict] = {}
+    for word in words:
+        node = root
+        for character in word:
+            node = node.setdefault(character, {})
+        node[""] = {}
+
+    def expression(node: dict[str, dict]) -> str:
+        branches = [re.escape(c) + expression(child) for c, child in sorted(node.items()) if c]
+        if not branches:
+            return ""
+        return f"(?:{'|'.join(branches)})" + ("?" if "" in node else "")
+
+    return expression(root)
+
+
 def _hashes(text: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Code points of `text`; where its words (\\w+) begin; a hash of each from its ends and its length."""
     codes = np.frombuffer((text + "    ").encode("utf-32-le", "surrogatepass"), dtype=np.uint32)
