@@ -153,7 +153,7 @@ class Train:
     )
     micro_batch_size: int = setting(64, "sequences in one forward pass of one rank; accumulation follows from it")
     precision: Literal["no", "bf16", "fp16"] | None = setting(None, "autocast; null: what accelerate launch was told")
-    compile: bool = setting(False, "torch.compile for the layers of student and teacher")
+    compile: bool = setting(False, "torch.compile for the blocks of student and teacher")
     gradient_checkpointing: bool = setting(False, "recompute the student's activations in the backward pass")
     cpu_threads: int = setting(0, "threads of each CPU rank; 0 = all cores shared by the ranks")
     log_every: int = setting(10, "steps between lines in metrics.jsonl")
@@ -228,6 +228,8 @@ class Config:
     seeds: list[int] = setting([], "train each of runs once a seed, as NAME-seedS; a run with `seeds: []` only once")
 
 
+SECTIONS = {key: hint for key, hint in typing.get_type_hints(Config).items() if dataclasses.is_dataclass(hint)}
+FIRST = {key: dataclasses.fields(section)[0].name for key, section in SECTIONS.items()}  # setting of each section
 PER_RUN = ("data", "tokenizer", "teacher", "student", "counterfactual", "loss", "optim", "train", "seed")
 UNIONS = (types.UnionType, typing.Union)
 RESERVED = ("sample", "pairs", "model", "checkpoints", "teacher_cache")
@@ -289,9 +291,9 @@ def load(path: str | Path | None = None, overrides: typing.Sequence[str] = ()) -
 
 def _expand(tree: dict[str, Any]) -> None:
     """One word in place of a section is its first setting: `tracking: wandb`, `teacher: gpt2`."""
-    for key, hint in typing.get_type_hints(Config).items():
-        if dataclasses.is_dataclass(hint) and isinstance(tree.get(key), str):
-            tree[key] = {dataclasses.fields(hint)[0].name: tree[key]}
+    for key, first in FIRST.items():
+        if isinstance(tree.get(key), str):
+            tree[key] = {first: tree[key]}
 
 
 def _seeded(whole: Config, tree: dict[str, Any], problems: list[str]) -> dict[str, Any]:
@@ -317,6 +319,8 @@ def _seeded(whole: Config, tree: dict[str, Any], problems: list[str]) -> dict[st
         change = {key: value for key, value in change.items() if key != "seeds"}
         _expand(change)
         for seed in seeds[name]:
+            if f"{name}-seed{seed}" in whole.runs:
+                problems.append(f"runs.{name}-seed{seed}: is also the name of {name} with seed {seed}")
             own: dict[str, Any] = {"seed": seed}
             for section in ("teacher", "student"):
                 settings = [side.get(section) for side in (change, tree)]
@@ -336,16 +340,18 @@ def _override(tree: dict[str, Any], item: str, problems: list[str]) -> None:
         return
     *parents, leaf = key.split(".")
     for parent in parents:
-        if tree.get(parent) is None:
-            tree[parent] = {}
-        tree = tree[parent]
-        if not isinstance(tree, dict):
+        inner = tree.get(parent)
+        if not isinstance(inner, (dict, types.NoneType)):
             problems.append(f"{item}: {parent} holds a value, not settings")
             return
+        tree[parent] = tree = dict(inner or {})  # ours: a YAML alias stands for one mapping in several places
     try:
-        tree[leaf] = yaml.safe_load(text)
+        value = yaml.safe_load(text)
     except yaml.YAMLError:
-        tree[leaf] = text
+        value = text
+    if leaf in FIRST and isinstance(value, str) and isinstance(tree.get(leaf), dict):
+        value = tree[leaf] | {FIRST[leaf]: value}  # the section's other settings stay as the file has them
+    tree[leaf] = value
 
 
 def _merge(base: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:

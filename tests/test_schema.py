@@ -39,6 +39,16 @@ def test_overrides_win_and_take_the_settings_type():
     assert config.data.max_texts == 5 and config.student.layers == [0, 3]
 
 
+def test_an_override_of_one_run_leaves_those_that_share_its_yaml_alias(tmp_path):
+    shared = tmp_path / "shared.yaml"
+    shared.write_text(
+        "teacher: gpt2\ntrain: {max_steps: 1}\nruns: {a: {loss: &loss {op: max}}, b: {loss: *loss}}\n",
+        encoding="utf-8",
+    )
+    _, runs = schema.load(shared, ["runs.b.loss.tau=1", "runs.b.loss.op=mean"])
+    assert [(run.loss.op, run.loss.tau) for run in runs.values()] == [("max", 2), ("mean", 1)]
+
+
 def test_all_problems_are_reported_at_once():
     found = problems("loss.opp=max", "loss.tau=warm", "train.batch_size=10", "train.micro_batch_size=4", "data=3")
     assert len(found) == 4
@@ -82,6 +92,11 @@ def test_all_problems_are_reported_at_once():
 )
 def test_wrong_settings_say_what_and_the_way_out(override, says):
     assert any(says in line for line in problems(override)), problems(override)
+
+
+def test_a_run_may_not_have_the_name_of_anothers_seed():
+    found = problems("seeds=[3]", "runs={a: {}, a-seed3: {seeds: []}}")
+    assert "runs.a-seed3: is also the name of a with seed 3" in found
 
 
 def test_a_run_overrides_only_what_it_names():
@@ -129,6 +144,8 @@ def test_a_word_in_place_of_a_section_is_its_first_setting():
     _, runs = schema.load(None, ["teacher=gpt2", "train.max_steps=1", "tracking=wandb", "tracking.mode=offline"])
     assert runs[""].teacher.model == "gpt2"
     assert (runs[""].tracking.to, runs[""].tracking.mode) == ("wandb", "offline")
+    _, runs = schema.load(None, [*SMALL, "data.max_length=32", "data=texts.jsonl"])
+    assert (runs[""].data.source, runs[""].data.max_length) == ("texts.jsonl", 32)  # what it does not name stays
     assert "tracking.to: must be one of none, wandb, tensorboard, not 'wandbb'; did you mean wandb?" in problems(
         "tracking=wandbb"
     )
