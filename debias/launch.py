@@ -78,6 +78,13 @@ def is_sharded(accelerator: Accelerator) -> bool:
     return accelerator.distributed_type == "FSDP" or (plugin is not None and plugin.zero_stage == 3)
 
 
+def load_whole_again() -> None:
+    """After a run under ZeRO-3: else transformers splits every model it loads from then on among the ranks."""
+    from transformers.integrations.deepspeed import unset_hf_deepspeed_config
+
+    unset_hf_deepspeed_config()
+
+
 def any_rank(world: int) -> Callable[..., list[bool]]:
     """A function of flags of this rank that tells which of them are true on any rank.
 

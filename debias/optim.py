@@ -23,14 +23,18 @@ def build_optimizer(
 def configure_deepspeed(
     accelerator: Any, *, micro_batch_size: int, max_grad_norm: float, precision: str | None = None
 ) -> None:
-    """Fill in what Accelerate's "auto" cannot know (no data loader is prepared) or gets wrong (clipping at 1.0).
+    """Fill in what Accelerate's "auto" cannot know (no data loader is prepared), gets wrong (clipping at 1.0) or keeps
+    from an earlier run of the same command (batch sizes).
 
     precision None leaves what the JSON says.
     """
     plugin = getattr(accelerator.state, "deepspeed_plugin", None)
     if plugin is not None:
         config = plugin.deepspeed_config
+        accumulation, world = accelerator.gradient_accumulation_steps, accelerator.num_processes
         config["train_micro_batch_size_per_gpu"] = micro_batch_size
+        config["gradient_accumulation_steps"] = accumulation
+        config["train_batch_size"] = micro_batch_size * accumulation * world
         config["gradient_clipping"] = max_grad_norm
         if precision is not None:
             config |= {kind: config.get(kind, {}) | {"enabled": precision == kind} for kind in ("bf16", "fp16")}

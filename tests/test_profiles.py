@@ -5,10 +5,13 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from accelerate.commands.config.config_args import ClusterConfig, load_config_from_file
 from accelerate.utils.deepspeed import HfDeepSpeedConfig
+
+from debias.optim import configure_deepspeed
 
 ROOT = Path(__file__).resolve().parents[1]
 PROFILES = sorted((ROOT / "configs" / "accelerate").glob("*.yaml"))
@@ -67,6 +70,15 @@ def test_deepspeed_config_leaves_to_accelerate_what_the_run_config_sets(path: Pa
     for key in AUTO:
         assert config.get_value(key) == "auto"
     assert not {"optimizer", "scheduler"} & set(json.loads(path.read_text(encoding="utf-8")))
+
+
+def test_batch_sizes_of_deepspeed_are_those_of_the_run() -> None:
+    """Also of the second run of a command, when Accelerate has filled in the first's."""
+    plugin = SimpleNamespace(deepspeed_config=dict.fromkeys(AUTO, 99))
+    state = SimpleNamespace(deepspeed_plugin=plugin)
+    accelerator = SimpleNamespace(state=state, gradient_accumulation_steps=3, num_processes=2)
+    configure_deepspeed(accelerator, micro_batch_size=4, max_grad_norm=5.0)
+    assert plugin.deepspeed_config == dict(zip(AUTO, (24, 4, 3, 5.0)))
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 
 import train_distill
 from counterfactuals import sample
-from debias.launch import is_sharded
+from debias.launch import is_sharded, load_whole_again
 
 ROOT = Path(train_distill.__file__).parent
 FEW_WORDS = "name: few\nversion: 1\nlicence: x\nsource: x\ngroups: [female, male]\npairs: {all: [she he, woman man]}\n"
@@ -62,7 +62,8 @@ def launch(settings: list[str], folder: Path, script: str = "train_distill.py", 
     given = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"} | environment
     done = subprocess.run(command, cwd=ROOT, env=given, capture_output=True, text=True, timeout=400, check=False)
     assert done.returncode == 0, done.stdout[-500:] + done.stderr[-3000:]
-    assert json.loads((folder / "run.json").read_text(encoding="utf-8"))["ranks"] == 2
+    made = list(folder.glob("**/run.json"))
+    assert made and all(json.loads(path.read_text(encoding="utf-8"))["ranks"] == 2 for path in made)
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
@@ -134,6 +135,19 @@ def test_zero_gives_the_weights_of_one_and_goes_on_bitwise(stage, settings, one,
 
 
 @pytest.mark.slow
+def test_runs_of_one_command_under_zero_3_are_each_those_of_one_process(settings, one, tmp_path):
+    """The second loads its models when the processes are joined already, and accumulates otherwise."""
+    pytest.importorskip("deepspeed")
+    launch([*settings, "runs={a: {}, b: {train: {micro_batch_size: 8}}}"], tmp_path / "zero", **zero(3))
+    for name in "ab":
+        close(one, tmp_path / "zero" / name)
+        numbers = [
+            json.loads((path / "run.json").read_text())["parameters"] for path in (one, tmp_path / "zero" / name)
+        ]
+        assert numbers[0] == numbers[1] > 0
+
+
+@pytest.mark.slow
 def test_zero_in_bfloat16_goes_on_bitwise_from_full_precision_weights(settings, one, tmp_path):
     pytest.importorskip("deepspeed")
     settings = [*settings, "train.precision=null"]  # what the profile says
@@ -199,3 +213,14 @@ def test_who_holds_a_share_only():
     shares = [accelerator("FSDP"), accelerator("DEEPSPEED", 3)]
     wholes = [accelerator("NO"), accelerator("MULTI_GPU"), accelerator("DEEPSPEED", 2)]
     assert all(map(is_sharded, shares)) and not any(map(is_sharded, wholes))
+
+
+def test_after_a_run_under_zero_3_models_are_loaded_whole():
+    """The next run's and those to measure: transformers would leave this rank its share of each."""
+    pytest.importorskip("deepspeed")
+    from transformers.integrations.deepspeed import HfDeepSpeedConfig, is_deepspeed_zero3_enabled
+
+    known = HfDeepSpeedConfig({"train_micro_batch_size_per_gpu": 1, "zero_optimization": {"stage": 3}})
+    assert known.is_zero3() and is_deepspeed_zero3_enabled()
+    load_whole_again()
+    assert not is_deepspeed_zero3_enabled()
