@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import random
 import resource
 import subprocess
@@ -26,6 +27,7 @@ from counterfactuals.corpus import Corpus
 from counterfactuals.sample import generate
 
 ROOT = Path(__file__).resolve().parents[1]
+CPU = os.environ | {"CUDA_VISIBLE_DEVICES": ""}  # a driver's mappings would count
 MODEL = "{n_layer: 1, n_embd: 16, n_head: 2}"
 
 
@@ -117,7 +119,7 @@ def main() -> None:
         for corpus, extra in (("1x", []), ("4x", []), ("4x", ["--hold"])):
             options = ["--child", name, "--corpus", corpus, "--allowance", str(arguments.allowance), *extra]
             command = [sys.executable, __file__, *options, "--steps", str(arguments.steps)]
-            done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
+            done = subprocess.run(command, cwd=ROOT, env=CPU, stdout=subprocess.PIPE, text=True, check=True)
             facts = json.loads(done.stdout.splitlines()[-1])
             if extra:
                 found["texts_held_4x"] = facts["holds"]

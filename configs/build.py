@@ -91,12 +91,15 @@ def corpus_of(config: Config) -> Corpus:
 
 
 def make_models(config: Config, corpus: Corpus) -> tuple[Any, Any, Any]:
-    """Tokenizer, teacher (None if there is none, or its predictions are cached) and student, checked together."""
+    """Tokenizer, teacher (None if training does not run it: nothing learns from it, or what does is cached) and
+    student, checked together.
+    """
     set_seed(config.seed)
     teacher: Any = None
     student: Any = None
-    if config.teacher.model and not (config.teacher.cache and config.student.init != "layers"):
-        teacher = load_teacher(config)
+    live = (config.loss.kd_weight > 0 or config.loss.hidden_weight > 0) and not config.teacher.cache
+    if config.teacher.model:
+        teacher = load_teacher(config, hollow=not live and config.student.init != "layers")
     tokenizer = make_tokenizer(config, corpus)
     if config.student.model:
         student = models.load_model(path_of(config, config.student.model), setting="student.model")
@@ -110,12 +113,15 @@ def make_models(config: Config, corpus: Corpus) -> tuple[Any, Any, Any]:
     models.set_dropout(student, config.student.dropout)
     if config.train.gradient_checkpointing:
         student.gradient_checkpointing_enable({"use_reentrant": False})
-    return tokenizer, None if config.teacher.cache else teacher, student
+    return tokenizer, teacher if live else None, student
 
 
-def load_teacher(config: Config) -> Any:
+def load_teacher(config: Config, *, hollow: bool = False) -> Any:
+    """hollow: its sizes alone, without values."""
     t = config.teacher
     options: dict[str, Any] = {"setting": "teacher.model", "trust_remote_code": t.trust_remote_code}
+    if hollow:
+        return models.hollow_model(path_of(config, t.model or ""), **options)
     return models.load_model(path_of(config, t.model or ""), dtype=t.dtype, **options)
 
 
@@ -222,10 +228,15 @@ def make_plan(config: Config, pairs: PairSet | PairStream) -> tuple[BatchPlan | 
     return plan, config.train.max_steps or math.ceil(plan.steps_per_epoch * (config.train.epochs or 1))
 
 
+def repairs_hidden(config: Config) -> bool:
+    """Whether hidden states learn from both sides, so that the teacher sees counterfactuals whatever the op."""
+    return config.loss.hidden_weight > 0 and config.loss.hidden_target == "mean"
+
+
 def collate_options(config: Config, tokenizer: Any) -> dict[str, Any]:
     c = config.counterfactual
     options = {"op": config.loss.op, "vocabulary": config.loss.vocabulary, "pad_id": tokenizer.eos_token_id or 0}
-    options["couple"] = config.loss.hidden_weight > 0 and config.loss.hidden_target == "mean"
+    options["couple"] = repairs_hidden(config)
     return options | {"augment": c.augment, "perturb": c.perturb, "stop_at_cue": c.stop_at_cue}
 
 
@@ -248,10 +259,8 @@ def make_task(
     if teacher is not None:
         teacher = teacher.to(accelerator.device)
     if config.train.compile:
-        for model in (student, teacher):
-            if model is not None:
-                models.compile_layers(model)
-    options = {key: value for key, value in vars(config.loss).items() if key not in ("vocabulary", "hidden_target")}
+        models.compile_layers(*(model for model in (student, teacher) if model is not None))
+    options = {key: value for key, value in vars(config.loss).items() if key != "vocabulary"}
     if config.loss.hidden_weight:
         models.check_widths(student, teacher)
         depth = models.num_layers(teacher)
@@ -313,6 +322,17 @@ def apart_in_a_sweep(*configs: Config) -> None:
     if "WANDB_SWEEP_ID" in os.environ and "WANDB_RUN_ID" in os.environ:
         for config in configs:
             config.output_dir = str(Path(config.output_dir) / os.environ["WANDB_RUN_ID"])
+
+
+def check_figure(config: Config) -> None:
+    """Refuse a figure in train.keep_best that metrics.jsonl would not have."""
+    wanted, loss = config.train.keep_best, config.loss
+    known = {"hidden": loss.hidden_weight > 0, "kd_plain": config.train.log_plain and loss.kd_weight > 0}
+    always = ("loss", "kd", "lm", "grad_norm", "lr", "num_tokens")
+    known |= dict.fromkeys([*always, *figures_of(config.eval.during)], True)
+    if wanted is not None and not known.get(wanted):
+        there = ", ".join(name for name, is_there in known.items() if is_there)
+        raise ValueError(f"train.keep_best: metrics.jsonl will have no {wanted!r}; it will have {there}")
 
 
 def check_evaluation(whole: Config, runs: Sequence[str]) -> None:

@@ -11,12 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM
 
 from configs import build
 from configs.schema import Config
 from debias.cost import PEAK, SHARE, Shape, disk_bytes, memory_bytes, training_flop
-from debias.models import kept_layers
+from debias.models import hollow_model, kept_layers, num_layers, random_student, student_from_layers
 
 LOOK = 300  # texts that are read to estimate the rest
 ASSUMED_TOKENS, ASSUMED_SHARE = 1_100, 0.78  # of an OpenWebText document; of texts with a counterfactual (the paper)
@@ -56,26 +55,29 @@ def _run(
 ) -> Iterator[str]:
     student, teacher = _models(config, shapes)
     shapes[run] = student
-    t, augment = config.train, config.counterfactual.augment
-    key = str((config.data, config.tokenizer if config.tokenizer.name else None))
+    t, c = config.train, config.counterfactual
+    key = str((config.data, config.tokenizer.name, c.lexicon, c.direction, c.policy, c.protected))
     if key not in known:
         known[key] = _texts(config)
     texts = known[key]
-    trained = 1 + texts.with_cf * augment
-    steps_an_epoch = max(1, int(texts.pieces * trained) // t.batch_size)
+    trained = 1 + texts.with_cf * c.augment
+    length, by_tokens = texts.tokens / texts.pieces, t.batch_by == "tokens"
+    unit = config.data.max_length if by_tokens else length  # tokens of what the batch sizes count
+    units = texts.tokens / unit if by_tokens else texts.pieces
+    steps_an_epoch = max(1, int(units * trained) // t.batch_size)
     steps = t.max_steps or math.ceil(steps_an_epoch * (t.epochs or 1))
-    length = texts.tokens / texts.pieces
-    student_tokens = steps * t.batch_size * length
-    uses_cf = config.loss.op != "none" or augment
-    teacher_tokens = student_tokens / trained * (1 + texts.with_cf * uses_cf) if config.loss.kd_weight else 0.0
-    small, large = Shape.of(student), Shape.of(teacher) if teacher is not None and config.loss.kd_weight else None
+    student_tokens = steps * t.batch_size * unit
+    learns = config.loss.kd_weight > 0 or config.loss.hidden_weight > 0
+    uses_cf = config.loss.op != "none" or c.augment or build.repairs_hidden(config)
+    teacher_tokens = student_tokens / trained * (1 + texts.with_cf * uses_cf) if learns else 0.0
+    small, large = Shape.of(student), Shape.of(teacher) if teacher is not None and learns else None
     live = None if config.teacher.cache else large
     work = training_flop(
         small, live, student_tokens=student_tokens, teacher_tokens=teacher_tokens, length=length,
         checkpointing=t.gradient_checkpointing,
     )  # fmt: skip
     memory = memory_bytes(
-        small, live, micro_tokens=int(t.micro_batch_size * min(length * 1.2, config.data.max_length)),
+        small, live, micro_tokens=int(t.micro_batch_size * min(unit * 1.2, config.data.max_length)),
         chunk_rows=config.loss.chunk_rows, half=t.precision in ("bf16", "fp16"),
         teacher_bytes=4 if config.teacher.dtype == "float32" else 2, checkpointing=t.gradient_checkpointing,
     )  # fmt: skip
@@ -89,7 +91,8 @@ def _run(
     yield f"models   student {_count(small.parameters)} parameters" + (
         f", teacher {_count(large.parameters)}" if large is not None else ""
     )
-    yield f"steps    {steps:,} of {t.batch_size} sequences: {_count(student_tokens)} tokens for the student"
+    size = f"{t.batch_size} × {config.data.max_length} tokens" if by_tokens else f"{t.batch_size} sequences"
+    yield f"steps    {steps:,} of {size}: {_count(student_tokens)} tokens for the student"
     yield f"work     {_count(sum(work))}FLOP: teacher {_count(work[0])}, student {_count(work[1])}"
     yield f"memory   {_size(sum(memory.values()))} a device: " + _parts(memory)
     yield f"disk     {_size(sum(disk.values()))}: " + _parts(disk)
@@ -114,18 +117,13 @@ def _models(config: Config, earlier: dict[str, Any]) -> tuple[Any, Any]:
     if config.student.init == "pretrained":
         return _hollow(config.student.model or "", earlier, config, "student.model"), teacher
     if config.student.init == "random":
-        from debias.models import random_student
-
         size = config.tokenizer.train_vocab_size
         tokenizer = _Vocabulary(size) if size else build.make_tokenizer(config, build.corpus_of(config))
         with torch.device("meta"):
             return random_student(config.student.config, tokenizer, config.data.max_length), teacher
     assert teacher is not None
-    depth = len(kept_layers(config.student.layers, teacher.config.num_hidden_layers))
-    small = type(teacher.config).from_dict(teacher.config.to_dict())
-    small.num_hidden_layers = depth
     with torch.device("meta"):
-        return AutoModelForCausalLM.from_config(small), teacher
+        return student_from_layers(teacher, kept_layers(config.student.layers, num_layers(teacher))), teacher
 
 
 class _Vocabulary:
@@ -143,12 +141,8 @@ class _Vocabulary:
 def _hollow(name: str, earlier: dict[str, Any], config: Config, setting: str) -> Any:
     if name.startswith("run:"):
         return earlier[name[4:]]
-    try:
-        found = AutoConfig.from_pretrained(build.path_of(config, name))
-        with torch.device("meta"):
-            return AutoModelForCausalLM.from_config(found)
-    except (OSError, ValueError, KeyError) as error:
-        raise ValueError(f"{setting} {name}: {str(error).splitlines()[0]}") from None
+    remote = config.teacher.trust_remote_code and setting == "teacher.model"
+    return hollow_model(build.path_of(config, name), setting=setting, trust_remote_code=remote)
 
 
 def _texts(config: Config) -> Texts:

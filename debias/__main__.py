@@ -13,15 +13,17 @@ import torch
 from configs import build, schema
 from configs.schema import Config
 from counterfactuals.pairs import PairSet
+from debias import models
 from debias.dashboard import save, workspace
+from debias.guard import in_plain_words
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser().parse_intermixed_args(argv)
     try:
         COMMANDS[arguments.command](arguments)
-    except (ValueError, OSError) as error:
-        print("\n".join(f"error: {line}" for line in str(error).splitlines()), file=sys.stderr)
+    except (ValueError, OSError, RuntimeError, MemoryError) as error:
+        print("\n".join(f"error: {line}" for line in in_plain_words(error).splitlines()), file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("interrupted; run again to go on", file=sys.stderr)
@@ -70,13 +72,15 @@ def make_dashboard(arguments: argparse.Namespace) -> None:
 def store(config: Config, done: set[str]) -> None:
     """Make one run's cache, unless an earlier run of the command has made the same."""
     corpus = build.corpus_of(config)
-    pairs = build.make_pairs(config, corpus, build.make_reverser(config), build.make_tokenizer(config, corpus))
+    tokenizer = build.make_tokenizer(config, corpus)
+    models.check_size("teacher.model", build.load_teacher(config, hollow=True), tokenizer, config.data.max_length)
+    pairs = build.make_pairs(config, corpus, build.make_reverser(config), tokenizer)
     if not isinstance(pairs, PairSet):
         raise ValueError("data.streaming: a stream is no pair set whose predictions can be stored; set it to false")
-    parts = build.cache_parts(config, pairs)
-    if str(parts) in done:
+    key = f"{build.cache_folder(config)}: {build.cache_parts(config, pairs)}"
+    if key in done:
         return
-    done.add(str(parts))
+    done.add(key)
     torch.set_num_threads(config.train.cpu_threads or len(os.sched_getaffinity(0)))
     device = "cuda" if torch.cuda.is_available() else "cpu"
     cache = build.store_teacher(config, pairs, device, config.train.precision or "no")

@@ -64,6 +64,16 @@ def load_model(name: str, *, setting: str, dtype: str = "float32", trust_remote_
     return model
 
 
+def hollow_model(name: str, *, setting: str, trust_remote_code: bool = False) -> PreTrainedModel:
+    """A causal language model without values (device meta), from its config.json alone: sizes to check and count."""
+    try:
+        config = AutoConfig.from_pretrained(name, trust_remote_code=trust_remote_code)
+        with torch.device("meta"):
+            return AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code)
+    except (OSError, ValueError, KeyError) as error:
+        raise ValueError(f"{setting} {name}: {_first_line(error)}") from None
+
+
 def _first_line(error: Exception) -> str:
     return (str(error).strip().split("\n")[0] or type(error).__name__)[:200]
 
@@ -179,9 +189,17 @@ def set_dropout(model: PreTrainedModel, rate: float | None) -> None:
             setattr(module, "attention_dropout", rate)  # noqa: B010 (mypy: modules have no plain attributes)
 
 
-def compile_layers(model: PreTrainedModel) -> None:
-    """torch.compile what comes before the head, in place (the fused loss has the head); any batch and length."""
-    model.base_model.compile(dynamic=True)
+def compile_layers(*compiled: PreTrainedModel) -> None:
+    """torch.compile each block of some models, in place, for any batch and length; the blocks of a model share code.
+
+    The whole body would be slower: PyTorch before 2.14 then writes out the causal mask, and flash attention takes none.
+    What was compiled before is dropped: PyTorch keeps eight versions of a function, and the models of a later run would
+    silently stay as they are.
+    """
+    torch.compiler.reset()
+    for model in compiled:
+        for block in model.get_submodule(family_of(model.config).blocks).children():
+            block.compile(dynamic=True)
 
 
 def num_layers(model: PreTrainedModel) -> int:
@@ -198,17 +216,21 @@ def check_widths(student: PreTrainedModel, teacher: PreTrainedModel) -> None:
         )
 
 
+def check_size(setting: str, model: PreTrainedModel, tokenizer: Any, max_length: int) -> None:
+    """Refuse a model that cannot see all tokens, or all positions of a text."""
+    rows = model.get_output_embeddings().weight.shape[0]
+    if rows < len(tokenizer):
+        raise ValueError(f"{setting}: {rows} embeddings for a tokenizer of {len(tokenizer)} tokens")
+    longest = getattr(model.config, "max_position_embeddings", None)
+    if longest is not None and longest < max_length:
+        raise ValueError(f"data.max_length: {max_length}, but {setting} sees at most {longest} positions")
+
+
 def check_sizes(student: PreTrainedModel, teacher: PreTrainedModel | None, tokenizer: Any, max_length: int) -> None:
     """Refuse sizes that would fail, or be wrong without failing, during training."""
-    for setting, model in (("teacher.model", teacher), ("student", student)):
-        if model is None:
-            continue
-        rows = model.get_output_embeddings().weight.shape[0]
-        if rows < len(tokenizer):
-            raise ValueError(f"{setting}: {rows} embeddings for a tokenizer of {len(tokenizer)} tokens")
-        longest = getattr(model.config, "max_position_embeddings", None)
-        if longest is not None and longest < max_length:
-            raise ValueError(f"data.max_length: {max_length}, but {setting} sees at most {longest} positions")
+    if teacher is not None:
+        check_size("teacher.model", teacher, tokenizer, max_length)
+    check_size("student", student, tokenizer, max_length)
     if teacher is not None:
         sizes = [m.get_output_embeddings().weight.shape[0] for m in (teacher, student)]
         if sizes[0] != sizes[1]:

@@ -19,7 +19,8 @@ class DistillTask(nn.Module):
 
     teacher None: its predictions come with the batch and are read by `codec` (debias/cache.py), or there are none
     (kd_weight must be 0). Both models share a vocabulary. hidden_weight: of `hidden_loss`, the mean over hidden_layers,
-    pairs of places in the student's and the teacher's hidden states; it needs the teacher itself.
+    pairs of places in the student's and the teacher's hidden states; it needs the teacher itself. hidden_target:
+    what a row with a counterpart learns, the "mean" of the teacher's states on both sides or its "own".
     """
 
     def __init__(
@@ -39,6 +40,7 @@ class DistillTask(nn.Module):
         lm_weight: float = 0.5,
         hidden_weight: float = 0.0,
         hidden_layers: Sequence[tuple[int, int]] = ((-1, -1),),
+        hidden_target: str = "mean",
         chunk_rows: int = 256,
     ):
         super().__init__()
@@ -51,7 +53,7 @@ class DistillTask(nn.Module):
         self.strength, self.strength_warmup = strength, strength_warmup
         self.options: dict[str, Any] = {"op": op, "mix": mix, "kind": divergence, "tau": tau, "chunk_rows": chunk_rows}
         self.options |= {"kd_weight": kd_weight, "lm_weight": lm_weight}
-        self.hidden_weight, self.hidden_layers = hidden_weight, tuple(hidden_layers)
+        self.hidden_weight, self.hidden_layers, self.hidden_target = hidden_weight, tuple(hidden_layers), hidden_target
 
     def forward(
         self, batch: PairBatch, progress: float = 1.0, *, plain: bool = False
@@ -92,10 +94,9 @@ class DistillTask(nn.Module):
             with torch.no_grad():
                 parts["kd_plain"] = distillation_loss(states[-1], head, teacher, **rows, **masks, **unchanged)[1]
         if self.hidden_weight:
-            terms = [
-                hidden_loss(states[s], teacher_states[t], row_R=batch.row_R, **masks) for s, t in self.hidden_layers
-            ]
-            hidden = torch.stack(terms).mean()
+            masks["perturb_R"] = batch.perturb_R & (self.hidden_target == "mean")
+            pairs = [(states[s], teacher_states[t]) for s, t in self.hidden_layers]
+            hidden = torch.stack([hidden_loss(*pair, row_R=batch.row_R, **masks) for pair in pairs]).mean()
             total = total + self.hidden_weight * hidden
             parts["hidden"] = hidden.detach()
         return total, {"loss": total.detach()} | parts

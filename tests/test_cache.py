@@ -3,6 +3,7 @@
 import itertools
 import json
 import math
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -238,6 +239,28 @@ def test_with_a_cache_training_loads_no_teacher(settings, tiny_gpt2, tmp_path, m
     assert before == [file.stat().st_mtime_ns for file in shards(tmp_path)]
 
 
+def test_a_cached_teacher_that_predicts_other_tokens_than_the_student_is_refused(settings, tiny_gpt2, tmp_path, capsys):
+    """Embeddings padded beyond the tokenizer, as some families have: rows of another width are no such student's."""
+    padded = GPT2LMHeadModel.from_pretrained(tiny_gpt2)
+    padded.resize_token_embeddings(448, mean_resizing=False)
+    padded.save_pretrained(tmp_path / "padded")
+    shutil.copy(tiny_gpt2 / "tokenizer.json", tmp_path / "padded")
+    shutil.copy(tiny_gpt2 / "tokenizer_config.json", tmp_path / "padded")
+    given = [f"teacher.model={tmp_path / 'padded'}", "student.init=pretrained", f"student.model={tiny_gpt2}"]
+    assert train_distill.main([*settings, *given]) == 2
+    message = capsys.readouterr().err
+    assert "teacher.model: predicts 448 tokens, the student " in message and message.count("\n") == 1
+    assert not (tmp_path / "cache").exists()
+
+
+def test_runs_that_keep_their_rows_in_different_folders_each_get_them(settings, tmp_path, capsys):
+    second = tmp_path / "second"
+    runs = f"runs={{a: {{}}, b: {{}}, c: {{teacher: {{cache: {second}}}}}}}"
+    assert main(["cache", *settings, runs]) == 0
+    assert len(capsys.readouterr().out.strip().splitlines()) == 5  # progress of pairs, then of and about each cache
+    assert shards(tmp_path) and list(second.rglob("meta.json"))
+
+
 def test_the_first_run_makes_the_cache_and_other_ops_and_seeds_share_it(settings, tmp_path, monkeypatch):
     assert train_distill.main(settings) == 0
     AcceleratorState._reset_state()
@@ -268,6 +291,7 @@ def test_a_damaged_shard_is_one_clear_line_and_is_mended(settings, tmp_path, cap
         (["teacher.cache_bytes=20"], "teacher.cache_bytes: 20 bytes hold no token"),
         (["teacher.cache_bytes=0"], "teacher.cache_bytes: must be at least 1"),
         (["teacher.model=nowhere"], "teacher.model nowhere: "),
+        (["data.max_length=500"], "teacher.model sees at most 128 positions"),
         (["teacher.cash=x"], "did you mean cache"),
     ],
 )

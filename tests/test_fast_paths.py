@@ -79,9 +79,28 @@ def test_activation_checkpointing(task):
 def test_compiled_layers(task):
     loss, gradient = step(task)
     names = list(task.state_dict())
-    models.compile_layers(task.student)
-    models.compile_layers(task.teacher)
+    models.compile_layers(task.student, task.teacher)
     compiled, same = step(task)
     assert list(task.state_dict()) == names  # checkpoints stay interchangeable
     assert compiled == pytest.approx(loss, rel=1e-5)
     torch.testing.assert_close(same, gradient, rtol=1e-3, atol=1e-4)
+
+
+def test_compiled_attention_stays_causal_and_every_model_is_compiled(monkeypatch):
+    """PyTorch keeps so many versions of a function (eight; here one), and runs a further model as it is written."""
+    attention = []
+
+    def backend(graph, inputs):
+        nodes = [node.kwargs for node in graph.graph.nodes if "scaled_dot_product" in str(node.target)]
+        attention.extend((kwargs["attn_mask"], kwargs["is_causal"]) for kwargs in nodes)
+        return graph.forward
+
+    original = torch.nn.Module.compile
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda self, **given: original(self, backend=backend, **given))
+    monkeypatch.setattr(torch._dynamo.config, "recompile_limit", 1)
+    monkeypatch.setattr(torch._dynamo.config, "fail_on_recompile_limit_hit", True)
+    for width in (16, 32):
+        model = gpt2(3, width=width)
+        models.compile_layers(model)
+        model.base_model(input_ids=torch.zeros(2, 7, dtype=torch.long), use_cache=False)
+    assert attention == [(None, True)] * 2  # one graph for all blocks of a model

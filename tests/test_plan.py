@@ -5,12 +5,14 @@ import re
 
 import pytest
 import torch
+from test_models import tiny
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
 import train_distill
 from configs import plan, schema
 from debias.cost import Shape, training_flop
+from debias.models import FAMILIES, student_from_layers
 
 LENGTH = 32
 
@@ -81,6 +83,47 @@ def test_a_dry_run_checks_counts_and_trains_nothing(tiny_gpt2, tmp_path, capsys)
     capsys.readouterr()
     assert train_distill.main(["--dry_run", *given]) == 0
     assert "measured" in capsys.readouterr().out
+
+
+def dry_run(tiny_gpt2, tmp_path, capsys, *given: str) -> str:
+    texts = ["The nurse said that she would help.", "He works in the north.", "It rains in the north."] * 8
+    corpus = tmp_path / "texts.jsonl"
+    corpus.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts), encoding="utf-8")
+    common = [f"teacher={tiny_gpt2}", f"data={corpus}", "data.max_length=64", f"output_dir={tmp_path / 'run'}"]
+    assert train_distill.main(["--dry_run", *common, "train.max_steps=3", "train.batch_size=64", *given]) == 0
+    return capsys.readouterr().out
+
+
+def test_a_batch_by_tokens_is_counted_in_tokens(tiny_gpt2, tmp_path, capsys):
+    text = dry_run(tiny_gpt2, tmp_path, capsys, "train.batch_by=tokens")
+    assert "steps    3 of 64 × 64 tokens: 12.3 k tokens" in text
+
+
+def test_texts_are_counted_for_what_each_run_replaces(tiny_gpt2, tmp_path, capsys):
+    runs = "runs={both: {}, one: {counterfactual: {direction: female}}}"
+    text = dry_run(tiny_gpt2, tmp_path, capsys, runs)
+    assert re.findall(r"(\d+)% with a counterfactual", text) == ["67", "33"]
+
+
+def test_a_teacher_of_hidden_states_alone_is_counted(tiny_gpt2, tmp_path, capsys):
+    alone = ["loss.kd_weight=0", "loss.lm_weight=1"]
+    assert "teacher 0" in dry_run(tiny_gpt2, tmp_path, capsys, *alone)
+    own, mean = (
+        dry_run(tiny_gpt2, tmp_path, capsys, *alone, "loss.hidden_weight=1", f"loss.hidden_target={target}")
+        for target in ("own", "mean")
+    )
+    work = [float(re.search(r"FLOP: teacher ([\d.]+) M", text)[1]) for text in (own, mean)]
+    assert work[1] / work[0] == pytest.approx(5 / 3, rel=0.01)  # two texts of three have a counterfactual
+
+
+@pytest.mark.parametrize("model_type", FAMILIES)
+def test_a_student_of_each_family_is_sized_from_its_configuration(model_type, tmp_path):
+    whole = tiny(model_type)
+    whole.config.save_pretrained(tmp_path)
+    _, runs = schema.load(None, [f"teacher={tmp_path}", "student.layers=[1, 3]", "train.max_steps=1"])
+    student, teacher = plan._models(runs[""], {})
+    assert teacher.num_parameters() == whole.num_parameters()
+    assert student.num_parameters() == student_from_layers(whole, [1, 3]).num_parameters()
 
 
 @pytest.mark.parametrize(

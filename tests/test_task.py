@@ -285,6 +285,15 @@ def test_hidden_states_learn_the_mean_of_a_text_and_its_counterfactual(layers, r
     total.backward()
 
 
+@pytest.mark.parametrize("target", ["mean", "own"])
+def test_which_hidden_states_are_learnt_does_not_depend_on_the_op(target, task):
+    """An op couples rows too; own states stay own."""
+    task.hidden_weight, task.hidden_target = 1.0, target
+    with torch.no_grad():
+        hidden = float(task(collate(pairs(), op="max"))[1]["hidden"])
+        assert hidden == pytest.approx(plain_hidden(task, [(-1, -1)], target == "mean"), rel=1e-5)
+
+
 @pytest.mark.parametrize("rule", ["last", "kept"])
 def test_a_student_equal_to_its_teacher_has_its_hidden_states(rule):
     teacher = gpt2()
