@@ -21,7 +21,7 @@ from counterfactuals.batch import collate
 from counterfactuals.files import write_whole
 from debias import checkpoint, shards
 from debias.guard import NonFinite, StopRequest, in_plain_words, is_finite
-from debias.launch import any_rank, make_accelerator, seed_step
+from debias.launch import any_rank, load_whole_again, make_accelerator, seed_step
 from debias.optim import lr_share
 from debias.tracking import Tracker, write_facts
 
@@ -40,6 +40,7 @@ def main(argv: list[str] | None = None) -> int:
             return 0
         for config in runs.values():
             build.make_reverser(config)  # a mistake in counterfactual.* ends here, not after models are loaded
+            build.check_figure(config)
         build.check_evaluation(whole, list(runs))
         if arguments.dry_run or arguments.plan:
             print(describe(whole, runs, arguments.plan))
@@ -84,7 +85,7 @@ def train(config: Config, name: str, folder: Path, *, allow_changes: bool = Fals
     if build.already_done(config, folder, allow_changes=allow_changes):
         print(f"{name or 'model'}: complete in {folder}", flush=True)
         return True
-    # the teacher is loaded before Accelerator exists, else DeepSpeed ZeRO-3 would partition it
+    # models are loaded before Accelerator exists, else DeepSpeed ZeRO-3 would partition them
     corpus = build.corpus_of(config)
     tokenizer, teacher, student = build.make_models(config, corpus)
     t = config.train
@@ -97,15 +98,19 @@ def train(config: Config, name: str, folder: Path, *, allow_changes: bool = Fals
         pairs = build.make_pairs(config, corpus, reverser, tokenizer)
     cache = build.make_cache(config, pairs, accelerator)
     plan, total = build.make_plan(config, pairs)
+    parameters = student.num_parameters()  # ZeRO-3 leaves none of them whole
 
     task, optimizer = build.make_task(config, reverser, tokenizer, teacher, student, accelerator, cache)
     folder.mkdir(parents=True, exist_ok=True)
     if accelerator.is_main_process:
         checkpoint.same_inputs(folder / "inputs.json", build.made_from(config) | {"corpus": pairs.meta["fingerprint"]})
-        write_whole(folder / "config.yaml", schema.to_yaml(config))
     saved = checkpoint.restore(accelerator, task, optimizer, folder / "checkpoints", allow_changes=allow_changes)
     plan.seek(saved)
     first, rank, on_main = saved["step"], accelerator.process_index, accelerator.is_main_process
+    if first > total:
+        raise ValueError(f"{folder}: has {first} steps behind it, of {total}; raise train.max_steps")
+    if on_main:
+        write_whole(folder / "config.yaml", schema.to_yaml(config))
     bad = NonFinite(folder / "bad_batches", policy=t.on_nan, max_skips=t.max_skips, skipped=saved.get("skipped", 0))
     form, ask = build.collate_options(config, tokenizer), any_rank(world)
 
@@ -172,13 +177,14 @@ def train(config: Config, name: str, folder: Path, *, allow_changes: bool = Fals
     checkpoint.export(accelerator, task, optimizer, tokenizer, folder / "model")
     if accelerator.is_main_process:
         here = {"steps_here": total - first, "tokens_here": tracker.tokens, "seconds_here": tracker.seconds}
-        size = pairs.size() | {"parameters": student.num_parameters()}
+        size = pairs.size() | {"parameters": parameters}
         ran = {"ranks": world, "precision": accelerator.mixed_precision, "skipped": bad.skipped}
         ran["padding"] = plan.padding(world * accumulation)
         made = {"sha256": build.hashes(folder, pairs)}
         write_facts(folder / "run.json", steps=total, **here, **size, **ran, **made)
     accelerator.wait_for_everyone()
     accelerator.free_memory()
+    load_whole_again()
     return True
 
 

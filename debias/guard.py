@@ -98,6 +98,6 @@ def in_plain_words(error: Exception) -> str:
     if isinstance(error, ValueError | OSError):
         return str(error)
     several = int(os.environ.get("WORLD_SIZE", "1")) > 1
-    if several and any(word in str(error) for word in ("onnection", "imed out", "NCCL", "gloo")):
+    if several and any(word in str(error) for word in ("onnection", "imed out", "imeout", "NCCL", "gloo")):
         return "another rank has ended, its message says why; the same command goes on from the last checkpoint"
     raise error

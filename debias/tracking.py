@@ -97,7 +97,8 @@ class Tracker:
         if not self.on:
             return
         rate = self.tokens / self.seconds
-        line = {"step": self.step} | {k: float(f"{v:.6g}") for k, v in figures.items()}
+        known = {k: float(f"{v:.6g}") for k, v in figures.items() if math.isfinite(v)}  # JSON has no infinity
+        line = {"step": self.step} | known
         self._file.write(json.dumps(line) + "\n")
         self._file.flush()
         for sink in self.sinks:

@@ -245,7 +245,7 @@ def test_a_checkpoint_of_another_model_or_precision_is_refused(run, whole, tmp_p
     (tmp_path / "run" / "config.yaml").unlink()
     assert run("train.precision=bf16") == 2
     assert "was made with no, this run has bf16" in capsys.readouterr().err
-    (tmp_path / "run" / "config.yaml").unlink()
+    assert not (tmp_path / "run" / "config.yaml").exists()  # a refused run leaves no settings of its own
     assert run("student.layers=[0]") == 2
     assert run("student.layers=[0, 1, 2]") == 2
     assert "is of another model" in capsys.readouterr().err
@@ -265,6 +265,8 @@ def test_changed_settings_are_refused_by_name_unless_allowed(run, tmp_path, caps
         "train.max_steps: 4, now 6",
     ]
     assert run("optim.lr=1e-3") == 0 and "complete" in capsys.readouterr().out
+    assert run("--allow_changes", "optim.lr=1e-3", "train.max_steps=1") == 2
+    assert "has 4 steps behind it, of 1; raise train.max_steps" in capsys.readouterr().err
 
 
 # ---------------------------------------------------------------- disks

@@ -1,6 +1,7 @@
 """Where figures go: metrics.jsonl, console, Weights & Biases offline, TensorBoard; figures taken during training."""
 
 import json
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 from accelerate.state import AcceleratorState, PartialState
 
 import train_distill
+from configs import build, schema
 from debias import tracking
 from debias.tracking import TensorBoardSink, Tracker, WandbSink
 
@@ -108,6 +110,14 @@ def test_tensorboard_hides_the_steps_that_are_done_again(tmp_path):
     assert [(e.step, e.value) for e in events.Scalars("loss")] == [(1, 3.0), (2, 1.5), (3, 0.5)]
 
 
+def test_what_is_no_number_is_not_in_the_file(tmp_path):
+    """The norm of the first gradients in fp16, before their scale is found: JSON knows no infinity."""
+    with Tracker(tmp_path / "metrics.jsonl", "even", 1, watching="quiet") as tracker:
+        tracker.advance(10)
+        tracker.log(loss=0.5, grad_norm=math.inf)
+    assert json.loads((tmp_path / "metrics.jsonl").read_text()) == {"step": 1, "loss": 0.5}
+
+
 def test_console_forms(tmp_path, capsys):
     def printed(watching: str) -> str:
         with Tracker(tmp_path / "metrics.jsonl", "even", 2, watching=watching) as tracker:
@@ -134,6 +144,13 @@ def test_figures_are_taken_during_training_and_change_nothing(arguments, tmp_pat
     assert train_distill.main(other) == 0
     one, two = ((tmp_path / name / "model" / "model.safetensors").read_bytes() for name in ("study", "other"))
     assert one == two
+
+
+def test_the_small_evaluation_reads_no_more_rows_than_it_may(arguments, tmp_path):
+    given = ["eval.every=2", "eval.during={next_word: {file: prompts.json}}", f"eval.data_dir={tmp_path}"]
+    for limit in (1, 2):
+        _, runs = schema.load(None, [*arguments, *given, f"eval.during_limit={limit}"])
+        assert len(build.make_probe(runs[""]).rows["next_word"]) == limit
 
 
 def test_mistakes_of_the_small_evaluation_are_refused_early(arguments, tmp_path, capsys):

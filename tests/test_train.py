@@ -193,6 +193,20 @@ def test_every_kind_of_run_by_config_alone(kind, arguments, tmp_path):
     assert AutoModelForCausalLM.from_pretrained(tmp_path / "run" / "model").config.n_layer == expected
 
 
+def test_gradients_are_clipped_and_the_plain_divergence_is_in_the_lines(arguments, tiny_gpt2, tmp_path):
+    """Gradients far below AdamW's epsilon move nothing; the norm that is written is the one before."""
+    before, moved = load_file(tiny_gpt2 / "model.safetensors")["transformer.wte.weight"], []
+    for number, norm in enumerate((5.0, 1e-9)):
+        folder = tmp_path / str(number)
+        more = [f"optim.max_grad_norm={norm}", f"output_dir={folder}", "train.max_steps=1", "train.log_plain=true"]
+        assert train_distill.main([*arguments, *more]) == 0
+        AcceleratorState._reset_state()
+        moved.append(float((weights(folder)["transformer.wte.weight"] - before).abs().max()))
+        (line,) = lines(folder / "metrics.jsonl")
+        assert line["grad_norm"] > 1e-3 and 0 < line["kd_plain"] != line["kd"]
+    assert moved[1] < moved[0] / 100
+
+
 def test_cross_entropy_fine_tuning_and_training_from_scratch(arguments, tiny_gpt2, tmp_path):
     pretrained = [*NO_TEACHER, "student.init=pretrained", f"student.model={tiny_gpt2}"]
     assert train_distill.main([*arguments, *pretrained, "train.max_steps=2"]) == 0
@@ -218,6 +232,8 @@ def test_cross_entropy_fine_tuning_and_training_from_scratch(arguments, tiny_gpt
         (["counterfactual.protected=[qeen]"], "did you mean 'queen'"),
         (["counterfactual.policy=leave"], "must be one of skip, reverse, keep_names"),
         (["data.workers=0"], "data.workers: must be at least 1"),
+        (["train.keep_best=los"], "metrics.jsonl will have no 'los'; it will have loss, kd, lm"),
+        (["train.keep_best=kd_plain"], "metrics.jsonl will have no 'kd_plain'"),
         (["loss.opp=max"], "did you mean op"),
         (["train.epochs=x"], "must be a number or null"),
     ],
