@@ -4,10 +4,11 @@
 
 The text is the first `megabytes` of the source, in a file of its own. `build` reads, reverses, tokenises, aligns and
 writes; `tokenise` reads and tokenises the same file with the same tokenizer (`encode_batch`, the ids as arrays) on as
-many processes. Every measurement is a process of its own, the kinds take turns, and the median counts. The time of
-starting processes and loading, measured on a corpus of one line, is taken off on both sides. Seconds of CPU tell
-more where other jobs share the cores. Peak memory: the resident set of the parent and, as many times as there are, of
-the largest worker.
+many processes, started in the same way (spawn). Every measurement is a process of its own, the kinds take turns, and
+the median counts. The time of starting processes and loading, measured on a corpus of one line, is taken off on both
+sides and printed. Seconds of CPU tell more where other jobs share the cores; `cores_worth`, how many times faster two
+processes of plain Python are than one after the other, tells what can be had of two. Peak memory: the resident set of
+the parent and, as many times as there are, of the largest worker.
 The last line is JSON; ratios below 1 mean that ours is faster, `vs_…` are our reversal's MB/s over theirs.
 """
 
@@ -107,10 +108,11 @@ def measured(kind: str, source: str, tokenizer: str, workers: int) -> dict[str, 
         clocks.append(_clocks())
         facts = KINDS[kind](source, tokenizer, workers, Path(folder, "out"))
         clocks.append(_clocks())
-        seconds, cpu = np.diff(clocks, axis=0)[1] - np.diff(clocks, axis=0)[0]
+        (start, start_cpu), (seconds, cpu) = np.diff(clocks, axis=0)
     own, workers_peak = (resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
     peak = own + (workers_peak * workers if workers > 1 else 0)
-    return facts | {"seconds": float(seconds), "cpu": float(cpu), "peak_mb": peak / 1024}
+    facts |= {"seconds": float(seconds - start), "cpu": float(cpu - start_cpu), "start": float(start)}
+    return facts | {"peak_mb": peak / 1024}
 
 
 def _clocks() -> tuple[float, float]:
@@ -122,6 +124,18 @@ def _cpu_seconds(function: Callable[[], Any]) -> float:
     began = time.process_time()
     function()
     return time.process_time() - began
+
+
+def cores_worth(processes: int) -> float:
+    """How many times faster that many processes of plain Python are than one after the other."""
+    loop = [sys.executable, "-c", "for n in range(10_000_000): n * n"]
+    began = time.perf_counter()
+    subprocess.run(loop, check=True)
+    alone = time.perf_counter() - began
+    began = time.perf_counter()
+    for process in [subprocess.Popen(loop) for _ in range(processes)]:
+        process.wait()
+    return processes * alone / (time.perf_counter() - began)
 
 
 def by_words(table: dict[str, str]) -> Callable[[str], str]:
@@ -216,6 +230,7 @@ def main() -> None:
 
 def report(source: str, tokenizer: str, megabytes: float, workers: list[int], repeats: int) -> None:
     facts: dict[str, Any] = {"cores": os.cpu_count(), "megabytes": megabytes, "repeats": repeats}
+    facts["cores_worth"] = {number: cores_worth(number) for number in workers if number > 1}
     folder = Path(tempfile.mkdtemp())
     try:
         files, sizes = {}, {}
@@ -229,9 +244,9 @@ def report(source: str, tokenizer: str, megabytes: float, workers: list[int], re
             runs: dict[str, list[dict[str, Any]]] = {kind: [] for kind in KINDS}
             for kind in list(KINDS) * repeats:
                 runs[kind].append(measure(kind, str(files[16]), tokenizer, number))
-            middle, cpu = (
+            middle, cpu, start = (
                 {kind: statistics.median(run[key] for run in found) for kind, found in runs.items()}
-                for key in ("seconds", "cpu")
+                for key in ("seconds", "cpu", "start")
             )
             whole[number] = runs["build"][0] | {"seconds": middle["build"]}
             whole[number]["ratio"] = middle["build"] / middle["tokenise"]
@@ -239,7 +254,8 @@ def report(source: str, tokenizer: str, megabytes: float, workers: list[int], re
             print(
                 f"  {number} workers: build {middle['build']:6.1f} s, tokenise {middle['tokenise']:6.1f} s, "
                 f"ratio {whole[number]['ratio']:.2f}; CPU {cpu['build']:.1f} s, {cpu['tokenise']:.1f} s, "
-                f"{whole[number]['cpu_ratio']:.2f}; peak {whole[number]['peak_mb']:,.0f} MB",
+                f"{whole[number]['cpu_ratio']:.2f}; peak {whole[number]['peak_mb']:,.0f} MB; "
+                f"started in {start['build']:.1f} s, {start['tokenise']:.1f} s",
                 flush=True,
             )
 

@@ -208,17 +208,16 @@ def _shards_done(texts: Texts, work: _Work, workers: int) -> Iterator[tuple[dict
     """Counts of each shard in order, whether it was built now, and the share of the corpus read up to it."""
     pool = None
     others = set(multiprocessing.active_children())
-    if workers > 1:
-        pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _start_worker, (work,))
     waiting: deque[tuple[Callable[[], dict[str, Any]], bool, float | None]] = deque()
     try:
         for number, shard in enumerate(_shards(texts)):
             count = work.finished(number, shard)
             if count is not None:
                 waiting.append((lambda count=count: count, False, texts.share))  # type: ignore[misc]
-            elif pool is None:
+            elif workers < 2:
                 waiting.append((partial(work, number, shard), True, texts.share))
             else:
+                pool = pool or _pool(work, workers)
                 waiting.append((_submit(pool, number, shard), True, texts.share))
             while len(waiting) > (workers if pool else 0):  # no more texts than these are in memory
                 result, new, share = waiting.popleft()
@@ -354,6 +353,16 @@ def _shares(total: dict[str, Any]) -> dict[str, float]:
     }
 
 
+def _pool(work: _Work, workers: int) -> ProcessPoolExecutor:
+    """Processes that start side by side: an argument as large as `work` would keep each one waiting for the last."""
+    context = multiprocessing.get_context("spawn")
+    works: multiprocessing.Queue[_Work] = context.Queue()
+    works.cancel_join_thread()  # a build that is given up does not wait until all have read it
+    for _ in range(workers):
+        works.put(work)
+    return ProcessPoolExecutor(workers, context, _start_worker, (works,))
+
+
 def _submit(pool: ProcessPoolExecutor, number: int, texts: list[str]) -> Callable[[], dict[str, Any]]:
     """A worker that this starts inherits what is blocked: Ctrl-C, which goes to this process alone; it stops them."""
     blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
@@ -366,10 +375,10 @@ def _submit(pool: ProcessPoolExecutor, number: int, texts: list[str]) -> Callabl
 _work: _Work
 
 
-def _start_worker(work: _Work) -> None:
+def _start_worker(works: multiprocessing.Queue[_Work]) -> None:
     global _work
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
-    _work = work
+    _work = works.get()
 
 
 def _in_worker(number: int, texts: list[str]) -> dict[str, Any]:

@@ -124,4 +124,6 @@ def _slots(hashes: np.ndarray) -> np.ndarray:
 @cache
 def _is_word() -> np.ndarray:
     r"""(1114112,) whether a character is \w."""
-    return np.array([c.isalnum() or c == "_" for c in map(chr, range(0x110000))])
+    inside = np.char.isalnum(np.arange(0x110000, dtype=np.uint32).view("U1"))
+    inside[ord("_")] = True
+    return inside
