@@ -1,6 +1,6 @@
 """A byte-level BPE like GPT-2's, trained on the texts at hand: what the quickstart needs instead of a download."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +51,24 @@ def train_bpe(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenizerFast:
         pad_token=END_OF_TEXT,
         clean_up_tokenization_spaces=False,
     )
+
+
+def encode_texts(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
+    """Token ids of each text, without special tokens."""
+    if not texts:
+        return []
+    ids = tokenizer(list(texts), add_special_tokens=False, return_attention_mask=False, verbose=False)["input_ids"]
+    return [list(row) for row in ids]
+
+
+def encode_words(tokenizer: Any, words: Sequence[str]) -> list[list[int]]:
+    """Token ids of each word where it follows another one, its blank with it.
+
+    Not those of " word": some tokenizers (Llama 2's) put one more blank before every text.
+    """
+    (other,), behind = encode_texts(tokenizer, ["a"]), encode_texts(tokenizer, [f"a {word}" for word in words])
+    alone = encode_texts(tokenizer, [f" {word}" for word in words])  # for a tokenizer whose tokens go across words
+    return [row[len(other) :] if row[: len(other)] == other else own for row, own in zip(behind, alone, strict=True)]
 
 
 def load_tokenizer(name: str, *, setting: str = "tokenizer", trust_remote_code: bool = False) -> Any:

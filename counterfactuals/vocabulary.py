@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 
 from counterfactuals.lexicon import MOST_GROUPS
 from counterfactuals.reverse import Reverser
+from counterfactuals.tokenizer import encode_texts, encode_words
 
 
 @dataclass(frozen=True)
@@ -51,12 +53,17 @@ def role_tokens(reverser: Reverser, tokenizer: Any, vocab_size: int | None = Non
     bare: list[bool] = []
     set_of: dict[int, int] = {}
     of_two: list[tuple[list[int], list[int]]] = []  # words of two tokens and their counterparts
-    for component in (*reverser.components(), *reverser.pools()):
+    components = [*reverser.components(), *reverser.pools()]
+    forms = sorted({case(word) for words in components for case in _cases(words) for side in words for word in side})
+    ids_of = {
+        " ": dict(zip(forms, encode_words(tokenizer, forms))),
+        "": dict(zip(forms, encode_texts(tokenizer, forms))),
+    }
+    for component in components:
         is_word = component[0][0].islower()
-        cases = (str.lower, str.capitalize, str.upper) if is_word else (str, str.upper)
-        for case in cases:
+        for case in _cases(component):
             for blank in (" ", ""):
-                ids = [[_ids(tokenizer, blank + case(word)) for word in words if word.isalpha()] for words in component]
+                ids = [[ids_of[blank][case(word)] for word in words if word.isalpha()] for words in component]
                 if is_word and blank and num_groups == 2:
                     of_two += [(a, b) for a in ids[0] for b in ids[1] if len(a) == len(b) == 2 and a[0] == b[0]]
                 sides = [sorted({i[0] for i in side if len(i) == 1 and i[0] not in set_of}) for side in ids]
@@ -85,5 +92,6 @@ def role_tokens(reverser: Reverser, tokenizer: Any, vocab_size: int | None = Non
     return RoleTokens(np.array(tokens), np.array(sets), partner_S, np.array(bare), in_word, num_groups, after)
 
 
-def _ids(tokenizer: Any, text: str) -> list[int]:
-    return tokenizer.encode(text, add_special_tokens=False)
+def _cases(component: Sequence[Sequence[str]]) -> tuple[Callable[[str], str], ...]:
+    """How the words of a component may be written; names keep their capital."""
+    return (str.lower, str.capitalize, str.upper) if component[0][0].islower() else (str, str.upper)

@@ -19,7 +19,7 @@ from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.cache_utils import DynamicCache, DynamicLayer
 
-from counterfactuals.tokenizer import TOKENIZER_FILES
+from counterfactuals.tokenizer import TOKENIZER_FILES, encode_texts, encode_words
 
 Ids = Sequence[int]
 
@@ -244,16 +244,38 @@ class Scorer:
 
     def encode(self, texts: Sequence[str], *, bos: bool = False) -> list[list[int]]:
         """Token ids of each text without special tokens; `bos` puts the begin-of-text token first, if there is one."""
-        if not texts:
-            return []
-        ids = self.tokenizer(list(texts), add_special_tokens=False, return_attention_mask=False, verbose=False)
         start = self.bos if bos else []
-        return [start + list(row) for row in ids["input_ids"]]
+        return [start + row for row in encode_texts(self.tokenizer, texts)]
+
+    def encode_pairs(self, pairs: Sequence[tuple[str, str]], *, bos: bool = False) -> list[tuple[list[int], list[int]]]:
+        """Token ids of (context, what follows it): encoded as one text, cut behind the tokens of the context alone.
+
+        Blanks at a context's end go to what follows, as in the lm-evaluation-harness.
+        """
+        bare = [context.rstrip() for context, _ in pairs]
+        contexts = list(dict.fromkeys(bare))
+        length = dict(zip(contexts, map(len, self.encode(contexts, bos=bos))))
+        rows = self.encode([context + text for context, text in pairs], bos=bos)
+        return [(row[: length[context]], row[length[context] :]) for context, row in zip(bare, rows)]
 
     def word_token(self, word: str) -> int | None:
         """The id of the word after a blank if that is one token, else None."""
-        ids = self.encode([" " + word])[0]
+        ids = encode_words(self.tokenizer, [word])[0]
         return ids[0] if len(ids) == 1 else None
+
+    def decode_behind(self, before: Sequence[int], ids: Sequence[Ids]) -> list[str]:
+        """The text that each row of ids adds behind the token of `before`, without special tokens.
+
+        Not the text of the row alone: decoders of SentencePiece's kind take the blank that a text begins with away.
+        """
+
+        def texts(rows: Sequence[Ids]) -> list[str]:
+            return self.tokenizer.batch_decode(rows, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+
+        tokens = list(dict.fromkeys(before))
+        length = dict(zip(tokens, map(len, texts([[token] for token in tokens]))))
+        whole = texts([[token, *row] for token, row in zip(before, ids)])
+        return [text[length[token] :] for token, text in zip(before, whole)]
 
     def _batches(
         self, lengths: Sequence[int], *, cap: int | None = None, cost: int, budget: int
@@ -515,8 +537,6 @@ class Scorer:
 
     def sample(self, prompts: Sequence[str], *, bos: bool = True, **options: Any) -> list[str]:
         """One sampled continuation text for each prompt; options as in `sample_ids`. The prompt is not repeated."""
-        return self.tokenizer.batch_decode(
-            self.sample_ids(self.encode(prompts, bos=bos), **options),
-            skip_special_tokens=True,
-            clean_up_tokenization_spaces=False,
-        )
+        ids = self.encode(prompts, bos=bos)
+        new = self.sample_ids(ids, **options)
+        return self.decode_behind([row[-1] for row in ids], new)

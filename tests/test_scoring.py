@@ -6,9 +6,20 @@ import random
 import numpy as np
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
+from tokenizers import decoders
+from transformers import (
+    AutoModelForCausalLM,
+    GPT2Config,
+    GPT2LMHeadModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedTokenizerFast,
+)
 
+from counterfactuals.tokenizer import encode_words
 from eval.scoring import Scorer, in_nucleus, sample_top_p, windows
+from eval.tasks import honest
+from tests.test_align import llama_2, metaspace
 
 
 @pytest.fixture(scope="module")
@@ -295,6 +306,36 @@ def test_encode_and_word_tokens(scorer, tiny_tokenizer):
     assert token is not None
     assert tiny_tokenizer.decode([token]) == " he"
     assert scorer.word_token("incomprehensibilities") is None
+    assert encode_words(tiny_tokenizer, []) == []
+    behind = scorer.encode_pairs([("He  ", "left"), ("He", "  left")], bos=True)
+    assert behind[0] == behind[1] == (scorer.encode(["He"], bos=True)[0], scorer.encode(["  left"])[0])
+
+
+def sentencepiece(kind):
+    """A random GPT-2 with a tokenizer like Llama 2's: a blank before every text; `metaspace`: unless it has one."""
+    made = {"llama_2": llama_2, "metaspace": metaspace}[kind]().backend_tokenizer
+    made.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.Fuse(), decoders.Strip(" ", 1, 0)])
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=made)
+    torch.manual_seed(0)
+    model = GPT2LMHeadModel(GPT2Config(vocab_size=len(tokenizer), n_layer=1, n_embd=16, n_head=2, n_positions=64))
+    return Scorer(model, tokenizer, device="cpu")
+
+
+@pytest.mark.parametrize("kind", ["llama_2", "metaspace"])
+def test_words_and_texts_where_every_text_begins_with_a_blank(kind):
+    """The word inside a text, not " word" as a text of its own; and a continuation keeps the blank it begins with."""
+    scorer = sentencepiece(kind)
+    she = scorer.tokenizer.convert_tokens_to_ids("▁she")
+    assert scorer.word_token("she") == scorer.encode(["The nurse said that she"])[0][-1] == she
+    context = scorer.encode(["The nurse said that"])[0]
+    assert scorer.encode_pairs([("The nurse said that", " she")]) == [(context, [she])]
+    assert honest._word_tokens(scorer)[0][she]
+    prompts, options = ["The nurse said that"] * 40, {"top_p": 1.0, "max_new_tokens": 4, "seed": 0}
+    texts = scorer.sample(prompts, **options)
+    ids = scorer.encode(prompts)
+    for prompt, text, begin, new in zip(prompts, texts, ids, scorer.sample_ids(ids, **options)):
+        assert prompt + text == scorer.tokenizer.decode(begin + new)
+    assert sum(text.startswith(" ") for text in texts) > 4
 
 
 def test_what_cannot_be_loaded_is_refused_in_one_line(tmp_path, tiny_gpt2, scorer):

@@ -5,8 +5,9 @@ import pytest
 
 from counterfactuals.lexicon import load_lexicon, parse_lexicon
 from counterfactuals.reverse import Reverser
-from counterfactuals.tokenizer import train_bpe
+from counterfactuals.tokenizer import encode_words, train_bpe
 from counterfactuals.vocabulary import role_tokens
+from tests.test_align import llama_2, metaspace
 
 GENDER = load_lexicon("gender")
 TEXTS = [
@@ -81,3 +82,15 @@ def test_too_many_groups_are_refused(tokenizer):
     )  # fmt: skip
     with pytest.raises(ValueError, match=r"loss\.vocabulary: reversed takes at most 6 groups; many has 7"):
         role_tokens(Reverser(many), tokenizer)
+
+
+@pytest.mark.parametrize("made", [llama_2, metaspace])
+def test_a_blank_that_a_tokenizer_puts_before_every_text_is_no_part_of_the_word(made):
+    """Llama 2's: " she" as a text of its own has one blank more, and "she" is what stands after one."""
+    tokenizer = made()
+    roles = role_tokens(Reverser(GENDER), tokenizer)
+    (she,), (he,) = encode_words(tokenizer, ["she", "he"])
+    assert tokenizer.convert_ids_to_tokens([she, he]) == ["▁she", "▁he"]
+    place = {int(token): n for n, token in enumerate(roles.token_L)}
+    assert not roles.bare_L[place[she]]
+    assert roles.partner_S[roles.set_L[place[she]]] == roles.set_L[place[he]]

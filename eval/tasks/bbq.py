@@ -124,15 +124,9 @@ def load(data_dir: Path, options: Mapping[str, Any], limit: int | None, seed: in
 
 
 def score(scorer: Scorer, rows: list[Row], options: Mapping[str, Any], seed: int) -> list[Row]:
-    asked = dict.fromkeys((row["prompt"], answer) for row in rows for answer in row["answers"])
-    contexts = {prompt: None for prompt, _ in asked}
-    ids = dict(zip(contexts, scorer.encode(list(contexts), bos=options["bos"])))
-    whole = scorer.encode([f"{prompt} {answer}" for prompt, answer in asked], bos=options["bos"])
-    pairs = {
-        (prompt, answer): (row[: len(ids[prompt])], row[len(ids[prompt]) :])
-        for (prompt, answer), row in zip(asked, whole)
-        if len(row) <= scorer.max_length
-    }
+    asked = list(dict.fromkeys((row["prompt"], answer) for row in rows for answer in row["answers"]))
+    ids = scorer.encode_pairs([(prompt, f" {answer}") for prompt, answer in asked], bos=options["bos"])
+    pairs = {pair: found for pair, found in zip(asked, ids) if sum(map(len, found)) <= scorer.max_length}
     logps = scorer.continuation_logprobs(list(pairs.values()))
     if options["normalise"] == "mean":
         logps = logps / [len(answer) for _, answer in pairs.values()]

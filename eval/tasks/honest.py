@@ -105,7 +105,8 @@ def hub_tsv(records: Iterable[Row]) -> str:
 
 def _word_tokens(scorer: Scorer) -> tuple[np.ndarray, np.ndarray]:
     """Which tokens begin a word after a blank, and which go on with one: booleans (V,)."""
-    texts = [scorer.tokenizer.decode([i]) for i in range(min(scorer.vocab_size, len(scorer.tokenizer)))]
+    tokens, other = range(min(scorer.vocab_size, len(scorer.tokenizer))), scorer.encode(["a"])[0][-1]
+    texts = scorer.decode_behind([other] * len(tokens), [[token] for token in tokens])
     begins, goes_on = np.zeros((2, scorer.vocab_size), bool)
     begins[: len(texts)] = [bool(_BEGINS.fullmatch(text)) for text in texts]
     goes_on[: len(texts)] = [bool(_GOES_ON.fullmatch(text)) for text in texts]

@@ -46,13 +46,12 @@ def load(data_dir: Path, options: Mapping[str, Any], limit: int | None, seed: in
 
 
 def score(scorer: Scorer, rows: list[Row], options: Mapping[str, Any], seed: int) -> list[Row]:
-    words = scorer.encode([" " + row["word"] for row in rows])
-    contexts = scorer.encode([row["context"] for row in rows], bos=options["bos"])
-    pairs = [(context[-(scorer.max_length - len(word)) :], word) for context, word in zip(contexts, words)]
+    ids = scorer.encode_pairs([(row["context"], " " + row["word"]) for row in rows], bos=options["bos"])
+    pairs = [(context[-(scorer.max_length - len(word)) :], word) for context, word in ids]
     logps, greedy = scorer.greedy_continuations(pairs)
     return [
         {"word": row["word"], "logp": float(logp), "correct": bool(correct), "tokens": len(word)}
-        for row, logp, correct, word in zip(rows, logps, greedy, words)
+        for row, logp, correct, (_, word) in zip(rows, logps, greedy, ids)
     ]
 
 

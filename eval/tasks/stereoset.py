@@ -99,9 +99,8 @@ def load(data_dir: Path, options: Mapping[str, Any], limit: int | None, seed: in
 def _after_context(scorer: Scorer, pairs: Sequence[tuple[str, str]], *, start: str) -> list[float]:
     """Mean log P(sentence | context) a token, the two joined by a blank."""
     begin = [start_token(scorer)] if start == "kept" else []
-    contexts = scorer.encode([context for context, _ in pairs])
-    rows = [[*begin, *row] for row in scorer.encode([f"{context} {sentence}" for context, sentence in pairs])]
-    last = [len(row) - len(begin) - len(context) for row, context in zip(rows, contexts)]
+    ids = scorer.encode_pairs([(context, f" {sentence}") for context, sentence in pairs])
+    rows, last = [[*begin, *context, *sentence] for context, sentence in ids], [len(sentence) for _, sentence in ids]
     return [float(logp.mean(dtype=np.float64)) for logp in scorer.token_logprobs(rows, last)]
 
 
