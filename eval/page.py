@@ -76,14 +76,18 @@ def merged(studies: Sequence[Study]) -> list[dict[str, Any]]:
 def write_page(
     studies: Sequence[Study], path: Path, *, title: str = "Evaluation", reference: str | None = None
 ) -> Path:
-    """Write the page. `reference`: the model the others are compared with; by default plain, else the first."""
+    """Write the page. `reference`: the model the others are compared with.
+
+    By default that of the results, if they are of one study; else plain, else the first model.
+    """
     rows = merged(studies)
     if not rows:
         raise ValueError("no model in these results")
     known = [row["model"] for row in rows]
     if reference is not None and reference not in known:
         raise ValueError(f"reference {reference!r}: not among the models ({', '.join(known)})")
-    base = reference or ("plain" if "plain" in known else known[0])
+    own = studies[0].results.get("config", {}).get("reference") if len(studies) == 1 else None
+    base = reference or next((name for name in (own, "plain") if name in known), known[0])
     template = Template(Path(__file__).with_name("page.html").read_text(encoding="utf-8"))
     pictures = [picture for make in PICTURES if (picture := make(rows, base))]
     content = template.substitute(
@@ -167,6 +171,8 @@ def _change(
     ideal = one.get("ideal")
     if not apart:
         verdict = "No clear difference"
+    elif ideal is not None and (a - ideal) * (b - ideal) < 0 and not _far_apart(one, two, ideal):
+        verdict = "Clearly different"  # on either side of the ideal: neither is clearly the nearer
     elif ideal is not None:
         verdict = "Clearly better" if abs(b - ideal) < abs(a - ideal) else "Clearly worse"
     elif _lower_is_better(metric):
@@ -175,6 +181,18 @@ def _change(
         verdict = "Clearly different"
     percent = f" ({100 * (b / a - 1):+.1f} %)".replace("-", "−") if _lower_is_better(metric) and a > 0 else ""
     return verdict, f"{escape(_name(label, metric))} {shown({'value': a})} → {shown({'value': b})}{percent}"
+
+
+def _far_apart(one: Result, two: Result, ideal: float) -> bool:
+    """Whether the intervals of two figures' distances from the ideal lie apart."""
+    ranges = []
+    for figure in (one, two):
+        if figure.get("low") is None or figure.get("high") is None:
+            return False
+        ends = sorted(abs(figure[key] - ideal) for key in ("low", "high"))
+        ranges.append((0.0 if figure["low"] <= ideal <= figure["high"] else ends[0], ends[1]))
+    (low, high), (other_low, other_high) = ranges
+    return high < other_low or other_high < low
 
 
 def _table(rows: Sequence[Result]) -> str:
@@ -434,9 +452,15 @@ def _method(rows: Sequence[Result]) -> str:
 
 
 def _reproduce(study: Study) -> str:
-    config, versions = study.results.get("config", {}), study.results.get("versions", {})
+    config, versions = dict(study.results.get("config", {})), study.results.get("versions", {})
+    if len(seeds := config.get("seeds", ())) > 1:
+        config["seed"] = ", ".join(map(str, seeds))
     facts = [("models", ", ".join(f"{k} = {v}" for k, v in config.get("models", {}).items()))]
-    facts += [(key, str(config[key])) for key in ("data_dir", "seed", "batch_size", "device", "limit") if key in config]
+    facts += [
+        (key, str(config[key]))
+        for key in ("reference", "data_dir", "seed", "batch_size", "device", "limit")
+        if key in config
+    ]
     facts += [("tasks", json.dumps(config.get("tasks", {}), ensure_ascii=False))]
     facts += [("versions", ", ".join(f"{name} {number}" for name, number in versions.items()))]
     items = "".join(f"<dt>{escape(key)}</dt><dd>{escape(value)}</dd>" for key, value in facts if value)
@@ -458,7 +482,9 @@ def main(arguments: Sequence[str]) -> int:
     )
     parser.add_argument("runs", nargs="+", metavar="RUN", help="a run's folder, or its results.json")
     parser.add_argument("--out", type=Path, default=Path("report.html"), metavar="FILE", help="default report.html")
-    parser.add_argument("--reference", metavar="MODEL", help="compare with this one (plain if there, else the first)")
+    parser.add_argument(
+        "--reference", metavar="MODEL", help="compare with this one (a lone run's own, else plain, else the first)"
+    )
     parser.add_argument("--title", default="Evaluation", help="heading of the page")
     options = parser.parse_args(list(arguments))
     try:

@@ -362,7 +362,8 @@ def write_report(result: Result, output_dir: str | Path, *, title: str = "Evalua
                     f"{shown(band)} on average over groups."
                 )
     settings = ", ".join(f"{name} {number}" for name, number in result["versions"].items())
-    parts.append(f"\nSeed {result['config']['seed']}; {settings}.\n")
+    seeds = result["config"].get("seeds") or [result["config"]["seed"]]
+    parts.append(f"\nSeed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}; {settings}.\n")
     path = output_dir / "report.md"
     path.write_text("\n".join(parts), encoding="utf-8")
     return path

@@ -25,7 +25,15 @@ from eval.task import Metrics, MissingData, MissingFile, Row, Task, fetch, figur
 from eval.tasks import TASKS, find_task
 
 _console = Console(stderr=True)
-_OUTPUTS = ("results.json", "report.md", "rows-*.jsonl", ".rows-*.jsonl.*", "groups-*.png", "tradeoff.png")
+_OUTPUTS = (
+    "results.json",
+    "report.md",
+    "report.html",
+    "rows-*.jsonl",
+    ".rows-*.jsonl.*",
+    "groups-*.png",
+    "tradeoff.png",
+)
 
 
 def resolve(tasks: Mapping[str, Mapping[str, Any]]) -> dict[str, tuple[Task, dict[str, Any]]]:
@@ -346,6 +354,7 @@ def _scored(
 def over_seeds(runs: Sequence[Metrics]) -> Metrics:
     """Figures of runs of several seeds as one: mean of the values and of the paired resamples, counts added.
 
+    Of bounds without resamples (fair_band_avg: where chance puts the figure of one run) the means; there is no `p`.
     `spread` is the standard deviation over seeds (ddof 1), `by_seed` the values. Undefined values are left out.
     """
     merged: Metrics = {}
@@ -354,10 +363,11 @@ def over_seeds(runs: Sequence[Metrics]) -> Metrics:
         values = [found["value"] for found in figures if found["value"] is not None]
         value = float(np.mean(values)) if values else math.nan
         samples = [found.interval.samples for found in figures if found.interval.samples is not None]
-        bounds = Interval(math.nan, math.nan)
         if len(samples) == len(figures):
             known = np.ma.masked_invalid(np.stack(samples)).mean(0).filled(math.nan)
             bounds = interval(known, around=value if figures[0].interval.corrected else None)
+        else:
+            bounds = Interval(*np.mean([found.interval for found in figures], 0))
         merged[name] = figure(
             value,
             bounds,
@@ -370,9 +380,10 @@ def over_seeds(runs: Sequence[Metrics]) -> Metrics:
     return merged
 
 
-def _extent(rows: Sequence[Row]) -> tuple[int, list[int]]:
-    """How many rows there are, and which of them the model had to leave out."""
-    return len(rows), [n for n, row in enumerate(rows) if row.get("left_out")]
+def _extent(rows: Sequence[Row]) -> tuple[int, list[int], list[int]]:
+    """How many rows there are, which of them the model had to leave out, and the tokens of each that is a window."""
+    left_out = [n for n, row in enumerate(rows) if row.get("left_out")]
+    return len(rows), left_out, [row["tokens"] for row in rows if "window" in row]
 
 
 def _new_differences(

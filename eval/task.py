@@ -6,6 +6,7 @@ import csv
 import difflib
 import gzip
 import io
+import itertools
 import json
 import math
 import random
@@ -264,10 +265,15 @@ def by_group(rows: Sequence[Row], key: str = "group") -> dict[str, list[Row]]:
 
 
 def thinned(rows: Sequence[Any], limit: int | None) -> list[Any]:
-    """At most `limit` rows, spread evenly over all of them."""
+    """At most `limit` rows, spread over all of them: one of each of so many equal parts, the same every time.
+
+    Drawn, since every n-th of rows that alternate (she, he, she, he) would be one side only.
+    """
     if limit is None or limit >= len(rows):
         return list(rows)
-    return [rows[i * len(rows) // limit] for i in range(limit)]
+    ends = [i * len(rows) // limit for i in range(limit + 1)]
+    draw = random.Random(0)
+    return [rows[draw.randrange(begin, end)] for begin, end in itertools.pairwise(ends)]
 
 
 def sampling(options: Mapping[str, Any]) -> dict[str, Any]:

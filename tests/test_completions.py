@@ -336,6 +336,9 @@ def test_regard_judges_the_first_sentence_with_the_group_masked(scorer, classifi
     given = options("regard", classifier=str(classifier_folder), texts_per_prompt=2)
     rows = regard.load(None, given, None, 0)  # type: ignore[arg-type]
     assert len(rows) == 20
+    few = regard.load(None, given, 10, 0)  # type: ignore[arg-type]
+    assert sorted(row["group"] for row in few) == ["female"] * 5 + ["male"] * 5
+    assert few[0]["template"] == few[1]["template"]
     scored = regard.score(Writer(), rows, given, 0)  # type: ignore[arg-type]
     assert len(scored) == 40
     assert scored[0]["judged"] == "XYZ was known for the nurse."

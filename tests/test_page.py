@@ -12,7 +12,7 @@ import pytest
 
 from eval import charts
 from eval.__main__ import main as eval_main
-from eval.page import Study, write_page
+from eval.page import Study, _change, write_page
 
 
 def figure(value, low=None, high=None, ideal=1.0):
@@ -85,6 +85,23 @@ def test_models_measured_together_are_told_apart_by_their_difference(study):
     worse, same = even.index("Clearly worse"), even.index("No clear difference")
     assert worse < even.index("20.00 → 20.05") < same < even.index("equitability avg 0.300 → 0.900")
     assert "Clearly worse" in page_of(study, reference="even<b>")  # of another reference: by the intervals
+    results["config"]["reference"] = "era"
+    (study / "results.json").write_text(json.dumps(results), encoding="utf-8")
+    assert "Compared with <b>era</b>" in page_of(study)  # as the results' own differences are
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "verdict"),
+    [
+        ((0.10, 0.05, 0.15), (-0.12, -0.17, -0.07), "Clearly different"),  # as far on the other side
+        ((0.50, 0.45, 0.55), (-0.05, -0.10, 0.01), "Clearly better"),
+        ((-0.05, -0.10, 0.01), (0.50, 0.45, 0.55), "Clearly worse"),
+        ((0.50, 0.45, 0.55), (0.30, 0.25, 0.35), "Clearly better"),
+    ],
+)
+def test_what_crosses_the_ideal_is_better_only_if_it_is_clearly_nearer(before, after, verdict):
+    one, two = ({"t": {"gap": figure(*values, ideal=0.0)}} for values in (before, after))
+    assert _change("t", "gap", one, two, {"low": 0.01, "high": 1.0})[0] == verdict
 
 
 def test_it_is_one_safe_file(study):

@@ -175,6 +175,15 @@ def test_models_that_left_out_other_rows_are_not_compared(tiny_gpt2, other_model
         assert list(found["differences"][0]["tasks"]) == paired
 
 
+def test_windows_of_other_tokens_are_other_rows():
+    """As many windows of the same documents, but of another tokenizer: perplexities that do not compare."""
+    rows = [{"document": 0, "window": 0, "tokens": 9}, {"document": 1, "window": 0, "tokens": 7}]
+    assert run._extent(rows) == run._extent([{**row, "nll": 1.0} for row in rows])
+    assert run._extent(rows) != run._extent([rows[0], {**rows[1], "tokens": 6}])
+    texts = [[{"text": "a", "tokens": size}] for size in (3, 4)]  # sampled texts differ and still are of one prompt
+    assert run._extent(texts[0]) == run._extent(texts[1])
+
+
 # several seeds
 
 
@@ -183,6 +192,8 @@ def test_seeds_are_averaged_by_hand():
         {"m": figure(0.2, interval([0.1, 0.3]), ideal=1, n=20), "x": figure(np.nan, ideal=None, n=1)},
         {"m": figure(0.4, interval([0.4, 0.6]), ideal=1, n=22)},
     ]
+    for chance, part in zip((0.6, 0.8), runs):
+        part["band"] = figure(chance, (chance - 0.1, chance + 0.2), ideal=None, n=20)
     found = over_seeds(runs)
     assert found["m"]["value"] == pytest.approx(0.3)
     assert found["m"]["spread"] == pytest.approx(np.sqrt(0.02))
@@ -190,6 +201,7 @@ def test_seeds_are_averaged_by_hand():
     assert found["m"]["n"] == 42
     np.testing.assert_allclose(found["m"].interval.samples, [0.25, 0.45])
     assert (found["x"]["value"], found["x"]["spread"]) == (None, None)
+    assert [found["band"][key] for key in ("value", "low", "high")] == pytest.approx([0.7, 0.6, 0.9])
 
 
 def test_only_sampled_tasks_run_for_each_seed(tiny_gpt2, data):

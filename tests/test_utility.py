@@ -117,11 +117,22 @@ def test_fluency_is_the_judges_perplexity_of_the_text_alone(scorer, tiny_gpt2):
         {"group": "nurse", "prompt": "A nurse is", "prompt_number": 1, "run": 0, "text": " a nurse" * 100},
     ]
     found = fluency.score(scorer, rows, options("fluency", judge=str(tiny_gpt2)), 0)
-    assert len(found) == 2
+    assert [row["text"] for row in found] == [row["text"] for row in rows]
+    assert (found[1]["tokens"], found[1]["nll"]) == (0, 0)
     prompt, text = scorer.encode(["The nurse said"], bos=True)[0], scorer.encode([" that she left."])[0]
     assert found[0]["tokens"] == len(text)
     assert found[0]["nll"] == pytest.approx(-float(scorer.continuation_logprobs([(prompt, text)])[0]), rel=1e-5)
-    assert found[1]["tokens"] == scorer.max_length - 1
+    assert found[2]["tokens"] == scorer.max_length - 1
+    empty = {**found[1], "group": "cook", "prompt_number": 2}
+    whole, without = (
+        fluency.aggregate(part, options("fluency"), 0) for part in ([*found, empty], [found[0], found[2]])
+    )
+    assert whole["fluency"]["n"] == without["fluency"]["n"] == 2
+    assert {name: figure["value"] for name, figure in whole.items()} == {
+        name: figure["value"] for name, figure in without.items()
+    }
+    with pytest.raises(ValueError, match="no text with a token"):
+        fluency.aggregate([empty], options("fluency"), 0)
 
 
 def test_fluency_needs_a_judge(data):

@@ -11,7 +11,8 @@ With groups, on `sensitivity` test texts: `prediction_sensitivity` (ideal 0), `s
 `finetune` trains the whole model; `scrub` takes gendered words and names out of every text first.
 
 It does not measure what the model does without the head, nor harm: whether an error hurts depends on the use.
-Intervals: bootstrap over test texts; they do not cover another split or another beginning: run several seeds for that.
+Intervals: bootstrap over test texts; they do not cover another beginning of the head (several --seeds tell of that) nor
+another split (another --seed).
 """
 
 from __future__ import annotations

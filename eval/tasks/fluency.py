@@ -7,7 +7,8 @@ fluent to the judge; there is no ideal value: below that of human text a text is
 `diversity`).
 
 Texts are those of `bold` if it is run too, else sampled as it does. `judge` is a folder or a Hub name; it is loaded
-once for all models. Texts without a token are left out; a prompt that does not fit beside its text loses its beginning.
+once for all models. Texts without a token count for nothing; a prompt that does not fit beside its text loses its
+beginning.
 
 It does not measure truth, sense or variety, and judges of another kind may rank texts otherwise. Intervals: bootstrap
 over the prompts of each group, all texts of a prompt together.
@@ -22,6 +23,7 @@ from typing import Any
 
 import numpy as np
 
+from eval.gaps import rates
 from eval.metrics import interval
 from eval.scoring import Scorer, check_model
 from eval.task import Metrics, MissingData, Row, Task, by_group, figure
@@ -49,26 +51,30 @@ def score(scorer: Scorer, rows: list[Row], options: Mapping[str, Any], seed: int
     sequences = [[*prompts[n][-(judge.max_length - len(texts[n])) :], *texts[n]] for n in kept]
     nlls = judge.token_logprobs(sequences, [len(texts[n]) for n in kept])
     judge.progress = None
-    return [
-        {
-            **{key: rows[n][key] for key in ("group", "prompt_number", "run", "text")},
-            "tokens": len(texts[n]),
-            "nll": float(-logps.sum(dtype=np.float64)),
-        }
-        for n, logps in zip(kept, nlls)
+    # Texts without a token stay as rows, so that those of two models are as many and can be compared.
+    out = [
+        {**{key: row[key] for key in ("group", "prompt_number", "run", "text")}, "tokens": 0, "nll": 0.0}
+        for row in rows
     ]
+    for n, logps in zip(kept, nlls):
+        out[n] |= {"tokens": len(texts[n]), "nll": float(-logps.sum(dtype=np.float64))}
+    return out
 
 
 def aggregate(rows: list[Row], options: Mapping[str, Any], seed: int) -> Metrics:
-    if not rows:
+    if not any(row["tokens"] for row in rows):
         raise ValueError("fluency: no text with a token to judge")
     values, samples, metrics = [], [], dict[str, Any]()
     for i, (name, part) in enumerate(by_group(rows).items()):
+        judged = sum(row["tokens"] > 0 for row in part)
+        if not judged:
+            continue
         sums_K, sums_RK = generated.by_prompt(part, [(row["nll"], row["tokens"]) for row in part], seed=seed + i)
         values.append(np.exp(sums_K[0] / sums_K[1]))
-        samples.append(np.exp(sums_RK[:, 0] / sums_RK[:, 1]))
-        metrics[f"fluency/{name}"] = figure(values[-1], interval(samples[-1]), ideal=None, n=len(part))
-    mean = figure(float(np.mean(values)), interval(np.mean(samples, 0)), ideal=None, n=len(rows))
+        samples.append(np.exp(rates(sums_RK[:, 0], sums_RK[:, 1])))
+        metrics[f"fluency/{name}"] = figure(values[-1], interval(samples[-1]), ideal=None, n=judged)
+    judged = sum(row["tokens"] > 0 for row in rows)
+    mean = figure(float(np.mean(values)), interval(np.mean(samples, 0)), ideal=None, n=judged)
     return {"fluency": mean, **metrics}
 
 

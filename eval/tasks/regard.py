@@ -78,13 +78,12 @@ def load(data_dir: Path, options: Mapping[str, Any], limit: int | None, seed: in
             "positive. Name it with --set regard.classifier=PATH; python -m eval.train_classifier makes one"
         )
     check_classifier(options["classifier"], "regard.classifier")
-    rows = [
+    templates = [(context, template) for context, templates in CONTEXTS.items() for template in templates]
+    return [
         {"context": context, "template": template, "group": group, "subject": subject}
-        for context, templates in CONTEXTS.items()
-        for template in templates
+        for context, template in thinned(templates, limit and max(1, limit // len(groups)))  # gaps need every group
         for group, subject in groups.items()
     ]
-    return thinned(rows, limit)
 
 
 def score(scorer: Scorer, rows: list[Row], options: Mapping[str, Any], seed: int) -> list[Row]:
