@@ -67,8 +67,10 @@ def encode_words(tokenizer: Any, words: Sequence[str]) -> list[list[int]]:
     Not those of " word": some tokenizers (Llama 2's) put one more blank before every text.
     """
     (other,), behind = encode_texts(tokenizer, ["a"]), encode_texts(tokenizer, [f"a {word}" for word in words])
-    alone = encode_texts(tokenizer, [f" {word}" for word in words])  # for a tokenizer whose tokens go across words
-    return [row[len(other) :] if row[: len(other)] == other else own for row, own in zip(behind, alone, strict=True)]
+    found = [row[len(other) :] if row[: len(other)] == other else None for row in behind]
+    # One whose tokens go across words cannot be asked that way.
+    alone = iter(encode_texts(tokenizer, [f" {word}" for word, ids in zip(words, found) if ids is None]))
+    return [next(alone) if ids is None else ids for ids in found]
 
 
 def load_tokenizer(name: str, *, setting: str = "tokenizer", trust_remote_code: bool = False) -> Any:
