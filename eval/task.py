@@ -271,7 +271,7 @@ def thinned(rows: Sequence[Any], limit: int | None) -> list[Any]:
     """
     if limit is None or limit >= len(rows):
         return list(rows)
-    ends = [i * len(rows) // limit for i in range(limit + 1)]
+    ends = [i * len(rows) // max(1, limit) for i in range(limit + 1)]
     draw = random.Random(0)
     return [rows[draw.randrange(begin, end)] for begin, end in itertools.pairwise(ends)]
 

@@ -106,6 +106,7 @@ def test_a_model_without_begin_token_uses_its_end_token(scorer):
 def test_limits_and_choices():
     found = thinned(range(10), 3)
     assert [n // 3 for n in found] == [0, 1, 2] and found == thinned(range(10), 3)
+    assert thinned(range(10), 0) == []
     alternating = [n % 2 for n in thinned(range(288), 144)]  # every second one would be one side only
     assert 50 < sum(alternating) < 94
     assert chosen("all", ["a", "b"], "x") == ["a", "b"]

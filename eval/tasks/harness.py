@@ -17,6 +17,7 @@ import functools
 import logging
 import math
 from collections.abc import Mapping
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -53,9 +54,9 @@ _cached_manager = functools.lru_cache(maxsize=4)(_manager)
 
 
 def load(name: str, data_dir: Path, options: Mapping[str, Any], limit: int | None, seed: int) -> list[Row]:
-    """One row with what the harness is asked for: it reads its data itself."""
+    """One row with what the harness is asked for, and its version: it reads its data itself."""
     _cached_manager(options["include_path"], name)
-    return [{"task": name, "limit": limit}]
+    return [{"task": name, "limit": limit, "lm_eval": version("lm_eval")}]
 
 
 def score(name: str, scorer: Scorer, rows: list[Row], options: Mapping[str, Any], seed: int) -> list[Row]:
