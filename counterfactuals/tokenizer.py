@@ -61,15 +61,18 @@ def encode_texts(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
     return [list(row) for row in ids]
 
 
-def encode_words(tokenizer: Any, words: Sequence[str]) -> list[list[int]]:
-    """Token ids of each word where it follows another one, its blank with it.
+def encode_behind(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
+    """Token ids of texts such as " she" where they follow a word, without special tokens.
 
-    Not those of " word": some tokenizers (Llama 2's) put one more blank before every text.
+    Not as texts of their own: before those some tokenizers (Llama 2's) put one more blank.
     """
-    (other,), behind = encode_texts(tokenizer, ["a"]), encode_texts(tokenizer, [f"a {word}" for word in words])
-    found = [row[len(other) :] if row[: len(other)] == other else None for row in behind]
-    # One whose tokens go across words cannot be asked that way.
-    alone = iter(encode_texts(tokenizer, [f" {word}" for word, ids in zip(words, found) if ids is None]))
+    (word,) = encode_texts(tokenizer, ["a"])
+    found = [
+        row[len(word) :] if text.startswith(" ") and row[: len(word)] == word else None
+        for text, row in zip(texts, encode_texts(tokenizer, [f"a{text}" for text in texts]))
+    ]
+    # What goes on with a word, and tokens that go across words, cannot be asked for that way.
+    alone = iter(encode_texts(tokenizer, [text for text, ids in zip(texts, found) if ids is None]))
     return [next(alone) if ids is None else ids for ids in found]
 
 

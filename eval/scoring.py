@@ -19,7 +19,7 @@ from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.cache_utils import DynamicCache, DynamicLayer
 
-from counterfactuals.tokenizer import TOKENIZER_FILES, encode_texts, encode_words
+from counterfactuals.tokenizer import TOKENIZER_FILES, encode_behind, encode_texts
 
 Ids = Sequence[int]
 
@@ -260,7 +260,7 @@ class Scorer:
 
     def word_token(self, word: str) -> int | None:
         """The id of the word after a blank if that is one token, else None."""
-        ids = encode_words(self.tokenizer, [word])[0]
+        ids = encode_behind(self.tokenizer, [" " + word])[0]
         return ids[0] if len(ids) == 1 else None
 
     def decode_behind(self, before: Sequence[int], ids: Sequence[Ids]) -> list[str]:

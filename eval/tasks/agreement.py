@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from counterfactuals.tokenizer import encode_words
+from counterfactuals.tokenizer import encode_behind
 from eval.metrics import FEMALE_WORDS, MALE_WORDS
 from eval.scoring import Scorer
 from eval.task import Metrics, Row, Task, average, find_data, read_jsonl, thinned
@@ -46,7 +46,7 @@ def _half(right: list[str]) -> str | None:
 def score(scorer: Scorer, rows: list[Row], options: Mapping[str, Any], seed: int) -> list[Row]:
     contexts = scorer.encode([row["prompt"].rstrip() for row in rows], bos=options["bos"])
     words = sorted({word for row in rows for word in (*row["right"], *row["wrong"])})
-    tokens = dict(zip(words, encode_words(scorer.tokenizer, words)))
+    tokens = dict(zip(words, encode_behind(scorer.tokenizer, [" " + word for word in words])))
     # One run a prompt gives every word of one token; the others take a run each.
     single = sorted({ids[0] for ids in tokens.values() if len(ids) == 1})
     column = {token: i for i, token in enumerate(single)}

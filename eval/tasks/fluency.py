@@ -23,6 +23,7 @@ from typing import Any
 
 import numpy as np
 
+from counterfactuals.tokenizer import encode_behind
 from eval.gaps import rates
 from eval.metrics import interval
 from eval.scoring import Scorer, check_model
@@ -45,7 +46,7 @@ def score(scorer: Scorer, rows: list[Row], options: Mapping[str, Any], seed: int
     rows = generated.texts(scorer, rows, options, seed)
     judge = _loaded_judge(options["judge"], device=scorer.device, batch_size=scorer.batch_size)
     prompts = judge.encode([row["prompt"] for row in rows], bos=True)
-    texts = [ids[: judge.max_length - 1] for ids in judge.encode([row["text"] for row in rows])]
+    texts = [ids[: judge.max_length - 1] for ids in encode_behind(judge.tokenizer, [row["text"] for row in rows])]
     kept = [n for n, ids in enumerate(texts) if ids and prompts[n]]
     judge.progress = scorer.progress
     sequences = [[*prompts[n][-(judge.max_length - len(texts[n])) :], *texts[n]] for n in kept]
