@@ -32,7 +32,10 @@ FREQUENT = 300  # pairs of given names that are hardly surnames
 FIRSTS = 2  # different known given names that a surname follows
 OTHER = 0.15  # share of a word's places, at least, that are after "the" or "in" where it is no person's name
 ENDING = (3, 6), 8, 0.2  # lengths; surnames that end so, at least; given names among the words that end so, at most
-SECTIONS = ("surnames", "given", "closing", "others", "words", "endings")
+COMMON = 20, 2  # times a word is written small, at least; times as often as with a capital inside names
+PERSONAL = 20, 0.3, 0.15  # words after a given name, at least; firm surnames, at least; no surnames, at most
+MIXED = 8, 0.4  # words after a given name, at least; of these no surnames, at least
+SECTIONS = ("surnames", "firm", "personal", "mixed", "given", "closing", "others", "words", "endings")
 
 
 def learn(
@@ -46,10 +49,12 @@ def learn(
     """The content of capitals.json, learnt from all texts of `sources` (anything `corpus.read_texts` reads).
 
     `names`: the table of given names that surnames are recognised by. Its sections: surnames follow known given names
-    and open no more names than they close; given are words of the table that are mostly something else when alone, but
-    open more names than they close; closing are its given names that close more names than they open; others stand
-    after "the" or "in" in `OTHER` of their places; words open sentences and are elsewhere written small; endings are of
-    surnames, hardly of given names. Deterministic.
+    and open no more names than they close; firm are those that follow several of these, and no other words more often;
+    personal are given names that stand before surnames; mixed are those that often stand before something else; given
+    are words of the table that are mostly something else when alone, but open more names than they close; closing are
+    its given names that close more names than they open; others stand after "the" or "in" in `OTHER` of their places;
+    words open sentences or stand in names and are mostly written small; endings are of surnames, hardly of given names.
+    Deterministic.
     """
     counts = _count(sources)
     log(f"{counts.texts:,} texts, {counts.characters:,} characters")
@@ -86,13 +91,43 @@ def learn(
         for word, number in counts.opening.items()
         if number > 1 and small[word.lower()] >= max(5, opens[word]) and not (word in given or word.isupper())
     }
+    least, share = COMMON
+    common = {
+        word
+        for word, number in counts.inside.items()
+        if len(word) > 2 and small[word.lower()] >= max(least, share * number) and not (word in given or word.isupper())
+    }
+    no_names = others | words | common | context["things"]
+    strange_firsts = no_names | names.weak | no_first
+    strange: Counter[str] = Counter()  # how often after a word that is no given name
+    for (first, last), number in counts.pairs.items():
+        if first in strange_firsts and first not in given:
+            strange[last] += number
+    firm = {word for word in surnames if len(firsts[word]) >= FIRSTS and closes[word] >= strange[word]}
+    lasts: defaultdict[str, set[str]] = defaultdict(set)
+    for first, last in counts.pairs:
+        if first in names.entries:
+            lasts[first].add(last)
+    followed = {
+        first: (len(found), len(found & firm), len(found & (no_names - firm))) for first, found in lasts.items()
+    }
+    at_least, firm_share, odd_share = PERSONAL
     openers = {word for word in opens if opens[word] > 2 * closes[word]} - others - words
     sections = {
         "surnames": surnames,
+        "firm": firm,
+        "personal": {
+            first
+            for first, (number, good, odd) in followed.items()
+            if number >= at_least and good >= firm_share * number and odd <= odd_share * number
+        },
+        "mixed": {
+            first for first, (number, _, odd) in followed.items() if number >= MIXED[0] and odd >= MIXED[1] * number
+        },
         "given": {word for word in names.weak if opens[word] > closes[word]} - surnames - others,
         "closing": {word for word in given - names.either - frequent if closes[word] > max(2, 2 * opens[word])},
         "others": others,
-        "words": words - others - surnames,
+        "words": (words | common) - others - surnames,
         "endings": _endings(surnames, given | openers),
     }
     return {
@@ -118,6 +153,7 @@ class _Counts:
     placed: Counter[str] = field(default_factory=Counter)  # of these, after "the" or "in"
     opening: Counter[str] = field(default_factory=Counter)  # alone at the start of a sentence
     small: Counter[str] = field(default_factory=Counter)
+    inside: Counter[str] = field(default_factory=Counter)  # in runs of several words
     pairs: Counter[tuple[str, str]] = field(default_factory=Counter)  # first and last word of a run of capitals
 
 
@@ -129,6 +165,8 @@ def _count(sources: Sequence[str]) -> _Counts:
         counts.small.update(SMALL.findall(text))
         for match in RUN.finditer(text):
             words, start = match[0].split(" "), match.start()
+            if len(words) > 1:
+                counts.inside.update(words)
             before = text[max(0, start - 15) : start]
             previous = before[:-1].rpartition(" ")[2] if before.endswith(" ") else ""
             first = words[0]

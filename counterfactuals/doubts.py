@@ -39,29 +39,65 @@ aboard keel hull tonnage yacht Yacht ferry Ferry tug tugs brig Brig barque Barqu
 battleship battleships lifeboat locomotive cargo propeller displacement shakedown decommissioned scrapped wreck torpedo
 torpedoed convoy deck quarterdeck pounder pounders broadside gunboat crew captured mast masts mainsail rigging stern
 sank knots man-of-war was_launched was_laid_down was_commissioned was_converted laid_up paid_off carrying_slaves
-Lloyd's_List Register_of_Shipping
+Lloyd's_List Register_of_Shipping letter_of_marque fitting_out
 """
 _SHIP_PHRASES = [phrase.replace("_", " ") for phrase in _SHIPS.split()]
 _SHIP = re.compile(rf"\b(?:{trie(_SHIP_PHRASES)}|, master|\d+ guns)\b")
 SHIP_WORDS = (*_SHIP_PHRASES, "master", "guns")  # where _SHIP matches, one of these stands
+# Of ships as well as of people: enough where nothing but "she" and "her" shows a role. Counted in paragraphs about
+# ships and about women.
+_SAILING = re.compile(
+    r"\b(?:scuttled|hulk(?:ed)?|\w+-masted|tow(?:ed|ing)?|sunk|sinking|sinks?|founder(?:ed|ing)|wreck(?:s|ed|age)|"
+    r"aground|tons|gross|flotillas?|escort(?:s|ed|ing)?|convoys|freighters?|dock(?:s|ed)?|Dock|[Ss]quadron|fleet|"
+    r"Fleet|Navy|naval|[Pp]orts?|harbou?r|Harbou?r|engines?|boilers?|refit(?:ted)?|repair(?:s|ed)|starboard|aft|bow|"
+    r"bilge|draught|ballast|collided|rammed|cargoes|coal|ore|patrol(?:s|led|ling)?|[Vv]oyages?|crews?|[Cc]aptains?|"
+    r"Capt|sailing|laden|sighted|chartered|flagship|trawlers?|whalers?|whaling|convicts|bound for|lengthened|"
+    r"armament|Lloyd|[Ss]hipbuild(?:ing|ers?)|privateers?|moored|anchor(?:ed|age)?|commission(?:ed|ing)|rudder|"
+    r"lifeboats?|pilothouse|hurricane|cylinders?|Kedgeree|St Helena|Gravesend|Downs|[Hh]omeward|owners?|owned|"
+    r"masters?|sailings|cruises?|berth(?:s|ed)?|liner|passengers|[Tt]ropical|winds?|landfall|locomotives?|airframe|"
+    r"aircraft|flew)\b"
+)
+_BEAST = re.compile(
+    r"\b(?:(?:two|three|four)-year-olds?|yearlings?|unplaced|racecourse|[Bb]est horse|tusks?|hooves|foal(?:ed)?|sired|"
+    r"furlongs?|paws|litter|[Kk]ennels?|ridden|zoo)\b"
+)
 _QUOTED_SUBJECT = re.compile(  # "Sovereign" was at Kedgeree
     r"[\"“][A-Z][\w'’]+(?: [A-Z][\w'’]+)?[\"”](?:['’]s)? (?:was|is|had|has|master|sailed|arrived|left|reached|returned|"
-    r"under|came|made|captured|captain|could|and her|put|took|went|then|also|again)\b"
+    r"under|came|made|captured|captain|could|and her|put|took|went|then|also|again|began|sails|operated|entered)\b"
 )
 _ANIMAL = re.compile(
-    r"\b(?:species|genus|larvae?|pupae|eggs?|plumage|wingspan|forewings?|hindwings?|wings|mating|mates?|antlers?|spawn\w*|"
-    r"dorsal|abdomen|nests?|breed(?:ing)?|butterfl\w+|moths?|birds?|insects?|spiders?|fish(?:es)?|mammals?|rats?|mice|"
-    r"dogs?|cats?|wolves|apes?|chimpanzees?|elephants?|lions?|tigers?|bears?|deer|cattle|pups?|offspring|flowers?|plants?|"
-    r"pollen|connectors?|thorax|antennae|hormones?|chromosomes?|genes?|genitalia|scent|sexual|primates?|monkeys?|lemurs?|"
-    r"frogs?|lizards?|snakes?|crabs?|bees?|ants?|cows?|horses?)\b"
+    r"\b(?:species|genus|larvae?|pupae|eggs?|plumage|wingspan|forewings?|hindwings?|wings|mating|mates?|antlers?|"
+    r"spawn\w*|dorsal|abdomen|nests?|breed(?:ing)?|butterfl\w+|moths?|birds?|insects?|spiders?|fish(?:es)?|mammals?|"
+    r"rats?|mice|dogs?|cats?|wolves|apes?|chimpanzees?|elephants?|lions?|tigers?|bears?|deer|cattle|pups?|offspring|"
+    r"flowers?|plants?|pollen|connectors?|thorax|antennae|hormones?|chromosomes?|genes?|genitalia|scent|sexual|"
+    r"primates?|monkeys?|lemurs?|holotypes?|catkins|specimens?|cloaca|gonads?|reproductive|infertility|fertile|"
+    r"aggregations?|swarms?|predators?|prey|[A-Z]\. [a-z]{4,}|frogs?|lizards?|snakes?|crabs?|bees?|ants?|cows?|"
+    r"horses?)\b"
+)
+_PEOPLE = re.compile(  # whom "male" and "female" are said of
+    r"\b(?:[Pp]eople|[Pp]ersons?|[Pp]opulation|[Rr]esidents?|[Hh]ouseholds?|[Cc]ensus|[Ss]tudents?|[Pp]upils?|"
+    r"[Pp]layers?|[Aa]thletes?|voices?|vocals?|leads?|children|child|[Mm]embers?|[Ww]orkers?|[Cc]itizens?|"
+    r"[Vv]oters?|friends?|victims?|[Ss]chools?|[Cc]ollege|prison\w*|inmates?|patients?|soldiers?|roles?|cast|teams?|"
+    r"[Cc]hampion\w*|[Cc]ompetition|slaves?|servants?|employees|doctors?|teachers?|colleagues|audiences?|person|"
+    r"adults?|actors?|judges?|protagonists?|relatives|contestants?|\w{3,}(?:ists?|ians?)|(?:sing|danc|lead|swimm|"
+    r"wrestl|box|runn|perform|writ|mini)(?:er|ster)s?)\b"
 )
 _STAGE = re.compile(
     r"\b(?:[Ff]ilms?|[Mm]ovies?|[Tt]heat(?:re|er)|cast|drama\w*|[Tt]elevision|TV|series|Hollywood|Bollywood|Broadway|"
     r"actress\w*|screen|studios?|episodes?|sitcom|comed\w+|starr\w+)\b"
 )
 _GAME = re.compile(r"\b(?:[Cc]hess|[Cc]heckmate|[Pp]awns?|[Ss]hogi|castling|trumps|playing cards?|poker|jack of)\b")
+_NUCLEAR = re.compile(r"\b(?:isotopes?|uranium|thorium|radium|radioactive|(?:radio)?nuclides?|half-life|mitosis)\b")
+_ROPE = re.compile(r"\bguy (?:wires?|lines?|ropes?)\b|\bto guy\b")
+_DEITY = re.compile(r"\b(?:Hindu|[Tt]emples?|deit(?:y|ies)|devot\w+|avatars?|worship\w*|shrines?|puja|incarnations?)\b")
 _STABLE = re.compile(r"\b(?:stables?|horses?|carriage)\b")
 _FIRM = re.compile(r"\b[A-Z]\w+,? (?:and|&) sons\b(?! of [a-z])")
+# Where no other word and no name shows a person, these are too often ranks of no one, animals, gods, games or bodies.
+VAGUE = RANKS | _words(
+    "kings queens dukes barons lord lords god gods goddess goddesses fraternity fraternities sorority sororities "
+    "hero heroes heroine heroines wizard wizards witch witches patriarch patriarchs bachelor bachelors cowboy cowboys "
+    "playboy sultan male female"
+)
 # Words, what in the text speaks of another sense of theirs (True) or of their own (False).
 SENSES = (
     (FEMALE, _SHIP, True),
@@ -71,26 +107,52 @@ SENSES = (
     (_words("king queen"), _GAME, True),
     (_words("groom"), _STABLE, True),
     (_words("sons"), _FIRM, True),
+    (PERSON, _BEAST, True),
+    (_words("daughter daughters"), _NUCLEAR, True),
+    (_words("guy"), _ROPE, True),
+    (_words("lord lady"), _DEITY, True),
 )
 
 _BEFORE = re.compile(r"(?:^|[\s(\"“‘])([^\W\d_][\w'’.-]*) $")
 _AFTER = re.compile(r"\.? (?:the )?([^\W\d_][\w’'-]*)")
 _RUN = re.compile(r"(?: (?:of (?:the )?)?[A-Z][\w'’-]*){1,8}")
+_HOLDER = re.compile(r" [A-ZÀ-Þ][a-zà-ÿ]")
 _NO_HOLDER = re.compile(r"(?! (?:of|and|[A-ZÀ-Þ]))")
-_DID = re.compile(r" (?:is|was|has|had|were|died|\w+ed)\b|['’]s ")
+_DID = re.compile(r" \(?(?:19|20)\d\d\b| et al\b|, (?:19|20)\d\d\b| (?:is|was|has|had|were|died|\w+ed)\b|['’]s ")
 _CROWNED = re.compile(r"(?:crowned|elected|won|title of|titled|as|reigning|former) $")
-_QUOTED = re.compile(r"[\"“]([A-Z][^\"“”\n]{2,70}[^\"“”\n.,!?:;])[\"”]")
+_QUOTED = re.compile(r"[\"“]([A-Z][^\"“”\n]{2,70}[^\"“”\n.,!?:;])[!?]?[\"”]")
+_LOUD = re.compile(r" [A-Z]{3}")
+_KIN = _words("sister sisters mother daughter brother")
+_KIN_OF = re.compile(  # "a sister society": no one's sister
+    r" (?:societ(?:y|ies)|(?:\w+-)?compan(?:y|ies)|part(?:y|ies)|unions?|boards?|institut(?:e|es|ion|ions)|"
+    r"ministr(?:y|ies)|(?:news)?papers?|programmes?|programs?|schools?|ships?|boats?|vessels?|cit(?:y|ies)|groups?|"
+    r"houses?|plants?|projects?|centres?|centers?|stations?|journals?|pages?|(?:web)?sites?|bands?|clubs?|teams?|"
+    r"models?|aircraft|products?|lines?|titles?|books?|volumes?|albums?|novels?|parish(?:es)?|trusts?|banks?|firms?|"
+    r"brands?|lodges?|chapters?|states?|propert(?:y|ies)|facilit(?:y|ies)|plan(?:t|et)s?|rocks?|trees?|lands?|log|"
+    r"\w{3,}(?:[ai]tions?|[ai]sations?|izations?))\b"
+)
+_MADE = re.compile(r"-[a-z]+(?:ed|able|ing)\b")
+_FIRST_PERSON = re.compile(r"\b(?:I|[Mm]y|[Mm]e|[Ww]e|[Oo]ur|us)\b|[\"“”]")
+_LOUD_GLUED = re.compile(r"[A-Z\d]-$")
+_HONOUR = re.compile(r"\bnamed? (?:[\w.’'-]+ ){0,8}(?:in (?:his|her) (?:memory|hono)|after (?:him|her)\b)")
+_NICKNAME = re.compile(r" [A-ZÀ-Þ]\w")  # Ann "Liz" Lee
 _QUOTES = frozenset('"“”‘’')
 _SMALL = _words("a an and at by for from in of on or the to with")
 
 
 def doubts(
-    text: str, edits: Sequence[Edit], things: frozenset[str], places: frozenset[str], *, ships: bool = True
+    text: str,
+    edits: Sequence[Edit],
+    things: frozenset[str],
+    places: frozenset[str],
+    *,
+    ships: bool = True,
+    complete: bool = True,
 ) -> Iterator[tuple[int, int]]:
     """Where `text` may use a word of `edits` in another sense; edits with the rule "name" are given names.
 
     `things`: capitalised words that end names of bodies and things. `places`: that are no given names or surnames.
-    `ships`: False if none of SHIP_WORDS is in the text.
+    `ships`: False if none of SHIP_WORDS is in the text. `complete`: whether the given names are among `edits`.
     """
     first: dict[str, tuple[int, int]] = {}
     for start, end, _, rule, _ in edits:
@@ -99,19 +161,30 @@ def doubts(
     words = first.keys()
     personal = not PERSON.isdisjoint(words)
     for start, end, _, rule, _ in edits:
-        if (
-            rule != "name"
-            and text[start].isupper()
-            and _is_no_role(text, start, end, things, places, personal=personal)
-        ):
+        if rule == "name":
+            continue
+        small = text[start:end].lower()
+        if (small in _KIN and _KIN_OF.match(text, end)) or (small == "he" and text[end + 1 : end + 2].isdigit()):
+            yield start, end  # "he 2017 Cup": the
+        elif small in ("man", "woman") and _MADE.match(text, end):
+            yield start, end  # man-induced
+        elif text[start - 1 : start] == "-" and text[end : end + 1] in _QUOTES and small in ("man", "men"):
+            yield start, end  # "gwitu-men"
+        elif text[start].islower() and text[start - 1 : start] in _QUOTES and text[end : end + 1] in _QUOTES:
+            yield start, end  # abba, "father"
+        if text[start].isupper() and _is_no_role(text, start, end, things, places, personal=personal):
             yield start, end
     if ships and edits and not personal and _SHIP.search(text):
         yield edits[0][:2]  # "took Dolly Varden on a voyage"
+    if complete and words and all(rule != "name" for *_, rule, _ in edits):
+        yield from _vague(text, first)
+    if personal and _HONOUR.search(text):  # the Ann Lee Bridge … in her honour
+        yield min(first.values())
     quotes = '"' in text or "“" in text
     if quotes:
         for quoted in _QUOTED.finditer(text):
             inside = [edit[:2] for edit in edits if quoted.start() < edit[0] < quoted.end()]
-            if inside and _is_title(quoted[1]):
+            if inside and _is_title(quoted[1]) and (" " in quoted[1] or not _NICKNAME.match(text, quoted.end())):
                 yield from inside
     for said, sense, other in SENSES:
         if (sense is _SHIP and not ships) or (sense is _QUOTED_SUBJECT and not quotes):
@@ -120,6 +193,17 @@ def doubts(
             yield first[min(said & words)]
     if not FEMALE.isdisjoint(words) and MALE.isdisjoint(words):  # "she was elected chairman"
         yield from (first[word] for word in words if _is_generic(word))
+
+
+def _vague(text: str, first: dict[str, tuple[int, int]]) -> Iterator[tuple[int, int]]:
+    """The `first` words of a role, where only such as are said of other things than people show one, and no name."""
+    words = first.keys()
+    if words <= FEMALE and _SAILING.search(text):  # "She wrecked on Tuskar Rock"
+        yield next(iter(first.values()))
+    elif words <= VAGUE and not (words <= {"male", "female"} and _PEOPLE.search(text)):
+        if any(text[start].isupper() and _HOLDER.match(text, end) for start, end in first.values()):  # Lord Denning
+            return
+        yield next(iter(first.values()))
 
 
 def _is_no_role(
@@ -140,7 +224,11 @@ def _is_no_role(
         after = _AFTER.match(text, end)
         if _CROWNED.search(text, max(0, start - 14), start) or (after and after[1] in places):
             return True
-    return not (end - start > 1 and text[start:end].isupper()) and _is_in_name(text, start, end, word, things)
+    if end - start > 1 and text[start:end].isupper():  # PRIDE MAN FESTIVAL, ETH-LAD
+        if _LOUD_GLUED.search(text, max(0, start - 2), start):
+            return True
+        return _LOUD.match(text, end) is not None and not text.isupper() and word not in PERSON
+    return _is_in_name(text, start, end, word, things)
 
 
 def _is_in_name(text: str, start: int, end: int, word: str, things: frozenset[str]) -> bool:
@@ -148,7 +236,7 @@ def _is_in_name(text: str, start: int, end: int, word: str, things: frozenset[st
     comma = text[start - 2 : start - 1] == ","
     inside = text[start - 1 : start] == " " and (comma or text[start - 2 : start - 1].isalnum())
     if word in PERSON and not inside:
-        return False
+        return text.endswith(("& ", "&amp; "), 0, start)  # "Bert Day & His Orchestra"
     before = _BEFORE.search(text, max(0, start - 30), start)
     previous = before[1] if before else ""
     if word in PERSON:
@@ -156,6 +244,8 @@ def _is_in_name(text: str, start: int, end: int, word: str, things: frozenset[st
     run = _RUN.match(text, end)
     if run and run[0].rpartition(" ")[2] in things and word not in PEOPLE:
         return True
+    if word in CALLED and not _HOLDER.match(text, end) and not inside:  # "Papa won", a swimmer
+        return _DID.match(text, end) is not None and not _FIRST_PERSON.search(text)
     if word in TITLES or word in CALLED:
         return False
     if word in PEOPLE and (text[end : end + 1] in ("'", "’") or word in ("womens", "mens")):  # Women's World Cup
@@ -171,6 +261,6 @@ def _is_generic(word: str) -> bool:
 
 
 def _is_title(quoted: str) -> bool:
-    """Most of the words begin with capitals: a work, not speech."""
+    """Most of the words begin with capitals: a work, not speech; "Roseanne"."""
     words = [word for word in quoted.split() if word not in _SMALL]
-    return len(words) > 1 and sum(word[0].isupper() for word in words) > 0.7 * len(words)
+    return sum(word[0].isupper() for word in words) > 0.7 * len(words)

@@ -178,9 +178,14 @@ class Names:
 
     @cached_property
     def plain_surnames(self) -> frozenset[str]:
-        """Surnames that are hardly anything else."""
+        """Surnames of several persons that are hardly anything else."""
         context = self.context
-        return context["capital_surnames"] - context["perhaps_things"] - context["things"] - context["no_person"]
+        return context["capital_firm"] - context["perhaps_things"] - context["things"] - context["no_person"]
+
+    @cached_property
+    def unsteady(self) -> frozenset[str]:
+        """Given names that, before another capitalised word, often begin the name of a place or a body."""
+        return self.weak | self.context["capital_mixed"]
 
     @cached_property
     def endings(self) -> tuple[str, ...]:
@@ -272,7 +277,7 @@ class Names:
         context, first, last = self.context, words[0], words[-1]
         adjective, noun = context["ends_adjective"], context["ends_noun"]
         return not (
-            first in context["no_person"]
+            first in self.no_person
             or first in context["openers"]
             or last in context["no_person"]
             or len(words) > 6
@@ -353,12 +358,14 @@ class _Document:
             if start < cue and (one.name or not self._is_no_person(one)):
                 if not (self._is_free(one) and (self._is_kept(one) if one.name else self._is_unknown(one))):
                     return None
-                stop = start
+                stop = min(stop, start)
         return stop
 
     def _none_before(self, stop: int) -> bool:
         """Whether no word before is a name because of what the rest of the text holds."""
         names, things = self.names, self.context["things"]
+        if _MARRIED.search(self.text, 0, stop):
+            return False
         for match in _CAPITALISED.finditer(self.text, 0, stop):
             word = match[0]
             if match[1] or not names.is_settled(word):  # "I'd" is a word as well
@@ -387,6 +394,8 @@ class _Document:
             return False
         if word in self.names.places and before in _SUBJECT_AFTER:
             return False
+        if self.text.find(word, end) >= 0 or self._is_before_nickname(end):  # see _doubt_same, _decide_alone
+            return False
         region = _REGION.match(text, end)
         return (
             before in self.names.titles
@@ -412,12 +421,12 @@ class _Document:
         deque(self.runs, maxlen=0)
         if stop < len(self.text):
             self._narrow(stop)
-        decisions = [self._decide_full, self._decide_unknown, self._decide_alone, self._doubt_couples]
-        decisions += [self._doubt_unknown_alone, self._doubt_pronouns]
-        if gendered:
-            decisions += [self._doubt_small] if self.text.islower() else []
-            decisions += [self._doubt_left, self._doubt_things, self._doubt_unresolved]
-        for decide in decisions:
+        decisions = [self._decide_full, self._take_names, self._decide_unknown, self._decide_alone]
+        decisions += [self._doubt_couples, self._doubt_unknown_alone, self._doubt_pronouns]
+        decisions += [self._doubt_small] if gendered and self.text.islower() else []
+        decisions += [self._doubt_left, self._doubt_married, self._doubt_things]
+        decisions += [self._doubt_unresolved] if gendered else []
+        for decide in (*decisions, self._doubt_same):
             decide()
             if enough and self._shows(self.out.values()):
                 break
@@ -436,7 +445,7 @@ class _Document:
         """Each run of capitals, just before it is looked at."""
         names, known, unclear, odd = self.names, self.names.alone, self.names.unclear, self.names.odd
         things = names.bodies
-        labels, plain, inside, gendered = names.labels, names.plain, names.inside, bool(self.groups)
+        labels, plain, inside = names.labels, names.plain, names.inside
         add = self.words.add
         for match in _RUN.finditer(self.text):
             yield match
@@ -475,14 +484,19 @@ class _Document:
                     self.full.append(Full([(first, start)], run, last, start, end, entry[0]))
             elif len(words) > 2 and not inside.isdisjoint(words):
                 self._gather(run, start)
-            elif gendered:
+            else:
                 self.surnames.add(last)
                 self.unknown.append(Full([], "", last, start, end, None))
+                if len(words) > 2 and not names.entries.keys().isdisjoint(words):
+                    self._find_inside(_tokens(run, start), end)
 
     def _gather(self, run: str, at: int) -> None:
         """Take a run of several words apart: what introduces it, given names, surname; or a thing."""
         names, context = self.names, self.context
         tokens = _tokens(run, at)
+        if tokens and tokens[0][0] in _PLACE_FIRST and len(tokens) > 2:  # "Camp Colonel John Day"
+            self.things.update(word for word, _ in tokens)
+            return
         if leading := self._num_leading([word for word, _ in tokens]):
             tokens = tokens[leading:]
         while len(tokens) > 1 and _is_after_name(tokens[-1][0]) and not run.isupper():
@@ -497,7 +511,7 @@ class _Document:
             word, start = tokens[0]
             self.words.add(word)
             before = self._before(start)
-            if before in context["before_surname"]:
+            if before in context["before_surname"] and not self._is_before_nickname(end):
                 self.surnames.add(word)
             elif word in names.alone or names.entry(word):
                 self.alone.append((word, start))
@@ -522,6 +536,8 @@ class _Document:
         given, last = tokens[:-1], words[-1]
         if len(last) == 1 or (last.isupper() and _REGNAL.fullmatch(last)):
             last = ""
+            if len(given) > 1 and given[-1][0] in context["capital_surnames"]:  # "Walter Smith III"
+                *given, (last, _) = given
         elif "_".join(words) in context["doubles"] or len(words) == 1:
             given, last = tokens, ""
         while len(given) > 1 and len(given[0][0]) == 1:
@@ -536,9 +552,9 @@ class _Document:
         if entry:
             name = " ".join(words)
             initial = run.endswith(("Jr", "Sr")) or (len(last) > 1 and 1 in map(len, words[1:-1]))
-            doubtful = not initial and (first in names.doubtful or bool(things))
+            doubtful = first in names.doubtful or (bool(things) and not initial)
             self.full.append(Full(given, name, last, tokens[0][1], end, entry[0], doubtful))
-            if initial:
+            if initial and not doubtful:
                 self.sure.add(name)
         elif len(first) > 1 and (
             first not in context["unisex"]
@@ -592,7 +608,7 @@ class _Document:
                 shown = (
                     before in _PERSON_AFTER
                     or full.last in self.words
-                    or (full.last in self.names.plain_surnames and full.given[0][0] not in self.names.weak)
+                    or self._has_surname(full)
                     or self._has_mark(full.end, full.group)
                 )
             if shown:
@@ -617,6 +633,17 @@ class _Document:
             for number, (word, start) in enumerate(full.given):
                 self._emit_parts(word, start, full.group, sure, first=not number)
 
+    def _has_surname(self, full: Full) -> bool:
+        """Whether the words alone are those of a person's name."""
+        names, first = self.names, full.given[0][0]
+        if first in names.unsteady:
+            return False
+        return full.last in names.plain_surnames or (
+            first in names.context["capital_personal"]
+            and full.last in names.context["capital_surnames"]
+            and full.last not in names.odd
+        )
+
     def _is_of_thing(self, full: Full, before: str) -> bool:
         return (
             before in self.context["before_thing"]
@@ -638,7 +665,15 @@ class _Document:
         if odd and (not described or (common and full.doubtful)):  # "Velvet Buzzsaw", "Early Years"
             return True
         shown = described or last in self.words or self._has_mark(full.end, full.group)
-        if first in self.names.weak and not shown:  # "Preston North End"
+        if first in self.names.unsteady and not shown:  # "Preston North End"
+            return True
+        if before == "for" and _PLAYS.search(text, max(0, full.start - 60), full.start):  # "a midfielder for Ann Lee"
+            return True
+        if _BAND.match(text, full.end):
+            return True
+        if _CORPORATE.search(text, max(0, full.start - 60), full.start):  # "a merger between Day & Co and Ann Lee"
+            return True
+        if f"{first}_{last}" in context["bodies"] and not described:  # "defeated Navy and George Mason"
             return True
         region = _REGION.match(text, full.end)  # "Wesley Chapel, Florida"
         return self._is_institution(full.end) or (region is not None and region[1] in context["regions"])
@@ -664,9 +699,26 @@ class _Document:
         last = full.last and full.last not in names.weak and names.entry(full.last)
         return not last or full.last in self.words or full.last in names.resolved  # "Joel Christopher"
 
+    def _take_names(self) -> None:
+        """Where no word shows a role, the names that are replaced do, of no one group."""
+        if not self.groups:
+            self.groups = {None} if self.out else set()
+            self.unknown = self._partners() if self.out else []
+
+    def _partners(self) -> list[Full]:
+        """ "Bohumil Váňa and Adrian Haydon": of the unknown names those beside one that is replaced."""
+        given = {full.start: full for full in self.full if full.given[0][1] in self.out}
+        both = sorted([*given.values(), *self.unknown], key=attrgetter("start"))
+        beside = [pair for pair in pairwise(both) if self.text[pair[0].end : pair[1].start] in (" and ", " with ")]
+        return [
+            other if one.start in given else one
+            for one, other in beside
+            if (one.start in given) != (other.start in given)
+        ]
+
     def _decide_unknown(self) -> None:
         """Persons whose name is not in the table."""
-        if not self.unknown or not self.groups:
+        if not self.groups:
             return
         known = {full.end for full in self.full} | {full.start for full in self.full}
         listed: set[int] = set()
@@ -680,7 +732,8 @@ class _Document:
             if group is not None and self.text[end + 1 : end + 2].isupper() and self.text[start].islower():
                 match = _NEXT_CAPITAL.match(self.text, end)
                 word = match[1] if match else ""
-                named = self.names.entry(word) or word in self.names.either or word in self.names.leading
+                either = word in self.names.either and word in self.context["unisex"]
+                named = self.names.entry(word) or either or word in self.names.leading
                 if len(word) > 2 and not named and self.text[start:end] not in self.context["pronouns"]:
                     self._emit(Found(end + 1, end + 1 + len(word), None, None))
 
@@ -702,7 +755,7 @@ class _Document:
             return True
         return (
             before not in self.context["before_no_person"]
-            and self.names.may_be_given(words[0])
+            and (self.names.may_be_given(words[0]) or words[0] in self.names.either)
             and self._may_be_surname(words[-1])
         )
 
@@ -719,6 +772,8 @@ class _Document:
             end = start + len(word)
             before = self._before(start)
             if before in _SAINTS and text[end : end + 1] == " " and self._has_mark(end, None):
+                self._emit(Found(start, end, None, None))
+            if before in context["before_surname"] and self._is_before_nickname(end):  # General Robert "Rosie" Lee
                 self._emit(Found(start, end, None, None))
             if before in names.titles or before in _NO_NAME_AFTER or word in context["fixed"]:
                 continue
@@ -777,6 +832,16 @@ class _Document:
             if (start in self.out) != (other_start in self.out):
                 word, at = (other, other_start) if start in self.out else (one, start)
                 self._emit(Found(at, at + len(word), None, None))
+        for start in [f.start for f in self.out.values() if f.target is not None]:  # "Bonaventura und Johanna Day"
+            beside = _BESIDE.search(self.text, max(0, start - 40), start)
+            if beside and beside.start(1) not in self.out and self.names.may_be_given(beside[1]):
+                known = self.names.entry(beside[1]) or beside[1] in self.names.either
+                if not (known or beside[1] in self.surnames):
+                    self._emit(Found(*beside.span(1), None, None))
+        for word, start in self.alone:  # "born to Eugene and Maria Day"
+            end = start + len(word)
+            if start not in self.out and end + 5 in self.out and self.text[end : end + 5] == " and ":
+                self._emit(Found(start, end, None, None))
 
     def _doubt_unknown_alone(self) -> None:
         """ "Wanessa made her choice": what no full name in the text shows to be a surname may be a given name."""
@@ -835,7 +900,12 @@ class _Document:
         names = self.names
         for full in self.full:
             first, start = full.given[0]
-            if start in self.out or not self._may_stand_for_person(start) or self._follows(_IS_THING, full.end):
+            placed = self._before(start) in self.context["before_place"] and self._has_surname(
+                full
+            )  # "towards Ann Lee"
+            if start in self.out or self._follows(_IS_THING, full.end):
+                continue
+            if not (placed or self._may_stand_for_person(start)):
                 continue
             if self._before(start) in _TITLE_GROUP:  # "Lady John Smith"
                 continue
@@ -850,8 +920,9 @@ class _Document:
     def _doubt_things(self) -> None:
         """ "Abner Doubleday Day", where the text is about Doubleday: the name keeps his role."""
         known = self.words | self.surnames
+        honoured = bool(self.eponyms) and _HONOUR.search(self.text) is not None  # the Ann Lee Prize … in her memory
         for start, end in self.eponyms:
-            if not known.isdisjoint(self.text[start:end].split(" ")[1:]):
+            if honoured or not known.isdisjoint(self.text[start:end].split(" ")[1:]):
                 self._emit(Found(start, end, None, None))
 
     def _doubt_unresolved(self) -> None:
@@ -875,6 +946,30 @@ class _Document:
             if blank >= 0 and (match := _HYPHENED.search(text, begin, hyphen + 8)):  # "Kim Jong-un"
                 self._emit(Found(match.start(), match.end(), None, None))
             hyphen = text.find("-", hyphen + 1, stop)
+
+    def _doubt_married(self) -> None:
+        """ "He married Chandrika": who is married stays."""
+        for match in _MARRIED.finditer(self.text) if "arr" in self.text else ():
+            word, start = match[1], match.start(1)
+            if start not in self.out and word not in self.names.leading and word not in self.names.either:
+                self._emit(Found(start, match.end(), None, None))
+
+    def _doubt_same(self) -> None:
+        """ "The Abraham story", "Squire Rowe": a given name that is replaced in one place and stays in another."""
+        text, names = self.text, self.names
+        replaced = {text[f.start : f.end] for f in self.out.values() if f.target is not None}
+        for name in sorted(replaced):
+            start = text.find(name)
+            while start >= 0:
+                end = start + len(name)
+                if start not in self.out and not _glued(text, start, end):
+                    before = self._before(start)
+                    surname = before[:1].isupper() and before not in names.leading and before not in _NO_NAME_AFTER
+                    place = name in names.places and (before in names.context["before_place"] or before in _OF)
+                    if not (surname or place or before in names.titles):
+                        self._emit(Found(start, end, None, None))
+                        return
+                start = text.find(name, end)
 
     def _may_stand_for_person(self, start: int) -> bool:
         before = self._before(start)
@@ -1038,7 +1133,7 @@ _THING_AFTER = re.compile(
 _REGION = re.compile(r", (\w+)")
 _NEXT_CAPITAL = re.compile(rf" ([{_CAPITAL}]\w+)")
 _QUOTES_OPEN = frozenset('"“(')
-_NICKNAME = re.compile(rf" [\"“(][{_CAPITAL}]\w+[\"”)] [{_CAPITAL}]\w")
+_NICKNAME = re.compile(rf" [\"“(][{_CAPITAL}]\w+[\"”)] [{_CAPITAL}]")
 _SURNAME_AFTER = re.compile(rf" [{_CAPITAL}]\w")
 _FATHERS_NAME = re.compile(r" (?:bin|ibn|bint) |\w(?:[oe]vich|[oe]vna|ievich)\b|\bAbu ")
 _NO_NAME_AFTER = frozenset(("the", "The", "a", "A", "an", "An", "&", "v", "v.", "vs"))
@@ -1069,6 +1164,9 @@ _IS_THING = re.compile(  # not "is a film actor"
     rf" (?:is|was|are|were) (?:an?|the) (?:[\w'’&;-]+ ){{0,6}}?(?:{_THING.replace(' ', '|')})"
     r"(?=[.,;]| (?:by|directed|from|in|that|which|of|on|based|written|produced|located|founded)\b)"
 )
+_PLACE_FIRST = frozenset(("Camp", "Fort", "Mount", "Lake", "Port", "Hotel", "Hurricane", "Operation"))
+_BESIDE = re.compile(rf"(?<![{_CAPITAL}]\w )(?<!\w)(?<!\w )([{_CAPITAL}]\w+) (?:and|und|et) $")
+_MARRIED = re.compile(rf"\b[Mm](?:arried|arries|arrying) ([{_CAPITAL}]\w+)")
 _MONTHS = frozenset(("April", "May", "June", "August"))
 _LISTED = frozenset((", ", " and ", ", and ", " or "))
 _AGENT = (
@@ -1087,6 +1185,16 @@ _DESCRIBED = re.compile(
     r"|,? (?:is|was|became) (?:an?|the|one of the) (?:[\w'’-]+,? ){0,6}?(?:\w+(?:ist|ian|woman|man|player|maker|er|or)"
     r"|coach|model|poet|judge|pilot|priest|nun|chef|saint|king|queen|student|athlete)\b"
 )
+_PLAYS = re.compile(
+    r"\b(?:play\w*|appear\w*|sign\w*|debut|midfielder|forward|defender|goalkeeper|striker|winger|back|scored|caps?|matches|"
+    r"loan\w*|coach|manager|seasons?)\b[^.]* for $"
+)
+_BAND = re.compile(rf" and (?:[Tt]he|[Hh]is|[Hh]er) [{_CAPITAL}]\w+s\b")  # "Gary Lewis and the Playboys"
+_CORPORATE = re.compile(
+    r"\b(?:(?:acquired|manufactured|distributed|operated|sponsored|marketed) by (?:the )?|shares (?:of|in) |"
+    r"merge[rd] (?:between|with|of) [^.]{0,45}|(?:subsidiary|division|imprint|brand) of )$"
+)
+_HONOUR = re.compile(r"\b(?:in|after|for|to|by) (?:her|him|his)(?: (?:memory|hono|name)|[.,])")
 _BEGIN = frozenset((" ", ",", "'", "’"))  # what the patterns for what follows begin with
 _SPACES = frozenset((" ", "\xa0"))
 _TITLE_GROUP = {"Mrs": 0, "Lady": 0, "Dame": 0, "Mr": 1, "Lord": 1, "Sir": 1}
@@ -1125,6 +1233,6 @@ def names_context() -> dict[str, frozenset[str]]:
     capitals = json.loads(CAPITALS.read_text(encoding="utf-8"))
     sections |= {
         f"capital_{section}": capitals[section]
-        for section in ("surnames", "given", "closing", "others", "words", "endings")
+        for section in ("surnames", "firm", "personal", "mixed", "given", "closing", "others", "words", "endings")
     }
     return {section: frozenset(words.split()) for section, words in sections.items()}

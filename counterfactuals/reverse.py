@@ -171,6 +171,12 @@ class Reverser:
                 flags.append(Flag(start, end, "sex_bound"))
                 continue
             if rule.only and not CONDITIONS[rule.only](text, start, end):
+                if (
+                    rule.only == "lower"
+                    and _ALONE.search(text, max(0, start - 8), start)
+                    and _SMALL_NEXT.match(text, end)
+                ):
+                    flags.append(Flag(start, end, "sense"))  # "with Kings acting like fathers"
                 continue
             marks.append((start, end, group))
             if (not both and direction != rule.group) or word in protected:
@@ -198,7 +204,7 @@ class Reverser:
             first = min([*stays, *(flag.start for flag in flags[:1]), *(edit[0] for edit in edits[:1])], default=None)
             if brief and first is not None:
                 if not flags:
-                    doubted = doubts(text, edits, things, places, ships=ships)
+                    doubted = doubts(text, edits, things, places, ships=ships, complete=False)
                     flags += [Flag(start, end, "sense") for start, end in islice(doubted, 1)]
 
                 def unsure() -> bool:
@@ -334,6 +340,8 @@ def _is_before_name(text: str, start: int, end: int) -> bool:
 def _is_abbreviation(text: str, start: int, end: int) -> bool:
     """ "Mr. Ito", "Mr Ito", "Mr. and Mrs. Ito", "mr. ito", "MR. ITO"; not "5 ms.", "an MS" or "MS DOS"."""
     word, dotted = text[start:end], text.startswith(".", end)
+    if word.isupper() and dotted and text[end + 2 : end + 4].istitle():  # "patients with MS. The"
+        return False
     if word[1:].islower() and word[0].isupper():
         return dotted or _is_before_name(text, start, end)
     after = _NAME.match(text, end + 1) if dotted else None
@@ -355,7 +363,7 @@ def _is_not_name(text: str, start: int, end: int) -> bool:
         return True
     found = _PREVIOUS.search(text, max(0, start - 24), start)
     before = found[1] if found else ""
-    if before.lower() in _LEADS:
+    if before.lower() in _LEADS or before in _OPENERS:
         return True
     if before[:1].isupper() and not before.endswith(_NATIONAL):
         return False
@@ -398,6 +406,13 @@ the a an his her our my your their its this that these those no any every each f
 grand good great last first second third future vice
 """
 _LEADS = frozenset(_LEADING.split())  # a capital after these is a rank: "the King", "Crown Prince"
+_OPENING = """
+When While After Before If As Although Though Since Until Once Because Both In On By For From To Under With Then But And
+That Also However
+"""
+_OPENERS = frozenset(_OPENING.split())  # a capital after these may be a rank: "When King Charles"
+_ALONE = re.compile(r"\b(?:with|by|as|for|from|and|to|that|when|as if) $")
+_SMALL_NEXT = re.compile(r" [a-z]")
 _NAME_RIGHT_AFTER = re.compile(r"(?:['’]s)? (?!I\b)[A-ZÀ-ÖØ-Þ]")
 _TITLES = "mr ms lady lord he she his her him himself herself women men womens mens"
 _BEFORE_SURNAME = frozenset(_TITLES.split())

@@ -45,6 +45,44 @@ name: Many honour Doubleday: "<Abner> Doubleday Day" is held near his home.
 name: <Malik> graduated in May, and he left.
 name: He left <Herbert> Morrison technical High School.
 name: He played against <Preston> North End.
+sense: <She> wrecked on Tuskar Rock in 1812.
+sense: <King> of The Kippax is a fanzine.
+sense: They invited twenty people from the <fraternity>.
+sense: A study in several centres of <male> growth.
+sense: Her "PRIDE <MAN> FESTIVAL 2005" was shown.
+sense: The <he> 2017 Cup was played, and his team won.
+sense: She led one of its <sister> organisations.
+sense: He said that they had to <guy> the poles.
+sense: From "abba", meaning "<father>", comes his title.
+sense: The Park Street Bridge was named in <her> honour.
+sense: As a two-year-old <she> won once.
+sense: <Freedman> (1975) asked for more, and she agreed.
+sense: The <daughter> is unstable, as uranium is.
+sense: The <males> of "L. pulchrissimus" are small.
+sex_bound: He likes <camogie> and football.
+name: <Ekaterina> Makarova and Elena Vesnina won the title.
+name: <Bohumil> Váňa and Adrian Haydon won the title.
+name: <Janne> Irene Mark is a vocalist.
+name: Tom Snyder wrote it for <Tom> Snyder Productions.
+name: His father Abraham came, and the <Abraham> story is old.
+name: She plays as a midfielder for <Guillermo> Brown.
+name: She defeated Navy, <George> Mason and Fordham.
+name: In contrast to Regent and <Carlton> Terraces, it is new.
+name: They travelled with <Newton> Adrenaline in May.
+name: He saw General <Robert> "Rosie" A. Rosenberg.
+name: He married <Chandrika> in 1961.
+name: She was born to <Eugene> and Maria Mann.
+name: <Christian> Kurts is known for his work.
+name: The allegations towards <Kevin> Spacey were his.
+name: It was a merger of Day & Co and <Raphael> Zorn.
+name: <Alexios> and Johanna von Rauch had ten children.
+name: <Gary> Lewis and the Playboys met him.
+sense: Bert & <His> Orchestra played.
+sense: The Latin is "gwitu-<men>", he said.
+sense: <Papa> represented his country in 1992.
+sense: They led the city with <Kings> acting like fathers.
+sense: It is a <man>-induced change.
+sense: The <Lord> Ayyappan temple is his.
 """
 TRUSTED = """
 The actress and the actors of the film met, and he won.
@@ -57,6 +95,11 @@ Mary Smith said that Smith would go. She went to Boston with Mr. Okafor.
 Dr. Okafor said he was late.
 Alex Smith and Kim Lee said he was right.
 I told Mother that she was right.
+There were 100 males and 112 females in 40 households.
+Lord Denning heard the case.
+The male students sang.
+They asked Robert Nozick and Mary Smith.
+She and her sister were at school with his brother.
 """
 
 
@@ -75,6 +118,25 @@ def test_what_may_be_no_role_is_flagged(line):
 @pytest.mark.parametrize("line", TRUSTED.strip().splitlines())
 def test_what_is_clear_is_not(line):
     assert flags(line) == set()
+
+
+def test_a_rank_that_opens_a_sentence():
+    assert REVERSER("When King Henry I left, he slept.").reversed.startswith("When Queen Alice I left, she")
+
+
+def test_a_surname_before_a_number():
+    assert REVERSER("He sang with Walter Smith III.").reversed == "She sang with Heather Smith III."
+
+
+def test_an_abbreviation_is_no_title():
+    assert not REVERSER("It helps patients with MS. The study ended.").spans
+
+
+def test_brief_or_not_the_same_texts_stay():
+    texts = [line.partition(": ")[2].replace("<", "").replace(">", "") for line in DOUBTED.strip().splitlines()]
+    reverser = Reverser(load_lexicon("gender"), policy="skip")
+    for text, brief in zip(texts, reverser.many(texts, brief=True), strict=True):
+        assert (brief.cue, brief.spans) == (reverser(text).cue, ()), text
 
 
 def test_a_lexicon_of_other_words_has_no_such_doubts():
@@ -96,9 +158,30 @@ def learnt(folder, text=TEXT):
 def test_learns_what_capitals_are(tmp_path):
     found = learnt(tmp_path)
     assert set(found["surnames"]) == {"Torvald", "Grandski"}  # "Leofric" opens more names than it closes
+    assert found["firm"] == ["Grandski", "Torvald"]
     assert {"Belmore", "Quintal"} <= set(found["others"]) and "Suddenly" in found["words"]
     assert "Leofric" not in {*found["surnames"], *found["others"], *found["words"]}
     assert found["provenance"]["counts"]["surnames"] == 2 and found["provenance"]["texts"] > 0
+
+
+def test_learns_which_names_are_only_persons(tmp_path):
+    surnames = [
+        f"{start}{middle}sk" for start in ("Bor", "Dal", "Fen", "Gor") for middle in ("an", "em", "il", "ot", "ub")
+    ]
+    lines = [f"Robert {name} met Mary {name}." for name in surnames]
+    lines += [f"We met Clyde {word} twice." for word in THINGS]
+    lines += [f"Seldom: {word.lower()}. " * 30 + f"We met Clyde {word}." for word in LAST]
+    (tmp_path / "b.txt").write_text("\n\n".join(lines))
+    found = capitals.learn([str(tmp_path / "b.txt")], NAMES)
+    assert set(surnames) <= set(found["firm"]) and not {"Bridge", *LAST} & set(found["firm"])
+    assert "Robert" in found["personal"] and "Robert" not in found["mixed"]
+    assert "Clyde" in found["mixed"] and "Clyde" not in found["personal"]
+    assert set(LAST) <= set(found["words"])
+
+
+THINGS = ("Bridge", "School", "River", "Street", "Club", "Hall")
+THINGS = ("Bridge", "School", "River", "Street", "Club", "Hall")
+LAST = ("Furnace", "Lantern", "Harvest")
 
 
 def test_endings_are_those_of_surnames():
