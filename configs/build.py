@@ -318,8 +318,14 @@ def figures_of(tasks: dict[str, dict[str, Any]]) -> list[str]:
 
 
 def apart_in_a_sweep(*configs: Config) -> None:
-    """A run that an agent of a W&B sweep starts gets a folder of its own, named by the run's id."""
+    """A run that an agent of a W&B sweep starts gets a folder of its own, named by the run's id.
+
+    ValueError for several runs: the agent has one id, and their figures would go into one run.
+    """
     if "WANDB_SWEEP_ID" in os.environ and "WANDB_RUN_ID" in os.environ:
+        _, *runs = configs
+        if len(runs) > 1:
+            raise ValueError(f"runs: a sweep's agent starts one run, this configuration has {len(runs)}; give it one")
         for config in configs:
             config.output_dir = str(Path(config.output_dir) / os.environ["WANDB_RUN_ID"])
 

@@ -43,10 +43,14 @@ def test_every_run_of_a_sweep_loads(path):
 
 
 def test_runs_of_a_sweep_lie_apart(monkeypatch):
-    whole, runs = schema.load(CONFIGS / "quickstart.yaml")
+    whole, runs = schema.load(CONFIGS / "distilgpt2_era.yaml")
+    before = whole.output_dir
     build.apart_in_a_sweep(whole, *runs.values())
-    assert whole.output_dir == "runs/quickstart"
+    assert whole.output_dir == before
     monkeypatch.setenv("WANDB_SWEEP_ID", "s")
     monkeypatch.setenv("WANDB_RUN_ID", "r1")
     build.apart_in_a_sweep(whole, *runs.values())
-    assert {config.output_dir for config in (whole, *runs.values())} == {"runs/quickstart/r1"}
+    assert {config.output_dir for config in (whole, *runs.values())} == {f"{before}/r1"}
+    whole, runs = schema.load(CONFIGS / "quickstart.yaml")
+    with pytest.raises(ValueError, match="starts one run, this configuration has 4"):
+        build.apart_in_a_sweep(whole, *runs.values())

@@ -53,6 +53,20 @@ def test_a_study_sends_its_figures_tables_and_models(study, tmp_path, capsys):
     assert "figures" in text and "male_share/even" in text
 
 
+def test_a_run_of_a_sweep_is_one_run(study, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("WANDB_SWEEP_ID", "s")
+    monkeypatch.setenv("WANDB_RUN_ID", "r1")
+    arguments = [*study[:-1], "tracking=wandb", "tracking.mode=offline", "tracking.project=p"]
+    assert train_distill.main(arguments) == 0
+    folder = tmp_path / "study" / "r1"
+    rows = json.loads((folder / "results.json").read_text())["rows"]
+    figures = [row["tasks"] for row in rows if "next_word" in row["tasks"]][-1]
+    value = figures["next_word"]["equitability_avg"]["value"]
+    assert offline(folder)["summary"]["next_word/equitability_avg"] == pytest.approx(value)
+    assert {path.name.rpartition("-")[2] for path in (tmp_path / "study").rglob("offline-run-*")} == {"r1"}
+    assert not (folder / "evaluation").exists()
+
+
 def test_each_model_has_a_card(study, tmp_path, capsys):
     assert train_distill.main(study) == 0
     text = (tmp_path / "study" / "even" / "model" / "README.md").read_text(encoding="utf-8")
