@@ -30,6 +30,37 @@ def test_a_benchmark_ends_with_its_figures(script, options, keys):
     assert set(found) == keys and all(value > 0 for value in found.values())
 
 
+def test_agreement_cases_are_told_by_one_gender_and_cut_from_articles_held_out(tmp_path):
+    about = {
+        "She": "{} She studied law and she wrote that her work was hers alone, which nobody had asked her to say.",
+        "He": "{} He studied law and he wrote that his work was his alone, which nobody had asked him to say.",
+    }
+    names = [f"Person{n} was born in a town." for n in range(160)]
+    texts = [about["She" if n % 3 else "He"].format(name) for n, name in enumerate(names, 1)]
+    texts[79] = (
+        "He met her when she and he were young, and nobody knows of anything more to be said."
+    )
+    articles = tmp_path / "articles.jsonl"
+    articles.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts), encoding="utf-8")
+    command = [sys.executable, str(ROOT / "benchmarks" / "paragraphs.py"), str(articles), str(tmp_path / "out")]
+    subprocess.run(command, cwd=ROOT, check=True, timeout=120)
+    rows = {
+        path.stem: [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        for path in (tmp_path / "out").iterdir()
+    }
+    held_out = {row["text"] for row in rows["heldout"]}
+    assert held_out == {texts[n - 1] for n in (40, 80, 120, 160)} and len(rows["train"]) == 156
+    assert len(rows["pronouns"]) == 2  # one man only, so one woman; the mixed text tells nothing
+    for row in rows["pronouns"]:
+        [text] = [text for text in held_out if text.startswith(row["prompt"] + " ")]
+        following = text[len(row["prompt"]) :].split()[0]
+        assert following in row["right"] and following not in row["wrong"]
+        assert (" She " in row["prompt"]) == ("her" in row["right"])
+    for kind, number in (("names", 150), ("sex_bound", 100)):
+        rights = [word.lower() for row in rows[kind] for word in row["right"]]
+        assert len(rights) == number and rights.count("she") == rights.count("he")
+
+
 @pytest.mark.slow
 def test_a_run_on_a_corpus_larger_than_its_memory_takes_no_more_than_on_a_quarter_of_it():
     """The limit is the system's: what the process held after a small run and 100 MB more."""
