@@ -24,7 +24,7 @@ from counterfactuals.files import write_whole
 from counterfactuals.lexicon import load_lexicon
 
 HELD_OUT_EVERY = 40
-LONGEST_PROMPT = 70  # words: the cue has to stay in the context of a small model
+LONGEST_PROMPT = 45  # words: the cue has to stay in the context of a small model
 PRONOUNS = ["he", "him", "his", "himself", "she", "her", "hers", "herself"]
 PRONOUN = re.compile(rf"\b(?:{'|'.join(PRONOUNS)})\b", re.IGNORECASE)
 WORD = re.compile(r"[^\W\d_]+")

@@ -3,10 +3,11 @@
 C rows (predictions), D teacher width, V vocabulary, K most likely tokens, Q sketch size, B bytes a row.
 
 A row keeps the log-probabilities (temperature 1) of its K likeliest tokens, in 8 bits between the first and the last,
-and a sketch of the hidden state they came from: its Q principal coordinates, 8 bits each. The rest of the vocabulary is
-estimated from the sketch, log p̂(v) = offset + mean(v) + sketch · basis(v), with the offset that makes the mass of the
-rest, m, the teacher's own. The coordinates are those that explain most of the logits, each token weighted by its mean
-probability at temperature 2. Where Q reaches D (small teachers) nothing but rounding is lost.
+and a sketch of the hidden state they came from: its Q principal coordinates, the more bits the more they explain. The
+rest of the vocabulary is estimated from the sketch, log p̂(v) = offset + mean(v) + sketch · basis(v), with the offset
+that makes the mass of the rest, m, the teacher's own. The coordinates are those that explain most of the logits, each
+token weighted by its mean probability at temperature 2, and bits go where they lessen the squared error of the logits
+most (reverse water-filling). Where Q reaches D (small teachers) nothing but rounding is lost.
 
 Bias. The stored tokens and m are exact but for rounding, so the expected error of a row in forward KL at temperature 1
 is KL(p ‖ p̂) = m · KL(p_rest ‖ p̂_rest), and that of the gradient in the student's logits is p − p̂: 0 on the stored
@@ -19,6 +20,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import heapq
 import json
 import math
 import time
@@ -37,8 +39,9 @@ from counterfactuals.files import write_whole
 from counterfactuals.pairs import PairSet
 from debias.losses import TeacherRows, model_rows
 
-FORMAT = 1  # of a row's bytes; another number is another cache
-SKETCH = 64  # the largest Q
+FORMAT = 2  # of a row's bytes; another number is another cache
+SKETCH = 128  # the largest Q: reading a row costs a product of this width
+TOKENS = 12  # K, where the coordinates can use all other bytes (docs/speed.md)
 SHARD_ROWS = 1 << 16  # 10 MB on disk: what a kill may cost
 SAMPLE_ROWS = 1 << 14  # of the corpus, from which the coordinates are found
 FORWARD_TOKENS = 1 << 12  # padded, in one run of the teacher
@@ -56,14 +59,15 @@ PARTS = {  # of a fingerprint, and what they are called in a refusal
 class Codec:
     """Predictions as bytes, and back.
 
-    Bytes of a row, in order: K ids (likeliest first), K levels (uint8, steps below the first), Q coordinates (int8),
-    first, step, offset, scale (float16).
-    centre_D, project_DQ: hidden state → coordinates of variance 1. basis_XV, X = Q + 2: coordinates → logits; the last
-    two rows are the mean and ones, which take the offset along in one product.
+    Bytes of a row, in order: K ids (likeliest first), K levels (uint8, steps below the first), Q coordinates (packed,
+    bits_Q each), first, step, offset, scale (float16).
+    centre_D, project_DQ: hidden state → coordinates of variance 1. basis_XV, X = Q + 2: coordinates, counted in levels
+    of the row's scale → logits; the last two rows are the mean and ones, which take the offset along in one product.
     """
 
     centre_D: torch.Tensor
     project_DQ: torch.Tensor
+    bits_Q: torch.Tensor
     basis_XV: torch.Tensor
     top_k: int
 
@@ -72,10 +76,10 @@ class Codec:
         """Find the coordinates from a sample of hidden states. ValueError if row_bytes holds no token."""
         hidden_ND, head_VD = hidden_ND.float(), head_VD.float()
         (num_rows, width), vocab_size = hidden_ND.shape, len(head_VD)
-        size = min(SKETCH, width, num_rows)
-        top_k = min((row_bytes - size - 8) // (_id_bytes(vocab_size) + 1), vocab_size)
+        size, token_bytes = min(SKETCH, width, num_rows), _id_bytes(vocab_size) + 1
+        top_k = min(TOKENS, (row_bytes - 8) // 2 // token_bytes)
         if top_k < 1:
-            raise ValueError(f"teacher.cache_bytes: {row_bytes} bytes hold no token; at least {size + 13} are needed")
+            raise ValueError(f"teacher.cache_bytes: {row_bytes} bytes hold no token; at least {8 + 2 * token_bytes} do")
         weight_V = torch.zeros(vocab_size, device=head_VD.device)
         for part_CD in hidden_ND.split(CHUNK):
             weight_V += (part_CD @ head_VD.T / 2).softmax(-1).sum(0)
@@ -89,14 +93,19 @@ class Codec:
         moved_ND = ((hidden_ND - centre_D).double() @ vectors_DD) * root_D
         _, lengths, axes = torch.linalg.svd(moved_ND, full_matrices=False)
         spread_Q = (lengths[:size] / math.sqrt(num_rows)).clamp(min=1e-9)
-        project_DQ = (vectors_DD * root_D) @ axes[:size].T / spread_Q
-        basis_QV = (head_VD.double() @ ((vectors_DD / root_D) @ axes[:size].T * spread_Q)).T
+        bits = _bits((spread_Q**2).tolist(), 8 * (row_bytes - 8 - top_k * token_bytes))
+        bits_Q = torch.tensor(bits, dtype=torch.int32)
+        size = len(bits_Q)
+        top_k = min((row_bytes - 8 - _bytes(bits_Q)) // token_bytes, vocab_size)  # what the coordinates do not need
+        axes_DQ, spread_Q = axes[:size].T, spread_Q[:size]
+        project_DQ = (vectors_DD * root_D) @ axes_DQ / spread_Q
+        basis_QV = (head_VD.double() @ ((vectors_DD / root_D) @ axes_DQ * (spread_Q / _most(bits_Q).to(spread_Q)))).T
         rows = [basis_QV.float(), (head_VD @ centre_D)[None], torch.ones(1, vocab_size, device=head_VD.device)]
-        return cls(centre_D, project_DQ.float(), torch.cat(rows), top_k)
+        return cls(centre_D, project_DQ.float(), bits_Q.to(head_VD.device), torch.cat(rows), top_k)
 
     @property
     def row_bytes(self) -> int:
-        return self.top_k * (_id_bytes(self.basis_XV.shape[1]) + 1) + self.project_DQ.shape[1] + 8
+        return self.top_k * (_id_bytes(self.basis_XV.shape[1]) + 1) + _bytes(self.bits_Q) + 8
 
     def to(self, device: torch.device | str) -> Codec:
         tensors: dict[str, Any] = {name: x.to(device) for name, x in vars(self).items() if torch.is_tensor(x)}
@@ -108,9 +117,9 @@ class Codec:
         first_C1 = top_CK[:, :1].half()
         step_C1 = ((first_C1.float() - top_CK[:, -1:]) / 255).clamp(min=1e-4).half()
         level_CK = ((first_C1.float() - top_CK) / step_C1.float()).round().clamp(0, 255)
-        place_CQ = (hidden_CD.float() - self.centre_D) @ self.project_DQ
-        scale_C1 = (place_CQ.abs().amax(-1, keepdim=True) / 127).clamp(min=1e-4).half()
-        place_CQ = (place_CQ / scale_C1.float()).round().clamp(-127, 127)
+        place_CQ, most_Q = (hidden_CD.float() - self.centre_D) @ self.project_DQ, _most(self.bits_Q)
+        scale_C1 = place_CQ.abs().amax(-1, keepdim=True).clamp(min=1e-4).half()
+        place_CQ = (place_CQ / scale_C1.float() * most_Q).round().clamp(-most_Q, most_Q)
         coordinates_CX = self._coordinates(place_CQ, scale_C1, torch.zeros_like(scale_C1))
         estimate_CV = (coordinates_CX @ self.basis_XV).scatter_(1, ids_CK, -math.inf)
         rest_C1 = logp_CV.scatter(1, ids_CK, -math.inf).logsumexp(-1, keepdim=True)
@@ -119,22 +128,41 @@ class Codec:
         fields = [
             ids_CK.to(torch.int16 if _id_bytes(self.basis_XV.shape[1]) == 2 else torch.int32),
             level_CK.to(torch.uint8),
-            place_CQ.to(torch.int8),
+            self._packed((place_CQ + most_Q).to(torch.int32)),
             torch.cat([first_C1, step_C1, offset_C1.half(), scale_C1], 1),
         ]
         return torch.cat([field.contiguous().view(torch.uint8) for field in fields], 1)
 
     def decode(self, row_CB: torch.Tensor, out_CV: torch.Tensor) -> None:
         """Write log-probabilities: one product of width Q + 2 and a scatter."""
-        k, q, wide = self.top_k, self.project_DQ.shape[1], _id_bytes(self.basis_XV.shape[1])
-        ids, level, place, numbers = row_CB.split([wide * k, k, q, 8], 1)
+        k, wide = self.top_k, _id_bytes(self.basis_XV.shape[1])
+        ids, level, place, numbers = row_CB.split([wide * k, k, _bytes(self.bits_Q), 8], 1)
         ids_CK = ids.contiguous().view(torch.int16 if wide == 2 else torch.int32).long()
         if wide == 2:
             ids_CK &= 0xFFFF
         first_C1, step_C1, offset_C1, scale_C1 = numbers.contiguous().view(torch.float16).split(1, 1)
-        place_CQ = place.contiguous().view(torch.int8).float()
+        place_CQ = (self._unpacked(place) - _most(self.bits_Q)).float()
         torch.mm(self._coordinates(place_CQ, scale_C1, offset_C1), self.basis_XV, out=out_CV)
         out_CV.scatter_(1, ids_CK, first_C1.float() - step_C1.float() * level.float())
+
+    def _packed(self, level_CQ: torch.Tensor) -> torch.Tensor:
+        """Levels, bits_Q bits each without gaps, as bytes: one may lie across two."""
+        byte_Q, shift_Q = self._places()
+        shifted_CQ = level_CQ << shift_Q
+        packed = level_CQ.new_zeros(len(level_CQ), _bytes(self.bits_Q) + 1)
+        packed.index_add_(1, byte_Q, shifted_CQ & 255).index_add_(1, byte_Q + 1, shifted_CQ >> 8)
+        return packed[:, :-1].to(torch.uint8)
+
+    def _unpacked(self, packed: torch.Tensor) -> torch.Tensor:
+        byte_Q, shift_Q = self._places()
+        packed = packed.to(torch.int32)
+        both_CQ = packed[:, byte_Q] | packed[:, (byte_Q + 1).clamp(max=packed.shape[1] - 1)] << 8
+        return both_CQ >> shift_Q & (2 * _most(self.bits_Q) + 1)
+
+    def _places(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """The byte that each level begins in, and its first bit there."""
+        begin_Q = self.bits_Q.cumsum(0) - self.bits_Q
+        return begin_Q // 8, (begin_Q % 8).to(torch.int32)
 
     @staticmethod
     def _coordinates(place_CQ: torch.Tensor, scale_C1: torch.Tensor, offset_C1: torch.Tensor) -> torch.Tensor:
@@ -152,6 +180,40 @@ class Codec:
     def load(cls, path: Path) -> Codec:
         tensors: dict[str, Any] = load_file(path)
         return cls(**(tensors | {"top_k": int(tensors["top_k"])}))
+
+
+def _bits(power_Q: Sequence[float], total: int) -> list[int]:
+    """Bits of each coordinate (3 to 8; the last ones may get none and are left out), at most `total` together.
+
+    The error that b bits leave of a coordinate's power is about 1 / (2^(b−1) − 1)²; each step of the greedy choice
+    takes the bits that lessen the sum most.
+    """
+
+    def offer(i: int, now: int) -> tuple[float, int, int]:
+        more = 3 if now == 0 else 1
+        left = 1.0 if now == 0 else 1 / (2 ** (now - 1) - 1) ** 2
+        return power_Q[i] * (1 / (2 ** (now + more - 1) - 1) ** 2 - left) / more, i, more
+
+    bits = [0] * len(power_Q)
+    offers = [offer(i, 0) for i in range(len(power_Q))]
+    heapq.heapify(offers)
+    while offers:
+        _, i, more = heapq.heappop(offers)
+        if more <= total:
+            bits[i] += more
+            total -= more
+            if bits[i] < 8:
+                heapq.heappush(offers, offer(i, bits[i]))
+    return bits[: bits.index(0)] if 0 in bits else bits
+
+
+def _most(bits_Q: torch.Tensor) -> torch.Tensor:
+    """Levels on either side of zero."""
+    return 2 ** (bits_Q - 1) - 1
+
+
+def _bytes(bits_Q: torch.Tensor) -> int:
+    return -(-int(bits_Q.sum()) // 8)
 
 
 def _id_bytes(vocab_size: int) -> int:

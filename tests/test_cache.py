@@ -101,6 +101,29 @@ def test_where_the_sketch_holds_the_whole_hidden_state_only_rounding_is_lost():
     assert kl(logp_of(hidden, head), through(codec, hidden, head), tau=2) < 2e-4
 
 
+def test_coordinates_are_packed_without_gaps_and_come_back():
+    bits = torch.tensor([8, 7, 5, 5, 4, 3, 3], dtype=torch.int32)
+    codec = Codec(torch.zeros(7), torch.eye(7), bits, torch.zeros(9, 300), top_k=1)
+    levels = torch.stack([torch.zeros(7), 2.0**bits - 2, torch.arange(7)]).to(torch.int32)
+    packed = codec._packed(levels)
+    assert packed.shape == (3, 5) and packed.dtype == torch.uint8  # 35 bits
+    assert torch.equal(codec._unpacked(packed), levels)
+
+
+def test_bits_go_where_they_help(monkeypatch):
+    """At equal bytes less is lost than with eight bits for as many coordinates as have room."""
+    hidden, head = hidden_states(600, 96, 500)
+    hidden = hidden * torch.linspace(0, 3, 96).neg().exp()
+    mixed = Codec.fit(hidden[:400], head, 80)
+    monkeypatch.setattr(cache, "_bits", lambda power, total: [8] * min(total // 8, len(power)))
+    even = Codec.fit(hidden[:400], head, 80)
+    assert int(mixed.bits_Q.max()) > 2 * int(mixed.bits_Q.min()) and len(mixed.bits_Q) > len(even.bits_Q)
+    assert even.row_bytes == mixed.row_bytes == 80 and even.top_k == mixed.top_k
+    exact = logp_of(hidden[400:], head)
+    losses = [kl(exact, through(codec, hidden[400:], head), tau=2) for codec in (mixed, even)]
+    assert losses[0] < 0.5 * losses[1]
+
+
 @pytest.mark.parametrize("op", [op for op in OPS if op != "none"])
 def test_the_estimate_of_the_rest_beats_top_k_whatever_the_op(op, monkeypatch):
     """On rows the codec was not fitted to; at temperature 2, at equal bytes (top-k alone has more tokens)."""
@@ -118,8 +141,8 @@ def test_the_estimate_of_the_rest_beats_top_k_whatever_the_op(op, monkeypatch):
 
 def test_rows_too_short_for_a_token_are_refused():
     hidden, head = hidden_states(64, 24, 300)
-    with pytest.raises(ValueError, match=r"teacher\.cache_bytes: 30 bytes hold no token; at least 3"):
-        Codec.fit(hidden, head, 30)
+    with pytest.raises(ValueError, match=r"teacher\.cache_bytes: 13 bytes hold no token; at least 14 do"):
+        Codec.fit(hidden, head, 13)
 
 
 def test_the_teacher_runs_once_on_each_text_and_each_counterfactual(teacher, tmp_path):
@@ -288,7 +311,7 @@ def test_a_damaged_shard_is_one_clear_line_and_is_mended(settings, tmp_path, cap
     ("change", "says"),
     [
         (["teacher.cache=null"], "teacher.cache: no run sets it"),
-        (["teacher.cache_bytes=20"], "teacher.cache_bytes: 20 bytes hold no token"),
+        (["teacher.cache_bytes=10"], "teacher.cache_bytes: 10 bytes hold no token"),
         (["teacher.cache_bytes=0"], "teacher.cache_bytes: must be at least 1"),
         (["teacher.model=nowhere"], "teacher.model nowhere: "),
         (["data.max_length=500"], "teacher.model sees at most 128 positions"),
