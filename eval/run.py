@@ -238,8 +238,10 @@ def evaluate(
                     try:
                         row["tasks"][label], parts = _run(loaded, label, resolved, inputs, scored, seeds, cache)
                     except ValueError as error:
-                        if not skip_missing or loaded.broken:
+                        if loaded.broken:
                             raise
+                        if not skip_missing:
+                            raise ValueError(f"{model_label} · {label}: {error}") from None
                         result.setdefault("skipped", {})[f"{model_label} · {label}"] = str(error)
                         progress.remove_task(bar)
                         continue

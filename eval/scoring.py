@@ -356,7 +356,7 @@ class Scorer:
     def _check_lengths(self, ids: Sequence[Ids], least: int) -> None:
         for row in ids:
             if not least <= len(row) <= self.max_length:
-                raise ValueError(f"a sequence of {len(row)} tokens: this needs {least} to {self.max_length}")
+                raise ValueError(f"a text of {len(row)} tokens: this model takes {least} to {self.max_length}")
 
     def token_logprobs(self, ids: Sequence[Ids], last: Sequence[int] | None = None) -> list[np.ndarray]:
         """log P(token t | tokens before it) for t = 1 … T−1: a float32 array of T−1 for each sequence of T ≥ 1 ids.

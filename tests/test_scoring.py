@@ -377,7 +377,7 @@ def test_sampling_options_are_checked(scorer, options):
 
 
 def test_too_long_sequences_are_refused(scorer):
-    with pytest.raises(ValueError, match="a sequence of 129 tokens: this needs 1 to 128"):
+    with pytest.raises(ValueError, match="a text of 129 tokens: this model takes 1 to 128"):
         scorer.token_logprobs([[1] * 129])
 
 
