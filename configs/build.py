@@ -46,6 +46,8 @@ def already_done(config: Config, folder: Path, *, allow_changes: bool = False) -
     if not (folder / "config.yaml").exists():
         return False
     changed = schema.differences(folder / "config.yaml", config)
+    if (folder / "run.json").exists():  # what was looked at on the way is no reason to train again
+        changed = [difference for difference in changed if not difference.startswith(("eval.", "train.log_"))]
     if changed and not allow_changes:
         raise ValueError(
             f"{folder}: holds a run with other settings ({'; '.join(changed)}); "
