@@ -105,9 +105,7 @@ def main() -> None:
     hidden_ND = torch.cat([hidden_PD[batch.row_R] for batch, hidden_PD in batches(options.texts, options.max_texts)])
     hidden_ND = hidden_ND[: cache.SAMPLE_ROWS]
     found = {}
-    print(
-        f"{options.teacher}: width {hidden_ND.shape[1]}, {len(batches.head_VD):,} tokens, {len(hidden_ND):,} rows fitted"
-    )
+    print(f"width {hidden_ND.shape[1]}, {len(batches.head_VD):,} tokens, {len(hidden_ND):,} rows fitted")
     print(f"| coordinates, tokens | {' | '.join(VARIANTS)} |\n|---|{'---:|' * len(VARIANTS)}")
     for size in map(int, options.sketches.split(",")):
         with mock.patch.object(cache, "SKETCH", size):

@@ -57,7 +57,7 @@ def to_wandb(
     pair_sets: Mapping[str, Path] | None = None,
     **options: Any,
 ) -> None:
-    """Figures of a study: in the summary of each model's run, and (in no sweep) as tables and charts in a run of their own.
+    """Figures of a study: in the summary of each model's run, and as tables and charts in a run of their own.
 
     headlines: (task, metric) of the main table. runs: row → folder of its run under `output`. pair_sets: row → what it
     was trained on; given, each run's model is kept as an artifact, and its pair set by reference, named alike where
@@ -77,7 +77,7 @@ def to_wandb(
                 sink.artifact("model", known["title"], output / folder / "model", facts=facts)
             sink.close()
     if "WANDB_SWEEP_ID" in os.environ:
-        return  # whatever is opened in an agent's process is its one run, which has the figures now
+        return  # whatever is opened in an agent's process is its one run, which has the figures by now
     study = WandbSink(output / "evaluation", title=f"{title}-evaluation", job_type="evaluation", **options)
     columns = [f"{task}/{metric}" for task, metric in headlines]
     cells = [[row["tasks"].get(task, {}).get(metric, {}).get("value") for task, metric in headlines] for row in rows]

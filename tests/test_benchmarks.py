@@ -37,9 +37,7 @@ def test_agreement_cases_are_told_by_one_gender_and_cut_from_articles_held_out(t
     }
     names = [f"Person{n} was born in a town." for n in range(160)]
     texts = [about["She" if n % 3 else "He"].format(name) for n, name in enumerate(names, 1)]
-    texts[79] = (
-        "He met her when she and he were young, and nobody knows of anything more to be said."
-    )
+    texts[79] = "He met her when she and he were young, and nobody knows of anything more to be said."
     articles = tmp_path / "articles.jsonl"
     articles.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts), encoding="utf-8")
     command = [sys.executable, str(ROOT / "benchmarks" / "paragraphs.py"), str(articles), str(tmp_path / "out")]

@@ -421,7 +421,7 @@ def test_what_a_model_cannot_do_is_passed_over_too(tiny_gpt2, data, monkeypatch)
     monkeypatch.setitem(TASKS, "bold", dataclasses.replace(TASKS["bold"], score=refuse))
     tasks = {"agreement": {}, "bold": SMALL_BOLD, "diversity": SMALL_BOLD}
     settings = {"data_dir": data, "output_dir": data / "out", "quiet": True}
-    with pytest.raises(ValueError, match="^m · bold: a sequence of 175"):
+    with pytest.raises(ValueError, match=r"^m · bold: a sequence of 175"):
         evaluate({"m": tiny_gpt2}, tasks, **settings)
     found = evaluate({"m": tiny_gpt2, "n": tiny_gpt2}, tasks, **settings, skip_missing=True)
     assert [list(row["tasks"]) for row in found["rows"]] == [["agreement"]] * 2
