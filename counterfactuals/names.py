@@ -552,9 +552,9 @@ class _Document:
         if entry:
             name = " ".join(words)
             initial = run.endswith(("Jr", "Sr")) or (len(last) > 1 and 1 in map(len, words[1:-1]))
-            doubtful = first in names.doubtful or (bool(things) and not initial)
+            doubtful = not initial and (first in names.doubtful or bool(things))
             self.full.append(Full(given, name, last, tokens[0][1], end, entry[0], doubtful))
-            if initial and not doubtful:
+            if initial and first not in names.doubtful:  # not "Canon W. R. Birt"
                 self.sure.add(name)
         elif len(first) > 1 and (
             first not in context["unisex"]
