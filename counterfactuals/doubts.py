@@ -61,6 +61,8 @@ _BEAST = re.compile(
     r"\b(?:(?:two|three|four)-year-olds?|yearlings?|unplaced|racecourse|[Bb]est horse|tusks?|hooves|foal(?:ed)?|sired|"
     r"furlongs?|paws|litter|[Kk]ennels?|ridden|zoo)\b"
 )
+_SIGNS = "-year-old yearling unplaced racecourse est_horse tusk hooves foal sired furlong paws litter ennel ridden zoo"
+_BEAST_SIGNS = tuple(sign.replace("_", " ") for sign in _SIGNS.split())  # one of them stands where it matches
 _QUOTED_SUBJECT = re.compile(  # "Sovereign" was at Kedgeree
     r"[\"“][A-Z][\w'’]+(?: [A-Z][\w'’]+)?[\"”](?:['’]s)? (?:was|is|had|has|master|sailed|arrived|left|reached|returned|"
     r"under|came|made|captured|captain|could|and her|put|took|went|then|also|again|began|sails|operated|entered)\b"
@@ -178,7 +180,7 @@ def doubts(
         yield edits[0][:2]  # "took Dolly Varden on a voyage"
     if complete and words and all(rule != "name" for *_, rule, _ in edits):
         yield from _vague(text, first)
-    if personal and _HONOUR.search(text):  # the Ann Lee Bridge … in her honour
+    if personal and "name" in text and _HONOUR.search(text):  # the Ann Lee Bridge … in her honour
         yield min(first.values())
     quotes = '"' in text or "“" in text
     if quotes:
@@ -188,6 +190,8 @@ def doubts(
                 yield from inside
     for said, sense, other in SENSES:
         if (sense is _SHIP and not ships) or (sense is _QUOTED_SUBJECT and not quotes):
+            continue
+        if sense is _BEAST and not any(sign in text for sign in _BEAST_SIGNS):
             continue
         if not said.isdisjoint(words) and (sense.search(text) is not None) == other:
             yield first[min(said & words)]

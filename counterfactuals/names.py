@@ -364,7 +364,7 @@ class _Document:
     def _none_before(self, stop: int) -> bool:
         """Whether no word before is a name because of what the rest of the text holds."""
         names, things = self.names, self.context["things"]
-        if _MARRIED.search(self.text, 0, stop):
+        if self.text.find("arr", 0, stop) >= 0 and _MARRIED.search(self.text, 0, stop):
             return False
         for match in _CAPITALISED.finditer(self.text, 0, stop):
             word = match[0]
