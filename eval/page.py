@@ -86,8 +86,8 @@ def write_page(
     known = [row["model"] for row in rows]
     if reference is not None and reference not in known:
         raise ValueError(f"reference {reference!r}: not among the models ({', '.join(known)})")
-    own = studies[0].results.get("config", {}).get("reference") if len(studies) == 1 else None
-    base = reference or next((name for name in (own, "plain") if name in known), known[0])
+    own = studies[0].results.get("config", {}).get("reference", "") if len(studies) == 1 else ""
+    base: str = reference or next((name for name in (own, "plain") if name in known), known[0])
     template = Template(Path(__file__).with_name("page.html").read_text(encoding="utf-8"))
     pictures = [picture for make in PICTURES if (picture := make(rows, base))]
     content = template.substitute(
