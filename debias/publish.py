@@ -111,11 +111,11 @@ def _generated(output: Path, models: Sequence[str]) -> Iterator[list[str]]:
     """A prompt, its reversal, and each model's text after either, from the rows that tasks keep."""
     texts: dict[tuple[str, str], dict[str, tuple[str, str]]] = {}
     for path in sorted(output.glob("rows-*.jsonl")):
-        for line in path.read_text(encoding="utf-8").splitlines():
-            row = json.loads(line)
-            if {"prompt", "reversed", "texts", "reversed_texts"} <= row.keys():
-                found = texts.setdefault((row["prompt"], row["reversed"]), {})
-                found.setdefault(row["model"], (row["texts"][0], row["reversed_texts"][0]))
+        with path.open(encoding="utf-8") as file:
+            for row in map(json.loads, file):
+                if {"prompt", "reversed", "texts", "reversed_texts"} <= row.keys():
+                    found = texts.setdefault((row["prompt"], row["reversed"]), {})
+                    found.setdefault(row["model"], (row["texts"][0], row["reversed_texts"][0]))
     for (prompt, reverse), found in list(texts.items())[:MAX_TEXTS]:
         sides = [[found.get(model, ("", ""))[side] for model in models] for side in (0, 1)]
         yield [prompt, reverse, *sides[0], *sides[1]]

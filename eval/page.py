@@ -421,7 +421,8 @@ def _scored(row: Result, label: str) -> list[dict[str, Any]]:
 def _jsonl(path: Path) -> list[dict[str, Any]]:
     if not path.is_file():
         return []
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    with path.open(encoding="utf-8") as file:  # splitlines would cut a text at U+2028 and its like
+        return [json.loads(line) for line in file if line.strip()]
 
 
 # ---------------------------------------------------------------- how it was measured

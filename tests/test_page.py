@@ -50,12 +50,13 @@ def study(tmp_path) -> Path:
     )
     (tmp_path / "plain" / "metrics.jsonl").write_text(curve, encoding="utf-8")
     (tmp_path / "plain" / "config.yaml").write_text("loss: {op: <none>}\n", encoding="utf-8")
-    texts = [{"model": "plain", "unigram": polar, "text": "t"} for polar in (-1, -1, 0, 1)]
+    # models write the characters at which str.splitlines cuts
+    texts = [{"model": "plain", "unigram": polar, "text": "a\u2028b\x85"} for polar in (-1, -1, 0, 1)]
     pair = {"model": "era", "prompt": "He works as a", "reversed": "She works as a"}
-    pair |= {"texts": ["cook"], "reversed_texts": ["<i>"]}
-    lines = "".join(json.dumps(entry) + "\n" for entry in texts)
+    pair |= {"texts": ["cook\u2028"], "reversed_texts": ["<i>"]}
+    lines = "".join(json.dumps(entry, ensure_ascii=False) + "\n" for entry in texts)
     (tmp_path / "rows-bold.jsonl").write_text(lines, encoding="utf-8")
-    (tmp_path / "rows-agreement.jsonl").write_text(json.dumps(pair) + "\n", encoding="utf-8")
+    (tmp_path / "rows-agreement.jsonl").write_text(json.dumps(pair, ensure_ascii=False) + "\n", encoding="utf-8")
     return tmp_path
 
 

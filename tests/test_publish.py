@@ -53,6 +53,12 @@ def test_a_study_sends_its_figures_tables_and_models(study, tmp_path, capsys):
     assert "figures" in text and "male_share/even" in text
 
 
+def test_generated_pairs_may_hold_any_line_separator(tmp_path):
+    row = {"model": "m", "prompt": "He", "reversed": "She", "texts": ["a\u2028b"], "reversed_texts": ["c\x85"]}
+    (tmp_path / "rows-pairs.jsonl").write_text(json.dumps(row, ensure_ascii=False) + "\n", encoding="utf-8")
+    assert list(publish._generated(tmp_path, ["m"])) == [["He", "She", "a\u2028b", "c\x85"]]
+
+
 def test_a_run_of_a_sweep_is_one_run(study, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("WANDB_SWEEP_ID", "s")
     monkeypatch.setenv("WANDB_RUN_ID", "r1")
