@@ -7,6 +7,7 @@ what was replaced, and search the whole text only where such a word stands in it
 from __future__ import annotations
 
 import re
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 
 from counterfactuals.scan import trie
@@ -57,12 +58,14 @@ _SAILING = re.compile(
     r"masters?|sailings|cruises?|berth(?:s|ed)?|liner|passengers|[Tt]ropical|winds?|landfall|locomotives?|airframe|"
     r"aircraft|flew)\b"
 )
-_BEAST = re.compile(
-    r"\b(?:(?:two|three|four)-year-olds?|yearlings?|unplaced|racecourse|[Bb]est horse|tusks?|hooves|foal(?:ed)?|sired|"
-    r"furlongs?|paws|litter|[Kk]ennels?|ridden|zoo)\b"
-)
-_SIGNS = "-year-old yearling unplaced racecourse est_horse tusk hooves foal sired furlong paws litter ennel ridden zoo"
-_BEAST_SIGNS = tuple(sign.replace("_", " ") for sign in _SIGNS.split())  # one of them stands where it matches
+_BEASTS = """
+two-year-old two-year-olds three-year-old three-year-olds four-year-old four-year-olds yearling yearlings unplaced
+racecourse best_horse Best_horse tusk tusks hooves foal foaled sired furlong furlongs paws litter kennel kennels Kennel
+Kennels ridden zoo
+"""
+_BEAST_PHRASES = [phrase.replace("_", " ") for phrase in _BEASTS.split()]
+_BEAST = re.compile(rf"\b(?:{trie(_BEAST_PHRASES)})\b")
+SIGNS = (*SHIP_WORDS, *_BEAST_PHRASES)  # where _SHIP or _BEAST matches, one of these stands
 _QUOTED_SUBJECT = re.compile(  # "Sovereign" was at Kedgeree
     r"[\"“][A-Z][\w'’]+(?: [A-Z][\w'’]+)?[\"”](?:['’]s)? (?:was|is|had|has|master|sailed|arrived|left|reached|returned|"
     r"under|came|made|captured|captain|could|and her|put|took|went|then|also|again|began|sails|operated|entered)\b"
@@ -102,18 +105,16 @@ VAGUE = RANKS | _words(
 )
 # Words, what in the text speaks of another sense of theirs (True) or of their own (False).
 SENSES = (
-    (FEMALE, _SHIP, True),
-    (FEMALE, _QUOTED_SUBJECT, True),
     (_words("male males female females"), _ANIMAL, True),
     (_words("actor actors"), _STAGE, False),
     (_words("king queen"), _GAME, True),
     (_words("groom"), _STABLE, True),
     (_words("sons"), _FIRM, True),
-    (PERSON, _BEAST, True),
     (_words("daughter daughters"), _NUCLEAR, True),
     (_words("guy"), _ROPE, True),
     (_words("lord lady"), _DEITY, True),
 )
+_SAID = frozenset().union(*(said for said, _, _ in SENSES))
 
 _BEFORE = re.compile(r"(?:^|[\s(\"“‘])([^\W\d_][\w'’.-]*) $")
 _AFTER = re.compile(r"\.? (?:the )?([^\W\d_][\w’'-]*)")
@@ -133,10 +134,12 @@ _KIN_OF = re.compile(  # "a sister society": no one's sister
     r"brands?|lodges?|chapters?|states?|propert(?:y|ies)|facilit(?:y|ies)|plan(?:t|et)s?|rocks?|trees?|lands?|log|"
     r"\w{3,}(?:[ai]tions?|[ai]sations?|izations?))\b"
 )
+_COMPOUNDED = _KIN | {"he", "man", "woman"}  # see _is_other_word
 _MADE = re.compile(r"-[a-z]+(?:ed|able|ing)\b")
 _FIRST_PERSON = re.compile(r"\b(?:I|[Mm]y|[Mm]e|[Ww]e|[Oo]ur|us)\b|[\"“”]")
 _LOUD_GLUED = re.compile(r"[A-Z\d]-$")
 _HONOUR = re.compile(r"\bnamed? (?:[\w.’'-]+ ){0,8}(?:in (?:his|her) (?:memory|hono)|after (?:him|her)\b)")
+_HONOURS = (" memory", " hono", "after h")  # one of them stands where it matches
 _NICKNAME = re.compile(r" [A-ZÀ-Þ]\w")  # Ann "Liz" Lee
 _QUOTES = frozenset('"“”‘’')
 _SMALL = _words("a an and at by for from in of on or the to with")
@@ -148,55 +151,73 @@ def doubts(
     things: frozenset[str],
     places: frozenset[str],
     *,
-    ships: bool = True,
+    signs: bool = True,
     complete: bool = True,
+    again: bool = False,
 ) -> Iterator[tuple[int, int]]:
     """Where `text` may use a word of `edits` in another sense; edits with the rule "name" are given names.
 
-    `things`: capitalised words that end names of bodies and things. `places`: that are no given names or surnames.
-    `ships`: False if none of SHIP_WORDS is in the text. `complete`: whether the given names are among `edits`.
+    `edits`: sorted. `things`: capitalised words that end names of bodies and things. `places`: that are no given names
+    or surnames. `signs`: False if none of SIGNS is in the text. `complete`: whether the given names are among `edits`.
+    `again`: these edits without the given names gave no doubt, and only what those change is looked at.
     """
     first: dict[str, tuple[int, int]] = {}
+    spoken: list[tuple[int, int, str]] = []
     for start, end, _, rule, _ in edits:
         if rule != "name":
-            first.setdefault(text[start:end].lower(), (start, end))
+            word = text[start:end].lower()
+            spoken.append((start, end, word))
+            first.setdefault(word, (start, end))
     words = first.keys()
     personal = not PERSON.isdisjoint(words)
-    for start, end, _, rule, _ in edits:
-        if rule == "name":
-            continue
-        small = text[start:end].lower()
-        if (small in _KIN and _KIN_OF.match(text, end)) or (small == "he" and text[end + 1 : end + 2].isdigit()):
-            yield start, end  # "he 2017 Cup": the
-        elif small in ("man", "woman") and _MADE.match(text, end):
-            yield start, end  # man-induced
-        elif text[start - 1 : start] == "-" and text[end : end + 1] in _QUOTES and small in ("man", "men"):
-            yield start, end  # "gwitu-men"
-        elif text[start].islower() and text[start - 1 : start] in _QUOTES and text[end : end + 1] in _QUOTES:
-            yield start, end  # abba, "father"
-        if text[start].isupper() and _is_no_role(text, start, end, things, places, personal=personal):
-            yield start, end
-    if ships and edits and not personal and _SHIP.search(text):
+    if signs and edits and not personal and not (again and words) and _SHIP.search(text):
         yield edits[0][:2]  # "took Dolly Varden on a voyage"
-    if complete and words and all(rule != "name" for *_, rule, _ in edits):
+    if complete and words and len(spoken) == len(edits):
         yield from _vague(text, first)
-    if personal and "name" in text and _HONOUR.search(text):  # the Ann Lee Bridge … in her honour
-        yield min(first.values())
     quotes = '"' in text or "“" in text
-    if quotes:
-        for quoted in _QUOTED.finditer(text):
-            inside = [edit[:2] for edit in edits if quoted.start() < edit[0] < quoted.end()]
+    if quotes and not (again and len(spoken) == len(edits)):
+        starts = [edit[0] for edit in edits]
+        for quoted in _QUOTED.finditer(text) if starts else ():
+            inside = edits[bisect_right(starts, quoted.start()) : bisect_left(starts, quoted.end())]
             if inside and _is_title(quoted[1]) and (" " in quoted[1] or not _NICKNAME.match(text, quoted.end())):
-                yield from inside
-    for said, sense, other in SENSES:
-        if (sense is _SHIP and not ships) or (sense is _QUOTED_SUBJECT and not quotes):
-            continue
-        if sense is _BEAST and not any(sign in text for sign in _BEAST_SIGNS):
-            continue
-        if not said.isdisjoint(words) and (sense.search(text) is not None) == other:
-            yield first[min(said & words)]
-    if not FEMALE.isdisjoint(words) and MALE.isdisjoint(words):  # "she was elected chairman"
-        yield from (first[word] for word in words if _is_generic(word))
+                yield from (edit[:2] for edit in inside)
+    if again or not words:
+        return
+    for start, end, word in spoken:
+        if (word in _COMPOUNDED or text[end : end + 1] in _QUOTES) and _is_other_word(text, start, end, word):
+            yield start, end
+        if text[start].isupper() and _is_no_role(text, start, end, word, things, places, personal=personal):
+            yield start, end
+    if personal:
+        if "name" in text and any(sign in text for sign in _HONOURS) and _HONOUR.search(text):
+            yield min(first.values())  # the Ann Lee Bridge … in her honour
+        female = not FEMALE.isdisjoint(words)
+        if female and signs and _SHIP.search(text):
+            yield first[min(FEMALE & words)]
+        if female and quotes and _QUOTED_SUBJECT.search(text):
+            yield first[min(FEMALE & words)]
+        if signs and _BEAST.search(text):
+            yield first[min(PERSON & words)]
+        if female and MALE.isdisjoint(words):  # "she was elected chairman"
+            yield from (first[word] for word in words if _is_generic(word))
+    if not _SAID.isdisjoint(words):
+        for said, sense, other in SENSES:
+            if not said.isdisjoint(words) and (sense.search(text) is not None) == other:
+                yield first[min(said & words)]
+
+
+def _is_other_word(text: str, start: int, end: int, word: str) -> bool:
+    """Whether what stands right beside a word makes it part of another, or a word that is spoken of."""
+    if word == "he" and text[end + 1 : end + 2].isdigit():  # "he 2017 Cup": the
+        return True
+    if word in _KIN and _KIN_OF.match(text, end):
+        return True
+    if word in ("man", "woman") and _MADE.match(text, end):  # man-induced
+        return True
+    if text[end : end + 1] not in _QUOTES:
+        return False
+    before = text[start - 1 : start]
+    return (before == "-" and word in ("man", "men")) or (before in _QUOTES and text[start].islower())  # "gwitu-men"
 
 
 def _vague(text: str, first: dict[str, tuple[int, int]]) -> Iterator[tuple[int, int]]:
@@ -211,10 +232,9 @@ def _vague(text: str, first: dict[str, tuple[int, int]]) -> Iterator[tuple[int, 
 
 
 def _is_no_role(
-    text: str, start: int, end: int, things: frozenset[str], places: frozenset[str], *, personal: bool
+    text: str, start: int, end: int, word: str, things: frozenset[str], places: frozenset[str], *, personal: bool
 ) -> bool:
     """Whether a capitalised word names a ship, a work, a body, a rank that nobody holds, a contest or a surname."""
-    word = text[start:end].lower()
     opens_quote = start > 0 and text[start - 1] in _QUOTES
     if opens_quote and text[end : end + 1] in _QUOTES:  # "Mother" was released in May
         return True

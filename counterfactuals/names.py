@@ -364,7 +364,7 @@ class _Document:
     def _none_before(self, stop: int) -> bool:
         """Whether no word before is a name because of what the rest of the text holds."""
         names, things = self.names, self.context["things"]
-        if self.text.find("arr", 0, stop) >= 0 and _MARRIED.search(self.text, 0, stop):
+        if any(self.text.find(verb, 0, stop) >= 0 for verb in _MARRIAGE) and _MARRIED.search(self.text, 0, stop):
             return False
         for match in _CAPITALISED.finditer(self.text, 0, stop):
             word = match[0]
@@ -421,15 +421,18 @@ class _Document:
         deque(self.runs, maxlen=0)
         if stop < len(self.text):
             self._narrow(stop)
-        decisions = [self._decide_full, self._take_names, self._decide_unknown, self._decide_alone]
-        decisions += [self._doubt_couples, self._doubt_unknown_alone, self._doubt_pronouns]
-        decisions += [self._doubt_small] if gendered and self.text.islower() else []
-        decisions += [self._doubt_left, self._doubt_married, self._doubt_things]
-        decisions += [self._doubt_unresolved] if gendered else []
-        for decide in (*decisions, self._doubt_same):
-            decide()
-            if enough and self._shows(self.out.values()):
-                break
+        self._decide_full()
+        self._take_names()
+        decisions = deque([self._decide_alone])
+        if self.groups:  # else nothing is doubted, see _emit
+            decisions.appendleft(self._decide_unknown)
+            decisions += [self._doubt_couples, self._doubt_unknown_alone, self._doubt_pronouns]
+            decisions += [self._doubt_small] if gendered and self.text.islower() else []
+            decisions += [self._doubt_left, self._doubt_married, self._doubt_things]
+            decisions += [self._doubt_unresolved] if gendered else []
+            decisions += [self._doubt_same]
+        while not (enough and self._shows(self.out.values())) and decisions:
+            decisions.popleft()()
         return sorted(self.out.values())
 
     def _narrow(self, stop: int) -> None:
@@ -671,7 +674,10 @@ class _Document:
             return True
         if _BAND.match(text, full.end):
             return True
-        if _CORPORATE.search(text, max(0, full.start - 60), full.start):  # "a merger between Day & Co and Ann Lee"
+        likely = before in _COMPANY_BEFORE or "merge" in text
+        if likely and _CORPORATE.search(
+            text, max(0, full.start - 60), full.start
+        ):  # "a merger between Day & Co and Ann Lee"
             return True
         if f"{first}_{last}" in context["bodies"] and not described:  # "defeated Navy and George Mason"
             return True
@@ -833,6 +839,8 @@ class _Document:
                 word, at = (other, other_start) if start in self.out else (one, start)
                 self._emit(Found(at, at + len(word), None, None))
         for start in [f.start for f in self.out.values() if f.target is not None]:  # "Bonaventura und Johanna Day"
+            if not self.text.endswith(_AND, 0, start):
+                continue
             beside = _BESIDE.search(self.text, max(0, start - 40), start)
             if beside and beside.start(1) not in self.out and self.names.may_be_given(beside[1]):
                 known = self.names.entry(beside[1]) or beside[1] in self.names.either
@@ -900,14 +908,11 @@ class _Document:
         names = self.names
         for full in self.full:
             first, start = full.given[0]
-            placed = self._before(start) in self.context["before_place"] and self._has_surname(
-                full
-            )  # "towards Ann Lee"
             if start in self.out or self._follows(_IS_THING, full.end):
                 continue
-            if not (placed or self._may_stand_for_person(start)):
-                continue
-            if self._before(start) in _TITLE_GROUP:  # "Lady John Smith"
+            before = self._before(start)
+            placed = before in self.context["before_place"] and self._has_surname(full)  # "towards Ann Lee"
+            if before in _TITLE_GROUP or not (placed or self._may_stand_for_person(start)):  # "Lady John Smith"
                 continue
             if first not in names.weak or first in self.context["capital_given"] or self._has_mark(full.end, None):
                 self._emit(Found(start, full.end, None, None))
@@ -919,8 +924,10 @@ class _Document:
 
     def _doubt_things(self) -> None:
         """ "Abner Doubleday Day", where the text is about Doubleday: the name keeps his role."""
+        if not self.eponyms:
+            return
         known = self.words | self.surnames
-        honoured = bool(self.eponyms) and _HONOUR.search(self.text) is not None  # the Ann Lee Prize … in her memory
+        honoured = _HONOUR.search(self.text) is not None  # the Ann Lee Prize … in her memory
         for start, end in self.eponyms:
             if honoured or not known.isdisjoint(self.text[start:end].split(" ")[1:]):
                 self._emit(Found(start, end, None, None))
@@ -949,7 +956,7 @@ class _Document:
 
     def _doubt_married(self) -> None:
         """ "He married Chandrika": who is married stays."""
-        for match in _MARRIED.finditer(self.text) if "arr" in self.text else ():
+        for match in _MARRIED.finditer(self.text) if any(verb in self.text for verb in _MARRIAGE) else ():
             word, start = match[1], match.start(1)
             if start not in self.out and word not in self.names.leading and word not in self.names.either:
                 self._emit(Found(start, match.end(), None, None))
@@ -1166,7 +1173,9 @@ _IS_THING = re.compile(  # not "is a film actor"
 )
 _PLACE_FIRST = frozenset(("Camp", "Fort", "Mount", "Lake", "Port", "Hotel", "Hurricane", "Operation"))
 _BESIDE = re.compile(rf"(?<![{_CAPITAL}]\w )(?<!\w)(?<!\w )([{_CAPITAL}]\w+) (?:and|und|et) $")
+_AND = (" and ", " und ", " et ")
 _MARRIED = re.compile(rf"\b[Mm](?:arried|arries|arrying) ([{_CAPITAL}]\w+)")
+_MARRIAGE = ("arried ", "arries ", "arrying ")
 _MONTHS = frozenset(("April", "May", "June", "August"))
 _LISTED = frozenset((", ", " and ", ", and ", " or "))
 _AGENT = (
@@ -1194,6 +1203,7 @@ _CORPORATE = re.compile(
     r"\b(?:(?:acquired|manufactured|distributed|operated|sponsored|marketed) by (?:the )?|shares (?:of|in) |"
     r"merge[rd] (?:between|with|of) [^.]{0,45}|(?:subsidiary|division|imprint|brand) of )$"
 )
+_COMPANY_BEFORE = frozenset(("by", "the", "of", "in"))  # one of these before a name or "merge", where it matches
 _HONOUR = re.compile(r"\b(?:in|after|for|to|by) (?:her|him|his)(?: (?:memory|hono|name)|[.,])")
 _BEGIN = frozenset((" ", ",", "'", "’"))  # what the patterns for what follows begin with
 _SPACES = frozenset((" ", "\xa0"))

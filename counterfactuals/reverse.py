@@ -25,7 +25,7 @@ from itertools import islice
 from typing import Any, NamedTuple
 
 from counterfactuals import pronouns
-from counterfactuals.doubts import SHIP_WORDS, doubts
+from counterfactuals.doubts import SIGNS, doubts
 from counterfactuals.lexicon import MOST_GROUPS, Lexicon, Rule, cycles
 from counterfactuals.scan import Scanner, trie
 
@@ -138,8 +138,8 @@ class Reverser:
         """The same of each text, faster. brief: of a text that "skip" leaves whole, not all flags are looked for."""
         _, entries, scanner = _compiled(self.lexicon, self.protected)
         brief = brief and self.policy == "skip" and self.lexicon.names is not None
-        for text, (matches, ships) in zip(texts, scanner(texts)):
-            yield self._reversal(text, matches, entries, ships=ships, brief=brief)
+        for text, (matches, signs) in zip(texts, scanner(texts)):
+            yield self._reversal(text, matches, entries, signs=signs, brief=brief)
 
     def _reversal(
         self,
@@ -147,7 +147,7 @@ class Reverser:
         matches: Iterable[re.Match[str]],
         entries: dict[str, Entry],
         *,
-        ships: bool = True,
+        signs: bool = True,
         brief: bool = False,
     ) -> Reversal:
         groups, direction, protected = self.lexicon.groups, self.direction, self._stays
@@ -201,10 +201,11 @@ class Reverser:
         names = self.lexicon.names
         if names:
             things, places = names.context["things"], names.context["capital_others"]
+            spoken = len(edits)
             first = min([*stays, *(flag.start for flag in flags[:1]), *(edit[0] for edit in edits[:1])], default=None)
             if brief and first is not None:
                 if not flags:
-                    doubted = doubts(text, edits, things, places, ships=ships, complete=False)
+                    doubted = doubts(text, edits, things, places, signs=signs, complete=False)
                     flags += [Flag(start, end, "sense") for start, end in islice(doubted, 1)]
 
                 def unsure() -> bool:
@@ -239,8 +240,11 @@ class Reverser:
             for start, end in titles:  # "Queen Mary" has to become "King …", else it names nobody
                 if end + 1 not in starts and _NAME_RIGHT_AFTER.match(text, end) and not text[start:end].isupper():
                     flags.append(Flag(start, end, "name"))
+            again = brief and all(rule == "name" for *_, rule, _ in edits[spoken:])
             edits.sort()
-            flags += [Flag(start, end, "sense") for start, end in doubts(text, edits, things, places, ships=ships)]
+            if not (brief and flags):
+                doubted = doubts(text, edits, things, places, signs=signs, again=again)
+                flags += [Flag(start, end, "sense") for start, end in islice(doubted, 1 if brief else None)]
             flags.sort()
         if flags:
             stays.append(flags[0].start)
@@ -443,7 +447,7 @@ def _compiled(lexicon: Lexicon, protected: tuple[str, ...] = ()) -> tuple[re.Pat
     words = {*entries, *fixed}
     inside = r"\w@\u0300-\u036f"  # combining accents belong to their word, and \w does not hold them; "[T]he" is a word
     pattern = re.compile(rf"(?<![{inside}])(?<!\w\])(?:(?:https?://|www\.)\S+|{trie(words)})(?![{inside}])")
-    return pattern, entries, Scanner(pattern, words | {"http", "https", "www"}, SHIP_WORDS)
+    return pattern, entries, Scanner(pattern, words | {"http", "https", "www"}, SIGNS)
 
 
 def _spellings(word: str) -> set[str]:
