@@ -321,7 +321,8 @@ class _Document:
             if run is not None:
                 if self.eponyms[things:] or self.text[run.end() : run.end() + 1] == "-":
                     return None
-                start = self._first_of(cue, self.full[known:], self.unknown[unknown:], self.alone[alone:])
+                new = self.full[known:], self.unknown[unknown:], self.alone[alone:]
+                start = self._first_of(cue, *new) if any(new) else cue
                 if start is None or start < cue:
                     return start if start is not None and self._none_before(start) else None
                 known, unknown, alone, things = len(self.full), len(self.unknown), len(self.alone), len(self.eponyms)
@@ -345,7 +346,7 @@ class _Document:
     def _shows(self, found: Iterable[Found]) -> bool:
         """Whether a name has no target and is not protected: the text is flagged then."""
         left = [one for one in found if one.target is None]
-        self.shown = [one for one in left if self.text[one.start : one.end].capitalize() not in self.protected]
+        self.shown = left and [one for one in left if self.text[one.start : one.end].capitalize() not in self.protected]
         return bool(self.shown)
 
     def _first_of(self, cue: int, full: list[Full], unknown: list[Full], alone: Tokens) -> int | None:
@@ -364,7 +365,7 @@ class _Document:
     def _none_before(self, stop: int) -> bool:
         """Whether no word before is a name because of what the rest of the text holds."""
         names, things = self.names, self.context["things"]
-        if any(self.text.find(verb, 0, stop) >= 0 for verb in _MARRIAGE) and _MARRIED.search(self.text, 0, stop):
+        if self.text.find("arr", 0, stop) >= 0 and _MARRIED.search(self.text, 0, stop):
             return False
         for match in _CAPITALISED.finditer(self.text, 0, stop):
             word = match[0]
@@ -419,6 +420,8 @@ class _Document:
         """All names; those from `stop` on may be missing. enough: the first that `_shows` one is, in `shown` then."""
         gendered = bool(self.groups)
         deque(self.runs, maxlen=0)
+        if not (gendered or self.full or self.alone):
+            return []
         if stop < len(self.text):
             self._narrow(stop)
         self._decide_full()
@@ -773,6 +776,8 @@ class _Document:
 
     def _decide_alone(self) -> None:
         names, context, text = self.names, self.context, self.text
+        if not self.alone:
+            return
         times = Counter(word for word, _ in self.alone)
         for word, start in self.alone:
             end = start + len(word)
@@ -956,7 +961,7 @@ class _Document:
 
     def _doubt_married(self) -> None:
         """ "He married Chandrika": who is married stays."""
-        for match in _MARRIED.finditer(self.text) if any(verb in self.text for verb in _MARRIAGE) else ():
+        for match in _MARRIED.finditer(self.text) if "arr" in self.text else ():
             word, start = match[1], match.start(1)
             if start not in self.out and word not in self.names.leading and word not in self.names.either:
                 self._emit(Found(start, match.end(), None, None))
@@ -1083,7 +1088,7 @@ def _tokens(run: str, at: int) -> Tokens:
 def _words_of(name: str) -> list[str]:
     """Those of a full name; not the number of "Afonso III"."""
     words = name.split(" ")
-    return words[:-1] if len(words) > 1 and _REGNAL.fullmatch(words[-1]) else words
+    return words[:-1] if words[-1].isupper() and len(words) > 1 and _REGNAL.fullmatch(words[-1]) else words
 
 
 def _is_after_name(word: str) -> bool:
@@ -1174,8 +1179,7 @@ _IS_THING = re.compile(  # not "is a film actor"
 _PLACE_FIRST = frozenset(("Camp", "Fort", "Mount", "Lake", "Port", "Hotel", "Hurricane", "Operation"))
 _BESIDE = re.compile(rf"(?<![{_CAPITAL}]\w )(?<!\w)(?<!\w )([{_CAPITAL}]\w+) (?:and|und|et) $")
 _AND = (" and ", " und ", " et ")
-_MARRIED = re.compile(rf"\b[Mm](?:arried|arries|arrying) ([{_CAPITAL}]\w+)")
-_MARRIAGE = ("arried ", "arries ", "arrying ")
+_MARRIED = re.compile(rf"[Mm](?<!\w.)arr(?:ied|ies|ying) ([{_CAPITAL}]\w+)")  # a \b first is slower
 _MONTHS = frozenset(("April", "May", "June", "August"))
 _LISTED = frozenset((", ", " and ", ", and ", " or "))
 _AGENT = (
@@ -1204,7 +1208,9 @@ _CORPORATE = re.compile(
     r"merge[rd] (?:between|with|of) [^.]{0,45}|(?:subsidiary|division|imprint|brand) of )$"
 )
 _COMPANY_BEFORE = frozenset(("by", "the", "of", "in"))  # one of these before a name or "merge", where it matches
-_HONOUR = re.compile(r"\b(?:in|after|for|to|by) (?:her|him|his)(?: (?:memory|hono|name)|[.,])")
+_HONOUR = re.compile(  # in her memory, after him; what is rare and plain first
+    r" h(?:(?<=\bin h)|(?<=\bafter h)|(?<=\bfor h)|(?<=\bto h)|(?<=\bby h))(?:er|im|is)(?: (?:memory|hono|name)|[.,])"
+)
 _BEGIN = frozenset((" ", ",", "'", "’"))  # what the patterns for what follows begin with
 _SPACES = frozenset((" ", "\xa0"))
 _TITLE_GROUP = {"Mrs": 0, "Lady": 0, "Dame": 0, "Mr": 1, "Lord": 1, "Sir": 1}

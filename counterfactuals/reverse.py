@@ -202,8 +202,8 @@ class Reverser:
         if names:
             things, places = names.context["things"], names.context["capital_others"]
             spoken = len(edits)
-            first = min([*stays, *(flag.start for flag in flags[:1]), *(edit[0] for edit in edits[:1])], default=None)
-            if brief and first is not None:
+            if brief and (stays or flags or edits):
+                first = min([*stays, *[flag.start for flag in flags[:1]], *[edit[0] for edit in edits[:1]]])
                 if not flags:
                     doubted = doubts(text, edits, things, places, signs=signs, complete=False)
                     flags += [Flag(start, end, "sense") for start, end in islice(doubted, 1)]
@@ -240,9 +240,10 @@ class Reverser:
             for start, end in titles:  # "Queen Mary" has to become "King …", else it names nobody
                 if end + 1 not in starts and _NAME_RIGHT_AFTER.match(text, end) and not text[start:end].isupper():
                     flags.append(Flag(start, end, "name"))
-            again = brief and all(rule == "name" for *_, rule, _ in edits[spoken:])
+            named = edits[spoken:]
             edits.sort()
-            if not (brief and flags):
+            if edits and not (brief and flags):
+                again = brief and all(rule == "name" for *_, rule, _ in named)
                 doubted = doubts(text, edits, things, places, signs=signs, again=again)
                 flags += [Flag(start, end, "sense") for start, end in islice(doubted, 1 if brief else None)]
             flags.sort()
