@@ -196,7 +196,7 @@ def doubts(
             yield first[min(FEMALE & words)]
         if female and quotes and _QUOTED_SUBJECT.search(text):
             yield first[min(FEMALE & words)]
-        if signs and _BEAST.search(text):
+        if signs and any(phrase in text for phrase in _BEAST_PHRASES) and _BEAST.search(text):
             yield first[min(PERSON & words)]
         if female and MALE.isdisjoint(words):  # "she was elected chairman"
             yield from (first[word] for word in words if _is_generic(word))

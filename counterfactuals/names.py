@@ -961,7 +961,7 @@ class _Document:
 
     def _doubt_married(self) -> None:
         """ "He married Chandrika": who is married stays."""
-        for match in _MARRIED.finditer(self.text) if "arr" in self.text else ():
+        for match in _MARRIED.finditer(self.text) if any(verb in self.text for verb in _MARRIAGE) else ():
             word, start = match[1], match.start(1)
             if start not in self.out and word not in self.names.leading and word not in self.names.either:
                 self._emit(Found(start, match.end(), None, None))
@@ -1180,6 +1180,7 @@ _PLACE_FIRST = frozenset(("Camp", "Fort", "Mount", "Lake", "Port", "Hotel", "Hur
 _BESIDE = re.compile(rf"(?<![{_CAPITAL}]\w )(?<!\w)(?<!\w )([{_CAPITAL}]\w+) (?:and|und|et) $")
 _AND = (" and ", " und ", " et ")
 _MARRIED = re.compile(rf"[Mm](?<!\w.)arr(?:ied|ies|ying) ([{_CAPITAL}]\w+)")  # a \b first is slower
+_MARRIAGE = ("arried ", "arries ", "arrying ")
 _MONTHS = frozenset(("April", "May", "June", "August"))
 _LISTED = frozenset((", ", " and ", ", and ", " or "))
 _AGENT = (
