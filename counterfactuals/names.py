@@ -371,6 +371,8 @@ class _Document:
             word = match[0]
             if match[1] or not names.is_settled(word):  # "I'd" is a word as well
                 return False
+            if self.text.find(word, match.end()) >= 0 and names.entry(word):  # see _doubt_same
+                return False
             if word not in names.plain and word not in things and _SUBJECT_FIRST.match(self.text, match.start()):
                 return False
         return True

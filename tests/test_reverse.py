@@ -8,7 +8,7 @@ from itertools import islice
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from counterfactuals.lexicon import load_lexicon
@@ -334,6 +334,7 @@ In Paris|of Virginia|Mr. Lee|Mrs. John Smith|the band|September|the actress|King
 """
 
 
+@example(["September", "Ann", "Ann", "the actress", "September"])
 @settings(max_examples=400, deadline=None)
 @given(st.lists(st.sampled_from(PARTS.strip().replace("\n", "|").replace("¶", "\n").split("|")), max_size=14))
 def test_brief_flags_on_any_mixture(parts: list[str]):
