@@ -45,8 +45,8 @@ Lloyd's_List Register_of_Shipping letter_of_marque fitting_out
 _SHIP_PHRASES = [phrase.replace("_", " ") for phrase in _SHIPS.split()]
 _SHIP = re.compile(rf"\b(?:{trie(_SHIP_PHRASES)}|, master|\d+ guns)\b")
 SHIP_WORDS = (*_SHIP_PHRASES, "master", "guns")  # where _SHIP matches, one of these stands
-# Of ships, and seldom of people: enough where nothing but "she" and "her" shows a role. Words of people's work (captain,
-# navy, aircraft, engine, repaired) are not among them: women in it must not lose their counterparts more often than men.
+# Of ships, and seldom of people: enough where nothing but "she" and "her" shows a role. Words of people's work (navy,
+# captain, aircraft, engine, repaired) are not among them: women in it must not lose their counterparts more than men.
 _SAILING = re.compile(
     r"\b(?:scuttled|hulk(?:ed)?|\w+-masted|tow(?:ed|ing)|sunk|sinking|sinks?|founder(?:ed|ing)|wreck(?:s|ed|age)|"
     r"aground|tons|gross|flotillas?|convoys|freighters?|docked|[Pp]orts?|harbou?r|Harbou?r|boilers?|refit(?:ted)?|"
