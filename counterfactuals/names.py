@@ -679,10 +679,9 @@ class _Document:
             return True
         if _BAND.match(text, full.end):
             return True
-        likely = before in _COMPANY_BEFORE or "merge" in text
-        if likely and _CORPORATE.search(
-            text, max(0, full.start - 60), full.start
-        ):  # "a merger between Day & Co and Ann Lee"
+        near = max(0, full.start - 60)
+        likely = before in _COMPANY_BEFORE or text.find("merge", near, full.start) >= 0
+        if likely and _CORPORATE.search(text, near, full.start):  # "a merger between Day & Co and Ann Lee"
             return True
         if f"{first}_{last}" in context["bodies"] and not described:  # "defeated Navy and George Mason"
             return True
