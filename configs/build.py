@@ -33,7 +33,7 @@ from debias.launch import is_sharded
 from debias.ops import VocabularyRoles
 from debias.optim import build_optimizer, configure_deepspeed, refuse_overflow
 from debias.task import DistillTask
-from debias.tracking import Sink
+from debias.tracking import Sink, in_a_sweep
 from debias.tracking import check as check_sink
 from debias.tracking import make_sinks as sinks_of
 
@@ -45,9 +45,7 @@ def already_done(config: Config, folder: Path, *, allow_changes: bool = False) -
     """
     if not (folder / "config.yaml").exists():
         return False
-    changed = schema.differences(folder / "config.yaml", config)
-    if (folder / "run.json").exists():  # what was looked at on the way is no reason to train again
-        changed = [difference for difference in changed if not difference.startswith(("eval.", "train.log_"))]
+    changed = schema.differences(folder / "config.yaml", config, complete=(folder / "run.json").exists())
     if changed and not allow_changes:
         raise ValueError(
             f"{folder}: holds a run with other settings ({'; '.join(changed)}); "
@@ -324,7 +322,7 @@ def apart_in_a_sweep(*configs: Config) -> None:
 
     ValueError for several runs: the agent has one id, and their figures would go into one run.
     """
-    if "WANDB_SWEEP_ID" in os.environ and "WANDB_RUN_ID" in os.environ:
+    if in_a_sweep():
         _, *runs = configs
         if len(runs) > 1:
             raise ValueError(f"runs: a sweep's agent starts one run, this configuration has {len(runs)}; give it one")

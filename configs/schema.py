@@ -625,10 +625,14 @@ FREE = (
     *("train.cpu_threads", "train.micro_batch_size", "train.gradient_checkpointing", "train.on_nan", "train.max_skips"),
     "train.keep_best",
 )
+LOOKED_AT = ("eval.", "train.log_")  # what was looked at on the way: no reason to train a complete run again
 
 
-def differences(path: Path, config: Config) -> list[str]:
-    """Settings in a saved config.yaml that differ from `config`, as "key: saved, now"; those in FREE do not count."""
+def differences(path: Path, config: Config, *, complete: bool = False) -> list[str]:
+    """Settings in a saved config.yaml that differ from `config`, as "key: saved, now".
+
+    Those in FREE do not count, nor those in LOOKED_AT if the run is complete.
+    """
 
     def flat(tree: dict[str, Any], where: str = "") -> dict[str, Any]:
         leaves: dict[str, Any] = {}
@@ -644,7 +648,7 @@ def differences(path: Path, config: Config) -> list[str]:
         raise ConfigError(f"{path}: not valid YAML; delete this folder, or choose another output_dir")
     saved, now = flat(tree), flat(to_dict(config))
     saved = {key: value for key, value in flat(to_dict(Config())).items() if key in now} | saved  # of an older version
-    keys = [key for key in dict.fromkeys([*saved, *now]) if not key.startswith(FREE)]
+    keys = [key for key in dict.fromkeys([*saved, *now]) if not key.startswith(FREE + LOOKED_AT * complete)]
     return [f"{key}: {saved.get(key)}, now {now.get(key)}" for key in keys if saved.get(key) != now.get(key)]
 
 

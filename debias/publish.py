@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from debias.tracking import WandbSink
+from debias.tracking import WandbSink, in_a_sweep
 
 Result = Mapping[str, Any]
 MAX_TEXTS = 200  # rows of a table of generated pairs
@@ -76,7 +75,7 @@ def to_wandb(
                 facts = {**figures, "pairs": pairs.name}
                 sink.artifact("model", known["title"], output / folder / "model", facts=facts)
             sink.close()
-    if "WANDB_SWEEP_ID" in os.environ:
+    if in_a_sweep():
         return  # whatever is opened in an agent's process is its one run, which has the figures by now
     study = WandbSink(output / "evaluation", title=f"{title}-evaluation", job_type="evaluation", **options)
     columns = [f"{task}/{metric}" for task, metric in headlines]

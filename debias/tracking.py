@@ -166,6 +166,11 @@ class TensorBoardSink:
         self._writer.close()
 
 
+def in_a_sweep() -> bool:
+    """Whether an agent of a W&B sweep started this process: it has drawn the id of its only run."""
+    return "WANDB_SWEEP_ID" in os.environ and "WANDB_RUN_ID" in os.environ
+
+
 class WandbSink:
     """A run of Weights & Biases. Its id is kept in FOLDER/wandb.json, so a resumed run continues the same one.
 
