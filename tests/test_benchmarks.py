@@ -30,6 +30,21 @@ def test_a_benchmark_ends_with_its_figures(script, options, keys):
     assert set(found) == keys and all(value > 0 for value in found.values())
 
 
+def test_what_a_cache_loses_falls_with_the_coordinates_it_keeps(tiny_gpt2, tmp_path):
+    texts = tmp_path / "texts.jsonl"
+    line = "She said that her brother had met the king, and he told his wife that she was right about number {}."
+    texts.write_text("".join(json.dumps({"text": line.format(n)}) + "\n" for n in range(8)), encoding="utf-8")
+    command = [sys.executable, str(ROOT / "benchmarks" / "cache.py"), "--teacher", str(tiny_gpt2), "--sketches", "2,8"]
+    command += ["--texts", str(texts), "--held_out", str(texts), "--row_bytes", "40"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    rows = [row.split("|")[2:-1] for row in done.stdout.splitlines() if row[:3] in ("| 2", "| 8")]
+    assert len(rows) == 2 and all(len(row) == 7 for row in rows)
+    assert all(float(more) < float(fewer) for fewer, more in zip(*rows))
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert found["bytes"] == 40 and found["kl_max"] == pytest.approx(float(rows[1][2]), rel=0.06)
+
+
 def test_agreement_cases_are_told_by_one_gender_and_cut_from_articles_held_out(tmp_path):
     about = {
         "She": "{} She studied law and she wrote that her work was hers alone, which nobody had asked her to say.",
