@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from counterfactuals.files import write_whole
-from eval.report import COLOURS, GREY, INK, headlines, markdown
+from eval.report import COLOURS, GREY, INK, _name, headlines, markdown
 
 _SEEDED = re.compile(r"(.+)-seed(\d+)$")
 BLUE = COLOURS[0]
@@ -96,9 +96,10 @@ def plot_pareto(rows: Sequence[Mapping[str, Any]], path: str | Path, *, x: tuple
     figure = Figure(figsize=(8.5, 6), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
-    axes.step(
-        [points[i][0] for i in front], [points[i][1] for i in front], where="post", color=BLUE, linewidth=1.2, zorder=1
-    )
+    corners = [points[front[0]]]  # no axes.step, whose corners labels could not keep clear of
+    for i in front[1:]:
+        corners += [(points[i][0], corners[-1][1]), points[i]]
+    axes.plot(*zip(*corners), color=BLUE, linewidth=1.2, zorder=1)
     for i, (row, (across, up)) in enumerate(zip(rows, points)):
         colour = BLUE if i in front else GREY
         low, high = at(row, x).get("low"), at(row, x).get("high")
@@ -107,16 +108,16 @@ def plot_pareto(rows: Sequence[Mapping[str, Any]], path: str | Path, *, x: tuple
         low, high = at(row, y).get("low"), at(row, y).get("high")
         if low is not None and high is not None:
             axes.plot([across, across], [low, high], color=colour, linewidth=1.1, alpha=0.55, zorder=2)
-        axes.scatter(across, up, s=42, color=colour, edgecolor="white", linewidth=0.8, zorder=3)
-    figure.draw_without_rendering()
-    _label(axes, [row["model"] for row in rows], points, front)
-    axes.set_xlabel(f"{x[0].replace('_', '-')} {x[1]}  (left is better)".replace("perplexity perplexity", "perplexity"))
-    axes.set_ylabel(f"{y[0].replace('_', '-')} {y[1].replace('_', ' ')}  (up is fairer)")
+        axes.scatter(across, up, s=42, color=colour, edgecolor="white", linewidth=0.8, zorder=4)
+    axes.set_xlabel(f"{_name(*x)}  (left is better)")
+    axes.set_ylabel(f"{_name(*y)}  (up is fairer)")
     axes.set_title("Equitability against perplexity; blue: no model beats it in both", loc="left", fontsize=12)
     axes.grid(color="#f0f0f0", linewidth=1)
     axes.set_axisbelow(True)
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
+    figure.draw_without_rendering()  # now all stands where it will be
+    _label(axes, [row["model"] for row in rows], points, front)
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=160, facecolor="white")
@@ -124,30 +125,68 @@ def plot_pareto(rows: Sequence[Mapping[str, Any]], path: str | Path, *, x: tuple
 
 
 def _label(axes: Any, names: Sequence[str], points: Sequence[tuple[float, float]], front: Sequence[int]) -> None:
-    """Names beside their points, each at the first of some places inside where it covers neither a name nor a point."""
-    dots = axes.figure.dpi / 72  # pixels of a typographic point, in which places are given
-    taken = [(px - 5, py - 5, px + 5, py + 5) for px, py in axes.transData.transform(points)]
-    for i, name in enumerate(names):
-        px, py = axes.transData.transform(points[i])
-        boxes = {}
-        for dy in (4, -13, 17, -26, 30, -39):
-            for dx in (8, -8):
-                left, width = px + dx * dots, (5.2 if dx > 0 else -5.2) * len(name) * dots
-                boxes[dx, dy] = (min(left, left + width), py + dy * dots, max(left, left + width), py + (dy + 9) * dots)
-        inside = {place: box for place, box in boxes.items() if axes.bbox.x0 < box[0] and box[2] < axes.bbox.x1}
-        free = [place for place, box in inside.items() if not any(_overlap(box, other) for other in taken)]
-        place = free[0] if free else (8, 4)
-        taken.append(boxes[place])
-        axes.annotate(
-            name.replace("_", " "),
-            points[i],
-            xytext=place,
-            textcoords="offset points",
-            ha="left" if place[0] > 0 else "right",
-            fontsize=9,
-            color=INK if i in front else "#555555",
-        )
+    """Names in free places near their points; a thin line leads to those that are not beside theirs."""
+    dot = axes.figure.dpi / 72  # pixels of a typographic point, in which places are given
+    spots_N2 = axes.transData.transform(points) / dot
+    texts = [
+        axes.annotate(name.replace("_", " "), point, (0, 0), textcoords="offset points", fontsize=9, zorder=5)
+        for name, point in zip(names, points)
+    ]
+    sizes_N2 = np.array([text.get_window_extent().size for text in texts]) / dot
+    drawn = [axes.transData.transform(line.get_xydata()) / dot for line in axes.lines]
+    ends = [np.sort(np.stack([path[:-1], path[1:]]), 0) for path in drawn]
+    lines_M4 = np.concatenate([_box(low - 1, high + 1) for low, high in ends])
+    boxes_N4 = label_boxes(spots_N2, sizes_N2, lines_M4, axes.bbox.extents / dot)
+    leader = {"arrowstyle": "-", "color": "#777777", "linewidth": 0.7, "shrinkA": 0, "shrinkB": 0}
+    for i, end in enumerate(_nearest(boxes_N4, spots_N2) - spots_N2):
+        texts[i].set(position=boxes_N4[i, :2] - spots_N2[i], color=INK if i in front else "#555555")
+        if np.hypot(*end) > 2 * BESIDE:
+            axes.annotate("", points[i], end, textcoords="offset points", arrowprops=leader, zorder=3)
 
 
-def _overlap(a: tuple[float, ...], b: tuple[float, ...]) -> bool:
-    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
+BESIDE = 8  # typographic points from a spot to a label beside it
+
+
+def label_boxes(spots_N2: np.ndarray, sizes_N2: np.ndarray, lines_M4: np.ndarray, inside_4: np.ndarray) -> np.ndarray:
+    """Where labels go, each near its spot, in typographic points: N boxes (left, bottom, right, top) of C places.
+
+    Each, from the uppermost down, takes the place that costs least. It costs to be far from its spot, to lie as near to
+    another, to cover a line (boxes M); more to cover a spot; most to cover another label or the way from one to its
+    spot, or to leave the box `inside`.
+    """
+    dots_N4, near_4 = _box(spots_N2 - 5, spots_N2 + 5), np.array([-8, -8, 8, 8])
+    found_N4, ways_W4 = np.full((len(spots_N2), 4), np.nan), np.empty((0, 4))  # nan overlaps nothing
+    aside, up = (grid.ravel() for grid in np.meshgrid([BESIDE, 20, 35, 50, 70, 90], np.arange(-150, 151, 4)))
+    for i in np.argsort(-spots_N2[:, 1], kind="stable"):
+        spot_2, (width, height) = spots_N2[i], sizes_N2[i]
+        offset_C2 = np.concatenate([np.stack([x, up - height / 2], 1) for x in (aside, -aside - width)])
+        box_C4 = _box(spot_2 + offset_C2, spot_2 + offset_C2 + sizes_N2[i])
+        way_C2 = _nearest(box_C4, spot_2) - spot_2
+        way_CK2 = spot_2 + way_C2[:, None] * np.linspace(0, 1, 16)[:, None]
+        way_CK4 = _box(way_CK2, way_CK2)
+        others_O4 = np.delete(dots_N4, i, 0)
+        cost_C = np.hypot(way_C2[:, 0], 2 * way_C2[:, 1]) + 50 * _hits(box_C4, lines_M4) + 300 * _hits(box_C4, dots_N4)
+        cost_C += 50 * _hits(box_C4 + near_4, others_O4)
+        cost_C += 1000 * (_hits(box_C4, found_N4) + _hits(box_C4, ways_W4))
+        cost_C += 1000 * _hits(way_CK4.reshape(-1, 4), found_N4).reshape(len(cost_C), -1).sum(1)
+        cost_C += 1000 * ((box_C4[:, :2] < inside_4[:2]) | (box_C4[:, 2:] > inside_4[2:])).any(1)
+        best = cost_C.argmin()
+        found_N4[i], ways_W4 = box_C4[best], np.concatenate([ways_W4, way_CK4[best]])
+    return found_N4
+
+
+def _box(low: np.ndarray, high: np.ndarray) -> np.ndarray:
+    return np.concatenate([low, high], -1)
+
+
+def _nearest(box_N4: np.ndarray, to: np.ndarray) -> np.ndarray:
+    """The point of each box's left or right edge, at half its height, that is nearest to `to`."""
+    middle_N2 = (box_N4[:, :2] + box_N4[:, 2:]) / 2
+    left = np.abs(box_N4[:, 0] - to[..., 0]) < np.abs(box_N4[:, 2] - to[..., 0])
+    return np.stack([np.where(left, box_N4[:, 0], box_N4[:, 2]), middle_N2[:, 1]], 1)
+
+
+def _hits(box_N4: np.ndarray, other_M4: np.ndarray) -> np.ndarray:
+    """How many of the others each box overlaps."""
+    one, two = box_N4[:, None], other_M4[None]
+    return ((one[..., :2] < two[..., 2:]) & (two[..., :2] < one[..., 2:])).all(-1).sum(1)

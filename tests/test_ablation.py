@@ -2,11 +2,12 @@
 
 import json
 
+import numpy as np
 import pytest
 import yaml
 
 from configs import schema
-from eval.ablation import over_training_seeds, pareto, write_ablation
+from eval.ablation import BESIDE, label_boxes, over_training_seeds, pareto, write_ablation
 
 
 def load(tmp_path, **tree):
@@ -108,3 +109,29 @@ def test_table_and_picture_are_written(tmp_path):
     assert (tmp_path / "ablation.png").read_bytes().startswith(b"\x89PNG")
     again = write_ablation([json.loads(json.dumps(r)) for r in ROWS], tmp_path / "again")
     assert again.read_text(encoding="utf-8") == text
+
+
+@pytest.mark.parametrize("spread", [0.0, 2.0, 40.0])
+def test_labels_of_crowded_points_cover_neither_each_other_nor_a_point(spread):
+    rng = np.random.default_rng(0)
+    spots = np.array([240.0, 200.0]) + spread * rng.standard_normal((18, 2))
+    sizes = np.stack([rng.uniform(20, 110, 18), np.full(18, 10.0)], 1)
+    edges = np.array([0.0, 0.0, 480.0, 400.0])
+    upright = np.array([[239.0, 100.0, 241.0, 300.0]])  # the line of an interval
+    boxes = label_boxes(spots, sizes, upright, edges)
+    assert boxes[:, 2:] - boxes[:, :2] == pytest.approx(sizes)
+    others = [*boxes, *np.concatenate([spots - 4, spots + 4], 1), *upright]
+    for i, box in enumerate(boxes):
+        assert (box[:2] >= edges[:2]).all() and (box[2:] <= edges[2:]).all()
+        assert not [o for k, o in enumerate(others) if k != i and (box[:2] < o[2:]).all() and (o[:2] < box[2:]).all()]
+
+
+def test_a_label_alone_is_beside_its_point():
+    (box,) = label_boxes(
+        np.array([[50.0, 50.0]]), np.array([[30.0, 10.0]]), np.empty((0, 4)), np.array([0, 0, 200, 90])
+    )
+    assert box[0] == 50 + BESIDE and box[1] < 50 < box[3]
+    (box,) = label_boxes(
+        np.array([[180.0, 50.0]]), np.array([[30.0, 10.0]]), np.empty((0, 4)), np.array([0, 0, 200, 90])
+    )
+    assert box[2] == 180 - BESIDE  # where the right side is outside
