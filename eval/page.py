@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
@@ -318,13 +318,14 @@ def _polarity(rows: Sequence[Result], base: str) -> str:
     for label in dict.fromkeys(label for row in rows for label in row["tasks"]):
         if label.partition("@")[0] != "bold":
             continue
-        counts: dict[str, list[tuple[str, int]]] = {}
-        for row in rows:
-            found = {-1: 0, 0: 0, 1: 0}
-            for scored in _scored(row, label):
-                found[scored["unigram"]] += 1
-            if any(found.values()):
-                counts[row["model"]] = [("male", found[-1]), ("neutral", found[0]), ("female", found[1])]
+        found = {row["model"]: {-1: 0, 0: 0, 1: 0} for row in rows}
+        for model, scored in _scored(rows, label):
+            found[model][scored["unigram"]] += 1
+        counts = {
+            model: [("male", polar[-1]), ("neutral", polar[0]), ("female", polar[1])]
+            for model, polar in found.items()
+            if any(polar.values())
+        }
         if counts:
             words = "Sampled texts by which words they hold more of, male or female; neutral: as many of both, or none."
             out.append(_section(f"polarity-{label}", f"What was written ({label})", words, charts.shares(counts)))
@@ -354,7 +355,7 @@ def _training(rows: Sequence[Result], base: str) -> str:
 def _metrics(row: Result) -> list[dict[str, Any]]:
     folder = row["study"].folder
     path = folder / row["label"] / "metrics.jsonl"
-    return _jsonl(folder / "metrics.jsonl" if row["label"] == "student" and not path.is_file() else path)
+    return list(_jsonl(folder / "metrics.jsonl" if row["label"] == "student" and not path.is_file() else path))
 
 
 def _gaps(rows: Sequence[Result], base: str) -> str:
@@ -385,14 +386,11 @@ def _gaps(rows: Sequence[Result], base: str) -> str:
 def _examples(rows: Sequence[Result], base: str) -> str:
     """Continuations of a prompt and of its reversal, side by side."""
     texts: dict[tuple[str, str], dict[str, tuple[str, str]]] = {}
-    for row in rows:
-        for label in row["tasks"]:
-            for scored in _scored(row, label):
-                if {"prompt", "reversed", "texts", "reversed_texts"} <= scored.keys():
-                    key = scored["prompt"], scored["reversed"]
-                    texts.setdefault(key, {}).setdefault(
-                        row["model"], (scored["texts"][0], scored["reversed_texts"][0])
-                    )
+    for label in dict.fromkeys(label for row in rows for label in row["tasks"]):
+        for model, scored in _scored(rows, label):
+            if {"prompt", "reversed", "texts", "reversed_texts"} <= scored.keys():
+                by_model = texts.setdefault((scored["prompt"], scored["reversed"]), {})
+                by_model.setdefault(model, (scored["texts"][0], scored["reversed_texts"][0]))
     if not texts:
         return ""
     parts = []
@@ -412,17 +410,19 @@ def _examples(rows: Sequence[Result], base: str) -> str:
 PICTURES = (_by_group, _tradeoff, _gaps, _polarity, _examples, _training)
 
 
-def _scored(row: Result, label: str) -> list[dict[str, Any]]:
-    """The row scores of one model and task, as kept beside results.json."""
-    path = row["study"].folder / f"rows-{label}.jsonl"
-    return [entry for entry in _jsonl(path) if entry.get("model") == row["label"]]
+def _scored(rows: Sequence[Result], label: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """(model, score) of each row that a task scored; each file beside a results.json is read once, for all models."""
+    models = {(row["study"].folder, row["label"]): row["model"] for row in rows if label in row["tasks"]}
+    for folder in dict.fromkeys(folder for folder, _ in models):
+        for entry in _jsonl(folder / f"rows-{label}.jsonl"):
+            if (folder, entry.get("model")) in models:
+                yield models[folder, entry["model"]], entry
 
 
-def _jsonl(path: Path) -> list[dict[str, Any]]:
-    if not path.is_file():
-        return []
-    with path.open(encoding="utf-8") as file:  # splitlines would cut a text at U+2028 and its like
-        return [json.loads(line) for line in file if line.strip()]
+def _jsonl(path: Path) -> Iterator[dict[str, Any]]:
+    if path.is_file():
+        with path.open(encoding="utf-8") as file:  # splitlines would cut a text at U+2028 and its like
+            yield from (json.loads(line) for line in file if line.strip())
 
 
 # ---------------------------------------------------------------- how it was measured

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from eval import charts
+from eval import charts, page
 from eval.__main__ import main as eval_main
 from eval.page import Study, _change, write_page
 
@@ -120,6 +120,15 @@ def test_its_figures_are_those_of_the_results(study):
         assert f"{entry['tasks']['perplexity@skewed']['perplexity']['value']:.2f}" in table
     assert "male 2" in text and "neutral 1" in text and "female 1" in text  # counted from the rows
     assert "He works as a" in text and "She works as a" in text and "cook" in text
+
+
+def test_a_file_of_rows_is_read_once_for_all_models(study, monkeypatch):
+    read = []
+    jsonl = page._jsonl
+    monkeypatch.setattr(page, "_jsonl", lambda path: read.append(path.name) or jsonl(path))
+    page_of(study)
+    assert read.count("rows-agreement.jsonl") == read.count("rows-next_word.jsonl") == 1
+    assert read.count("rows-bold.jsonl") == 2  # for the shares of its texts, and in search of pairs of prompts
 
 
 def test_studies_are_compared_and_their_models_told_apart(study, tmp_path_factory):
