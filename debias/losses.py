@@ -88,7 +88,7 @@ class _Options(NamedTuple):
 
 
 class _FusedDistillation(torch.autograd.Function):
-    """The loss and, in the same pass, its gradients; the backward pass only scales them.
+    """The loss and, in the same pass, its gradients where they are wanted; the backward pass only scales them.
 
     A chunk is as many rows as the matrix products want at once. The element-wise work between them takes a chunk in
     blocks, and the gradient takes the place of the logits: beside the result, two chunks are all the memory needed.
@@ -98,7 +98,7 @@ class _FusedDistillation(torch.autograd.Function):
     def forward(ctx: Any, hidden_PD, head_VD, teacher: TeacherRows | None, rows: _Rows, options: _Options):
         wide, dtype = torch.promote_types(hidden_PD.dtype, torch.float32), _product_dtype(hidden_PD)
         ctx.head_dtype, head_VD = head_VD.dtype, head_VD.to(dtype)
-        grad_hidden = torch.zeros_like(hidden_PD)
+        grad_hidden = torch.zeros_like(hidden_PD) if ctx.needs_input_grad[0] else None
         grad_head = torch.zeros_like(head_VD, dtype=wide) if ctx.needs_input_grad[1] else None
         kd, lm = hidden_PD.new_zeros((), dtype=wide), hidden_PD.new_zeros((), dtype=wide)
         num_rows, chunk = len(rows.row_R), options.chunk_rows - options.chunk_rows % 2  # couples stay together
@@ -127,7 +127,8 @@ class _FusedDistillation(torch.autograd.Function):
                 kd += block_kd
                 lm += block_lm
             grad_CV = logits_CV.to(dtype)
-            grad_hidden[student_rows] = (grad_CV @ head_VD).to(grad_hidden.dtype)
+            if grad_hidden is not None:
+                grad_hidden[student_rows] = (grad_CV @ head_VD).to(grad_hidden.dtype)
             if grad_head is not None:
                 if dtype == wide:
                     grad_head.addmm_(grad_CV.T, hidden_CD)
@@ -146,7 +147,9 @@ class _FusedDistillation(torch.autograd.Function):
         ctx.gradients = None  # so that autograd takes them over without a copy
         if grad_head is not None:
             grad_head = grad_head.mul_(grad_total).to(ctx.head_dtype)
-        return grad_hidden.mul_(grad_total), grad_head, None, None, None
+        if grad_hidden is not None:
+            grad_hidden = grad_hidden.mul_(grad_total)
+        return grad_hidden, grad_head, None, None, None
 
 
 def _product_dtype(hidden: torch.Tensor) -> torch.dtype:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from counterfactuals.vocabulary import RoleTokens
 from debias.losses import DIVERGENCES, distillation_loss, divergence, model_rows
@@ -101,6 +102,32 @@ def test_fused_loss_and_gradients_equal_the_plain_formula(op, kind, roles, masks
     (plain[0] * 0.3).backward()
     torch.testing.assert_close(x["hidden_PD"].grad, y["hidden_PD"].grad)
     torch.testing.assert_close(x["head_VD"].grad, y["head_VD"].grad)
+
+
+@pytest.mark.parametrize(("wanted", "products"), [("both", 4), ("hidden_PD", 3), ("head_VD", 3), ("neither", 2)])
+def test_only_the_gradients_that_are_wanted_are_made(wanted, products):
+    """Products of matrices: one for each model's logits, one for each gradient."""
+
+    class Counter(TorchDispatchMode):
+        count = 0
+
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            self.count += func.overloadpacket in (torch.ops.aten.mm, torch.ops.aten.addmm_)
+            return func(*args, **(kwargs or {}))
+
+    x, y = problem(), problem()
+    for key in ("hidden_PD", "head_VD"):
+        x[key].requires_grad_(wanted in ("both", key))
+    with Counter() as counter:
+        total, kd, lm = fused_loss(x, op="max", **WEIGHTS)
+    assert counter.count == products
+    expected = fused_loss(y, op="max", **WEIGHTS)
+    torch.testing.assert_close((total, kd, lm), expected)
+    expected[0].backward()
+    if wanted != "neither":
+        total.backward()
+    for key in ("hidden_PD", "head_VD"):
+        torch.testing.assert_close(x[key].grad, y[key].grad if wanted in ("both", key) else None)
 
 
 def test_no_trained_row_costs_and_teaches_nothing():

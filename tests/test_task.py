@@ -10,6 +10,7 @@ from transformers import GPT2Config, GPT2LMHeadModel
 from counterfactuals.align import AlignedPair
 from counterfactuals.batch import collate
 from debias import models
+from debias.losses import distillation_loss
 from debias.ops import OPS, perturb
 from debias.task import DistillTask
 
@@ -120,9 +121,17 @@ def test_strength_rises_with_progress_from_plain_distillation_to_the_op(task):
     assert begin == plain != whole
 
 
-def test_the_divergence_from_the_plain_target_is_reported_beside(task):
+def test_the_divergence_from_the_plain_target_is_reported_beside(task, monkeypatch):
     batch = collate(pairs(), op="max", augment=True)
+    learning = []
+
+    def spy(hidden, head, *rest, **options):
+        learning.append((hidden.requires_grad, head.requires_grad))
+        return distillation_loss(hidden, head, *rest, **options)
+
+    monkeypatch.setattr("debias.task.distillation_loss", spy)
     loss, parts = task(batch, plain=True)
+    assert learning == [(True, True), (False, False)]  # no gradient is made to be thrown away
     alone, without = task(batch)
     assert torch.equal(loss, alone) and "kd_plain" not in without
     task.options["op"] = "none"
