@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
-from counterfactuals.reverse import Reversal, Reverser
+from counterfactuals.reverse import Reversal, Reverser, Span
 
 BIJECTIVE = (
     "pair",
@@ -66,19 +66,27 @@ def round_trip(texts: Iterable[str], reverser: Reverser) -> RoundTrip:
     return result
 
 
-def _lost(there: Reversal, back: Reversal) -> Iterable[tuple[str, str, str]]:
+def _lost(there: Reversal, back: Reversal) -> Iterator[tuple[str, str, str]]:
     """(rule, word, what came back) of each place that differs, by the rule that made it on the way there.
 
     A word that only the way back replaced is what the way there left: its rule is the one of the way back.
     """
-    ours = {(span.cf_start, span.cf_end): span for span in there.spans}
-    theirs = {(span.start, span.end): span for span in back.spans}
-    for place in sorted(ours.keys() | theirs.keys()):
-        span, answer = ours.get(place), theirs.get(place)
-        middle = there.reversed[slice(*place)]
-        before = there.text[span.start : span.end] if span else middle
-        after = back.reversed[answer.cf_start : answer.cf_end] if answer else middle
+    answers = deque(back.spans)
+    for span in there.spans:
+        while answers and answers[0].end <= span.cf_start:
+            yield _alone(answers.popleft(), back)
+        pieces, copied = [], span.cf_start
+        while answers and answers[0].start < span.cf_end:
+            answer = answers.popleft()
+            pieces += (back.text[copied : answer.start], back.reversed[answer.cf_start : answer.cf_end])
+            copied = answer.end
+        before = there.text[span.start : span.end]
+        after = "".join(pieces) + back.text[copied : span.cf_end]
         if before != after:
-            made_by = span or answer
-            assert made_by is not None
-            yield made_by.rule, before, after
+            yield span.rule, before, after
+    for answer in answers:
+        yield _alone(answer, back)
+
+
+def _alone(answer: Span, back: Reversal) -> tuple[str, str, str]:
+    return answer.rule, back.text[answer.start : answer.end], back.reversed[answer.cf_start : answer.cf_end]
