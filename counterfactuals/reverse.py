@@ -6,8 +6,9 @@
 
 Words are matched whole, in small letters, Capitalised or in CAPITALS, and the counterpart is written alike; other
 mixtures ("sHe") are left. A word ends at an apostrophe or a hyphen, so what follows stays ("she'd" → "he'd",
-"mother-in-law" → "father-in-law"); the dot of "Mr." stays too, outside the span. Web addresses, @handles, e-mail names
-and the lexicon's fixed phrases are left. Given names: names.py.
+"mother-in-law" → "father-in-law"); the dot of "Mr." stays too, outside the span. Underscores around a word mark it
+("_she_"), within it they are part of it ("she_wolf"). Web addresses, @handles, e-mail names and the lexicon's fixed
+phrases are left. Given names: names.py.
 """
 
 from __future__ import annotations
@@ -132,14 +133,16 @@ class Reverser:
 
     def __call__(self, text: str) -> Reversal:
         pattern, entries, _ = _compiled(self.lexicon, self.protected)
-        return self._reversal(text, pattern.finditer(text), entries)
+        plain = _without_underscores(text)
+        return _marked_again(text, self._reversal(plain, pattern.finditer(plain), entries))
 
     def many(self, texts: Sequence[str], *, brief: bool = False) -> Iterator[Reversal]:
         """The same of each text, faster. brief: of a text that "skip" leaves whole, not all flags are looked for."""
         _, entries, scanner = _compiled(self.lexicon, self.protected)
         brief = brief and self.policy == "skip" and self.lexicon.names is not None
-        for text, (matches, signs) in zip(texts, scanner(texts)):
-            yield self._reversal(text, matches, entries, signs=signs, brief=brief)
+        plain_texts = [_without_underscores(text) for text in texts]
+        for text, plain, (matches, signs) in zip(texts, plain_texts, scanner(plain_texts)):
+            yield _marked_again(text, self._reversal(plain, matches, entries, signs=signs, brief=brief))
 
     def _reversal(
         self,
@@ -252,6 +255,7 @@ class Reverser:
             if self.policy == "skip" and edits:
                 stays.append(edits[0][0])
                 edits = []
+        edits = [_owner(text, edit) if text[edit[1] : edit[1] + 1] in _APOSTROPHES else edit for edit in edits]
         near = [edit for edit in edits if text[edit[0] - 2 : edit[0]] in _ARTICLE_ENDS]
         articles = list(filter(None, [_article(text, *edit[:3]) for edit in near]))
         if articles:
@@ -282,6 +286,22 @@ def _replaced(text: str, edits: list[Edit], cue: int | None, flags: tuple[Flag, 
     return Reversal(text, "".join(pieces), tuple(spans), cue, flags, turn)
 
 
+def _without_underscores(text: str) -> str:
+    """The same length, with `*` for the underscores that mark a word: "_she_", not "she_wolf"."""
+    return _MARKS.sub(lambda found: "*" * len(found[0]), text) if "_" in text else text
+
+
+def _marked_again(text: str, done: Reversal) -> Reversal:
+    """The reversal of `text` from that of the text without underscores."""
+    if done.text is text:
+        return done
+    edits = [(s.start, s.end, done.reversed[s.cf_start : s.cf_end], s.rule, s.confidence) for s in done.spans]
+    return _replaced(text, edits, done.cue, done.flags, done.turn)
+
+
+_MARKS = re.compile(r"(?<![\w@])_+|_+(?![\w@])")
+
+
 def _article(text: str, start: int, end: int, target: str) -> Edit | None:
     """ "a" becomes "an", or the other way, where the word after it now begins with another sound."""
     found = _ARTICLE.search(text, max(0, start - 4), start)
@@ -293,6 +313,26 @@ def _article(text: str, start: int, end: int, target: str) -> Edit | None:
     return found.start(1), found.end(1), written, "article", 1.0
 
 
+def _owner(text: str, edit: Edit) -> Edit:
+    """ "the ladies' room" ⇌ "the gentlemen's room", "the princess' room" → "the prince's room"; not 'Yes, ladies' he."""
+    start, end, target, rule, confidence = edit
+    word, apostrophe = text[start:end], text[end]
+    ends_in_s = word[-1] in "sS"
+    if ends_in_s == (target[-1] in "sS"):
+        return edit
+    if not ends_in_s:
+        plural = word[-3:].lower() == "men" and _S.match(text, end + 1)
+        return (start, end + 2, target + apostrophe, rule, confidence) if plural else edit
+    if not _OWNED.match(text, end + 1) or _QUOTE_OPEN.search(text, max(0, start - 200), start):
+        return edit
+    back = rule if target[-3:].lower() == "men" else "one_way"  # the prince's → the princess's
+    return start, end + 1, target + apostrophe + ("S" if word.isupper() else "s"), back, confidence
+
+
+_APOSTROPHES = frozenset("'’")
+_S = re.compile(r"[sS](?!\w)")
+_OWNED = re.compile(r"\s\w")
+_QUOTE_OPEN = re.compile(r"(?<!\w)['‘](?=\w)")
 _ARTICLE_ENDS = frozenset(("a ", "n ", "A ", "N "))
 _ARTICLE = re.compile(r"(?<![\w'’.-])(an?) $", re.IGNORECASE)
 _VOWEL = re.compile(

@@ -37,6 +37,10 @@ Her mother's book is hers, not his. → His father's book is his, not hers.
 His ex-wife’s mother-in-law and half-sister. → Her ex-husband’s father-in-law and half-brother.
 the co-chairwoman, a Co-Chairman and a CHAIRMAN → the co-chairman, a Co-Chairwoman and a CHAIRWOMAN
 the women's, mothers', boys’ and actresses’ rooms → the men's, fathers', girls’ and actors’ rooms
+the ladies' room, the gentlemen’s club, THE LADIES’ DAY → the gentlemen's room, the ladies’ club, THE GENTLEMEN’S DAY
+the bridesmaids' and the groomsmen's, a boys' choir → the groomsmen's and the bridesmaids', a girls' choir
+the princess' dress, THE ACTRESS’ NAME, the prince's → the prince's dress, THE ACTOR’S NAME, the princess's
+‘Good day, ladies’ she said. 'Yes, ladies' → ‘Good day, gentlemen’ he said. 'Yes, gentlemen'
 "Mother," she said (he nodded). → "Father," he said (she nodded).
 Mr. Smith, Mr Lee and Mrs. Day met Ms. Roe and Miss Fay. → Ms. Smith, Ms Lee and Mr. Day met Mr. Roe and Mr Fay.
 Mr. and Mrs. Smith; MR. SMITH; mr. smith → Ms. and Mr. Smith; MS. SMITH; ms. smith
@@ -56,6 +60,8 @@ The fiancée, FIANCÉE and Fiancé → The fiancé, FIANCÉ and Fiancée
 the shed, this, other, herd, hero's, human, Sheila → the shed, this, other, herd, heroine's, human, Sheila
 sHe hE wOMAN she2 he_he ähe héhe → sHe hE wOMAN she2 he_he ähe héhe
 @her her@x.org https://a.org/her/queen www.man.org → @her her@x.org https://a.org/her/queen www.man.org
+*She* __saw__ _her_, **his wife**; ___Mother___, _his wife's_ `hers` → *He* __saw__ _him_, **her husband**; ___Father___, _her husband's_ `his`
+she_said __he__init her_1 @_her_ her_@x.org _man_ → she_said __he__init her_1 @_her_ her_@x.org _woman_
 \tShe —he…she!  「she」 → \tHe —she…he!  「he」
 Lord and Lady Day saw the Leading Lady, a LEADING LADY. → Lady and Lord Day saw the Leading Man, a LEADING MAN.
 an earl, An Earl of Old, AN EARL, a countess; a heroine → a countess, A Countess of Old, AN EARL, a count; a hero
@@ -70,9 +76,27 @@ def test_cases(case: str):
     check_offsets(result)
 
 
+def test_a_name_in_markdown_is_a_name():
+    for mark in ("_", "__", "*", "**", "~~"):
+        text = f"{mark}Mary Smith{mark} said that {mark}she{mark} knew."
+        done = reverse(text, GENDER)
+        assert done.reversed == f"{mark}James Smith{mark} said that {mark}he{mark} knew." and not done.flags
+        check_offsets(done)
+        assert [done] == list(Reverser(GENDER).many([text]))
+
+
 def test_an_accent_of_its_own_character_belongs_to_the_word():
     text = "he\u0301 e\u0301he fiance\u0301e"
     assert reverse(text, GENDER).reversed == text
+
+
+def test_a_possessive_fits_its_owner():
+    done = reverse("King Charles' son read James’ book; the princess' hat.", GENDER)
+    assert done.reversed == "Queen Dorothy's daughter read Mary’s book; the prince's hat."
+    assert [span.rule for span in done.spans] == ["pair", "one_way", "pair", "one_way", "one_way"]  # back: Charles's
+    check_offsets(done)
+    done = reverse("The gentlemen's hats.", GENDER)
+    assert done.reversed == "The ladies' hats." and reverse(done.reversed, GENDER).reversed == done.text
 
 
 def test_spans_name_their_rule():
