@@ -314,7 +314,7 @@ def _article(text: str, start: int, end: int, target: str) -> Edit | None:
 
 
 def _owner(text: str, edit: Edit) -> Edit:
-    """ "the ladies' room" ⇌ "the gentlemen's room", "the princess' room" → "the prince's room"; not 'Yes, ladies' he."""
+    """ "the ladies' room" ⇌ "the gentlemen's room", "the princess' room" → "the prince's …"; not 'Yes, ladies' he."""
     start, end, target, rule, confidence = edit
     word, apostrophe = text[start:end], text[end]
     ends_in_s = word[-1] in "sS"

@@ -60,7 +60,7 @@ The fiancée, FIANCÉE and Fiancé → The fiancé, FIANCÉ and Fiancée
 the shed, this, other, herd, hero's, human, Sheila → the shed, this, other, herd, heroine's, human, Sheila
 sHe hE wOMAN she2 he_he ähe héhe → sHe hE wOMAN she2 he_he ähe héhe
 @her her@x.org https://a.org/her/queen www.man.org → @her her@x.org https://a.org/her/queen www.man.org
-*She* __saw__ _her_, **his wife**; ___Mother___, _his wife's_ `hers` → *He* __saw__ _him_, **her husband**; ___Father___, _her husband's_ `his`
+*She* __saw__ _her_, **his wife**; _his wife's_ `hers` → *He* __saw__ _him_, **her husband**; _her husband's_ `his`
 she_said __he__init her_1 @_her_ her_@x.org _man_ → she_said __he__init her_1 @_her_ her_@x.org _woman_
 \tShe —he…she!  「she」 → \tHe —she…he!  「he」
 Lord and Lady Day saw the Leading Lady, a LEADING LADY. → Lady and Lord Day saw the Leading Man, a LEADING MAN.
