@@ -6,6 +6,7 @@ import hashlib
 import json
 import math
 import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -189,6 +190,14 @@ def make_cache(config: Config, pairs: PairSet | PairStream, accelerator: Acceler
                     "teacher.cache: make it with `python -m debias cache` first; ZeRO-3 splits the teacher"
                 )
             found = store_teacher(config, pairs, accelerator.device, accelerator.mixed_precision)
+    kept, own = found.meta["precision"], accelerator.mixed_precision
+    if kept not in ("no", own) and accelerator.is_main_process:  # "no" is the teacher itself, whatever the run's
+        print(
+            f"warning: {found.folder}: was made with train.precision {kept}, this run has {own}; its predictions are "
+            "as coarse as that. Name another folder in teacher.cache for new ones",
+            file=sys.stderr,
+            flush=True,
+        )
     return found
 
 

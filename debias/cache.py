@@ -172,9 +172,9 @@ class Codec:
         """What distillation_loss takes for a teacher: rows by flat position."""
         return lambda row_C, out_CV: self.decode(stored_PB[row_C], out_CV)
 
-    def save(self, path: Path) -> None:
+    def save(self, path: Path, **facts: str) -> None:
         tensors = {name: x.contiguous().cpu() for name, x in vars(self).items() if torch.is_tensor(x)}
-        write_whole(path, save(tensors | {"top_k": torch.tensor(self.top_k)}))
+        write_whole(path, save(tensors | {"top_k": torch.tensor(self.top_k)}, facts))
 
     @classmethod
     def load(cls, path: Path) -> Codec:
@@ -320,15 +320,17 @@ def build_cache(
 ) -> TeacherCache:
     """Run `teacher` once over every text and counterfactual and store its predictions; a killed build goes on.
 
-    precision: no, bf16 or fp16 autocast of the runs. Raises ValueError where a file cannot be written.
+    precision: no, bf16 or fp16 autocast of the runs; a build that goes on, or mends, keeps the one that it began with
+    (meta["precision"]). Raises ValueError where a file cannot be written.
     """
     folder = folder_of(directory, parts)
     teacher = teacher.eval().to(device)
     plan = _Plan(pairs)
+    precision = _begun_in(folder / "codec.safetensors") or precision
     autocast = torch.autocast(torch.device(device).type, getattr(torch, _DTYPES[precision]), precision != "no")
     try:
         with autocast:
-            codec = _codec(folder / "codec.safetensors", pairs, teacher, parts["row_bytes"]).to(device)
+            codec = _codec(folder / "codec.safetensors", pairs, teacher, parts["row_bytes"], precision).to(device)
             # rows belong to the very codec that made them, which another machine would fit a little otherwise
             made = _fingerprint(parts) + hashlib.sha256((folder / "codec.safetensors").read_bytes()).hexdigest()
             began, new = time.perf_counter(), 0
@@ -397,7 +399,14 @@ def _hidden(
         begin += len(group)
 
 
-def _codec(path: Path, pairs: PairSet, teacher: Any, row_bytes: int) -> Codec:
+def _begun_in(codec_file: Path) -> str | None:
+    """The precision of the build that left this file; None if there is none."""
+    with contextlib.suppress(OSError, SafetensorError):
+        return (safe_open(codec_file, framework="np").metadata() or {}).get("precision")
+    return None
+
+
+def _codec(path: Path, pairs: PairSet, teacher: Any, row_bytes: int, precision: str) -> Codec:
     """The codec of an earlier, killed build, or one fitted to an even sample of the corpus."""
     with contextlib.suppress(OSError, SafetensorError, KeyError):
         return Codec.load(path)
@@ -411,7 +420,7 @@ def _codec(path: Path, pairs: PairSet, teacher: Any, row_bytes: int) -> Codec:
     head_VD = teacher.get_output_embeddings().weight
     with torch.autocast(head_VD.device.type, enabled=False):
         codec = Codec.fit(torch.cat(found), head_VD, row_bytes)
-    codec.save(path)
+    codec.save(path, precision=precision)
     return codec
 
 

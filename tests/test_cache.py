@@ -152,7 +152,7 @@ def test_the_teacher_runs_once_on_each_text_and_each_counterfactual(teacher, tmp
     )
     texts = Pairs(pairs())
     with torch.no_grad():
-        cache._codec(tmp_path / "teacher-x" / "codec.safetensors", texts, teacher, 60)
+        cache._codec(tmp_path / "teacher-x" / "codec.safetensors", texts, teacher, 60, "no")
     for_codec = sum(seen)
     build_cache(tmp_path, texts, teacher, PARTS)
     assert sum(seen) - for_codec == for_codec + 8 + 6  # 8 texts, 6 counterfactuals; the sample is all of so few
@@ -214,6 +214,22 @@ def test_a_killed_build_goes_on_and_gives_the_same_bytes(teacher, tmp_path, monk
     assert first.stat().st_mtime_ns == before
     for file in whole.iterdir():
         assert file.read_bytes() == (killed / file.name).read_bytes()
+
+
+def test_a_build_that_goes_on_or_mends_keeps_its_precision(teacher, tmp_path, monkeypatch):
+    """Whoever goes on: rows of two precisions in one cache would depend on where the first build was killed."""
+    monkeypatch.setattr(cache, "SHARD_ROWS", 40)
+    texts = Pairs(pairs(12))
+    whole = build_cache(tmp_path / "whole", texts, teacher, PARTS, precision="bf16")
+    exact = build_cache(tmp_path / "exact", texts, teacher, PARTS, precision="no")
+    assert (whole.meta["precision"], exact.meta["precision"]) == ("bf16", "no")
+    assert (whole.folder / "00001.safetensors").read_bytes() != (exact.folder / "00001.safetensors").read_bytes()
+    for lost in ({"meta.json", "00001.safetensors"}, {"00000.safetensors"}):
+        before = {file.name: file.read_bytes() for file in whole.folder.iterdir()}
+        for name in lost:
+            (whole.folder / name).unlink()
+        assert build_cache(tmp_path / "whole", texts, teacher, PARTS, precision="no").meta["precision"] == "bf16"
+        assert {file.name: file.read_bytes() for file in whole.folder.iterdir()} == before
 
 
 def test_a_cache_of_something_else_is_refused_by_name(teacher, tmp_path):
@@ -292,6 +308,16 @@ def test_the_first_run_makes_the_cache_and_other_ops_and_seeds_share_it(settings
     for change in (["loss.op=none", "loss.vocabulary=plain"], ["loss.op=swap", "seed=5", "student.layers=[1]"]):
         assert train_distill.main([*settings, *change, f"output_dir={tmp_path / change[0]}"]) == 0
         AcceleratorState._reset_state()
+
+
+@pytest.mark.parametrize(
+    ("made", "used", "warned"), [("bf16", "no", True), ("bf16", "bf16", False), ("no", "bf16", False)]
+)
+def test_predictions_coarser_than_the_run_are_said_to_be(made, used, warned, settings, capsys):
+    assert main(["cache", *settings, f"train.precision={made}"]) == 0
+    capsys.readouterr()
+    assert train_distill.main([*settings, f"train.precision={used}"]) == 0
+    assert (f"was made with train.precision {made}, this run has {used}" in capsys.readouterr().err) == warned
 
 
 def test_a_damaged_shard_is_one_clear_line_and_is_mended(settings, tmp_path, capsys):
