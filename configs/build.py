@@ -113,7 +113,7 @@ def make_models(config: Config, corpus: Corpus) -> tuple[Any, Any, Any]:
     models.check_sizes(student, teacher, tokenizer, config.data.max_length)
     models.set_dropout(student, config.student.dropout)
     if config.train.gradient_checkpointing:
-        student.gradient_checkpointing_enable({"use_reentrant": False})
+        models.checkpoint_activations(student)
     return tokenizer, teacher if live else None, student
 
 

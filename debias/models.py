@@ -189,6 +189,13 @@ def set_dropout(model: PreTrainedModel, rate: float | None) -> None:
             setattr(module, "attention_dropout", rate)  # noqa: B010 (mypy: modules have no plain attributes)
 
 
+def checkpoint_activations(model: Any) -> None:
+    """Let each block of a model keep its input alone, and run again in the backward pass."""
+    # renamed within transformers 5: where the newer name is there, the older one warns, and it goes in 6
+    enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
+    enable({"use_reentrant": False})
+
+
 def compile_layers(*compiled: PreTrainedModel) -> None:
     """torch.compile each block of some models, in place, for any batch and length; the blocks of a model share code.
 

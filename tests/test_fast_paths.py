@@ -1,6 +1,7 @@
 """What makes a step cheaper changes nothing beyond rounding: autocast, fused AdamW, SDPA, checkpointing, compile."""
 
 import copy
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -64,15 +65,23 @@ def test_attention_is_sdpa_and_equals_the_written_out_one(task):
     torch.testing.assert_close(eager_gradient, gradient, rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.filterwarnings("error::FutureWarning")  # of transformers, about names it has given up
 def test_activation_checkpointing(task):
     loss, gradient = step(task)
     calls = []
     task.student.base_model.h[0].attn.register_forward_pre_hook(lambda *_: calls.append(1))
-    task.student.gradient_checkpointing_enable({"use_reentrant": False})
+    models.checkpoint_activations(task.student)
     again, same = step(task)
     assert len(calls) == 2  # forward, and once more in the backward pass
     assert again == loss
     torch.testing.assert_close(same, gradient, rtol=1e-5, atol=1e-6)
+
+
+def test_activation_checkpointing_of_a_transformers_that_knows_the_older_name_alone():
+    older = SimpleNamespace(gradient_checkpointing_enable=lambda options: given.append(options))
+    given: list[dict] = []
+    models.checkpoint_activations(older)
+    assert given == [{"use_reentrant": False}]
 
 
 @pytest.mark.slow

@@ -218,7 +218,7 @@ def test_gradients_of_the_whole_model_equal_autograd(tied, checkpointing):
     task = DistillTask(student, teacher, chunk_rows=16)
     expected = dense_gradients(task, pairs())
     if checkpointing:
-        student.gradient_checkpointing_enable({"use_reentrant": False})
+        models.checkpoint_activations(student)
     task.train()
     task(collate(pairs(), augment=True))[0].backward()
     found = {name: p.grad for name, p in task.named_parameters()}
