@@ -383,8 +383,13 @@ def _is_before_name(text: str, start: int, end: int) -> bool:
 
 
 def _is_abbreviation(text: str, start: int, end: int) -> bool:
-    """ "Mr. Ito", "Mr Ito", "Mr. and Mrs. Ito", "mr. ito", "MR. ITO"; not "5 ms.", "an MS" or "MS DOS"."""
+    """ "Mr. Ito", "Mr Ito", "Mr. and Mrs. Ito", "mr. ito", "MR. ITO", "TO MR ITO"; not "5 ms.", "an MS", "MS DOS"."""
     word, dotted = text[start:end], text.startswith(".", end)
+    if word.isupper() and not dotted:
+        loud = _LOUD_NAME.match(text, end)
+        return loud is not None and (
+            loud[1] is not None or _LOUD_BEFORE.search(text, max(0, start - 9), start) is not None
+        )
     if word.isupper() and dotted and text[end + 2 : end + 4].istitle():  # "patients with MS. The"
         return False
     if word[1:].islower() and word[0].isupper():
@@ -396,7 +401,8 @@ def _is_abbreviation(text: str, start: int, end: int) -> bool:
 
 
 def _is_lower(text: str, start: int, end: int) -> bool:
-    return text[start].islower()
+    """ "kings", or "Kings and queens", which is no team."""
+    return text[start].islower() or _AND_PARTNER.match(text, end) is not None
 
 
 def _is_not_name(text: str, start: int, end: int) -> bool:
@@ -445,6 +451,9 @@ CHOICES: dict[str, Callable[[str, Rule, str, int, int], tuple[int, float]]] = { 
 }
 _NAME = re.compile(r"\s{1,2}(?:of\s)?[\"“‘'\[]?([^\W\d_]+)")
 _AND_TITLE = re.compile(r"\s(?:and|or|&)\s(?:Mr|Ms|Mrs|Miss|Dr|Lady|Lord|Dame|Sir|Baroness|Countess)\b")
+_LOUD_NAME = re.compile(r" (?!DOS\b|SQL\b|WORD\b|EXCEL\b|OFFICE\b|WINDOWS\b)[A-Z][A-Z'’-]+(\n|:|$|,? [A-Z]{2})?")
+_LOUD_BEFORE = re.compile(r"[A-Z]{2},? $")
+_AND_PARTNER = re.compile(r" and (?:queens|kings|goddess(?:es)?|gods?|ladies|cowgirls|cowboys|wizards)\b")
 _PREVIOUS = re.compile(r"(?<![^\W_])([^\W\d_]+)\s$")
 _LEADING = """
 the a an his her our my your their its this that these those no any every each former late young old new dear crown

@@ -80,6 +80,16 @@ def test_every_published_pair_is_in_the_lexicon_or_dropped_for_a_reason(shared_d
     assert {tuple(sorted(p)) for p in published if not followed(p)} == {tuple(sorted(p)) for p in dropped}
 
 
+def test_what_is_dropped_is_named_in_the_file():
+    text = (LEXICONS / "gender.yaml").read_text(encoding="utf-8")
+    comments = " ".join(" ".join(re.findall(r"#(.*)", text)).split())
+    for pair in " ".join(DROPPED.values()).split():
+        words = pair.replace("_", " ").split(":")
+        assert any(form in comments for word in words for form in (word, word.rstrip("es"), word.replace(" ", "-"))), (
+            pair
+        )
+
+
 def test_groups_words_and_cues():
     assert (GENDER.name, GENDER.groups) == ("gender", ("female", "male"))
     assert {"she", "her", "hers", "mother", "stepdaughter", "businesswoman", "maternal", "ms"} <= GENDER.words("female")

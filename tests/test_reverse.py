@@ -41,9 +41,15 @@ the ladies' room, the gentlemen’s club, THE LADIES’ DAY → the gentlemen's 
 the bridesmaids' and the groomsmen's, a boys' choir → the groomsmen's and the bridesmaids', a girls' choir
 the princess' dress, THE ACTRESS’ NAME, the prince's → the prince's dress, THE ACTOR’S NAME, the princess's
 ‘Good day, ladies’ she said. 'Yes, ladies' → ‘Good day, gentlemen’ he said. 'Yes, gentlemen'
+his god-mother and my god-son, the godlike goddess → her god-father and my god-daughter, the godlike god
+oh my god, thank god, a god-fearing, god-given; a god → oh my god, thank god, a god-fearing, god-given; a goddess
+He went to man the guns for a man-month. Oh boy! → She went to man the guns for a man-month. Oh boy!
+Kings and queens, Gods and goddesses; Kings and Bulls → Queens and kings, Goddesses and gods; Kings and Bulls
 "Mother," she said (he nodded). → "Father," he said (she nodded).
 Mr. Smith, Mr Lee and Mrs. Day met Ms. Roe and Miss Fay. → Ms. Smith, Ms Lee and Mr. Day met Mr. Roe and Mr Fay.
 Mr. and Mrs. Smith; MR. SMITH; mr. smith → Ms. and Mr. Smith; MS. SMITH; ms. smith
+MR SMITH MET MS DAY, TOLD MRS ROE. DEAR MS LEE, a → MS SMITH MET MR DAY, TOLD MR ROE. DEAR MR LEE, a
+It ran MS DOS, MS WORD AND for MR IMAGING of 5 MS. MS is → It ran MS DOS, MS WORD AND for MR IMAGING of 5 MS. MS is
 I miss you for 5 ms. Then an MS came. Miss → I miss you for 5 ms. Then an MS came. Miss
 Yes, sir. Yes, Sir. But ma'am and MA’AM! → Yes, madam. Yes, Madam. But sir and SIR!
 Sir Ian, Dame Judi and Lady Byron; the lady, the lord → Dame Ian, Sir Judi and Lord Byron; the gentleman, the lady
@@ -120,6 +126,8 @@ def test_cue_is_the_first_word_that_stays():
     assert reverse("He is here.", GENDER).cue is None
     flags = (Flag(0, 8, "sex_bound"),)
     assert reverse("PROSTATE", GENDER) == Reversal("PROSTATE", "PROSTATE", (), 0, flags)
+    for text in ("He was a ladies' man.", "He is a Lady-killer.", "The transwomen met her."):
+        assert [flag.kind for flag in reverse(text, GENDER).flags] == ["sex_bound"], text
 
 
 def test_direction():
