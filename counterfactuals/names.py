@@ -365,7 +365,7 @@ class _Document:
     def _none_before(self, stop: int) -> bool:
         """Whether no word before is a name because of what the rest of the text holds."""
         names, things = self.names, self.context["things"]
-        if self.text.find("arr", 0, stop) >= 0 and _MARRIED.search(self.text, 0, stop):
+        if _MARRIED.search(self.text, 0, stop):
             return False
         for match in _CAPITALISED.finditer(self.text, 0, stop):
             word = match[0]
@@ -930,13 +930,17 @@ class _Document:
 
     def _doubt_things(self) -> None:
         """ "Abner Doubleday Day", where the text is about Doubleday: the name keeps his role."""
-        if not self.eponyms:
-            return
-        known = self.words | self.surnames
-        honoured = _HONOUR.search(self.text) is not None  # the Ann Lee Prize … in her memory
         for start, end in self.eponyms:
-            if honoured or not known.isdisjoint(self.text[start:end].split(" ")[1:]):
-                self._emit(Found(start, end, None, None))
+            if start < self.stop:
+                _, *others = self.text[start:end].split(" ")
+                known = not (self.words.isdisjoint(others) and self.surnames.isdisjoint(others))
+                if known or self._honours:
+                    self._emit(Found(start, end, None, None))
+
+    @cached_property
+    def _honours(self) -> bool:
+        """ "the Ann Lee Prize … in her memory" """
+        return _HONOUR.search(self.text) is not None
 
     def _doubt_unresolved(self) -> None:
         """ "Alexios marched": a word that may be a given name, for nothing shows it to be something else."""
@@ -962,7 +966,7 @@ class _Document:
 
     def _doubt_married(self) -> None:
         """ "He married Chandrika": who is married stays."""
-        for match in _MARRIED.finditer(self.text) if any(verb in self.text for verb in _MARRIAGE) else ():
+        for match in _MARRIED.finditer(self.text, 0, self.stop):
             word, start = match[1], match.start(1)
             if start not in self.out and word not in self.names.leading and word not in self.names.either:
                 self._emit(Found(start, match.end(), None, None))
@@ -1180,8 +1184,7 @@ _IS_THING = re.compile(  # not "is a film actor"
 _PLACE_FIRST = frozenset(("Camp", "Fort", "Mount", "Lake", "Port", "Hotel", "Hurricane", "Operation"))
 _BESIDE = re.compile(rf"(?<![{_CAPITAL}]\w )(?<!\w)(?<!\w )([{_CAPITAL}]\w+) (?:and|und|et) $")
 _AND = (" and ", " und ", " et ")
-_MARRIED = re.compile(rf"[Mm](?<!\w.)arr(?:ied|ies|ying) ([{_CAPITAL}]\w+)")  # a \b first is slower
-_MARRIAGE = ("arried ", "arries ", "arrying ")
+_MARRIED = re.compile(rf"arr(?<=\b[Mm]arr)(?:ied|ies|ying) ([{_CAPITAL}]\w+)")  # plain letters first: faster
 _MONTHS = frozenset(("April", "May", "June", "August"))
 _LISTED = frozenset((", ", " and ", ", and ", " or "))
 _AGENT = (

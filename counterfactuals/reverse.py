@@ -150,7 +150,7 @@ class Reverser:
         matches: Iterable[re.Match[str]],
         entries: dict[str, Entry],
         *,
-        signs: bool = True,
+        signs: int = -1,
         brief: bool = False,
     ) -> Reversal:
         groups, direction, protected = self.lexicon.groups, self.direction, self._stays
@@ -497,7 +497,7 @@ def _compiled(lexicon: Lexicon, protected: tuple[str, ...] = ()) -> tuple[re.Pat
     words = {*entries, *fixed}
     inside = r"\w@\u0300-\u036f"  # combining accents belong to their word, and \w does not hold them; "[T]he" is a word
     pattern = re.compile(rf"(?<![{inside}])(?<!\w\])(?:(?:https?://|www\.)\S+|{trie(words)})(?![{inside}])")
-    return pattern, entries, Scanner(pattern, words | {"http", "https", "www"}, SIGNS)
+    return pattern, entries, Scanner(pattern, words | {"http", "https", "www"}, *SIGNS)
 
 
 def _spellings(word: str) -> set[str]:

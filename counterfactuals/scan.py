@@ -9,13 +9,14 @@ from __future__ import annotations
 import re
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
-from functools import cache
+from functools import cache, reduce
+from operator import or_
 
 import numpy as np
 
 GROUP = 1 << 18  # characters that are hashed together
 _BITS = 20  # of the table of hashes
-_MATCH, _SIGNAL = 1, 2
+_MATCH = 1  # and signals beside it in their order: 2, 4, …
 _WORDS = re.compile(r"\w+")
 _FACTORS = np.array([0x9E3779B1, 0x85EBCA77, 0xC2B2AE3D, 0x27D4EB2F, 0x165667B1, 0xB5297A4D], dtype=np.uint32)
 _SECOND = np.uint32(0x68E31DA5)
@@ -25,15 +26,16 @@ class Scanner:
     """`pattern.finditer` over texts, where every match begins with one of `words`, whole.
 
     words: what may be matched, or how it begins (its first \\w+ is looked for, its first two where it has more and
-    the first alone is not asked for as well). pattern: never matches the empty text. signals: words that are only to be
-    known to be in a text, or to be missing.
+    the first alone is not asked for as well). pattern: never matches the empty text. signals: kinds of words that are
+    only to be known to be in a text, or to be missing.
     """
 
-    def __init__(self, pattern: re.Pattern[str], words: Iterable[str], signals: Iterable[str] = ()):
+    def __init__(self, pattern: re.Pattern[str], words: Iterable[str], *signals: Iterable[str]):
         self._match = pattern.match
         self._first, self._pairs = np.zeros((2, 1 << _BITS), dtype=np.uint8)
         self._signs = self._enter(words, _MATCH)
-        self._enter(signals, _SIGNAL)
+        for kind, signs in enumerate(signals, 1):
+            self._enter(signs, _MATCH << kind)
 
     def _enter(self, words: Iterable[str], kind: int) -> list[int]:
         """Write the words' hashes into the tables. Returns the signs that the others begin with."""
@@ -45,15 +47,15 @@ class Scanner:
         self._pairs[_slots(hash_of[::2] * _SECOND ^ hash_of[1::2])] |= kind
         return sorted({ord(word[0]) for word, parts in split if not parts or not word.startswith(parts[0])})
 
-    def __call__(self, texts: Sequence[str]) -> Iterator[tuple[list[re.Match[str]], bool]]:
-        """The matches in each text, and whether a signal may be in it."""
+    def __call__(self, texts: Sequence[str]) -> Iterator[tuple[list[re.Match[str]], int]]:
+        """The matches in each text, and the signals that may be in it: bit 0 for the first kind, bit 1 …"""
         begin = size = 0
         for number, text in enumerate(texts, 1):
             size += len(text)
             if size >= GROUP or number == len(texts):
                 group = texts[begin:number]
-                for text, (places, signal) in zip(group, self._places(group)):
-                    yield self._matches(text, places), signal
+                for text, (places, signals) in zip(group, self._places(group)):
+                    yield self._matches(text, places), signals
                 begin, size = number, 0
 
     def _matches(self, text: str, places: list[int]) -> list[re.Match[str]]:
@@ -64,22 +66,23 @@ class Scanner:
                 end = match.end()
         return found
 
-    def _places(self, texts: Sequence[str]) -> Iterator[tuple[list[int], bool]]:
-        """Where in each text a match may begin, and whether a signal may be in it."""
+    def _places(self, texts: Sequence[str]) -> Iterator[tuple[list[int], int]]:
+        """Where in each text a match may begin, and the signals that may be in it."""
         codes, starts, hashes = _hashes("\n".join(texts))
         chosen = self._first[_slots(hashes)]
         chosen[:-1] |= self._pairs[_slots(hashes[:-1] * _SECOND ^ hashes[1:])]
         places = starts[(chosen & _MATCH) != 0]
-        signals = starts[(chosen & _SIGNAL) != 0].tolist()
+        heard = np.flatnonzero(chosen > _MATCH)
+        kinds, heard_at = (chosen[heard] >> 1).tolist(), starts[heard].tolist()
         for sign in self._signs:
             places = np.concatenate([places, np.flatnonzero(codes == sign)])
         found = (np.sort(places) if self._signs else places).tolist()
-        start = done = heard = 0
+        start = done = told = 0
         for text in texts:
             last = bisect_left(found, start + len(text), done)
-            next_heard = bisect_left(signals, start + len(text), heard)
-            yield [place - start for place in found[done:last]], next_heard > heard
-            start, done, heard = start + len(text) + 1, last, next_heard
+            next_told = bisect_left(heard_at, start + len(text), told)
+            yield [place - start for place in found[done:last]], reduce(or_, kinds[told:next_told], 0)
+            start, done, told = start + len(text) + 1, last, next_told
 
 
 def trie(words: Iterable[str]) -> str:

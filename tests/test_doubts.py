@@ -1,10 +1,11 @@
 """Words in a sense that is no role, and given names that no list has: the text is flagged. What capitals.py learns."""
 
 import json
+import re
 
 import pytest
 
-from counterfactuals import capitals
+from counterfactuals import capitals, doubts
 from counterfactuals.__main__ import main
 from counterfactuals.lexicon import load_lexicon
 from counterfactuals.names import CAPITALS
@@ -207,3 +208,25 @@ def test_the_shipped_lists_hold_no_given_name_of_the_table():
     for section in ("surnames", "others", "words"):
         assert not common & set(shipped[section].split()), section
     assert set(capitals.SECTIONS) == set(shipped["provenance"]["counts"])
+
+
+def test_words_by_their_first_letters_are_those_of_the_plain_expression():
+    source = r"[Cc]hess|pawns?|fish(?:es)?|spawn\w*|[A-Z]\. [a-z]{4,}|half-life|[\d]\d* guns|master(?<=\b, master)"
+    fast, plain = doubts._whole(source), re.compile(rf"\b(?:{source})\b")
+    words = [
+        "Chess",
+        "pawns",
+        "fishes",
+        "fisher",
+        "spawning",
+        "P. vulgaris",
+        "half-life",
+        "20 guns",
+        "a, master",
+        "life",
+    ]
+    ends = ["", " ", "x", "é", "-", "_", "\n", ", "]
+    texts = [before + word + after for before in ends for word in words for after in ends]
+    found = [fast.search(text) is not None for text in texts]
+    assert found == [plain.search(text) is not None for text in texts]
+    assert 200 < sum(found) < 400
