@@ -191,7 +191,10 @@ def calibration(cases: list[Case]) -> tuple[list[tuple[float, int, float, float]
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data_dir", type=Path, default=Path("../shared/data"), help="folder of the public data sets")
-    sets = data_sets(parser.parse_args().data_dir)
+    data_dir = parser.parse_args().data_dir
+    if not (data_dir / "pronouns_ewt_dev").is_dir():
+        parser.error(f"--data_dir {data_dir}: holds no folder pronouns_ewt_dev")
+    sets = data_sets(data_dir)
 
     print("| share right / balanced, % | n | " + " | ".join(RULES) + " |\n|---|--:|" + "--:|" * len(RULES))
     result: dict[str, Any] = {}

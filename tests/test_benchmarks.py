@@ -1,5 +1,6 @@
 """The benchmarks of a step run and end with the figures that are read from them."""
 
+import importlib.util
 import json
 import os
 import subprocess
@@ -72,6 +73,54 @@ def test_agreement_cases_are_told_by_one_gender_and_cut_from_articles_held_out(t
     for kind, number in (("names", 150), ("sex_bound", 100)):
         rights = [word.lower() for row in rows[kind] for word in row["right"]]
         assert len(rights) == number and rights.count("she") == rights.count("he")
+
+
+def test_the_pronoun_benchmark_prints_the_table_of_the_documentation(shared_data):
+    command = [sys.executable, str(ROOT / "benchmarks" / "pronouns.py"), "--data_dir", str(shared_data)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=True)
+    *lines, last = done.stdout.splitlines()
+    found = json.loads(last)
+    assert set(found) == {"accuracy", "calibration_error", "microseconds"} and len(found["accuracy"]) == 9
+    assert found["accuracy"]["EWT her"]["n"] == 236 and found["accuracy"]["WinoBias her"]["n"] == 885
+    for rules in found["accuracy"].values():
+        shares = [share for rule, pair in rules.items() if rule != "n" for share in pair]
+        assert len(shares) == 8 and all(0 <= share <= 1 for share in shares)
+    assert found["accuracy"]["EWT her"]["ours"][0] > found["accuracy"]["EWT her"]["next word"][0]
+    documented = (ROOT / "docs" / "counterfactuals.md").read_text(encoding="utf-8")
+    table = lines[: lines.index("")]
+    assert len(table) == 2 + 9 and "\n".join(table) in documented
+    error = lines[-1].removeprefix("mean distance of the two 0").split(";")[0]
+    assert f"stated probability is off by {error} on average" in " ".join(documented.split())
+
+
+def test_the_pronoun_benchmark_without_its_data_is_one_line(tmp_path):
+    command = [sys.executable, str(ROOT / "benchmarks" / "pronouns.py"), "--data_dir", str(tmp_path / "none")]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 2 and "--data_dir" in done.stderr.splitlines()[-1] and "Traceback" not in done.stderr
+
+
+def test_the_benchmark_of_a_build_ends_with_its_figures(tiny_tokenizer, tmp_path, capsys, monkeypatch):
+    """Its children are measured in this process here, but for one."""
+    spec = importlib.util.spec_from_file_location("build_benchmark", ROOT / "benchmarks" / "counterfactuals.py")
+    bench = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(bench)
+    tokenizer, source = str(tmp_path / "tokenizer"), tmp_path / "source.txt"
+    tiny_tokenizer.save_pretrained(tokenizer)
+    line = "She said that her brother had met the king, and he told his wife that she was right.\n\n"
+    source.write_text(line * 100, encoding="utf-8")
+    child = bench.measure("tokenise", str(source), tokenizer, 1)
+    assert set(child) == {"tokens", "seconds", "cpu", "start", "peak_mb"} and child["tokens"] > 1000
+    here = bench.measured("tokenise", str(source), tokenizer, 1)
+    assert here["tokens"] == child["tokens"] and here["seconds"] > 0
+
+    monkeypatch.setattr(bench, "measure", bench.measured)
+    bench.report(str(source), tokenizer, 0.4, [1], 1)
+    found = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert {"pairs_over_tokenising", "reversal_mb_per_s", "vs_loop", "vs_regex_dict"} <= set(found)
+    for key in ("pairs_over_tokenising", "reversal_mb_per_s", "vs_loop", "vs_regex_dict", "openwebtext_gb"):
+        assert 0 < found[key] < 1e6, key
+    assert 0 < found["aligned_share"] <= 1 == found["reversed_share"]
+    assert set(found["build_ms_per_mb"]) == set(found["build_peak_mb"]) == {"1", "4", "16"}
 
 
 @pytest.mark.slow
