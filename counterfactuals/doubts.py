@@ -20,6 +20,7 @@ def _words(text: str) -> frozenset[str]:
 FEMALE = _words("she her hers herself")
 MALE = _words("he him his himself")
 PERSON = FEMALE | MALE
+NOT_SUBJECTS = _words("him his her hers")
 RANKS = _words("king queen prince princess emperor empress duke duchess baron baroness count countess lady")
 TITLES = RANKS | _words(
     "sir madam dame lord mr mrs ms miss tsar tsarina czar czarina archduke archduchess marquess marquis marquise "
@@ -30,7 +31,7 @@ CALLED = _words(  # by their children: "I told Mother"
 )
 PEOPLE = _words("women men girls boys ladies gentlemen womens mens")
 # Said of men and of anyone: beside a woman it is no man's, so that its counterpart would not fit her either.
-GENERIC = _words("actor actors hero heroes comedian comedians priest priests landlord monk emeritus alumnus master")
+GENERIC = _words("actor actors hero heroes comedian comedians landlord monk emeritus alumnus master")
 
 
 def _whole(alternatives: str) -> re.Pattern[str]:
@@ -54,7 +55,8 @@ ship ships Ship Ships boat boats Boat Boats vessel Vessel shipyard Shipyard sail
 aboard keel hull tonnage yacht Yacht ferry Ferry tug tugs brig Brig barque Barque sloop cruiser Cruiser corvette
 battleship battleships lifeboat locomotive cargo propeller displacement shakedown decommissioned scrapped wreck torpedo
 torpedoed convoy deck quarterdeck pounder pounders broadside gunboat crew captured mast masts mainsail rigging stern
-sank knots man-of-war was_launched was_laid_down was_commissioned was_converted laid_up paid_off carrying_slaves
+sank knots foremast mizzen mizzenmast shrouds captors outfitted man-of-war
+was_launched was_laid_down was_commissioned was_converted laid_up paid_off carrying_slaves
 Lloyd's_List Register_of_Shipping letter_of_marque fitting_out
 """
 _SHIP_PHRASES = [phrase.replace("_", " ") for phrase in _SHIPS.split()]
@@ -105,16 +107,19 @@ _STAGE = _whole(
 )
 _GAME = _whole(r"[Cc]hess|[Cc]heckmate|[Pp]awns?|[Ss]hogi|castling|trumps|playing cards?|poker|jack of")
 _NUCLEAR = _whole(r"isotopes?|uranium|thorium|radium|radioactive|nuclides?|radionuclides?|half-life|mitosis")
-_ROPE = re.compile(r"\bguy (?:wires?|lines?|ropes?)\b|\bto guy\b")
+_ROPE = re.compile(r"\bguy[ -](?:wires?|lines?|ropes?|anchors?|cables?|stays?)\b|\bto guy\b")
 _DEITY = _whole(r"Hindu|[Tt]emples?|deit(?:y|ies)|devot\w+|avatars?|worship\w*|shrines?|puja|incarnations?")
 _STABLE = _whole(r"stables?|horses?|carriage")
 _FIRM = re.compile(r"\b[A-Z]\w+,? (?:and|&) sons\b(?! of [a-z])")
-# Where no other word and no name shows a person, these are too often ranks of no one, animals, gods, games or bodies.
-VAGUE = RANKS | _words(
-    "kings queens dukes barons lord lords god gods goddess goddesses fraternity fraternities sorority sororities "
-    "hero heroes heroine heroines wizard wizards witch witches patriarch patriarchs bachelor bachelors cowboy cowboys "
-    "playboy sultan male female"
+# Without a name or place after them too often offices, games, gods, bodies, works or beliefs: "divine right of kings".
+ODD = RANKS | _words(
+    "kings queens princes princesses emperors empresses dukes duchesses earl earls barons counts countesses sultan "
+    "sultans lord lords god gods goddess goddesses abbot abbots abbess abbesses patriarch patriarchs patriarchal "
+    "matriarch matriarchal fraternity fraternities sorority sororities heroes heroines wizard wizards witch witches "
+    "bachelor bachelors cowboy cowboys playboy playboys groom danseuse"
 )
+# Where no other word and no name shows a person, these are too often no person's.
+VAGUE = ODD | _words("hero heroine male female")
 # Words, what in the text speaks of another sense of theirs (True) or of their own (False).
 SENSES = (
     (_words("male males female females"), _ANIMAL, True),
@@ -128,13 +133,27 @@ SENSES = (
 )
 _SAID = frozenset().union(*(said for said, _, _ in SENSES))
 
+_SEVERAL = re.compile(r"[A-ZÀ-Þ][\w’'-]+ (?:(?:of|the|de|and) )?[A-ZÀ-Þ]\w")
 _BEFORE = re.compile(r"(?:^|[\s(\"“‘])([^\W\d_][\w'’.-]*) $")
+_NAME_AND = re.compile(r"[A-Z][\w'’-]+ and $")
+_HER_GRACE = re.compile(r" (?![A-Z])| (?:Majest|Royal|Highness|Excellenc|Hono|Grace|Ladyship|Serene|Imperial|Worship)")
+_MANKIND = re.compile(r"\b(?:of|that|by|to|from|between|for|in|upon|on|than|when|makes?|made|early|modern) $")
+_MANKIND_AFTER = re.compile(r" (?:and|or) (?:wife|wom[ae]n)\b")
+_MAN_IS = re.compile(r" (?:is|was|has|had|can|must|may|shall|lives?|needs?|should|will|would)\b")
 _AFTER = re.compile(r"\.? (?:the )?([^\W\d_][\w’'-]*)")
 _RUN = re.compile(r"(?: (?:of (?:the )?)?[A-Z][\w'’-]*){1,8}")
 _HOLDER = re.compile(r" [A-ZÀ-Þ][a-zà-ÿ]")
+_RANKED = re.compile(r" (?:of (?:the )?)?[A-ZÀ-Þ][a-zà-ÿ]")
 _NO_HOLDER = re.compile(r"(?! (?:of|and|[A-ZÀ-Þ]))")
 _DID = re.compile(r" \(?(?:19|20)\d\d\b| et al\b|, (?:19|20)\d\d\b| (?:is|was|has|had|were|died|\w+ed)\b|['’]s ")
 _CROWNED = re.compile(r"(?:crowned|elected|won|title of|titled|as|reigning|former) $")
+_WORK = re.compile(  # "The Trials of Ted Haggard is a documentary film made by": how a text about a work begins
+    r"[^.\n]{2,80}? (?:is|was) (?:an?|the) (?:(?!of |for |on |in |at )[\w'’&;-]+ ){0,6}?(?:albums?|EP|mixtape|song|"
+    r"single|tour|film|documentary|novel|book|series|sitcom|franchise|game|play|musical|opera|exhibition|painting|"
+    r"sculpture|comic|manga|magazine|podcast)"
+    r"(?=[.,;]| (?:by|directed|from|that|which|based|written|produced|created|made|starring|released)\b)"
+)
+_IS = re.compile(r" (?:is|was) (?:an?|the) ")
 _QUOTED = _in_quotes(r"([A-Z][^\"“”\n]{2,70}[^\"“”\n.,!?:;])[!?]?[\"”]")
 _LONGEST_QUOTED = 75
 _LOUD = re.compile(r" [A-Z]{3}")
@@ -186,7 +205,7 @@ def doubts(
     if signs & _SHIP_SIGN and edits and not personal and not (again and words) and _SHIP.search(text):
         yield edits[0][:2]  # "took Dolly Varden on a voyage"
     if complete and words and len(spoken) == len(edits):
-        yield from _vague(text, first)
+        yield from _vague(text, first, spoken[0][0])
     quote = "“" if "“" in text else '"' if '"' in text else ""
     if quote and edits and not (again and len(spoken) == len(edits)):
         starts = [edit[0] for edit in edits]
@@ -199,9 +218,15 @@ def doubts(
             inside = edits[near : bisect_left(starts, end)]
             if _is_title(quoted[1]) and (" " in quoted[1] or not _NICKNAME.match(text, quoted.end())):
                 yield from (edit[:2] for edit in inside)
+    if edits and edits[0][0] < 80 and (work := _WORK.match(text)):
+        subject = _IS.search(text)
+        assert subject is not None, work
+        yield from (edit[:2] for edit in edits if edit[0] < subject.start())
     if again or not words:
         return
     for start, end, word in spoken:
+        if word in ODD and not (text[start].isupper() and _RANKED.match(text, end)):
+            yield start, end
         if (word in _COMPOUNDED or text[end : end + 1] in _QUOTES) and _is_other_word(text, start, end, word):
             yield start, end
         if text[start].isupper() and _is_no_role(text, start, end, word, things, places, personal=personal):
@@ -232,20 +257,25 @@ def _is_other_word(text: str, start: int, end: int, word: str) -> bool:
         return True
     if word in ("man", "woman") and _MADE.match(text, end):  # man-induced
         return True
+    if word == "man" and not _MANKIND_AFTER.match(text, end):  # "the nature of man", "Man is free"
+        before = _MANKIND.search(text, max(0, start - 9), start)
+        if before or (text[start : start + 2] == "Ma" and _MAN_IS.match(text, end)):
+            return True
     if text[end : end + 1] not in _QUOTES:
         return False
     before = text[start - 1 : start]
     return (before == "-" and word in ("man", "men")) or (before in _QUOTES and text[start].islower())  # "gwitu-men"
 
 
-def _vague(text: str, first: dict[str, tuple[int, int]]) -> Iterator[tuple[int, int]]:
-    """The `first` words of a role, where only such as are said of other things than people show one, and no name."""
+def _vague(text: str, first: dict[str, tuple[int, int]], begin: int) -> Iterator[tuple[int, int]]:
+    """The `first` words of a role, from `begin` on, where no name is replaced and they hardly show a person."""
     words = first.keys()
-    if words <= FEMALE and _SAILING.search(text):  # "She wrecked on Tuskar Rock"
-        yield next(iter(first.values()))
-    elif words <= VAGUE and not (words <= {"male", "female"} and _PEOPLE.search(text)):
-        if any(text[start].isupper() and _HOLDER.match(text, end) for start, end in first.values()):  # Lord Denning
-            return
+    held = any(text[start].isupper() and _HOLDER.match(text, end) for start, end in first.values())  # Lord Denning
+    if (
+        (words <= FEMALE and _SAILING.search(text))  # "She wrecked on Tuskar Rock"
+        or (words <= NOT_SUBJECTS and _SEVERAL.search(text, 0, begin))  # "Lance Mountain kept wicket. His"
+        or (words <= VAGUE and not held and not (words <= {"male", "female"} and _PEOPLE.search(text)))
+    ):
         yield next(iter(first.values()))
 
 
@@ -282,12 +312,14 @@ def _is_in_name(text: str, start: int, end: int, word: str, things: frozenset[st
     before = _BEFORE.search(text, max(0, start - 30), start)
     previous = before[1] if before else ""
     if word in PERSON:
-        return previous.islower() and word != "her"
+        if previous == "and" and _NAME_AND.search(text, max(0, start - 30), start):  # "Tina and Her Pony"
+            return True
+        return previous.islower() and (word != "her" or _HER_GRACE.match(text, end) is None)
     run = _RUN.match(text, end)
     if run and run[0].rpartition(" ")[2] in things and word not in PEOPLE:
         return True
     if word in CALLED and not _HOLDER.match(text, end) and not inside:  # "Papa won", a swimmer
-        return _DID.match(text, end) is not None and not _FIRST_PERSON.search(text)
+        return _FIRST_PERSON.search(text) is None
     if word in TITLES or word in CALLED:
         return False
     if word in PEOPLE and (text[end : end + 1] in ("'", "’") or word in ("womens", "mens")):  # Women's World Cup

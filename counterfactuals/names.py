@@ -471,10 +471,10 @@ class _Document:
                     if last in known:
                         self.alone.append((last, match.end() - len(last)))
                 continue
-            if last in things and first not in known:  # "Tyrrhenian Sea"
+            start, end = match.span()
+            if last in things and first not in known and not self._follows(_BORN, end):  # "Tyrrhenian Sea"
                 self.things.update(words)
                 continue
-            start, end = match.span()
             if (
                 first in unclear
                 or last in odd
@@ -588,10 +588,15 @@ class _Document:
             return max(number for number, kind in enumerate(kinds, 1) if kind in ("surname", "given"))
         number = 0
         while number < last and kinds[number]:
-            if words[number] in names.entries and words[number + 1] not in names.entries:  # "Will Smith"
+            if words[number] in names.entries and (
+                words[number + 1] not in names.entries or (number == 0 and words[0] not in _MONTHS)
+            ):  # "Will Smith", "Roman Karl Scholz"
                 return number
             number += 1
-        if number == 0 < last and (words[0] in context["no_person"] or words[0].lower() in context["before_person"]):
+        if number == 0 < last and (
+            (words[0] in context["no_person"] and not (words[0] in names.entries and words[1] in names.entries))
+            or words[0].lower() in context["before_person"]
+        ):
             return next((n for n in range(1, last) if words[n] in names.entries and words[n] not in names.weak), 0)
         return number
 
@@ -653,6 +658,7 @@ class _Document:
         )
 
     def _is_of_thing(self, full: Full, before: str) -> bool:
+        dotted = _DOTTED.match(self.text, full.end)  # "The John Day Jr. House"
         return (
             before in self.context["before_thing"]
             or (before in _QUOTES and not _QUOTES.isdisjoint(self.text[full.end : full.end + 2]))  # a ship
@@ -660,6 +666,8 @@ class _Document:
             or before in _BODIES
             or before == "&"
             or before[:1].isdigit()  # "the 7th Earl Nelson"
+            or (dotted is not None and dotted[1] in self.context["things"])
+            or (self.text[full.start - 3 : full.start] in _QUOTE_ENDS and _YEAR.match(self.text, full.end) is not None)
         )
 
     def _may_name_thing(self, full: Full, before: str) -> bool:
@@ -719,7 +727,7 @@ class _Document:
         """ "Bohumil Váňa and Adrian Haydon": of the unknown names those beside one that is replaced."""
         given = {full.start: full for full in self.full if full.given[0][1] in self.out}
         both = sorted([*given.values(), *self.unknown], key=attrgetter("start"))
-        beside = [pair for pair in pairwise(both) if self.text[pair[0].end : pair[1].start] in (" and ", " with ")]
+        beside = [pair for pair in pairwise(both) if self.text[pair[0].end : pair[1].start] in _PARTNERS]
         return [
             other if one.start in given else one
             for one, other in beside
@@ -794,6 +802,8 @@ class _Document:
                 if entry and text[start - 2 : start - 1] == " " and _SURNAME_AFTER.match(text, end + 1):
                     own = any(f.group == entry[0] and 0 < start - f.end < 9 for f in self.out.values())
                     self._emit(Found(start, end, entry[0], entry[1], own))
+                elif _ALIAS.search(text, max(0, start - 40), start):
+                    self._emit(Found(start, end, None, None))
                 continue
             if _THING_AFTER.match(text, end) or (text[end : end + 1] in "'’" and word + "'s" in context["fixed"]):
                 continue
@@ -806,7 +816,10 @@ class _Document:
                 continue
             entry = names.entry(word)
             assert entry is not None
-            if _TITLE_GROUP.get(before, entry[0]) != entry[0]:  # "Lady Clifford"
+            if _TITLE_GROUP.get(before, entry[0]) != entry[0]:  # "Lady Clifford"; "Lady Edward" keeps his name
+                couple = text.endswith((" and ", "&amp; ", "& "), 0, start - len(before) - 1)
+                if not couple and not self._may_follow_title(word, before):
+                    self._emit(Found(start, end, None, None))
                 continue
             after_mark = self._is_after_mark(start) or self._is_before_nickname(end)
             related = before in context["before_given"] or after_mark
@@ -917,7 +930,8 @@ class _Document:
             if start in self.out or self._follows(_IS_THING, full.end):
                 continue
             before = self._before(start)
-            placed = before in self.context["before_place"] and self._has_surname(full)  # "towards Ann Lee"
+            owner = self.text.startswith(("'s ", "’s "), full.end)  # "in Ann Lee's name"
+            placed = before in self.context["before_place"] and (owner or self._has_surname(full))  # "towards Ann Lee"
             if before in _TITLE_GROUP or not (placed or self._may_stand_for_person(start)):  # "Lady John Smith"
                 continue
             if first not in names.weak or first in self.context["capital_given"] or self._has_mark(full.end, None):
@@ -925,7 +939,7 @@ class _Document:
         for word, start in self.alone:  # "Augusta ran the shop"
             end = start + len(word)
             subject = self._before(start) in _SUBJECT_AFTER and _DID_NEXT.match(self.text, end)
-            if start not in self.out and word in names.places and subject:
+            if start not in self.out and word in names.places and (subject or _OWN.match(self.text, end)):
                 self._emit(Found(start, end, None, None))
 
     def _doubt_things(self) -> None:
@@ -983,10 +997,15 @@ class _Document:
                     before = self._before(start)
                     surname = before[:1].isupper() and before not in names.leading and before not in _NO_NAME_AFTER
                     place = name in names.places and (before in names.context["before_place"] or before in _OF)
-                    if not (surname or place or before in names.titles):
+                    if not (surname or place or (before in names.titles and self._may_follow_title(name, before))):
                         self._emit(Found(start, end, None, None))
                         return
                 start = text.find(name, end)
+
+    def _may_follow_title(self, name: str, title: str) -> bool:
+        """ "General Nelson", "Port Nelson"; not "Pastor Ted", whose name is no surname."""
+        context = self.context
+        return title in context["before_thing"] or name in context["surnames"] or name in context["capital_surnames"]
 
     def _may_stand_for_person(self, start: int) -> bool:
         before = self._before(start)
@@ -1039,7 +1058,7 @@ class _Document:
         if word.isalpha():
             return word
         word = word[word.rfind("\n") + 1 :].lstrip("(\"“‘['")
-        if word.endswith((".", ",")) and word[:-1].isalpha() and (word[-1] == "," or word[:-1] in self.names.titles):
+        if word.endswith((".", ",")) and word[:-1].isalpha() and (word[-1] == "," or word[:-1] in _SHORTENED):
             return word[:-1]
         if word in ("&", "&amp;"):
             return "&"
@@ -1141,7 +1160,8 @@ _PART = re.compile(r"[^-]+")
 _REGNAL = re.compile(r"I{1,3}|IV|VI{0,3}|IX|XI{0,3}|XIV|XVI{0,3}|XIX|X|V")
 _AFTER_NAME = re.compile(r"(?!(?:I|V|X)+$)[A-Z]{2,5}")
 _COMPANY = re.compile(
-    r",? (?:Inc|Ltd|LLC|Corp|Co|PLC|plc|GmbH|S\.A)\b|,? (?:&|&amp;) |['’]s (?:School|College|Church)\b"
+    r",? (?:Inc|Ltd|LLC|Corp|Co|PLC|plc|GmbH|S\.A)\b|,? (?:&|&amp;) (?![A-Z]\w+ [A-Z])"
+    r"| and (?:Associates|Partners|Sons|Company)\b|['’]s (?:School|College|Church)\b"
 )
 _THING_AFTER = re.compile(
     r"-\w| &|&| \d| et al\b|,? \(?(?:19|20)\d\d[a-z]?\)"
@@ -1165,6 +1185,15 @@ _SUBJECT = rf"([{_CAPITAL}][a-zà-ÿ]{{2,}}{_P})(?<![^s]s)(?={_VERB})"
 _SUBJECT_FIRST, _SUBJECT_ALONE = re.compile(_SUBJECT), re.compile(r"[.!?\n] " + _SUBJECT)
 _DID = "ran|came|went|took|left|wrote|became|got|gave|told|said|says|made|began|won|saw|knew"
 _DID_NEXT = re.compile(rf" (?:\w+ed|{_DID})\b")
+_DOTTED = re.compile(rf"(?: [JS]r)?\. ([{_CAPITAL}]\w+)")
+_QUOTE_ENDS = frozenset(('", ', "”, "))  # "… Words", Peter Lang, 2005
+_YEAR = re.compile(r", (?:19|20)\d\d\b")
+_SHORTENINGS = "Mr Mrs Ms Messrs Dr Prof Rev Hon Gov Sen Rep Gen Maj Col Capt Cmdr Lt Sgt Cpl Adm St Ste Ft Mt"
+_SHORTENED = frozenset(_SHORTENINGS.split())
+_OWN = re.compile(  # "Florence's mother"
+    r"['’]s (?:own )?(?:home|death|life|body|room|husband|wife|mother|father|brother|sister|son|daughter|marriage)\b"
+)
+_ALIAS = re.compile(r"\b(?:alias|pseudonym|nickname|called|named?|known as|as) [\"'“‘]$")
 _SAINTS = frozenset(("St", "Saint", "Sankt", "San", "Santa"))
 _HYPHENED = re.compile(r"(?<![\w-])[A-Z][a-z]+ [A-Z][a-z]+-[a-z]{2,6}(?![\w-])")
 _ABOUT = re.compile(r", an? | \(| (?:is|was) an? ")
@@ -1186,7 +1215,8 @@ _BESIDE = re.compile(rf"(?<![{_CAPITAL}]\w )(?<!\w)(?<!\w )([{_CAPITAL}]\w+) (?:
 _AND = (" and ", " und ", " et ")
 _MARRIED = re.compile(rf"arr(?<=\b[Mm]arr)(?:ied|ies|ying) ([{_CAPITAL}]\w+)")  # plain letters first: faster
 _MONTHS = frozenset(("April", "May", "June", "August"))
-_LISTED = frozenset((", ", " and ", ", and ", " or "))
+_PARTNERS = frozenset((" and ", " with ", " / ", "/"))
+_LISTED = frozenset((", ", " and ", ", and ", " or ", " / ", "/"))
 _AGENT = (
     "by with to against beat beating defeated defeating married marrying featuring starring including than like said"
 )

@@ -84,12 +84,39 @@ sense: <Papa> represented his country in 1992.
 sense: They led the city with <Kings> acting like fathers.
 sense: It is a <man>-induced change.
 sense: The <Lord> Ayyappan temple is his.
+sense: Lance Mountain kept wicket for years. <His> only other match was lost.
+sense: They believed in the divine right of <kings>, and he did.
+sense: He joined the <fraternity> in May.
+sense: Tina and <Her> Pony played with him.
+name: Wally Masur / Emilio Day beat Omar Fry / <Goran> Ivanišević in May.
+name: On her death, a prize was founded in <Louisa> Gregory's name.
+sense: It ended the brutality of <man>.
+sense: <Man> is free, he wrote.
+sense: He was at the <Her> Interactive game.
+sense: She tied the <guy> anchors.
+sense: The Trials of <Ted> Haggard is a documentary film made by Ann Day.
+sense: Melba Liston and <Her> 'Bones is an album by her.
+name: His factory was in the care of his second son, <Ludvig> Nobel (1831–1888).
+name: Pastor <Ted> was there. Ted Haggard left when he did.
+name: Lady <Edward> came with her sister.
+name: An attempt by Sheikha <Latifa> ended in her capture.
+name: He was using his alias "<Hilda>".
+name: It was founded in <Florence>'s home when her daughter came.
+name: He read "On Words", <Peter> Day, 2005.
+name: The <John> Dorius Jr. House is where Dorius lived with his dog.
+sex_bound: All the women had an <IUD>.
+sex_bound: Sir John Gleane, 1st <Baronet>.
 """
 TRUSTED = """
 The actress and the actors of the film met, and he won.
 He was elected chairman.
 She won in the first round.
 The Duke of Kent said he was late.
+In 2018 Eubanks made his debut, and the crowd named him.
+His first album was made in Los Angeles.
+He is a man of honour, and between man and wife there was peace.
+He met Her Majesty.
+She was ordained as a Catholic priest.
 He told her about the Women's World Cup.
 "She came," he said. "Her mother told him."
 Mary Smith said that Smith would go. She went to Boston with Mr. Okafor.
