@@ -279,7 +279,7 @@ class Names:
         return not (
             first in self.no_person
             or first in context["openers"]
-            or last in context["no_person"]
+            or (last in context["no_person"] and last not in context["capital_surnames"])
             or len(words) > 6
             or first.isupper()
             or last.isupper()
@@ -532,7 +532,12 @@ class _Document:
             or (words[0].isupper() and len(words[0]) > 2 and not run.isupper())
             or (len(words[-1]) == 1 and words[0] in names.places)  # Washington D.C.
             or "_".join(words[:2]) in context["fixed"]
-            or (things and not context["perhaps_things"].issuperset(things) and not self._follows(_BORN, end))
+            or (
+                things
+                and not context["perhaps_things"].issuperset(things)
+                and not self._follows(_BORN, end)
+                and self._before(tokens[0][1]) not in _TITLE_GROUP  # "Mr. William Mitchell Plant"
+            )
             or self._follows(_COMPANY, end)
         ):
             self.things.update(words)
@@ -588,9 +593,7 @@ class _Document:
             return max(number for number, kind in enumerate(kinds, 1) if kind in ("surname", "given"))
         number = 0
         while number < last and kinds[number]:
-            if words[number] in names.entries and (
-                words[number + 1] not in names.entries or (number == 0 and words[0] not in _MONTHS)
-            ):  # "Will Smith", "Roman Karl Scholz"
+            if words[number] in names.entries and words[number + 1] not in names.entries:  # "Will Smith"
                 return number
             number += 1
         if number == 0 < last and (
@@ -712,6 +715,8 @@ class _Document:
                 return False
             if not entry and len(word) > 1 and (len(middle) > 1 or names.may_be_given(word)):
                 return False
+        if not self.context["second_given"].isdisjoint((*middle, full.last)):  # "Giovanni Battista", "Abdul Latif"
+            return False
         if middle and first in names.weak and names.entry(middle[0]):
             return names.entries.get(first, (0, None))[1] is not None
         last = full.last and full.last not in names.weak and names.entry(full.last)
@@ -728,6 +733,7 @@ class _Document:
         given = {full.start: full for full in self.full if full.given[0][1] in self.out}
         both = sorted([*given.values(), *self.unknown], key=attrgetter("start"))
         beside = [pair for pair in pairwise(both) if self.text[pair[0].end : pair[1].start] in _PARTNERS]
+        beside += [pair for pair in pairwise(both) if self.text.endswith(" known as ", pair[0].end, pair[1].start)]
         return [
             other if one.start in given else one
             for one, other in beside
@@ -930,8 +936,8 @@ class _Document:
             if start in self.out or self._follows(_IS_THING, full.end):
                 continue
             before = self._before(start)
-            owner = self.text.startswith(("'s ", "’s "), full.end)  # "in Ann Lee's name"
-            placed = before in self.context["before_place"] and (owner or self._has_surname(full))  # "towards Ann Lee"
+            placed = before in self.context["before_place"] and self._has_surname(full)  # "towards Ann Lee"
+            placed = placed or (self.text.startswith(("'s ", "’s "), full.end) and before not in _NO_NAME_AFTER)
             if before in _TITLE_GROUP or not (placed or self._may_stand_for_person(start)):  # "Lady John Smith"
                 continue
             if first not in names.weak or first in self.context["capital_given"] or self._has_mark(full.end, None):
@@ -1176,7 +1182,10 @@ _FATHERS_NAME = re.compile(r" (?:bin|ibn|bint) |\w(?:[oe]vich|[oe]vna|ievich)\b|
 _NO_NAME_AFTER = frozenset(("the", "The", "a", "A", "an", "An", "&", "v", "v.", "vs"))
 _SENTENCE_BEFORE = frozenset(("", '"', "“", "‘", ":", "("))
 _VERB_AFTER = re.compile(r"['’]s\b| (?:\w+ed|is|was|has|had|says|said|went|came|took|did|does|and(?= [A-Z]))\b|,")
-_NO_PERSONS = "band group duo trio label company ship gallery galleries brand vessel schooner firm"
+_NO_PERSONS = (
+    "band group duo trio label company ship gallery galleries brand vessel schooner firm rabbit dog cat pony parrot "
+    "lion elephant tiger gorilla chimpanzee dolphin orca"
+)
 _BODIES = frozenset(_NO_PERSONS.split())
 _JOINING = "and but that when then because if as so while where who"
 _SUBJECT_AFTER = _SENTENCE_BEFORE | frozenset(_JOINING.split())

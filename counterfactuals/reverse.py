@@ -379,7 +379,7 @@ def _is_before_name(text: str, start: int, end: int) -> bool:
     after = _NAME.match(text, end)
     if after is None or not after[1][0].isupper() or after[1] == "I":
         return _AND_TITLE.match(text, end) is not None
-    return not text.endswith("First ", 0, start)
+    return not text.endswith(("First ", "Second "), 0, start)
 
 
 def _is_abbreviation(text: str, start: int, end: int) -> bool:

@@ -104,6 +104,12 @@ name: He was using his alias "<Hilda>".
 name: It was founded in <Florence>'s home when her daughter came.
 name: He read "On Words", <Peter> Day, 2005.
 name: The <John> Dorius Jr. House is where Dorius lived with his dog.
+name: <Digvijay> Das was educated. He gave his fort away.
+name: He ran on <Andrew> Cheng's ticket when Cheng won.
+name: They appointed Mr. <William> Mitchell Plant.
+name: Maria Day, also known as <Maryna> Falska, was there.
+name: <Giovanni> Battista Rezzonico was there with his wife.
+name: The pet rabbit <Marlon> Bundo was his.
 sex_bound: All the women had an <IUD>.
 sex_bound: Sir John Gleane, 1st <Baronet>.
 """
