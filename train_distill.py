@@ -95,7 +95,7 @@ def train(config: Config, name: str, folder: Path, *, allow_changes: bool = Fals
     world, accumulation = accelerator.num_processes, accelerator.gradient_accumulation_steps
     reverser = build.make_reverser(config)
     with accelerator.main_process_first():
-        pairs = build.make_pairs(config, corpus, reverser, tokenizer)
+        pairs = build.make_pairs(config, corpus, reverser, tokenizer, accelerator)
     cache = build.make_cache(config, pairs, accelerator)
     plan, total = build.make_plan(config, pairs)
     parameters = student.num_parameters()  # ZeRO-3 leaves none of them whole
@@ -175,9 +175,9 @@ def train(config: Config, name: str, folder: Path, *, allow_changes: bool = Fals
                     return False
 
     checkpoint.export(accelerator, task, optimizer, tokenizer, folder / "model")
+    size = pairs.size() | {"parameters": parameters}  # of a stream: by all ranks together
     if accelerator.is_main_process:
         here = {"steps_here": total - first, "tokens_here": tracker.tokens, "seconds_here": tracker.seconds}
-        size = pairs.size() | {"parameters": parameters}
         ran = {"ranks": world, "precision": accelerator.mixed_precision, "skipped": bad.skipped}
         ran["padding"] = plan.padding(world * accumulation)
         made = {"sha256": build.hashes(folder, pairs)}

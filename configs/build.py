@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 from accelerate import Accelerator
-from accelerate.utils import set_seed
+from accelerate.utils import gather_object, set_seed
 
 from configs import schema
 from configs.schema import Config
@@ -151,8 +151,14 @@ def make_reverser(config: Config) -> Reverser:
     return Reverser(load_lexicon(c.lexicon), c.direction, c.policy, tuple(c.protected), c.seed)
 
 
-def make_pairs(config: Config, corpus: Corpus, reverser: Reverser, tokenizer: Any) -> PairSet | PairStream:
+def make_pairs(
+    config: Config, corpus: Corpus, reverser: Reverser, tokenizer: Any, accelerator: Accelerator | None = None
+) -> PairSet | PairStream:
+    """accelerator: of the ranks that share the work on a stream; None: one process."""
     if config.data.streaming:
+        ranks: dict[str, Any] = {}
+        if accelerator is not None:
+            ranks = {"rank": accelerator.process_index, "world": accelerator.num_processes, "gather": gather_object}
         return PairStream(
             corpus,
             reverser,
@@ -163,6 +169,7 @@ def make_pairs(config: Config, corpus: Corpus, reverser: Reverser, tokenizer: An
             seed=config.seed,
             augment=config.counterfactual.augment,
             by_tokens=config.train.batch_by == "tokens",
+            **ranks,
         )
     return build_pairs(
         corpus,

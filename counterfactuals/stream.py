@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterator
 from itertools import islice
 from typing import Any
 
@@ -21,14 +22,16 @@ from counterfactuals.pairs import Texts, fingerprint_parts, make_pairs
 from counterfactuals.reverse import Reverser
 
 CHUNK, CHARACTERS = 16, 250_000  # texts that are reversed together, and their characters: whichever is reached first
+SHARE = 8  # chunks that a rank makes at a time, before the ranks wait for each other
 
 
 class PairStream:
     """Pairs and batches of a source of any size, in memory that depends on `buffer` (pairs) alone.
 
-    Every rank reads the source and makes every pair; it trains on its own. Steps are asked for in order. position: what
-    a checkpoint keeps, and `seek` takes: the buffer that the latest step came from, and how many texts of the source
-    come before it; they are read again, but not reversed.
+    Every rank reads the source and makes the pairs of its share of it. By `gather` (one list of those of all ranks, in
+    their order) it gets the others', so that buffers are those of one rank. All ranks ask for the same steps, in order.
+    position: what a checkpoint keeps, and `seek` takes: the buffer that the latest step came from, and how many texts
+    of the source come before it; they are read again, but not reversed.
     """
 
     folder = None
@@ -45,9 +48,13 @@ class PairStream:
         seed: int,
         augment: bool = False,
         by_tokens: bool = False,
+        rank: int = 0,
+        world: int = 1,
+        gather: Callable[[list], list] = list,
     ):
         self._texts, self._reverser, self._splicer, self._max_length = texts, reverser, Splicer(tokenizer), max_length
         self._buffer, self._augment = buffer, augment
+        self._rank, self._world, self._gather = rank, world, gather
         self._plan_options: dict[str, Any] = {
             "batch_size": batch_size,
             "seed": seed,
@@ -61,7 +68,9 @@ class PairStream:
         """Go to the position that a checkpoint's facts hold; to the beginning, if they hold none."""
         self.position = dict.fromkeys(("buffer", "first_step", "texts", "pairs", "with_counterfactual"), 0)
         self.position |= facts.get("stream", {})
-        self._read, self._source = self.position["texts"], self._endless(self.position["texts"])
+        self._read = self._used = self.position["texts"]
+        self._source = self._endless(self._read)
+        self._made: deque[tuple[list[AlignedPair], int, int]] = deque()  # pairs, number of texts, texts up to there
         self._plan: BatchPlan | None = None
 
     def _endless(self, skip: int) -> Iterator[str]:
@@ -82,13 +91,25 @@ class PairStream:
             characters += len(texts[-1])
         return texts
 
+    def _make(self) -> None:
+        """The pairs of the next chunks, SHARE of them made by each rank."""
+        chunks, ends = [], []
+        for _ in range(SHARE * self._world):
+            chunks.append(self._chunk())
+            ends.append(self._read)
+        own = chunks[SHARE * self._rank : SHARE * (self._rank + 1)]
+        made = [list(make_pairs(texts, self._reverser, self._splicer, max_length=self._max_length)) for texts in own]
+        self._made.extend(zip(self._gather(made), map(len, chunks), ends, strict=True))
+
     def _fill(self) -> None:
         pairs: list[AlignedPair] = []
         read = 0
         while len(pairs) < self._buffer:
-            texts = self._chunk()
-            read += len(texts)
-            pairs += make_pairs(texts, self._reverser, self._splicer, max_length=self._max_length)
+            if not self._made:
+                self._make()
+            more, num_texts, self._used = self._made.popleft()
+            pairs += more
+            read += num_texts
             if read > 1000 * CHUNK and not pairs:
                 raise ValueError(f"data.source: no text of two tokens or more among {read:,}; nothing to train on")
         self._pairs = pairs
@@ -117,7 +138,7 @@ class PairStream:
             if place < plan.steps_per_epoch:
                 return plan, position["buffer"] * plan.steps_per_epoch + place  # an epoch of its own, so an order
             position["first_step"] += plan.steps_per_epoch
-            position["buffer"], position["texts"] = position["buffer"] + 1, self._read
+            position["buffer"], position["texts"] = position["buffer"] + 1, self._used
             position["pairs"] += len(self._pairs)
             position["with_counterfactual"] += int(self.has_cf.sum())
             self._fill()

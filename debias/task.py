@@ -91,8 +91,9 @@ class DistillTask(nn.Module):
         parts = {"kd": kd, "lm": lm}
         if plain and teacher is not None:
             unchanged = self.options | {"op": "none", "kd_weight": 1.0, "lm_weight": 0.0}
-            fixed = states[-1].detach(), head.detach()  # no_grad alone would leave the loss making their gradients
-            parts["kd_plain"] = distillation_loss(*fixed, teacher, **rows, **masks, **unchanged)[1]
+            # detached: under no_grad alone the loss would make the gradients of its inputs
+            state, fixed = states[-1].detach(), head.detach()
+            parts["kd_plain"] = distillation_loss(state, fixed, teacher, **rows, **masks, **unchanged)[1]
         if self.hidden_weight:
             masks["perturb_R"] = batch.perturb_R & (self.hidden_target == "mean")
             pairs = [(states[s], teacher_states[t]) for s, t in self.hidden_layers]

@@ -3,6 +3,8 @@
 import json
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 
 import datasets
@@ -105,6 +107,39 @@ def test_ranks_and_micro_batches_share_out_the_same_batch(stream):
         count = one.predictions(one.batch(step), augment=True)
         rows = [one[i] for i in one.batch(step)]
         assert count == sum(len(p.input_ids) - 1 + (len(p.cf_input_ids) - 1) * p.reversed for p in rows)
+
+
+@pytest.mark.parametrize("world", [2, 3])
+def test_ranks_make_a_share_of_the_pairs_each_and_have_those_of_one(world, stream, tiny_tokenizer):
+    """Ranks as threads. Also from a saved position, and over the end of the source."""
+    barrier, given = threading.Barrier(world, timeout=60), [[] for _ in range(world)]
+
+    def run(rank: int, position: dict) -> tuple[list, list[str], dict]:
+        def gather(own: list) -> list:
+            given[rank] = own
+            barrier.wait()
+            found = [made for own in given for made in own]
+            barrier.wait()
+            return found
+
+        s, reversed_texts = stream(buffer=60, rank=rank, world=world, gather=gather), []
+        s._reverser = Spy(reversed_texts)
+        s.seek(position)
+        return steps(s, 200, s.position["first_step"]), reversed_texts, dict(s.position)
+
+    alone = stream(buffer=60)
+    expected = steps(alone, 200)
+    middle = stream(buffer=60)
+    steps(middle, 40)
+    for position in ({}, {"stream": middle.position}):
+        with ThreadPoolExecutor(world) as pool:
+            ranks = list(pool.map(run, range(world), [position] * world))
+        read = sum(len(texts) for _, texts, _ in ranks)
+        for found, texts, last in ranks:
+            assert found == expected[-len(found) :] and last == alone.position
+            assert len(texts) < 1.2 * read / world
+    assert len(ranks[0][0]) == 200 - middle.position["first_step"] < 200
+    assert alone.position["pairs"] > len(list(make_pairs(SAMPLE, REVERSER, tiny_tokenizer, max_length=32)))
 
 
 def test_a_data_set_of_the_hub_gives_the_steps_of_its_texts(stream, tiny_tokenizer, monkeypatch):
