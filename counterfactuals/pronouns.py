@@ -27,6 +27,11 @@ _TOKENS = re.compile(_TOKEN)
 _SKIP = r"(?:[^\S\n]|[*_]|\n(?=[ \t>]*[a-z]))*"
 _NEXT = re.compile(rf"{_SKIP}({_TOKEN})?{_SKIP}({_TOKEN})?{_SKIP}({_TOKEN})?")
 _JOINED = re.compile(r"(?:\s?/\s?| or )(?:hers?|his|him)\b", re.IGNORECASE)  # his/her book: the book follows
+CLOSED = -3.0  # log odds at most, .05, that a noun follows an end
+_CLOSED = re.compile(  # of a sentence, of the text, or before a smiley; the plain text learnt from ends otherwise
+    r"[!?;]|\.(?!\.)|\s*(?:\Z|[\u2600-\u27bf\U0001f300-\U0001faff]|[:;]-?[()DPp]|(?:lol|lmao|haha|tho|tbh|smh|xx)\b)",
+    re.IGNORECASE,
+)
 _QUOTES = frozenset("\"“”'‘’`«»")
 _PAIRS = """
 she:he herself:himself woman:man women:men girl:boy girls:boys lady:gentleman ladies:gentlemen female:male
@@ -58,6 +63,8 @@ def decide(word: str, text: str, start: int, end: int) -> tuple[str, float]:
     score, tables = models[word]
     for table, key in zip(tables, keys(text, start, end, classes)):
         score += table.get(key, 0.0)
+    if _CLOSED.match(text, end):
+        score = min(score, CLOSED)
     alone, owning = COUNTERPARTS[word]
     return owning if score > 0 else alone, 1 / (1 + math.exp(-abs(score)))
 

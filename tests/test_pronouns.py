@@ -60,6 +60,12 @@ The book was his|, not mine. → hers
 A friend of his| was there. → hers
 A friend of his| → hers
 The choice is his|! → hers
+My car is faster than his| → hers
+it is his| 😀 → hers
+that one was his| lol → hers
+It is his|; → hers
+It was her|. → him
+it's her| :) → him
 """
 
 
