@@ -131,7 +131,7 @@ def test_table_is_one_to_one() -> None:
     assert max(Counter(every).values()) == 1
     assert table["counts"]["pairs"] == len(NAMES.pairs) > 3500
     assert {"Taylor", "Leslie", "Andrea"} <= NAMES.either
-    assert not {"Taylor", "Leslie", "Andrea", "Jesus"} & PARTNER.keys()
+    assert not {"Taylor", "Leslie", "Andrea", "Jesus", "Jr"} & PARTNER.keys()  # 1,326 boys of the census are "Jr"
 
 
 def test_table_is_what_the_census_gives(shared_data: Path) -> None:
