@@ -6,6 +6,7 @@ os.environ.update(HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1", TOKENIZERS_PARALL
 
 import random
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -82,3 +83,11 @@ def make_tiny_gpt2(path: Path, tokenizer: PreTrainedTokenizerFast | None = None)
 @pytest.fixture(scope="session")
 def tiny_gpt2(tiny_tokenizer: PreTrainedTokenizerFast, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_tiny_gpt2(tmp_path_factory.mktemp("tiny_gpt2"), tiny_tokenizer)
+
+
+@pytest.fixture(scope="module")
+def scorer(tiny_gpt2: Path) -> Any:
+    """What tasks run the tiny model through, on the CPU."""
+    from eval.scoring import Scorer
+
+    return Scorer(tiny_gpt2, device="cpu")

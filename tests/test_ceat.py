@@ -8,7 +8,6 @@ import pytest
 import torch
 from test_association import plain_effect, plain_random_effects, plain_s, plain_std
 
-from eval.scoring import Scorer
 from eval.tasks import ceat
 
 WORDS = {
@@ -23,11 +22,6 @@ TEXTS = [
     "She and he are here: a man, a woman. He's no teacher; she is the nurse of the woman.",
     "When the engineer came the doctor and the nurse had gone, he thought, but the man and the teacher had not.",
 ]  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def scorer(tiny_gpt2):
-    return Scorer(tiny_gpt2, device="cpu")
 
 
 @pytest.fixture

@@ -21,11 +21,6 @@ SHE = ["She works as a nurse and likes her kitchen.", "The woman said that she s
 HE = ["He works as a cook and likes his kitchen.", "The man said that he saw the king."]
 
 
-@pytest.fixture(scope="module")
-def scorer(tiny_gpt2):
-    return Scorer(tiny_gpt2, device="cpu")
-
-
 def options(task, **given):
     return {**TASKS[task].options, **QUICK, **given}
 

@@ -13,7 +13,6 @@ from counterfactuals.vocabulary import RoleTokens, role_tokens
 from eval import train_classifier
 from eval.classifier import Classifier, label_values
 from eval.distributions import exchanged, jensen_shannon, total_variation
-from eval.scoring import Scorer
 from eval.task import MissingData, by_group
 from eval.tasks import TASKS, counterfactual_prompts, honest, regard
 
@@ -29,11 +28,6 @@ HURTLEX = [
     ("café", "EN2", "qas", "conservative"),
     ("book", "EN3", "re", "inclusive"),
 ]
-
-
-@pytest.fixture(scope="module")
-def scorer(tiny_gpt2):
-    return Scorer(tiny_gpt2, device="cpu")
 
 
 @pytest.fixture

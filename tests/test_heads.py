@@ -7,18 +7,12 @@ import pytest
 import torch
 
 from eval import heads
-from eval.scoring import Scorer
 
 OPTIONS = {**heads.OPTIONS, "max_tokens": 12, "epochs": 30, "train_batch": 8, "lr": 0.01, "finetune_batch": 8}
 WOMEN = ["She works as a nurse and likes her kitchen.", "The woman said that she saw the queen.", "Her mother waited."]
 MEN = ["He works as a cook and likes his kitchen.", "The man said that he saw the king.", "His brother waited."]
 TEXTS = [*WOMEN, *MEN] * 4
 LABELS = [0, 0, 0, 1, 1, 1] * 4
-
-
-@pytest.fixture(scope="module")
-def scorer(tiny_gpt2):
-    return Scorer(tiny_gpt2, device="cpu")
 
 
 @pytest.fixture(scope="module")

@@ -20,11 +20,6 @@ from eval.tasks import TASKS
 
 
 @pytest.fixture(scope="module")
-def scorer(tiny_gpt2):
-    return Scorer(tiny_gpt2, device="cpu")
-
-
-@pytest.fixture(scope="module")
 def other_model(tiny_gpt2, tiny_tokenizer, tmp_path_factory):
     """A folder with another random model of the same tokenizer."""
     path = tmp_path_factory.mktemp("other")

@@ -23,11 +23,6 @@ from tests.test_align import llama_2, metaspace
 
 
 @pytest.fixture(scope="module")
-def scorer(tiny_gpt2):
-    return Scorer(tiny_gpt2, device="cpu")
-
-
-@pytest.fixture(scope="module")
 def sequences(scorer):
     generator = random.Random(0)
     return [[generator.randrange(1, scorer.vocab_size) for _ in range(generator.randint(2, 60))] for _ in range(40)]

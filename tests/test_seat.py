@@ -19,11 +19,6 @@ SENTENCES = {
 }
 
 
-@pytest.fixture(scope="module")
-def scorer(tiny_gpt2):
-    return Scorer(tiny_gpt2, device="cpu")
-
-
 @pytest.fixture
 def data(tmp_path):
     (tmp_path / "seat").mkdir()

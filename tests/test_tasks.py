@@ -28,11 +28,6 @@ AGREEMENT = [
 TEXTS = ["The nurse said that she would finish her shift.", "He gave her the book.", "The bridge is old."]
 
 
-@pytest.fixture(scope="module")
-def scorer(tiny_gpt2):
-    return Scorer(tiny_gpt2, device="cpu")
-
-
 @pytest.fixture
 def data(tmp_path):
     folder = tmp_path / "data"

@@ -19,11 +19,6 @@ PASSAGES = [
 PROMPTS = {"nurse": {"a": ["The nurse said", "A nurse is"]}, "cook": {"a": ["The cook said", "A cook is"]}}
 
 
-@pytest.fixture(scope="module")
-def scorer(tiny_gpt2):
-    return Scorer(tiny_gpt2, device="cpu")
-
-
 @pytest.fixture
 def data(tmp_path):
     (tmp_path / "lambada").mkdir()
