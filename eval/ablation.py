@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from counterfactuals.files import write_whole
-from eval.report import COLOURS, GREY, INK, _name, headlines, markdown
+from eval.report import COLOURS, GREY, INK, _name, _save, cross, having, headlines, markdown
 
 _SEEDED = re.compile(r"(.+)-seed(\d+)$")
 BLUE = COLOURS[0]
@@ -82,33 +82,21 @@ def write_ablation(rows: Sequence[Mapping[str, Any]], output_dir: str | Path) ->
 
 def plot_pareto(rows: Sequence[Mapping[str, Any]], path: str | Path, *, x: tuple[str, str], y: tuple[str, str]) -> Path:
     """Perplexity against equitability: a point and a cross of intervals a model, and the line of those unbeaten."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    def at(row: Mapping[str, Any], key: tuple[str, str]) -> Mapping[str, Any]:
-        return row["tasks"].get(key[0], {}).get(key[1], {})
-
-    rows = [row for row in rows if at(row, x).get("value") is not None and at(row, y).get("value") is not None]
-    if not rows:
-        raise ValueError(f"no model has both {x[0]}.{x[1]} and {y[0]}.{y[1]} in these results")
-    points = [(at(row, x)["value"], at(row, y)["value"]) for row in rows]
+    found = having(rows, x, y)
+    points = [(across["value"], up["value"]) for _, across, up in found]
     front = pareto(points)
     figure = Figure(figsize=(8.5, 6), layout="constrained")
-    FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     corners = [points[front[0]]]  # no axes.step, whose corners labels could not keep clear of
     for i in front[1:]:
         corners += [(points[i][0], corners[-1][1]), points[i]]
     axes.plot(*zip(*corners), color=BLUE, linewidth=1.2, zorder=1)
-    for i, (row, (across, up)) in enumerate(zip(rows, points)):
+    for i, (_, across, up) in enumerate(found):
         colour = BLUE if i in front else GREY
-        low, high = at(row, x).get("low"), at(row, x).get("high")
-        if low is not None and high is not None:
-            axes.plot([low, high], [up, up], color=colour, linewidth=1.1, alpha=0.55, zorder=2)
-        low, high = at(row, y).get("low"), at(row, y).get("high")
-        if low is not None and high is not None:
-            axes.plot([across, across], [low, high], color=colour, linewidth=1.1, alpha=0.55, zorder=2)
-        axes.scatter(across, up, s=42, color=colour, edgecolor="white", linewidth=0.8, zorder=4)
+        cross(axes, across, up, color=colour, linewidth=1.1, alpha=0.55, zorder=2)
+        axes.scatter(*points[i], s=42, color=colour, edgecolor="white", linewidth=0.8, zorder=4)
     axes.set_xlabel(f"{_name(*x)}  (left is better)")
     axes.set_ylabel(f"{_name(*y)}  (up is fairer)")
     axes.set_title("Equitability against perplexity; blue: no model beats it in both", loc="left", fontsize=12)
@@ -117,11 +105,8 @@ def plot_pareto(rows: Sequence[Mapping[str, Any]], path: str | Path, *, x: tuple
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
     figure.draw_without_rendering()  # now all stands where it will be
-    _label(axes, [row["model"] for row in rows], points, front)
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=160, facecolor="white")
-    return path
+    _label(axes, [name for name, *_ in found], points, front)
+    return _save(figure, path)
 
 
 def _label(axes: Any, names: Sequence[str], points: Sequence[tuple[float, float]], front: Sequence[int]) -> None:

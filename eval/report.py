@@ -267,6 +267,23 @@ def plot_groups(
     return _save(figure, path)
 
 
+def having(rows: Sequence[Result], x: tuple[str, str], y: tuple[str, str]) -> list[tuple[str, Result, Result]]:
+    """(model, figure x, figure y) of the rows that have both, each a (task, metric). ValueError if none has."""
+    found = [(row["model"], *(row["tasks"].get(task, {}).get(metric, {}) for task, metric in (x, y))) for row in rows]
+    found = [(name, a, b) for name, a, b in found if a.get("value") is not None and b.get("value") is not None]
+    if not found:
+        raise ValueError(f"no model has both {x[0]}.{x[1]} and {y[0]}.{y[1]} in these results")
+    return found
+
+
+def cross(axes: Any, x: Result, y: Result, **style: Any) -> None:
+    """The intervals of two figures as lines through their point."""
+    if x.get("low") is not None:
+        axes.plot([x["low"], x["high"]], [y["value"]] * 2, **style)
+    if y.get("low") is not None:
+        axes.plot([x["value"]] * 2, [y["low"], y["high"]], **style)
+
+
 def plot_tradeoff(
     rows: Sequence[Result],
     path: str | Path,
@@ -276,26 +293,16 @@ def plot_tradeoff(
     title: str = "Equitability against perplexity",
 ) -> Path:
     """Fairness (up is better) against perplexity (left is better), each a (task, metric): a mark and cross a model."""
-
-    def at(row: Result, key: tuple[str, str]) -> Mapping[str, Any]:
-        return row["tasks"].get(key[0], {}).get(key[1], {})
-
-    rows = [row for row in rows if at(row, x).get("value") is not None and at(row, y).get("value") is not None]
-    if not rows:
-        raise ValueError(f"no model has both {x[0]}.{x[1]} and {y[0]}.{y[1]} in these results")
+    found = having(rows, x, y)
     subtitle = "up: fairer, left: better language model; thin lines: 95 % intervals"
-    figure, axes = _figure(7.5, 5, title, subtitle, [row["model"] for row in rows])
+    figure, axes = _figure(7.5, 5, title, subtitle, [name for name, *_ in found])
     axes.axhline(1, color=INK, linewidth=1, zorder=1)
     axes.annotate(
         "parity", (0, 1), xycoords=("axes fraction", "data"), xytext=(4, 4), textcoords="offset points", color=GREY
     )
-    for k, row in enumerate(rows):
+    for k, (name, across, up) in enumerate(found):
         colour, mark = COLOURS[k % len(COLOURS)], MARKS[k % len(MARKS)]
-        across, up = at(row, x), at(row, y)
-        if across.get("low") is not None:
-            axes.plot([across["low"], across["high"]], [up["value"]] * 2, color=colour, linewidth=1.3, alpha=0.6)
-        if up.get("low") is not None:
-            axes.plot([across["value"]] * 2, [up["low"], up["high"]], color=colour, linewidth=1.3, alpha=0.6)
+        cross(axes, across, up, color=colour, linewidth=1.3, alpha=0.6)
         axes.scatter(
             across["value"],
             up["value"],
@@ -304,7 +311,7 @@ def plot_tradeoff(
             marker=mark,
             edgecolor="white",
             linewidth=0.8,
-            label=row["model"],
+            label=name,
             zorder=3 + k,
         )
     axes.set_ylim(-0.02, 1.06)
