@@ -38,20 +38,6 @@ def write_card(
 
     settings: the run's resolved configuration; facts: its run.json.
     """
-    path = folder / "README.md"
-    write_whole(path, card(rows, model=model, title=title, settings=settings, facts=facts, versions=versions))
-    return path
-
-
-def card(
-    rows: Sequence[Result],
-    *,
-    model: str,
-    title: str,
-    settings: Mapping[str, Any],
-    facts: Mapping[str, Any],
-    versions: Mapping[str, str],
-) -> str:
     own = next(row for row in rows if row["model"] == model)
     parts = [
         f"---\n{_metadata(own, title, settings)}---\n",
@@ -74,7 +60,9 @@ def card(
         LIMITS + "\n",
         f"Versions: {', '.join(f'{name} {number}' for name, number in versions.items())}.\n",
     ]
-    return "\n".join(parts)
+    path = folder / "README.md"
+    write_whole(path, "\n".join(parts))
+    return path
 
 
 def _metadata(own: Result, title: str, settings: Mapping[str, Any]) -> str:
