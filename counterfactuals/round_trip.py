@@ -69,12 +69,14 @@ def round_trip(texts: Iterable[str], reverser: Reverser) -> RoundTrip:
 def _lost(there: Reversal, back: Reversal) -> Iterator[tuple[str, str, str]]:
     """(rule, word, what came back) of each place that differs, by the rule that made it on the way there.
 
-    A word that only the way back replaced is what the way there left: its rule is the one of the way back.
+    A word that only the way back replaced is what the way there left: its rule is the one of the way back, but for the
+    husband's name in "Mrs. John Lee" → "Mr. John Lee" → "Ms. Linda Lee", which "Mrs" lost.
     """
     answers = deque(back.spans)
+    last = None
     for span in there.spans:
         while answers and answers[0].end <= span.cf_start:
-            yield _alone(answers.popleft(), back)
+            yield _alone(answers.popleft(), back, last)
         pieces, copied = [], span.cf_start
         while answers and answers[0].start < span.cf_end:
             answer = answers.popleft()
@@ -84,9 +86,12 @@ def _lost(there: Reversal, back: Reversal) -> Iterator[tuple[str, str, str]]:
         after = "".join(pieces) + back.text[copied : span.cf_end]
         if before != after:
             yield span.rule, before, after
+        last = span
     for answer in answers:
-        yield _alone(answer, back)
+        yield _alone(answer, back, last)
 
 
-def _alone(answer: Span, back: Reversal) -> tuple[str, str, str]:
-    return answer.rule, back.text[answer.start : answer.end], back.reversed[answer.cf_start : answer.cf_end]
+def _alone(answer: Span, back: Reversal, last: Span | None) -> tuple[str, str, str]:
+    after_mrs = last and last.rule == "one_way" and back.text[last.cf_end : answer.start] in (" ", ". ")
+    rule = "one_way" if after_mrs else answer.rule
+    return rule, back.text[answer.start : answer.end], back.reversed[answer.cf_start : answer.cf_end]

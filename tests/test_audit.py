@@ -432,6 +432,8 @@ def test_what_comes_back_in_part_counts_for_the_rule_that_made_it():
     assert result.bijective_lost == 0
     left = round_trip(["He met the countess."], Reverser(load_lexicon("gender")))  # "count" is a rank by its capital
     assert left.words == {("pair", "countess", "count"): 1}
+    married = round_trip(["She met Mrs. John Crawford."], Reverser(load_lexicon("gender")))
+    assert married.words == {("one_way", "Mrs", "Ms"): 1, ("one_way", "John", "Linda"): 1}
 
 
 def test_ten_thousand_paragraphs_come_back_where_a_one_to_one_rule_replaced(shared_data: Path):
