@@ -329,8 +329,8 @@ def write_report(result: Result, output_dir: str | Path, *, title: str = "Evalua
     output_dir.mkdir(parents=True, exist_ok=True)
     parts = [f"# {title}\n", markdown(rows)]
     parts.append(
-        "In brackets: 95 % bootstrap intervals; n where a figure was counted over few. All figures: results.json; the "
-        "scores of each row: rows-TASK.jsonl.\n"
+        "In brackets: 95 % intervals, by bootstrap, or by Student's t where a row is a mean over training seeds; n "
+        "where a figure was counted over few. All figures: results.json; the scores of each row: rows-TASK.jsonl.\n"
     )
     if apart := differences(result):
         parts.append("## Differences\n")

@@ -110,6 +110,7 @@ def test_it_is_one_safe_file(study):
     assert "<script" not in text and "even&lt;b&gt;" in text and "even<b>" not in text and "<i>" not in text
     assert not re.search(r"(?:src|href)=\"(?!#)", text)  # nothing is fetched
     assert "op: &lt;none&gt;" in text
+    assert "Student’s t where a row is a mean over training seeds" in text  # which it cannot tell from another
 
 
 def test_its_figures_are_those_of_the_results(study):

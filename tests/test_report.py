@@ -176,3 +176,4 @@ def test_report_embeds_what_it_writes(tmp_path):
     assert "a perfectly fair model with as many polar texts would score 0.900 [0.850, 0.950]" in text
     seeds = {**results(), "config": {"seed": 3, "seeds": [3, 4]}}
     assert "\nSeeds 3, 4; " in report.write_report(seeds, tmp_path).read_text()
+    assert "Student's t where a row is a mean over training seeds" in path.read_text()
