@@ -383,7 +383,7 @@ def _is_before_name(text: str, start: int, end: int) -> bool:
 
 
 def _is_abbreviation(text: str, start: int, end: int) -> bool:
-    """ "Mr. Ito", "Mr Ito", "Mr. and Mrs. Ito", "mr. ito", "MR. ITO", "TO MR ITO"; not "5 ms.", "an MS", "MS DOS"."""
+    """ "Mr. Ito", "Mr Ito", "Mr. and Mrs. Ito", "mr ito", "MR. ITO", "TO MR ITO"; not "5 ms.", "an MS", "MS DOS"."""
     word, dotted = text[start:end], text.startswith(".", end)
     if word.isupper() and not dotted:
         loud = _LOUD_NAME.match(text, end)
@@ -394,8 +394,12 @@ def _is_abbreviation(text: str, start: int, end: int) -> bool:
         return False
     if word[1:].islower() and word[0].isupper():
         return dotted or _is_before_name(text, start, end)
-    after = _NAME.match(text, end + 1) if dotted else None
-    if after is None or text[max(0, start - 2) : start].strip().isdigit():
+    if text[max(0, start - 2) : start].strip().isdigit():
+        return False
+    if not dotted:
+        return _SMALL_NAME.match(text, end) is not None
+    after = _NAME.match(text, end + 1)
+    if after is None:
         return False
     return after[1][0].isupper() == word.isupper()
 
@@ -451,6 +455,10 @@ CHOICES: dict[str, Callable[[str, Rule, str, int, int], tuple[int, float]]] = { 
 }
 _NAME = re.compile(r"\s{1,2}(?:of\s)?[\"“‘'\[]?([^\W\d_]+)")
 _AND_TITLE = re.compile(r"\s(?:and|or|&)\s(?:Mr|Ms|Mrs|Miss|Dr|Lady|Lord|Dame|Sir|Baroness|Countess)\b")
+_SMALL_NAME = re.compile(  # "mr ito", "mr and mrs ito"; not "ms later"
+    r" (?:(?:and|&) mrs? |(?!(?:a|after|and|apart|are|as|at|but|delay|for|from|had|has|if|in|is|it|later|latency|of|on|"
+    r"or|per|that|the|then|to|was|were|when|with)\b)[a-z]{2})"
+)
 _LOUD_NAME = re.compile(r" (?!DOS\b|SQL\b|WORD\b|EXCEL\b|OFFICE\b|WINDOWS\b)[A-Z][A-Z'’-]+(\n|:|$|,? [A-Z]{2})?")
 _LOUD_BEFORE = re.compile(r"[A-Z]{2},? $")
 _AND_PARTNER = re.compile(r" and (?:queens|kings|goddess(?:es)?|gods?|ladies|cowgirls|cowboys|wizards)\b")
