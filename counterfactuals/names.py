@@ -102,6 +102,11 @@ class Names:
         return self.context["surnames"] | self.context["words"] | self.places
 
     @cached_property
+    def never_alone(self) -> frozenset[str]:
+        """Names that alone are no person's, unless the text introduces one: "May", "German"."""
+        return self.weak - self.context["surnames"] - self.context["capital_closing"] - self.mononyms
+
+    @cached_property
     def places(self) -> frozenset[str]:
         return self.context["places"] | self.context["regions"]
 
@@ -319,7 +324,7 @@ class _Document:
         known = unknown = alone = things = 0  # how many there were before this run
         for match in chain(self.runs, (None,)):  # the run before is in the lists then
             if run is not None:
-                if self.eponyms[things:] or self.text[run.end() : run.end() + 1] == "-":
+                if any(self._may_be_honoured(*thing) for thing in self.eponyms[things:]) or self._hyphened(run.end()):
                     return None
                 new = self.full[known:], self.unknown[unknown:], self.alone[alone:]
                 start = self._first_of(cue, *new) if any(new) else cue
@@ -329,7 +334,7 @@ class _Document:
             run = match
             if match is None or match.start() >= cue:
                 break
-        joined = run is not None and self.text[run.end() : run.end() + 1] == "-"  # "Kim Jong-un"
+        joined = run is not None and self._hyphened(run.end())
         return None if joined or not self._none_before(cue) else cue
 
     def shows_unknown(self) -> bool:
@@ -357,25 +362,73 @@ class _Document:
         for one in (*full, *unknown):
             start = one.given[0][1] if one.name else one.start
             if start < cue and (one.name or not self._is_no_person(one)):
-                if not (self._is_free(one) and (self._is_kept(one) if one.name else self._is_unknown(one))):
+                if self._is_kept(one) if one.name else self._is_unknown(one):
+                    if not self._is_free(one):
+                        return None
+                    stop = min(stop, start)
+                elif one.name or not self._is_never_unknown(one):
                     return None
-                stop = min(stop, start)
         return stop
 
     def _none_before(self, stop: int) -> bool:
         """Whether no word before is a name because of what the rest of the text holds."""
-        names, things = self.names, self.context["things"]
-        if _MARRIED.search(self.text, 0, stop):
+        names, things, text = self.names, self.context["things"], self.text
+        if _MARRIED.search(text, 0, stop):
             return False
-        for match in _CAPITALISED.finditer(self.text, 0, stop):
-            word = match[0]
-            if match[1] or not names.is_settled(word):  # "I'd" is a word as well
+        for match in _CAPITALISED.finditer(text, 0, stop):
+            word, (start, end) = match[0], match.span()
+            if match[1]:  # "I'd" is a word as well
                 return False
-            if self.text.find(word, match.end()) >= 0 and names.entry(word):  # see _doubt_same
+            if not names.is_settled(word) and (self._may_stand_for_person(start) or text.startswith(_AND, end)):
                 return False
-            if word not in names.plain and word not in things and _SUBJECT_FIRST.match(self.text, match.start()):
+            if text.find(word, end) >= 0 and names.entry(word) and not self._is_never_replaced(word):
+                return False
+            subject = word not in names.plain and word not in things and _SUBJECT_FIRST.match(text, start)
+            if subject and not self._before(start):
                 return False
         return True
+
+    def _is_never_replaced(self, word: str) -> bool:
+        """Whether a name that is mostly something else stands nowhere in the text where it is a given name."""
+        if word not in self.names.weak:
+            return False
+        text, context = self.text, self.context
+        start = text.find(word)
+        while start >= 0:
+            end = start + len(word)
+            if not (text[start - 1 : start].isalnum() or text[end : end + 1].isalnum()):
+                before = self._before(start)
+                if (
+                    _GOES_ON.match(text, end)
+                    or before in ("-", *_QUOTES)
+                    or before in context["before_given"]
+                    or f"{before}_{word}" in context["doubles"]
+                    or self._is_after_mark(start)
+                    or self._is_before_nickname(end)
+                ):
+                    return False
+            start = text.find(word, end)
+        return True
+
+    def _is_never_unknown(self, full: Full) -> bool:
+        """Of a run that `_is_unknown` does not take for a person's: nothing in the rest of the text makes it one."""
+        first = next(mark for mark in self.marks if mark[2] is not None)
+        if self.text[first[0] : first[1]].lower() in self.context["pronouns"]:  # see _doubt_pronouns
+            return False
+        if self.text.startswith(_JOINED, full.end) or self.text.endswith(_JOINED, 0, full.start):
+            return False
+        before = self._before(full.start)
+        if before in _NO_NAME_AFTER or not (before in _PERSON_AFTER or not before.islower()):
+            return True
+        return full.last not in self.words and self.text.find(full.last, full.end) < 0
+
+    def _may_be_honoured(self, start: int, end: int) -> bool:
+        """Whether the name of a thing keeps a person's role, by what is known so far or may come."""
+        _, *others = self.text[start:end].split(" ")
+        return self._is_known(others) or self._honours or any(self.text.find(word, end) >= 0 for word in others)
+
+    def _is_known(self, words: Sequence[str]) -> bool:
+        return not (self.words.isdisjoint(words) and self.surnames.isdisjoint(words))
 
     def _is_free(self, full: Full) -> bool:
         """Whether no mark touches the first word."""
@@ -397,6 +450,8 @@ class _Document:
             return False
         if word in self.names.places and before in _SUBJECT_AFTER:
             return False
+        if word in self.names.never_alone and self._is_never_replaced(word):
+            return True
         if self.text.find(word, end) >= 0 or self._is_before_nickname(end):  # see _doubt_same, _decide_alone
             return False
         region = _REGION.match(text, end)
@@ -951,11 +1006,8 @@ class _Document:
     def _doubt_things(self) -> None:
         """ "Abner Doubleday Day", where the text is about Doubleday: the name keeps his role."""
         for start, end in self.eponyms:
-            if start < self.stop:
-                _, *others = self.text[start:end].split(" ")
-                known = not (self.words.isdisjoint(others) and self.surnames.isdisjoint(others))
-                if known or self._honours:
-                    self._emit(Found(start, end, None, None))
+            if start < self.stop and (self._is_known(self.text[start:end].split(" ")[1:]) or self._honours):
+                self._emit(Found(start, end, None, None))
 
     @cached_property
     def _honours(self) -> bool:
@@ -977,12 +1029,18 @@ class _Document:
                 start = text.find(word, end, stop)
         hyphen = text.find("-", 0, stop)
         while hyphen >= 0:
-            low = max(0, hyphen - LONGEST)
-            blank = text.rfind(" ", low, hyphen)
-            begin = max(low, text.rfind(" ", low, max(low, blank)) + 1)
-            if blank >= 0 and (match := _HYPHENED.search(text, begin, hyphen + 8)):  # "Kim Jong-un"
+            if match := self._hyphened(hyphen):
                 self._emit(Found(match.start(), match.end(), None, None))
             hyphen = text.find("-", hyphen + 1, stop)
+
+    def _hyphened(self, hyphen: int) -> re.Match[str] | None:
+        """ "Kim Jong-un", if that is a hyphen."""
+        text, low = self.text, max(0, hyphen - LONGEST)
+        if text[hyphen : hyphen + 1] != "-":
+            return None
+        blank = text.rfind(" ", low, hyphen)
+        begin = max(low, text.rfind(" ", low, max(low, blank)) + 1)
+        return _HYPHENED.search(text, begin, hyphen + 8) if blank >= 0 else None
 
     def _doubt_married(self) -> None:
         """ "He married Chandrika": who is married stays."""
@@ -1160,6 +1218,7 @@ _RUN = re.compile(
     rf"(?:(?: |(?<!\w\w)\.[ \xa0]?|\xa0)(?:[{_CAPITAL}]{_TAIL}|(?=[abdelitvyz]){_PARTICLES}{_TOKEN}))*{_P}",
     re.DOTALL,
 )
+_GOES_ON = re.compile(rf"['’](?!s\b)\w|-|[ \xa0](?:[{_CAPITAL}]|(?=[abdelitvyz]){_PARTICLES}{_TOKEN})")
 _CAPITALISED = re.compile(rf"(?<!\w)[{_CAPITAL}]\w*(['’](?!s\b)\w)?")
 _WORD = re.compile(rf"(?<!\w){_TOKEN}")
 _PART = re.compile(r"[^-]+")
@@ -1225,6 +1284,7 @@ _AND = (" and ", " und ", " et ")
 _MARRIED = re.compile(rf"arr(?<=\b[Mm]arr)(?:ied|ies|ying) ([{_CAPITAL}]\w+)")  # plain letters first: faster
 _MONTHS = frozenset(("April", "May", "June", "August"))
 _PARTNERS = frozenset((" and ", " with ", " / ", "/"))
+_JOINED = (", ", " and ", " or ", " / ", "/")  # how those begin and end
 _LISTED = frozenset((", ", " and ", ", and ", " or ", " / ", "/"))
 _AGENT = (
     "by with to against beat beating defeated defeating married marrying featuring starring including than like said"
