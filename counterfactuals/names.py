@@ -320,29 +320,41 @@ class _Document:
 
         What was gathered by then serves `shows_unknown` and `found`.
         """
-        run = None
+        run, person, stop = None, cue, cue  # person: whom the first pronoun may belong to, see _doubt_pronouns
         known = unknown = alone = things = 0  # how many there were before this run
         for match in chain(self.runs, (None,)):  # the run before is in the lists then
             if run is not None:
-                if any(self._may_be_honoured(*thing) for thing in self.eponyms[things:]) or self._hyphened(run.end()):
-                    return None
                 new = self.full[known:], self.unknown[unknown:], self.alone[alone:]
-                start = self._first_of(cue, *new) if any(new) else cue
-                if start is None or start < cue:
-                    return start if start is not None and self._none_before(start) else None
+                first = self._first_of(cue, *new) if any(new) else cue
+                other = self._first_thing(cue, self.eponyms[things:], run.end())
+                if first is None or other is None:
+                    return None
+                person, stop = first, min(first, other)
+                if stop < cue:
+                    break
                 known, unknown, alone, things = len(self.full), len(self.unknown), len(self.alone), len(self.eponyms)
             run = match
             if match is None or match.start() >= cue:
                 break
-        joined = run is not None and self._hyphened(run.end())
-        return None if joined or not self._none_before(cue) else cue
+        first = self._first_single(stop)
+        if first is None or (stop == cue and run is not None and self._hyphened(run.end())):
+            return None
+        full = self._whose() if person == cue else None
+        if full and full.start < first:
+            certain = first == cue == self._first_mark[0] and self._is_clear(full.start, full.end)  # type: ignore[index]
+            return full.start if certain else None
+        return first
 
     def shows_unknown(self) -> bool:
         """Whether one of the runs, looked at one by one, surely has no target."""
         done = 0
         for _ in chain(self.runs, (None,)):  # the run before is in the list then
             if len(self.unknown) > done:
-                new = [full for full in self.unknown[done:] if self._is_free(full) and self._is_unknown(full)]
+                new = [
+                    full
+                    for full in self.unknown[done:]
+                    if self._is_clear(full.start, full.end) and self._is_unknown(full)
+                ]
                 if new and self._shows(Found(full.start, full.end, None, None) for full in new):
                     return True
                 done = len(self.unknown)
@@ -356,65 +368,125 @@ class _Document:
 
     def _first_of(self, cue: int, full: list[Full], unknown: list[Full], alone: Tokens) -> int | None:
         """Where the first name of a run stands that gave these; `cue` if none is before it; None if that is unsure."""
-        if any(start < cue and not self._is_left(word, start) for word, start in alone):
-            return None
         stop = cue
+        for word, start in alone:
+            if start < cue and not self._is_left(word, start):
+                if not self._is_named(word, start):
+                    return None
+                stop = min(stop, start)
         for one in (*full, *unknown):
             start = one.given[0][1] if one.name else one.start
             if start < cue and (one.name or not self._is_no_person(one)):
                 if self._is_kept(one) if one.name else self._is_unknown(one):
-                    if not self._is_free(one):
+                    if not self._is_clear(start, one.end):
                         return None
                     stop = min(stop, start)
-                elif one.name or not self._is_never_unknown(one):
+                elif not (self._is_never_kept(one) if one.name else self._is_never_unknown(one)):
                     return None
         return stop
 
-    def _none_before(self, stop: int) -> bool:
-        """Whether no word before is a name because of what the rest of the text holds."""
+    def _first_thing(self, cue: int, things: list[tuple[int, int]], hyphen: int) -> int | None:
+        """The same of names of things that keep a person's role, and of a run that a hyphen may follow."""
+        found = [cue]
+        for start, end in things:
+            _, *others = self.text[start:end].split(" ")
+            if self._is_known(others) or self._honours:
+                found.append(start)
+            elif any(self.text.find(word, end) >= 0 for word in others):
+                return None
+        if match := self._hyphened(hyphen):
+            found.append(match.start())
+        start = min(found)
+        return start if start == cue or self._is_clear(start, self.text.find(" ", start)) else None
+
+    def _first_single(self, stop: int) -> int | None:
+        """`stop` or where a word before it stands that is a name by what the rest of the text holds; None if unsure."""
         names, things, text = self.names, self.context["things"], self.text
         if _MARRIED.search(text, 0, stop):
-            return False
+            return None
         for match in _CAPITALISED.finditer(text, 0, stop):
             word, (start, end) = match[0], match.span()
             if match[1]:  # "I'd" is a word as well
-                return False
-            if not names.is_settled(word) and (self._may_stand_for_person(start) or text.startswith(_AND, end)):
-                return False
-            if text.find(word, end) >= 0 and names.entry(word) and not self._is_never_replaced(word):
-                return False
+                return None
+            if not names.is_settled(word):  # see _doubt_unresolved, _doubt_couples
+                coupled = text.startswith(_AND, end)
+                if self._may_stand_for_person(start):
+                    return start if self._is_single(word) and self._is_clear(start, end) else None
+                if coupled:
+                    return None
+            if text.find(word, end) >= 0 and names.entry(word) and not self._is_never_replaced(word):  # see _doubt_same
+                return None
             subject = word not in names.plain and word not in things and _SUBJECT_FIRST.match(text, start)
-            if subject and not self._before(start):
+            if subject and not self._before(start) and self._has_mark(end, None):  # see _doubt_unknown_alone
+                return None
+        return stop
+
+    def _places(self, word: str) -> Iterator[tuple[int, int]]:
+        """Where a word stands that is not glued to letters."""
+        start = self.text.find(word)
+        while start >= 0:
+            end = start + len(word)
+            if not (self.text[start - 1 : start].isalnum() or self.text[end : end + 1].isalnum()):
+                yield start, end
+            start = self.text.find(word, end)
+
+    def _is_single(self, word: str) -> bool:
+        """Whether a word is a run of its own wherever it stands, so that it is no surname and in no thing's name."""
+        text = self.text
+        if not word.isalpha():
+            return False
+        for start, end in self._places(word):
+            if text[start - 1 : start] in _GLUE or text[end : end + 1] == "_" or _GOES_ON.match(text, end):
                 return False
+            if text[start - 1 : start] in _SPACES:
+                chunk = text[max(text.rfind(" ", 0, start - 1), text.rfind("\n", 0, start - 1)) + 1 : start - 1]
+                dotted = chunk.endswith(".") and not (len(chunk) > 2 and chunk[-3:-1].isalnum())  # "J. Lee"
+                if dotted or (chunk[-1:].isalnum() and (not chunk.islower() or chunk in _PARTICLE_WORDS)):
+                    return False
         return True
 
     def _is_never_replaced(self, word: str) -> bool:
         """Whether a name that is mostly something else stands nowhere in the text where it is a given name."""
-        if word not in self.names.weak:
+        names, context = self.names, self.context
+        if word not in names.weak:
             return False
-        text, context = self.text, self.context
-        start = text.find(word)
-        while start >= 0:
-            end = start + len(word)
-            if not (text[start - 1 : start].isalnum() or text[end : end + 1].isalnum()):
-                before = self._before(start)
-                if (
-                    _GOES_ON.match(text, end)
-                    or before in ("-", *_QUOTES)
-                    or before in context["before_given"]
-                    or f"{before}_{word}" in context["doubles"]
-                    or self._is_after_mark(start)
-                    or self._is_before_nickname(end)
-                ):
+        for start, end in self._places(word):
+            before = self._before(start)
+            if (
+                before in ("-", *_QUOTES)
+                or before in context["before_given"]
+                or f"{before}_{word}" in context["doubles"]
+                or self._is_after_mark(start)
+                or self._is_before_nickname(end)
+            ):
+                return False
+            if _GOES_ON.match(self.text, end):  # "Roman Catholic"
+                run = _RUN.match(self.text, start)
+                if word not in names.doubtful or before in names.introduces or not run:
                     return False
-            start = text.find(word, end)
+                if not run[0].replace(" ", "", 1).isalpha() or run[0].endswith(("Jr", "Sr")):
+                    return False
+                if self._follows(_DESCRIBED, run.end()) or self._is_before_nickname(run.end()):
+                    return False
         return True
+
+    def _is_never_kept(self, full: Full) -> bool:
+        """Of a known name that is not surely kept: nothing in the rest of the text makes it a person's."""
+        names, (first, start) = self.names, full.given[0]
+        before = self._before(full.start)
+        if (
+            first not in names.doubtful
+            or self._is_of_thing(full, before)
+            or self._has_mark(full.end, None)
+            or not self._is_never_replaced(first)
+        ):
+            return False
+        return first not in self.context["capital_given"] or not (  # see _doubt_left
+            self._before(start) in self.context["before_place"] or self._may_stand_for_person(start)
+        )
 
     def _is_never_unknown(self, full: Full) -> bool:
         """Of a run that `_is_unknown` does not take for a person's: nothing in the rest of the text makes it one."""
-        first = next(mark for mark in self.marks if mark[2] is not None)
-        if self.text[first[0] : first[1]].lower() in self.context["pronouns"]:  # see _doubt_pronouns
-            return False
         if self.text.startswith(_JOINED, full.end) or self.text.endswith(_JOINED, 0, full.start):
             return False
         before = self._before(full.start)
@@ -422,19 +494,35 @@ class _Document:
             return True
         return full.last not in self.words and self.text.find(full.last, full.end) < 0
 
-    def _may_be_honoured(self, start: int, end: int) -> bool:
-        """Whether the name of a thing keeps a person's role, by what is known so far or may come."""
-        _, *others = self.text[start:end].split(" ")
-        return self._is_known(others) or self._honours or any(self.text.find(word, end) >= 0 for word in others)
+    def _is_named(self, word: str, start: int) -> bool:
+        """Whether a name that stands alone, and is not left, is surely found, whatever the rest of the text says."""
+        names, context, text, end = self.names, self.context, self.text, start + len(word)
+        before, entry = self._before(start), self.names.entry(word)
+        if (
+            entry is None
+            or word in names.mononyms
+            or before in _QUOTES
+            or self._is_passed(word, start)
+            or _TITLE_GROUP.get(before, entry[0]) != entry[0]
+            or not self._is_clear(start, end)
+        ):
+            return False
+        after_mark = self._is_after_mark(start) or self._is_before_nickname(end)
+        if after_mark or before in context["before_given"]:
+            placed = word in names.places and (before in context["before_place"] or before in _OF)
+            return not placed and (after_mark or word not in context["surnames"])
+        common = word in context["commons"] and before in _SENTENCE_BEFORE and not _VERB_AFTER.match(text, end)
+        if common or before in context["before_place"] or word in names.weak or word in context["capital_closing"]:
+            return False
+        return self._is_single(word)
 
     def _is_known(self, words: Sequence[str]) -> bool:
         return not (self.words.isdisjoint(words) and self.surnames.isdisjoint(words))
 
-    def _is_free(self, full: Full) -> bool:
-        """Whether no mark touches the first word."""
-        start = full.given[0][1] if full.name else full.start
-        space = self.text.find(" ", start, full.end)
-        end = space if space >= 0 else full.end
+    def _is_clear(self, start: int, end: int) -> bool:
+        """Whether no mark touches the first word of text[start:end]."""
+        space = self.text.find(" ", start, end)
+        end = space if space >= 0 else end
         near = bisect_left(self.starts, start)
         after = near < len(self.starts) and self.starts[near] < end
         return not after and (near == 0 or self.marks[near - 1][1] <= start)
@@ -454,13 +542,19 @@ class _Document:
             return True
         if self.text.find(word, end) >= 0 or self._is_before_nickname(end):  # see _doubt_same, _decide_alone
             return False
-        region = _REGION.match(text, end)
+        return self._is_passed(word, start)
+
+    def _is_passed(self, word: str, start: int) -> bool:
+        """Whether what stands right beside a name that stands alone shows that it is none."""
+        end, before, context = start + len(word), self._before(start), self.context
+        region = _REGION.match(self.text, end)
         return (
             before in self.names.titles
             or before in _NO_NAME_AFTER
-            or word in self.context["fixed"]
-            or _THING_AFTER.match(text, end) is not None
-            or (region is not None and region[1] in self.context["regions"])
+            or word in context["fixed"]
+            or (self.text[end : end + 1] in "'’" and f"{word}'s" in context["fixed"])
+            or _THING_AFTER.match(self.text, end) is not None
+            or (region is not None and region[1] in context["regions"])
         )
 
     def _is_kept(self, full: Full) -> bool:
@@ -497,8 +591,10 @@ class _Document:
 
     def _narrow(self, stop: int) -> None:
         """Forget what decides nothing before `stop`: names far behind it that share no word with what comes before."""
-        first = next((start for start, _, group in self.marks if group is not None), 0)
-        self.stop = max(stop, first) + 2 * LONGEST  # before the first mark every name matters, see _doubt_pronouns
+        first = self._first_mark
+        self.stop = (
+            max(stop, first[0] if first else 0) + 2 * LONGEST
+        )  # before the first mark every name matters, see _doubt_pronouns
         text, stop = self.text[: self.stop], self.stop
         self.full = [one for one in self.full if one.start < stop or any(w in text for w in one.name.split(" "))]
         self.unknown = [one for one in self.unknown if one.start < stop]
@@ -949,17 +1045,25 @@ class _Document:
 
     def _doubt_pronouns(self) -> None:
         """The first pronoun belongs to whoever stands before it: if only an unknown name does, that one is flagged."""
-        pronouns, persons = self.context["pronouns"], self.out
-        first = next((m for m in self.marks if m[2] is not None), None)
-        if first is None or self.text[first[0] : first[1]].lower() not in pronouns:
-            return
-        if any(start < first[0] for start in persons):
-            return
+        first = self._first_mark
+        if first and not any(start < first[0] for start in self.out) and (full := self._whose()):
+            self._emit(Found(full.start, full.end, None, None))
+
+    @cached_property
+    def _first_mark(self) -> Mark | None:
+        """The first word of a role."""
+        return next((mark for mark in self.marks if mark[2] is not None), None)
+
+    def _whose(self) -> Full | None:
+        """The unknown name that the first word of a role belongs to, if that is a pronoun."""
+        first = self._first_mark
+        if first is None or self.text[first[0] : first[1]].lower() not in self.context["pronouns"]:
+            return None
         begin = self.text.rfind("\n", 0, first[0]) + 1
         for full in reversed(self.unknown):
             if begin <= full.start < first[0] and self.names.may_be_person(self.text[full.start : full.end].split(" ")):
-                self._emit(Found(full.start, full.end, None, None))
-                return
+                return full
+        return None
 
     def _opens_paragraph(self, full: Full, words: list[str]) -> bool:
         """ "Franck Decloquement, an expert": what a paragraph is about, unless both words are known as no name."""
@@ -1208,9 +1312,9 @@ _CAPITAL = "A-Z" + "".join(c for c in map(chr, range(0xC0, 0x250)) if c.isupper(
 _P = "+" if sys.version_info >= (3, 11) else ""  # possessive: matches the same, faster
 _TAIL = rf"\w*{_P}(?:['’](?!s\b)\w+|-[{_CAPITAL}]\w*)*{_P}"
 _TOKEN = rf"(?:(?:al|el|ad|as|ash|an|ar)-)?[{_CAPITAL}]{_TAIL}"
-_PARTICLES = (
-    r"(?:(?:de|del|della|di|da|dos|du|des|van|von|der|den|ter|la|le|bin|ibn|bint|al|el|zu|y|af|av)[ \xa0]){0,2}"
-)
+_SMALL = "de del della di da dos du des van von der den ter la le bin ibn bint al el zu y af av"
+_PARTICLE_WORDS = frozenset(_SMALL.split())
+_PARTICLES = rf"(?:(?:{_SMALL.replace(' ', '|')})[ \xa0]){{0,2}}"
 # how frequent openers go on: He, In, …
 _SHORT = r"(?<=H)e|h?is|n|s|(?<=[AI])t|f|ts|er|nd|fter|rom|or|ut|hey|ith|hile|(?<=[TW])hen|"
 _RUN = re.compile(
@@ -1318,6 +1422,7 @@ _HONOUR = re.compile(  # in her memory, after him; what is rare and plain first
 _BEGIN = frozenset((" ", ",", "'", "’"))  # what the patterns for what follows begin with
 _SPACES = frozenset((" ", "\xa0"))
 _TITLE_GROUP = {"Mrs": 0, "Lady": 0, "Dame": 0, "Mr": 1, "Lord": 1, "Sir": 1}
+_GLUE = frozenset("-'’_.&")
 _QUOTES = frozenset("\"'“”‘’")
 
 
