@@ -482,7 +482,9 @@ class _Document:
         ):
             return False
         return first not in self.context["capital_given"] or not (  # see _doubt_left
-            self._before(start) in self.context["before_place"] or self._may_stand_for_person(start)
+            self._before(start) in self.context["before_place"]
+            or self.text.startswith(("'s ", "’s "), full.end)
+            or self._may_stand_for_person(start)
         )
 
     def _is_never_unknown(self, full: Full) -> bool:
@@ -536,7 +538,7 @@ class _Document:
             or text[start - 5 if start > 5 else 0 : start] == " and "
         ):
             return False
-        if word in self.names.places and before in _SUBJECT_AFTER:
+        if word in self.names.places and (before in _SUBJECT_AFTER or _OWN.match(text, end)):  # see _doubt_left
             return False
         if word in self.names.never_alone and self._is_never_replaced(word):
             return True
