@@ -365,7 +365,7 @@ PARTS = """
 Ann|Ann Lee|Barack Obama|Alexios|Emperor Alexios|Tor was tall.|The King-maker|Kim Jong-un|I'd go.|O'Brien
 Mary Ann Smith|She ran.|he|her|His wife|pregnant|, who was born in 1911,| (born 1911) was|"Queen Mary"|The ship sank.
 In Paris|of Virginia|Mr. Lee|Mrs. John Smith|the band|September|the actress|King|Jose Vera Street|St. Mary|Duke|male
-In May|May|May 2018|the German|German|Roman Catholic|V. Menon|Menon|Utopia|the Utopia|Ann "Bunty" Lee| and Ann|Ann Utopia
+In May|May|May 2018|the German|German|Roman Catholic|V. Menon|Menon|Utopia|the Utopia|Ann "Bunty" Lee|Ann Utopia
 ¶|. |, | and | |-|’s
 """
 
