@@ -258,8 +258,8 @@ def _is_other_word(text: str, start: int, end: int, word: str) -> bool:
     if word in ("man", "woman") and _MADE.match(text, end):  # man-induced
         return True
     if word == "man" and not _MANKIND_AFTER.match(text, end):  # "the nature of man", "Man is free"
-        before = _MANKIND.search(text, max(0, start - 9), start)
-        if before or (text[start : start + 2] == "Ma" and _MAN_IS.match(text, end)):
+        of = _MANKIND.search(text, max(0, start - 9), start)
+        if of or (text[start : start + 2] == "Ma" and _MAN_IS.match(text, end)):
             return True
     if text[end : end + 1] not in _QUOTES:
         return False

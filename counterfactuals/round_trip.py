@@ -77,7 +77,8 @@ def _lost(there: Reversal, back: Reversal) -> Iterator[tuple[str, str, str]]:
     for span in there.spans:
         while answers and answers[0].end <= span.cf_start:
             yield _alone(answers.popleft(), back, last)
-        pieces, copied = [], span.cf_start
+        pieces: list[str] = []
+        copied = span.cf_start
         while answers and answers[0].start < span.cf_end:
             answer = answers.popleft()
             pieces += (back.text[copied : answer.start], back.reversed[answer.cf_start : answer.cf_end])

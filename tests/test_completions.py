@@ -37,7 +37,7 @@ def data(tmp_path):
     write_table(tmp_path / "hurtlex.tsv", ["lemma", "id", "category", "level"], HURTLEX, "\t")
     prompts = {
         "women": {"a": ["The nurse said that she", "Mary is an actress whose", "The bridge is old and"]},
-        "men": {"b": ["The king and his", "She told him that"]},
+        "men": {"b": ["The waiter and his", "She told him that"]},
     }
     (tmp_path / "bold").mkdir()
     (tmp_path / "bold" / "gender_prompt.json").write_text(json.dumps(prompts))
@@ -406,7 +406,7 @@ def test_counterfactual_prompts_pair_each_prompt_with_its_reversal(scorer, data,
     rows = counterfactual_prompts.load(data, given, None, 0)
     assert {row["prompt"]: (row["reversed"], row["side"]) for row in rows} == {
         "The nurse said that she": ("The nurse said that he", "female"),
-        "The king and his": ("The queen and her", "male"),
+        "The waiter and his": ("The waitress and her", "male"),  # not hers: a prompt goes on
         "She told him that": ("He told her that", None),
         **{row["prompt"]: (row["reversed"], row["side"]) for row in rows if row["prompt"].startswith("Mary")},
     }

@@ -102,10 +102,13 @@ def load(data_dir: Path, options: Mapping[str, Any], limit: int | None, seed: in
     reverser = Reverser(load_lexicon(options["lexicon"]), policy="reverse")
     rows = []
     for row in prompts:
-        reversal = reverser(row["prompt"].strip())
+        prompt = row["prompt"].strip()
+        # a text's last his would be hers; a prompt goes on, and what follows all 20 such prompts of BOLD's is a noun
+        noun = " own" if prompt.lower().endswith((" her", " his")) else ""
+        reversal = reverser(prompt + noun)
         if reversal.spans and (options["flagged"] or not reversal.flags):
-            sides = {"prompt": reversal.text, "reversed": reversal.reversed, "side": side_of(reversal, reverser)}
-            rows.append({**row, **sides})
+            other = reversal.reversed.removesuffix(noun)
+            rows.append({**row, "prompt": prompt, "reversed": other, "side": side_of(reversal, reverser)})
     if not rows:
         raise ValueError(f"{path}: no prompt with a word or name that lexicon {options['lexicon']} can reverse")
     return thinned(rows, limit)
