@@ -32,6 +32,7 @@ _CLOSED = re.compile(  # of a sentence, of the text, or before a smiley; the pla
     r"[!?;]|\.(?!\.)|\s*(?:\Z|[\u2600-\u27bf\U0001f300-\U0001faff]|[:;]-?[()DPp]|(?:lol|lmao|haha|tho|tbh|smh|xx)\b)",
     re.IGNORECASE,
 )
+_CLOSING, _OPENING = frozenset('"”'), frozenset('"“')  # not the mark of "his" photo
 _QUOTES = frozenset("\"“”'‘’`«»")
 _PAIRS = """
 she:he herself:himself woman:man women:men girl:boy girls:boys lady:gentleman ladies:gentlemen female:male
@@ -63,7 +64,7 @@ def decide(word: str, text: str, start: int, end: int) -> tuple[str, float]:
     score, tables = models[word]
     for table, key in zip(tables, keys(text, start, end, classes)):
         score += table.get(key, 0.0)
-    if _CLOSED.match(text, end):
+    if _CLOSED.match(text, end) or (text[end : end + 1] in _CLOSING and text[start - 1 : start] not in _OPENING):
         score = min(score, CLOSED)
     alone, owning = COUNTERPARTS[word]
     return owning if score > 0 else alone, 1 / (1 + math.exp(-abs(score)))

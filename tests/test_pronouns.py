@@ -65,6 +65,7 @@ it is his| 😀 → hers
 that one was his| lol → hers
 It is his|; → hers
 It was her|. → him
+He said "that was his|" and left. → hers
 it's her| :) → him
 """
 

@@ -49,6 +49,7 @@ Kings and queens, Gods and goddesses; Kings and Bulls → Queens and kings, Godd
 "Mother," she said (he nodded). → "Father," he said (she nodded).
 Mr. Smith, Mr Lee and Mrs. Day met Ms. Roe and Miss Fay. → Ms. Smith, Ms Lee and Mr. Day met Mr. Roe and Mr Fay.
 mr ito, ms day, mr and mrs roe; 5 ms pulse, few ms later → ms ito, mr day, ms and mr roe; 5 ms pulse, few ms later
+shes here and hes there; the Hes → hes here and shes there; the Hes
 Madam President, madam speaker; Madam, MADAM CHAIR; Yes, madam → Mr. President, mr. speaker; Sir, MR. CHAIR; Yes, sir
 Mr. and Mrs. Smith; MR. SMITH; mr. smith → Ms. and Mr. Smith; MS. SMITH; ms. smith
 MR SMITH MET MS DAY, TOLD MRS ROE. DEAR MS LEE, a → MS SMITH MET MR DAY, TOLD MR ROE. DEAR MR LEE, a
