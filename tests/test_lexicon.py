@@ -96,6 +96,7 @@ def test_groups_words_and_cues():
     assert {"he", "him", "his", "father", "godson", "spokesmen", "fatherhood", "mr"} <= GENDER.words("male")
     assert not GENDER.words("female") & GENDER.words("male")
     assert {"pregnant", "prostate", "ovarian", "menstruation", "maternity", "testicular"} <= GENDER.cues
+    assert {"menstruates", "gynaecologist", "obstetrician", "breast-fed", "c-section", "prostatectomy"} <= GENDER.cues
     assert not GENDER.words("male") & {"bull", "cock", "master", "host", "human", "freshman"}
     with pytest.raises(ValueError, match="no group 'neuter'; it has female, male"):
         GENDER.words("neuter")
