@@ -299,7 +299,7 @@ def _marked_again(text: str, done: Reversal) -> Reversal:
     return _replaced(text, edits, done.cue, done.flags, done.turn)
 
 
-_MARKS = re.compile(r"(?<![\w@])_+|_+(?![\w@])")
+_MARKS = re.compile(r"(?<![\w@])_+|(?<!_)_+(?![\w@])")
 
 
 def _article(text: str, start: int, end: int, target: str) -> Edit | None:
