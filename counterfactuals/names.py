@@ -321,18 +321,19 @@ class _Document:
         What was gathered by then serves `shows_unknown` and `found`.
         """
         run, person, stop = None, cue, cue  # person: whom the first pronoun may belong to, see _doubt_pronouns
-        known = unknown = alone = things = 0  # how many there were before this run
+        done = 0, 0, 0, 0  # how many there were before this run
         for match in chain(self.runs, (None,)):  # the run before is in the lists then
             if run is not None:
-                new = self.full[known:], self.unknown[unknown:], self.alone[alone:]
-                first = self._first_of(cue, *new) if any(new) else cue
-                other = self._first_thing(cue, self.eponyms[things:], run.end())
-                if first is None or other is None:
-                    return None
-                person, stop = first, min(first, other)
-                if stop < cue:
-                    break
-                known, unknown, alone, things = len(self.full), len(self.unknown), len(self.alone), len(self.eponyms)
+                now = len(self.full), len(self.unknown), len(self.alone), len(self.eponyms)
+                if now != done or self.text[run.end() : run.end() + 1] == "-":
+                    known, unknown, alone, things = done
+                    first = self._first_of(cue, self.full[known:], self.unknown[unknown:], self.alone[alone:])
+                    other = self._first_thing(cue, self.eponyms[things:], run.end())
+                    if first is None or other is None:
+                        return None
+                    person, stop, done = first, min(first, other), now
+                    if stop < cue:
+                        break
             run = match
             if match is None or match.start() >= cue:
                 break
@@ -606,7 +607,7 @@ class _Document:
         """Each run of capitals, just before it is looked at."""
         names, known, unclear, odd = self.names, self.names.alone, self.names.unclear, self.names.odd
         things = names.bodies
-        labels, plain, inside = names.labels, names.plain, names.inside
+        labels, plain, inside, entries = names.labels, names.plain, names.inside, names.entries
         add = self.words.add
         for match in _RUN.finditer(self.text):
             yield match
@@ -636,7 +637,7 @@ class _Document:
                 or not (first.isalpha() and last.isalpha())
             ):
                 self._gather(run, start)
-            elif entry := names.entry(first):
+            elif entry := entries.get(first) or (None if first.isascii() else names.entry(first)):
                 if len(words) > 2:
                     self._gather(run, start)
                     continue
@@ -648,7 +649,7 @@ class _Document:
             else:
                 self.surnames.add(last)
                 self.unknown.append(Full([], "", last, start, end, None))
-                if len(words) > 2 and not names.entries.keys().isdisjoint(words):
+                if len(words) > 2 and not entries.keys().isdisjoint(words):
                     self._find_inside(_tokens(run, start), end)
 
     def _gather(self, run: str, at: int) -> None:
@@ -658,15 +659,17 @@ class _Document:
         if tokens and tokens[0][0] in _PLACE_FIRST and len(tokens) > 2:  # "Camp Colonel John Day"
             self.things.update(word for word, _ in tokens)
             return
-        if leading := self._num_leading([word for word, _ in tokens]):
-            tokens = tokens[leading:]
-        while len(tokens) > 1 and _is_after_name(tokens[-1][0]) and not run.isupper():
+        words = [word for word, _ in tokens]
+        if leading := self._num_leading(words):
+            tokens, words = tokens[leading:], words[leading:]
+        loud = run.isupper()
+        while len(words) > 1 and _is_after_name(words[-1]) and not loud:
             tokens.pop()
-        if len(tokens) > 2 and tokens[0][0].isupper() and tokens[1][0] in names.entries and not run.isupper():
-            tokens = tokens[1:]  # "MG Carl Day"
+            words.pop()
+        if len(words) > 2 and words[0].isupper() and words[1] in names.entries and not loud:
+            tokens, words = tokens[1:], words[1:]  # "MG Carl Day"
         if not tokens:
             return
-        words = [word for word, _ in tokens]
         end = tokens[-1][1] + len(words[-1])
         if len(words) == 1 and "-" not in words[0]:
             word, start = tokens[0]
@@ -682,7 +685,7 @@ class _Document:
         things = context["things"].intersection(words[1:])
         if (
             words[0] in context["before_thing"]
-            or (words[0].isupper() and len(words[0]) > 2 and not run.isupper())
+            or (words[0].isupper() and len(words[0]) > 2 and not loud)
             or (len(words[-1]) == 1 and words[0] in names.places)  # Washington D.C.
             or "_".join(words[:2]) in context["fixed"]
             or (
@@ -741,10 +744,10 @@ class _Document:
     def _num_leading(self, words: list[str]) -> int:
         """How many words of a run stand before the name: "When", "British", "President", "New York Mayor"."""
         names, context, last = self.names, self.context, len(words) - 1
-        kinds = list(map(names.leading.get, words[:-1]))
-        if "surname" in kinds or "given" in kinds:
-            return max(number for number, kind in enumerate(kinds, 1) if kind in ("surname", "given"))
+        kinds = [*map(names.leading.get, words[:-1])]
         number = 0
+        if any(kinds) and ("surname" in kinds or "given" in kinds):
+            return max(number for number, kind in enumerate(kinds, 1) if kind in ("surname", "given"))
         while number < last and kinds[number]:
             if words[number] in names.entries and words[number + 1] not in names.entries:  # "Will Smith"
                 return number
@@ -1270,10 +1273,11 @@ def _tokens(run: str, at: int) -> Tokens:
     """The words of a run that begins at `at`, without small particles; none of a very long run."""
     if len(run) >= 150:
         return []
-    if run.istitle() and run.replace(" ", "").isalpha():  # as the expression does, faster
+    if run.replace(" ", "").isalpha():  # as the expression does, faster
         tokens = []
         for word in run.split(" "):
-            tokens.append((word, at))
+            if word[0].isupper():
+                tokens.append((word, at))
             at += len(word) + 1
         return tokens
     return [(match[0], at + match.start()) for match in _WORD.finditer(run)]

@@ -72,10 +72,10 @@ class Scanner:
         chosen = self._first[_slots(hashes)]
         chosen[:-1] |= self._pairs[_slots(hashes[:-1] * _SECOND ^ hashes[1:])]
         places = starts[(chosen & _MATCH) != 0]
-        heard = np.flatnonzero(chosen > _MATCH)
+        heard = (chosen > _MATCH).nonzero()[0]
         kinds, heard_at = (chosen[heard] >> 1).tolist(), starts[heard].tolist()
         for sign in self._signs:
-            places = np.concatenate([places, np.flatnonzero(codes == sign)])
+            places = np.concatenate([places, (codes == sign).nonzero()[0]])
         found = (np.sort(places) if self._signs else places).tolist()
         start = done = told = 0
         for text in texts:
@@ -107,7 +107,7 @@ def _hashes(text: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Code points of `text`; where its words (\\w+) begin; a hash of each from its ends and its length."""
     codes = np.frombuffer((text + "    ").encode("utf-32-le", "surrogatepass"), dtype=np.uint32)
     inside = _is_word().take(codes)
-    bounds = np.flatnonzero(inside[1:] != inside[:-1]) + 1
+    bounds = (inside[1:] != inside[:-1]).nonzero()[0] + 1
     if inside[0]:
         bounds = np.concatenate([[0], bounds])
     starts, ends = bounds[::2], bounds[1::2]
