@@ -410,11 +410,11 @@ class _Document:
             if match[1]:  # "I'd" is a word as well
                 return None
             if not names.is_settled(word):  # see _doubt_unresolved, _doubt_couples
-                coupled = text.startswith(_AND, end)
-                if self._may_stand_for_person(start):
-                    return start if self._is_single(word) and self._is_clear(start, end) else None
-                if coupled:
+                if text.startswith(_AND, end):
                     return None
+                left = word in self.surnames or word in self.things or not self._may_stand_for_person(start)
+                if not left and not self._is_never_single(word):
+                    return start if self._is_single(word) and self._is_clear(start, end) else None
             if text.find(word, end) >= 0 and names.entry(word) and not self._is_never_replaced(word):  # see _doubt_same
                 return None
             subject = word not in names.plain and word not in things and _SUBJECT_FIRST.match(text, start)
@@ -443,6 +443,19 @@ class _Document:
                 chunk = text[max(text.rfind(" ", 0, start - 1), text.rfind("\n", 0, start - 1)) + 1 : start - 1]
                 dotted = chunk.endswith(".") and not (len(chunk) > 2 and chunk[-3:-1].isalnum())  # "J. Lee"
                 if dotted or (chunk[-1:].isalnum() and (not chunk.islower() or chunk in _PARTICLE_WORDS)):
+                    return False
+        return True
+
+    def _is_never_single(self, word: str) -> bool:
+        """Whether a word is no run of its own anywhere, nor what is left of one without titles and the like."""
+        names, text = self.names, self.text
+        for start, end in self._places(word):
+            if not _GOES_ON_PLAINLY.match(text, end):
+                before = self._before(start)
+                begin = start - len(before) - 1
+                if text[start - 1 : start] != " " or not before[:1].isupper() or not before.isalpha():
+                    return False
+                if before in names.leading or text[begin - 1 : begin].isalnum() or _NO_RUN.match(text, begin):
                     return False
         return True
 
@@ -495,7 +508,7 @@ class _Document:
         before = self._before(full.start)
         if before in _NO_NAME_AFTER or not (before in _PERSON_AFTER or not before.islower()):
             return True
-        return full.last not in self.words and self.text.find(full.last, full.end) < 0
+        return not full.last or (full.last not in self.words and self._is_never_single(full.last))
 
     def _is_named(self, word: str, start: int) -> bool:
         """Whether a name that stands alone, and is not left, is surely found, whatever the rest of the text says."""
@@ -1323,11 +1336,13 @@ _PARTICLE_WORDS = frozenset(_SMALL.split())
 _PARTICLES = rf"(?:(?:{_SMALL.replace(' ', '|')})[ \xa0]){{0,2}}"
 # how frequent openers go on: He, In, …
 _SHORT = r"(?<=H)e|h?is|n|s|(?<=[AI])t|f|ts|er|nd|fter|rom|or|ut|hey|ith|hile|(?<=[TW])hen|"
+_NO_RUN = re.compile(rf"[{_CAPITAL}](?:{_SHORT}|he) ")
 _RUN = re.compile(
     rf"[{_CAPITAL}](?<![\w-].)(?!(?:{_SHORT}|he) ){_TAIL}"
     rf"(?:(?: |(?<!\w\w)\.[ \xa0]?|\xa0)(?:[{_CAPITAL}]{_TAIL}|(?=[abdelitvyz]){_PARTICLES}{_TOKEN}))*{_P}",
     re.DOTALL,
 )
+_GOES_ON_PLAINLY = re.compile(rf"[ \xa0][{_CAPITAL}](?!r\b)[a-zà-ÿ]")  # not "Jr"
 _GOES_ON = re.compile(rf"['’](?!s\b)\w|-|[ \xa0](?:[{_CAPITAL}]|(?=[abdelitvyz]){_PARTICLES}{_TOKEN})")
 _CAPITALISED = re.compile(rf"(?<!\w)[{_CAPITAL}]\w*(['’](?!s\b)\w)?")
 _WORD = re.compile(rf"(?<!\w){_TOKEN}")
