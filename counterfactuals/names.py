@@ -20,7 +20,7 @@ import sys
 import unicodedata
 from bisect import bisect_left
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache, cached_property, lru_cache
 from itertools import chain, pairwise
@@ -256,20 +256,18 @@ class Names:
         marks: Sequence[Mark],
         cue: int,
         left: bool,
-        unsure: Callable[[], bool],
         protected: frozenset[str] = frozenset(),
     ) -> tuple[list[Found], int | None]:
         """`find`, or what decides about a text that a single flag leaves whole, if that is seen sooner.
 
-        `cue`: where the first word of a role stands. `left`: whether there is a flag; `unsure` tells whether there is
-        one after all, and is asked where no name without target is seen soon. No flag are names in `protected`. Returns
-        what gives the flag if there was none, and where the first of these words and of all names stands; None with all
-        names.
+        `cue`: where the first word of a role stands. `left`: whether there is a flag. No flag are names in `protected`.
+        Returns what gives the flag if there was none, and where the first of these words and of all names stands; None
+        with all names.
         """
         document = _Document(self, text, marks, protected)
         quick = bool(document.groups) and not text.islower()
         place = document.place(cue) if quick else None
-        left = left or (quick and document.shows_unknown()) or unsure()
+        left = left or (quick and document.shows_unknown())
         if not left:
             found = document.found(enough=place is not None)
             return (document.shown, place) if document.shown else (found, None)

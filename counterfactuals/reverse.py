@@ -210,19 +210,7 @@ class Reverser:
                 if not flags:
                     doubted = doubts(text, edits, things, places, signs=signs, complete=False)
                     flags += [Flag(start, end, "sense") for start, end in islice(doubted, 1)]
-
-                def unsure() -> bool:
-                    """Whether a pronoun that waits is, which a flag is made for then."""
-                    for number, word, rule in waiting:
-                        start, end, *_ = edits[number]
-                        chosen, confidence = CHOICES[rule.kind](word, rule, text, start, end)
-                        edits[number] = start, end, entries[text[start:end]].targets[chosen], rule.kind, confidence
-                        if confidence < UNSURE:
-                            flags.append(Flag(start, end, "pronoun"))
-                            return True
-                    return False
-
-                found, cue = names.find_until(text, marks, first, bool(flags), unsure, protected)
+                found, cue = names.find_until(text, marks, first, bool(flags), protected)
                 if cue is not None:
                     flags += [Flag(start, end, "name") for start, end, *_ in found]
                     return Reversal(text, text, (), cue, tuple(flags), _turn(self, text) if pooled else 0)
@@ -243,6 +231,13 @@ class Reverser:
             for start, end in titles:  # "Queen Mary" has to become "King …", else it names nobody
                 if end + 1 not in starts and _NAME_RIGHT_AFTER.match(text, end) and not text[start:end].isupper():
                     flags.append(Flag(start, end, "name"))
+            for number, word, rule in waiting if not flags else ():
+                start, end, *_ = edits[number]
+                chosen, confidence = CHOICES[rule.kind](word, rule, text, start, end)
+                edits[number] = start, end, entries[text[start:end]].targets[chosen], rule.kind, confidence
+                if confidence < UNSURE:
+                    flags.append(Flag(start, end, "pronoun"))
+                    break
             named = edits[spoken:]
             edits.sort()
             if edits and not (brief and flags):
