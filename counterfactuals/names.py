@@ -20,7 +20,7 @@ import sys
 import unicodedata
 from bisect import bisect_left
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache, cached_property, lru_cache
 from itertools import chain, pairwise
@@ -256,18 +256,21 @@ class Names:
         marks: Sequence[Mark],
         cue: int,
         left: bool,
+        doubted: Callable[[], bool],
         protected: frozenset[str] = frozenset(),
     ) -> tuple[list[Found], int | None]:
         """`find`, or what decides about a text that a single flag leaves whole, if that is seen sooner.
 
-        `cue`: where the first word of a role stands. `left`: whether there is a flag. No flag are names in `protected`.
-        Returns what gives the flag if there was none, and where the first of these words and of all names stands; None
-        with all names.
+        `cue`: where the first word of a role stands. `left`: whether there is a flag; `doubted` tells whether there is
+        one after all, and is asked where no name before `cue` gives one. No flag are names in `protected`. Returns what
+        gives the flag if there was none, and where the first of these words and of all names stands; None with all
+        names.
         """
         document = _Document(self, text, marks, protected)
         quick = bool(document.groups) and not text.islower()
         place = document.place(cue) if quick else None
-        left = left or (quick and document.shows_unknown())
+        left = left or (quick and document.shows_unknown(()))
+        left = left or doubted() or (quick and document.shows_unknown(document.runs))
         if not left:
             found = document.found(enough=place is not None)
             return (document.shown, place) if document.shown else (found, None)
@@ -311,6 +314,7 @@ class _Document:
         self.eponyms: list[tuple[int, int]] = []  # names of things that begin with a given name
         self.shown: list[Found] = []  # names without target, for a text that is to have one
         self.described: dict[int, bool] = {}
+        self.asked = 0  # how many of the unknown `shows_unknown` has looked at
         self.stop = sys.maxsize  # names from here on are not asked for
         self.runs = self._gathered()
 
@@ -345,19 +349,18 @@ class _Document:
             return full.start if certain else None
         return first
 
-    def shows_unknown(self) -> bool:
-        """Whether one of the runs, looked at one by one, surely has no target."""
-        done = 0
-        for _ in chain(self.runs, (None,)):  # the run before is in the list then
-            if len(self.unknown) > done:
+    def shows_unknown(self, runs: Iterable[re.Match[str]]) -> bool:
+        """Whether one of the runs before and of these, looked at one by one, surely has no target."""
+        for _ in chain(runs, (None,)):  # the run before is in the list then
+            if len(self.unknown) > self.asked:
                 new = [
                     full
-                    for full in self.unknown[done:]
+                    for full in self.unknown[self.asked :]
                     if self._is_clear(full.start, full.end) and self._is_unknown(full)
                 ]
                 if new and self._shows(Found(full.start, full.end, None, None) for full in new):
                     return True
-                done = len(self.unknown)
+                self.asked = len(self.unknown)
         return False
 
     def _shows(self, found: Iterable[Found]) -> bool:

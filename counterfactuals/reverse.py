@@ -207,10 +207,13 @@ class Reverser:
             spoken = len(edits)
             if brief and (stays or flags or edits):
                 first = min([*stays, *[flag.start for flag in flags[:1]], *[edit[0] for edit in edits[:1]]])
-                if not flags:
-                    doubted = doubts(text, edits, things, places, signs=signs, complete=False)
-                    flags += [Flag(start, end, "sense") for start, end in islice(doubted, 1)]
-                found, cue = names.find_until(text, marks, first, bool(flags), protected)
+
+                def doubted() -> bool:
+                    found = doubts(text, edits, things, places, signs=signs, complete=False)
+                    flags.extend(Flag(start, end, "sense") for start, end in islice(found, 1))
+                    return bool(flags)
+
+                found, cue = names.find_until(text, marks, first, bool(flags), doubted, protected)
                 if cue is not None:
                     flags += [Flag(start, end, "name") for start, end, *_ in found]
                     return Reversal(text, text, (), cue, tuple(flags), _turn(self, text) if pooled else 0)
@@ -242,8 +245,8 @@ class Reverser:
             edits.sort()
             if edits and not (brief and flags):
                 again = brief and all(rule == "name" for *_, rule, _ in named)
-                doubted = doubts(text, edits, things, places, signs=signs, again=again)
-                flags += [Flag(start, end, "sense") for start, end in islice(doubted, 1 if brief else None)]
+                senses = doubts(text, edits, things, places, signs=signs, again=again)
+                flags += [Flag(start, end, "sense") for start, end in islice(senses, 1 if brief else None)]
             flags.sort()
         if flags:
             stays.append(flags[0].start)

@@ -110,13 +110,13 @@ def _hashes(text: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     bounds = (inside[1:] != inside[:-1]).nonzero()[0] + 1
     if inside[0]:
         bounds = np.concatenate([[0], bounds])
-    starts, ends = bounds[::2], bounds[1::2]
-    lengths = (ends - starts).astype(np.uint32)
-    hashes = codes[starts] * _FACTORS[0]
-    hashes += codes[ends - 1] * _FACTORS[1]
-    hashes += lengths * _FACTORS[2]
+    starts, last = bounds[::2].copy(), bounds[1::2] - 1
+    longer = last - starts  # than one letter
+    hashes = codes.take(starts, mode="wrap") * _FACTORS[0]  # this mode is the fastest
+    hashes += codes.take(last, mode="wrap") * _FACTORS[1]
+    hashes += (longer + 1).astype(np.uint32) * _FACTORS[2]
     for n in (1, 2, 3):
-        hashes += codes[starts + n] * (lengths > n) * _FACTORS[2 + n]
+        hashes += codes[n:].take(starts, mode="wrap") * (longer >= n) * _FACTORS[2 + n]
     return codes, starts, hashes
 
 
