@@ -313,7 +313,9 @@ class _Document:
         self.sure: set[str] = set()  # given names of persons
         self.eponyms: list[tuple[int, int]] = []  # names of things that begin with a given name
         self.shown: list[Found] = []  # names without target, for a text that is to have one
-        self.described: dict[int, bool] = {}
+        self.described: dict[int, bool] = {}  # what was asked already, as are these two
+        self.single: dict[str, bool] = {}
+        self.replaced: dict[str, bool] = {}
         self.asked = 0  # how many of the unknown `shows_unknown` has looked at
         self.stop = sys.maxsize  # names from here on are not asked for
         self.runs = self._gathered()
@@ -442,7 +444,7 @@ class _Document:
             if text[start - 1 : start] in _GLUE or text[end : end + 1] == "_" or _GOES_ON.match(text, end):
                 return False
             if text[start - 1 : start] in _SPACES:
-                chunk = text[max(text.rfind(" ", 0, start - 1), text.rfind("\n", 0, start - 1)) + 1 : start - 1]
+                chunk = text[text.rfind(" ", 0, start - 1) + 1 : start - 1].rpartition("\n")[2]
                 dotted = chunk.endswith(".") and not (len(chunk) > 2 and chunk[-3:-1].isalnum())  # "J. Lee"
                 if dotted or (chunk[-1:].isalnum() and (not chunk.islower() or chunk in _PARTICLE_WORDS)):
                     return False
@@ -450,41 +452,48 @@ class _Document:
 
     def _is_never_single(self, word: str) -> bool:
         """Whether a word is no run of its own anywhere, nor what is left of one without titles and the like."""
-        names, text = self.names, self.text
-        for start, end in self._places(word):
-            if not _GOES_ON_PLAINLY.match(text, end):
-                before = self._before(start)
-                begin = start - len(before) - 1
-                if text[start - 1 : start] != " " or not before[:1].isupper() or not before.isalpha():
-                    return False
-                if before in names.leading or text[begin - 1 : begin].isalnum() or _NO_RUN.match(text, begin):
-                    return False
-        return True
+        if word not in self.single:
+            self.single[word] = any(self._may_be_single(*place) for place in self._places(word))
+        return not self.single[word]
+
+    def _may_be_single(self, start: int, end: int) -> bool:
+        text, before = self.text, self._before(start)
+        if _GOES_ON_PLAINLY.match(text, end):
+            return False
+        if text[start - 1 : start] != " " or not before[:1].isupper() or not before.isalpha():
+            return True
+        begin = start - len(before) - 1
+        return before in self.names.leading or text[begin - 1 : begin].isalnum() or bool(_NO_RUN.match(text, begin))
 
     def _is_never_replaced(self, word: str) -> bool:
         """Whether a name that is mostly something else stands nowhere in the text where it is a given name."""
-        names, context = self.names, self.context
-        if word not in names.weak:
+        if word not in self.replaced:
+            weak = word in self.names.weak
+            self.replaced[word] = not weak or any(self._may_be_given(word, *place) for place in self._places(word))
+        return not self.replaced[word]
+
+    def _may_be_given(self, word: str, start: int, end: int) -> bool:
+        names, context, before = self.names, self.context, self._before(start)
+        if (
+            before in ("-", *_QUOTES)
+            or before in context["before_given"]
+            or f"{before}_{word}" in context["doubles"]
+            or self._is_after_mark(start)
+            or self._is_before_nickname(end)
+        ):
+            return True
+        if not _GOES_ON.match(self.text, end):
             return False
-        for start, end in self._places(word):
-            before = self._before(start)
-            if (
-                before in ("-", *_QUOTES)
-                or before in context["before_given"]
-                or f"{before}_{word}" in context["doubles"]
-                or self._is_after_mark(start)
-                or self._is_before_nickname(end)
-            ):
-                return False
-            if _GOES_ON.match(self.text, end):  # "Roman Catholic"
-                run = _RUN.match(self.text, start)
-                if word not in names.doubtful or before in names.introduces or not run:
-                    return False
-                if not run[0].replace(" ", "", 1).isalpha() or run[0].endswith(("Jr", "Sr")):
-                    return False
-                if self._follows(_DESCRIBED, run.end()) or self._is_before_nickname(run.end()):
-                    return False
-        return True
+        run = _RUN.match(self.text, start)
+        return (  # not "Roman Catholic"
+            word not in names.doubtful
+            or before in names.introduces
+            or not run
+            or not run[0].replace(" ", "", 1).isalpha()
+            or run[0].endswith(("Jr", "Sr"))
+            or self._is_described(run.end())
+            or self._is_before_nickname(run.end())
+        )
 
     def _is_never_kept(self, full: Full) -> bool:
         """Of a known name that is not surely kept: nothing in the rest of the text makes it a person's."""

@@ -4,6 +4,7 @@ import gzip
 import json
 import subprocess
 import sys
+import time
 from itertools import islice
 from pathlib import Path
 
@@ -376,3 +377,24 @@ In May|May|May 2018|the German|German|Roman Catholic|V. Menon|Menon|Utopia|the U
 @given(st.lists(st.sampled_from(PARTS.strip().replace("\n", "|").replace("¶", "\n").split("|")), max_size=14))
 def test_brief_flags_on_any_mixture(parts: list[str]):
     check_brief([" ".join(parts), "".join(parts)])
+
+
+UNITS = [
+    "In May it rained. ",
+    "The Utopia fell in Roman Catholic lands. ",
+    "Seen by Utopia lately. ",
+    "the Royal Air Force ",
+]
+
+
+@pytest.mark.parametrize("unit", [*UNITS, "Wismilak International held. ", "May, ", "Oslo Blork, the Blork Oslo. "])
+def test_time_of_brief_flags_is_linear_where_words_come_back(unit: str):
+    reverser = Reverser(GENDER, policy="skip")
+
+    def seconds(times: int) -> float:
+        began = time.process_time()
+        assert len(list(reverser.many([unit * times + "He came."], brief=True))) == 1
+        return time.process_time() - began
+
+    seconds(10)
+    assert seconds(16_000) < 0.2 + 3 * 8 * seconds(2_000)
