@@ -57,7 +57,7 @@ battleship battleships lifeboat locomotive cargo propeller displacement shakedow
 torpedoed convoy deck quarterdeck pounder pounders broadside gunboat crew captured mast masts mainsail rigging stern
 sank knots foremast mizzen mizzenmast shrouds captors outfitted man-of-war
 was_launched was_laid_down was_commissioned was_converted laid_up paid_off carrying_slaves
-Lloyd's_List Register_of_Shipping letter_of_marque fitting_out
+Official_No official_number Lloyd's_List Register_of_Shipping letter_of_marque fitting_out
 """
 _SHIP_PHRASES = [phrase.replace("_", " ") for phrase in _SHIPS.split()]
 _SHIP = _whole("|".join([*map(re.escape, _SHIP_PHRASES), r"master(?<=\b, master)", r"[\d]\d* guns"]))
@@ -112,14 +112,14 @@ _DEITY = _whole(r"Hindu|[Tt]emples?|deit(?:y|ies)|devot\w+|avatars?|worship\w*|s
 _STABLE = _whole(r"stables?|horses?|carriage")
 _FIRM = re.compile(r"\b[A-Z]\w+,? (?:and|&) sons\b(?! of [a-z])")
 # Without a name or place after them too often offices, games, gods, bodies, works or beliefs: "divine right of kings".
-ODD = RANKS | _words(
+ODD = (RANKS - {"lady"}) | _words(
     "kings queens princes princesses emperors empresses dukes duchesses earl earls barons counts countesses sultan "
     "sultans lord lords god gods goddess goddesses abbot abbots abbess abbesses patriarch patriarchs patriarchal "
     "matriarch matriarchal fraternity fraternities sorority sororities heroes heroines wizard wizards witch witches "
     "bachelor bachelors cowboy cowboys playboy playboys groom danseuse"
 )
 # Where no other word and no name shows a person, these are too often no person's.
-VAGUE = ODD | _words("hero heroine male female")
+VAGUE = ODD | _words("lady hero heroine male female")
 # Words, what in the text speaks of another sense of theirs (True) or of their own (False).
 SENSES = (
     (_words("male males female females"), _ANIMAL, True),
@@ -137,7 +137,7 @@ _SEVERAL = re.compile(r"[A-ZÀ-Þ][\w’'-]+ (?:(?:of|the|de|and) )?[A-ZÀ-Þ]\w
 _BEFORE = re.compile(r"(?:^|[\s(\"“‘])([^\W\d_][\w'’.-]*) $")
 _NAME_AND = re.compile(r"[A-Z][\w'’-]+ and $")
 _HER_GRACE = re.compile(r" (?![A-Z])| (?:Majest|Royal|Highness|Excellenc|Hono|Grace|Ladyship|Serene|Imperial|Worship)")
-_MANKIND = re.compile(r"\b(?:of|that|by|to|from|between|for|in|upon|on|than|when|makes?|made|early|modern) $")
+_MANKIND = re.compile(r"\b(?:of|that|by|to|about|from|between|for|in|upon|on|than|when|makes?|made|early|modern) $")
 _MANKIND_AFTER = re.compile(r" (?:and|or) (?:wife|wom[ae]n)\b")
 _MAN_IS = re.compile(r" (?:is|was|has|had|can|must|may|shall|lives?|needs?|should|will|would)\b")
 _AFTER = re.compile(r"\.? (?:the )?([^\W\d_][\w’'-]*)")
@@ -147,6 +147,7 @@ _RANKED = re.compile(r" (?:of (?:the )?)?[A-ZÀ-Þ][a-zà-ÿ]")
 _NO_HOLDER = re.compile(r"(?! (?:of|and|[A-ZÀ-Þ]))")
 _DID = re.compile(r" \(?(?:19|20)\d\d\b| et al\b|, (?:19|20)\d\d\b| (?:is|was|has|had|were|died|\w+ed)\b|['’]s ")
 _CROWNED = re.compile(r"(?:crowned|elected|won|title of|titled|as|reigning|former) $")
+_NTH_EARL = re.compile(r"\d(?:st|nd|rd|th) Earl\b(?! of )")
 _WORK = re.compile(  # "The Trials of Ted Haggard is a documentary film made by": how a text about a work begins
     r"[^.\n]{2,80}? (?:is|was) (?:an?|the) (?:(?!of |for |on |in |at )[\w'’&;-]+ ){0,6}?(?:albums?|EP|mixtape|song|"
     r"single|tour|film|documentary|novel|book|series|sitcom|franchise|game|play|musical|opera|exhibition|painting|"
@@ -243,6 +244,8 @@ def doubts(
             yield first[min(PERSON & words)]
         if female and MALE.isdisjoint(words):  # "she was elected chairman"
             yield from (first[word] for word in words if _is_generic(word))
+    if "Earl" in text and (earl := _NTH_EARL.search(text)):  # stays beside a sister
+        yield earl.span()
     if not _SAID.isdisjoint(words):
         for said, sense, other in SENSES:
             if not said.isdisjoint(words) and (sense.search(text) is not None) == other:
@@ -320,6 +323,8 @@ def _is_in_name(text: str, start: int, end: int, word: str, things: frozenset[st
         return True
     if word in CALLED and not _HOLDER.match(text, end) and not inside:  # "Papa won", a swimmer
         return _FIRST_PERSON.search(text) is None
+    if word in CALLED and inside and not comma and previous[:1].isupper():  # "Raymond Anthony Papa"
+        return not _HOLDER.match(text, end)
     if word in TITLES or word in CALLED:
         return False
     if word in PEOPLE and (text[end : end + 1] in ("'", "’") or word in ("womens", "mens")):  # Women's World Cup

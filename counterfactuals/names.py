@@ -190,7 +190,7 @@ class Names:
     @cached_property
     def unsteady(self) -> frozenset[str]:
         """Given names that, before another capitalised word, often begin the name of a place or a body."""
-        return self.weak | self.context["capital_mixed"]
+        return self.weak | self.context["capital_mixed"] | self.context["landforms"]
 
     @cached_property
     def endings(self) -> tuple[str, ...]:
@@ -565,6 +565,8 @@ class _Document:
             return False
         if word in self.names.places and (before in _SUBJECT_AFTER or _OWN.match(text, end)):  # see _doubt_left
             return False
+        if self._is_after_strange_title(word, before):
+            return False
         if word in self.names.never_alone and self._is_never_replaced(word):
             return True
         if self.text.find(word, end) >= 0 or self._is_before_nickname(end):  # see _doubt_same, _decide_alone
@@ -690,8 +692,13 @@ class _Document:
         while len(words) > 1 and _is_after_name(words[-1]) and not loud:
             tokens.pop()
             words.pop()
-        if len(words) > 2 and words[0].isupper() and words[1] in names.entries and not loud:
-            tokens, words = tokens[1:], words[1:]  # "MG Carl Day"
+        if (
+            len(words) > 2
+            and words[1] in names.entries
+            and not loud
+            and (words[0].isupper() or (words[0] in names.places and self._before(tokens[0][1]) in _OF))
+        ):
+            tokens, words = tokens[1:], words[1:]  # "MG Carl Day", "Minister of Italy Carl Day"
         if not tokens:
             return
         end = tokens[-1][1] + len(words[-1])
@@ -825,9 +832,17 @@ class _Document:
                 continue  # "the John Lennon song", "Marine Species"
             if sure:
                 self.sure.add(full.given[0][0])
-            sure = sure and not self._may_name_thing(full, before) and self._is_whole(full)
+            sure = sure and not self._may_name_thing(full, before) and self._is_whole(full) and not self._is_other(full)
             for number, (word, start) in enumerate(full.given):
                 self._emit_parts(word, start, full.group, sure, first=not number)
+
+    def _is_other(self, full: Full) -> bool:
+        """ "Chalmers Smith worked at home. She": all words of a role are the other's, and the next means this name."""
+        if full.group is None or self.groups != {1 - full.group} or not _DOES.match(self.text, full.end):
+            return False
+        start, end, _ = next((m for m in self.marks if m[0] >= full.end and m[2] is not None), (0, 0, 0))
+        others = (other.start for other in (*self.full, *self.unknown))
+        return self.text[start:end] in ("She", "He") and not any(full.end < other < start for other in others)
 
     def _has_surname(self, full: Full) -> bool:
         """Whether the words alone are those of a person's name."""
@@ -850,6 +865,7 @@ class _Document:
             or before == "&"
             or before[:1].isdigit()  # "the 7th Earl Nelson"
             or (dotted is not None and dotted[1] in self.context["things"])
+            or (before == "of" and _OF_THING.search(self.text, max(0, full.start - 20), full.start) is not None)
             or (self.text[full.start - 3 : full.start] in _QUOTE_ENDS and _YEAR.match(self.text, full.end) is not None)
         )
 
@@ -895,7 +911,8 @@ class _Document:
                 return False
             if not entry and len(word) > 1 and (len(middle) > 1 or names.may_be_given(word)):
                 return False
-        if not self.context["second_given"].isdisjoint((*middle, full.last)):  # "Giovanni Battista", "Abdul Latif"
+        beside = (*middle, full.last, self._before(full.start))
+        if not self.context["second_given"].isdisjoint(beside):  # "Giovanni Battista", "Christian Jonatan"
             return False
         if middle and first in names.weak and names.entry(middle[0]):
             return names.entries.get(first, (0, None))[1] is not None
@@ -981,7 +998,11 @@ class _Document:
                 self._emit(Found(start, end, None, None))
             if before in context["before_surname"] and self._is_before_nickname(end):  # General Robert "Rosie" Lee
                 self._emit(Found(start, end, None, None))
+            if self._is_after_strange_title(word, before):
+                self._emit(Found(start, end, None, None))
             if before in names.titles or before in _NO_NAME_AFTER or word in context["fixed"]:
+                continue
+            if before == "of" and _OF_THING.search(text, max(0, start - 20), start):
                 continue
             if before in _QUOTES and text[end : end + 1] in _QUOTES and word not in self.sure:  # a ship, a song
                 entry = names.entry(word)  # "Ann “Liz” Lee"
@@ -1186,6 +1207,7 @@ class _Document:
         """ "The Abraham story", "Squire Rowe": a given name that is replaced in one place and stays in another."""
         text, names = self.text, self.names
         replaced = {text[f.start : f.end] for f in self.out.values() if f.target is not None}
+        last = {full.given[0][0]: f" {full.last}" for full in self.full if full.last}
         for name in sorted(replaced):
             start = text.find(name)
             while start >= 0:
@@ -1194,10 +1216,17 @@ class _Document:
                     before = self._before(start)
                     surname = before[:1].isupper() and before not in names.leading and before not in _NO_NAME_AFTER
                     place = name in names.places and (before in names.context["before_place"] or before in _OF)
-                    if not (surname or place or (before in names.titles and self._may_follow_title(name, before))):
+                    other = surname or place or (before in names.titles and self._may_follow_title(name, before))
+                    if not other or (
+                        name in last and text.startswith(last[name], end)
+                    ):  # "Secretary-General Kofi Annan"
                         self._emit(Found(start, end, None, None))
                         return
                 start = text.find(name, end)
+
+    def _is_after_strange_title(self, word: str, before: str) -> bool:
+        """ "Hon. Lily": a title after which a surname should stand."""
+        return before in self.names.titles and word in self.names.common and not self._may_follow_title(word, before)
 
     def _may_follow_title(self, name: str, title: str) -> bool:
         """ "General Nelson", "Port Nelson"; not "Pastor Ted", whose name is no surname."""
@@ -1321,7 +1350,8 @@ def _words_of(name: str) -> list[str]:
 
 
 def _is_after_name(word: str) -> bool:
-    return word in ("Jr", "Sr") or (word.isupper() and _AFTER_NAME.fullmatch(word) is not None)
+    likely = word.isupper() or word.startswith("FR")  # FRHistS
+    return word in ("Jr", "Sr") or (likely and _AFTER_NAME.fullmatch(word) is not None)
 
 
 @lru_cache(maxsize=1 << 14)
@@ -1366,7 +1396,7 @@ _CAPITALISED = re.compile(rf"(?<!\w)[{_CAPITAL}]\w*(['’](?!s\b)\w)?")
 _WORD = re.compile(rf"(?<!\w){_TOKEN}")
 _PART = re.compile(r"[^-]+")
 _REGNAL = re.compile(r"I{1,3}|IV|VI{0,3}|IX|XI{0,3}|XIV|XVI{0,3}|XIX|X|V")
-_AFTER_NAME = re.compile(r"(?!(?:I|V|X)+$)[A-Z]{2,5}")
+_AFTER_NAME = re.compile(r"(?!(?:[IVX]+|A?FC|[CRSHBA]C|[SF]K|GAA|LL[CP]|CF)$)[A-Z]{2,5}|FR[A-Z][a-z]+[A-Z]?")
 _COMPANY = re.compile(
     r",? (?:Inc|Ltd|LLC|Corp|Co|PLC|plc|GmbH|S\.A)\b|,? (?:&|&amp;) (?![A-Z]\w+ [A-Z])"
     r"| and (?:Associates|Partners|Sons|Company)\b|['’]s (?:School|College|Church)\b"
@@ -1379,7 +1409,7 @@ _REGION = re.compile(r", (\w+)")
 _NEXT_CAPITAL = re.compile(rf" ([{_CAPITAL}]\w+)")
 _QUOTES_OPEN = frozenset('"“(')
 _NICKNAME = re.compile(rf" [\"“(][{_CAPITAL}]\w+[\"”)] [{_CAPITAL}]")
-_SURNAME_AFTER = re.compile(rf" [{_CAPITAL}]\w")
+_SURNAME_AFTER = re.compile(rf" [{_CAPITAL}](?:\w|\. [{_CAPITAL}])")
 _FATHERS_NAME = re.compile(r" (?:bin|ibn|bint) |\w(?:[oe]vich|[oe]vna|ievich)\b|\bAbu ")
 _NO_NAME_AFTER = frozenset(("the", "The", "a", "A", "an", "An", "&", "v", "v.", "vs"))
 _SENTENCE_BEFORE = frozenset(("", '"', "“", "‘", ":", "("))
@@ -1405,6 +1435,8 @@ _OWN = re.compile(  # "Florence's mother"
     r"['’]s (?:own )?(?:home|death|life|body|room|husband|wife|mother|father|brother|sister|son|daughter|marriage)\b"
 )
 _ALIAS = re.compile(r"\b(?:alias|pseudonym|nickname|called|named?|known as|as) [\"'“‘]$")
+_OF_THING = re.compile(r"\b(?:Order|Bank|Port|World|Treaty|Castle|Museum) of $")
+_DOES = re.compile(r" (?:\w+ed|is|was|has|had)\b| \(born\b")
 _SAINTS = frozenset(("St", "Saint", "Sankt", "San", "Santa"))
 _HYPHENED = re.compile(r"(?<![\w-])[A-Z][a-z]+ [A-Z][a-z]+-[a-z]{2,6}(?![\w-])")
 _ABOUT = re.compile(r", an? | \(| (?:is|was) an? ")

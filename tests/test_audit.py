@@ -406,11 +406,11 @@ KEPT = sorted((Path(__file__).parents[1] / "docs" / "audit").glob("*.csv"))
 
 @pytest.mark.parametrize("marks", KEPT, ids=lambda path: path.stem)
 def test_the_kept_marks_say_what_the_documentation_says(marks: Path):
-    """Each is 500 paragraphs read in full, without their text; docs/counterfactuals.md states the rates."""
+    """500 paragraphs (250 of a plain word swap) read in full, without their text; the documentation has the rates."""
     found = score(marks)
-    assert found.n == 500
+    assert found.n == (250 if marks.stem == "word-swap" else 500)
     text = (Path(__file__).parents[1] / "docs" / "counterfactuals.md").read_text(encoding="utf-8")
-    assert f"| {found.wrong} of 500 |" in text
+    assert f"| {found.wrong} of {found.n} |" in text
     assert not {"before", "after"} & set(marks.read_text(encoding="utf-8-sig").splitlines()[0].split(","))
 
 

@@ -110,6 +110,14 @@ name: They appointed Mr. <William> Mitchell Plant.
 name: Maria Day, also known as <Maryna> Falska, was there.
 name: <Giovanni> Battista Rezzonico was there with his wife.
 name: The pet rabbit <Marlon> Bundo was his.
+name: It was said by Secretary-General <Kofi> Annan. Kofi Annan called on his people.
+sense: Raymond Anthony <Papa> swam for his country.
+name: After the war, <Chalmers> Smith worked in clinics. She died in 1944.
+sense: William "<Bill>" R. Taylor was there. He left.
+name: Hon. <Lily> was there. She left.
+name: Christian <Jonatan> Ortiz (born 1990) was there. He left.
+name: They walked to <Glen> Nevis.
+sense: His younger brother is Peter Nelson, the <5th Earl>.
 sex_bound: All the women had an <IUD>.
 sex_bound: Sir John Gleane, 1st <Baronet>.
 """
@@ -122,6 +130,8 @@ In 2018 Eubanks made his debut, and the crowd named him.
 His first album was made in Los Angeles.
 He is a man of honour, and between man and wife there was peace.
 He met Her Majesty.
+He got the Royal Order of George I and played against Don Bosco FC.
+The cleaning lady said she was late.
 She was ordained as a Catholic priest.
 He told her about the Women's World Cup.
 "She came," he said. "Her mother told him."
@@ -160,6 +170,12 @@ def test_a_rank_that_opens_a_sentence():
 
 def test_a_surname_before_a_number():
     assert REVERSER("He sang with Walter Smith III.").reversed == "She sang with Heather Smith III."
+
+
+def test_a_country_before_a_name_and_letters_after_it():
+    named = REVERSER("It is named after the Prime Minister of Italy Benedetto Cairoli (1825-1889).")
+    assert named.reversed == "It is named after the Prime Minister of Italy Belia Cairoli (1825-1889)."
+    assert REVERSER("Alfred Price FRHistS (1936 – 2017) wrote.").reversed == "Peggy Price FRHistS (1936 – 2017) wrote."
 
 
 def test_an_abbreviation_is_no_title():
