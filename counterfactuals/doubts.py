@@ -109,6 +109,9 @@ _GAME = _whole(r"[Cc]hess|[Cc]heckmate|[Pp]awns?|[Ss]hogi|castling|trumps|playin
 _NUCLEAR = _whole(r"isotopes?|uranium|thorium|radium|radioactive|nuclides?|radionuclides?|half-life|mitosis")
 _ROPE = re.compile(r"\bguy[ -](?:wires?|lines?|ropes?|anchors?|cables?|stays?)\b|\bto guy\b")
 _DEITY = _whole(r"Hindu|[Tt]emples?|deit(?:y|ies)|devot\w+|avatars?|worship\w*|shrines?|puja|incarnations?")
+_GRAMMAR = _whole(
+    r"nouns?|verbs?|prefix(?:es|ing)?|suffix(?:es)?|declensions?|conjugations?|plural|singular|adjectives?|pronouns?"
+)
 _STABLE = _whole(r"stables?|horses?|carriage")
 _FIRM = re.compile(r"\b[A-Z]\w+,? (?:and|&) sons\b(?! of [a-z])")
 # Without a name or place after them too often offices, games, gods, bodies, works or beliefs: "divine right of kings".
@@ -126,6 +129,7 @@ SENSES = (
     (_words("actor actors"), _STAGE, False),
     (_words("king queen"), _GAME, True),
     (_words("groom"), _STABLE, True),
+    (_words("masculine feminine"), _GRAMMAR, True),
     (_words("sons"), _FIRM, True),
     (_words("daughter daughters"), _NUCLEAR, True),
     (_words("guy"), _ROPE, True),
@@ -155,12 +159,12 @@ _WORK = re.compile(  # "The Trials of Ted Haggard is a documentary film made by"
     r"(?=[.,;]| (?:by|directed|from|that|which|based|written|produced|created|made|starring|released)\b)"
 )
 _IS = re.compile(r" (?:is|was) (?:an?|the) ")
-_QUOTED = _in_quotes(r"([A-Z][^\"“”\n]{2,70}[^\"“”\n.,!?:;])[!?]?[\"”]")
+_QUOTED = _in_quotes(r"([A-Z][^\"“”\n]{2,70}[^\"“”\n.,!?:;])[!?.,]?[\"”]")
 _LONGEST_QUOTED = 75
 _LOUD = re.compile(r" [A-Z]{3}")
 _KIN = _words("sister sisters mother daughter brother")
 _KIN_OF = re.compile(  # "a sister society": no one's sister
-    r" (?:societ(?:y|ies)|(?:\w+-)?compan(?:y|ies)|part(?:y|ies)|unions?|boards?|institut(?:e|es|ion|ions)|"
+    r"[ -](?:societ(?:y|ies)|(?:\w+-)?compan(?:y|ies)|part(?:y|ies)|unions?|boards?|institut(?:e|es|ion|ions)|"
     r"ministr(?:y|ies)|(?:news)?papers?|programmes?|programs?|schools?|ships?|boats?|vessels?|cit(?:y|ies)|groups?|"
     r"houses?|plants?|projects?|centres?|centers?|stations?|journals?|pages?|(?:web)?sites?|bands?|clubs?|teams?|"
     r"models?|aircraft|products?|lines?|titles?|books?|volumes?|albums?|novels?|parish(?:es)?|trusts?|banks?|firms?|"

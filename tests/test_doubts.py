@@ -118,6 +118,9 @@ name: Hon. <Lily> was there. She left.
 name: Christian <Jonatan> Ortiz (born 1990) was there. He left.
 name: They walked to <Glen> Nevis.
 sense: His younger brother is Peter Nelson, the <5th Earl>.
+sense: She wrote a series called "Day with <Gerson> Borrero." It is his.
+sense: They have <sister>-city links, she said.
+sense: The prefix of the third person is <masculine>.
 sex_bound: All the women had an <IUD>.
 sex_bound: Sir John Gleane, 1st <Baronet>.
 """
