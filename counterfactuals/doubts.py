@@ -153,12 +153,11 @@ _DID = re.compile(r" \(?(?:19|20)\d\d\b| et al\b|, (?:19|20)\d\d\b| (?:is|was|ha
 _CROWNED = re.compile(r"(?:crowned|elected|won|title of|titled|as|reigning|former) $")
 _NTH_EARL = re.compile(r"\d(?:st|nd|rd|th) Earl\b(?! of )")
 _WORK = re.compile(  # "The Trials of Ted Haggard is a documentary film made by": how a text about a work begins
-    r"[^.\n]{2,80}? (?:is|was) (?:an?|the) (?:(?!of |for |on |in |at )[\w'’&;-]+ ){0,6}?(?:albums?|EP|mixtape|song|"
+    r"([^.\n]{2,80}?) (?:is|was) (?:an?|the) (?:(?!of |for |on |in |at )[\w'’&;-]+ ){0,6}?(?:albums?|EP|mixtape|song|"
     r"single|tour|film|documentary|novel|book|series|sitcom|franchise|game|play|musical|opera|exhibition|painting|"
     r"sculpture|comic|manga|magazine|podcast)"
     r"(?=[.,;]| (?:by|directed|from|that|which|based|written|produced|created|made|starring|released)\b)"
 )
-_IS = re.compile(r" (?:is|was) (?:an?|the) ")
 _QUOTED = _in_quotes(r"([A-Z][^\"“”\n]{2,70}[^\"“”\n.,!?:;])[!?.,]?[\"”]")
 _LONGEST_QUOTED = 75
 _LOUD = re.compile(r" [A-Z]{3}")
@@ -224,9 +223,7 @@ def doubts(
             if _is_title(quoted[1]) and (" " in quoted[1] or not _NICKNAME.match(text, quoted.end())):
                 yield from (edit[:2] for edit in inside)
     if edits and edits[0][0] < 80 and (work := _WORK.match(text)):
-        subject = _IS.search(text)
-        assert subject is not None, work
-        yield from (edit[:2] for edit in edits if edit[0] < subject.start())
+        yield from (edit[:2] for edit in edits if edit[0] < work.end(1))
     if again or not words:
         return
     for start, end, word in spoken:
