@@ -137,7 +137,10 @@ SENSES = (
 )
 _SAID = frozenset().union(*(said for said, _, _ in SENSES))
 
-_SEVERAL = re.compile(r"[A-ZÀ-Þ][\w’'-]+ (?:(?:of|the|de|and) )?[A-ZÀ-Þ]\w")
+_SEVERAL = re.compile(  # capitals in a row, as names have them
+    r"(?!(?:On|In|At|By|To|From|For|With|During|After|Before|Since|Until|The|An?|As|When|While|Every|Last|Next) )"
+    r"\b[A-ZÀ-Þ][\w’'-]+ (?:(?:of|the|de|and) )?[A-ZÀ-Þ]\w"
+)
 _BEFORE = re.compile(r"(?:^|[\s(\"“‘])([^\W\d_][\w'’.-]*) $")
 _NAME_AND = re.compile(r"[A-Z][\w'’-]+ and $")
 _HER_GRACE = re.compile(r" (?![A-Z])| (?:Majest|Royal|Highness|Excellenc|Hono|Grace|Ladyship|Serene|Imperial|Worship)")

@@ -133,6 +133,7 @@ In 2018 Eubanks made his debut, and the crowd named him.
 His first album was made in Los Angeles.
 He is a man of honour, and between man and wife there was peace.
 He met Her Majesty.
+On Monday the physician forgot his watch.
 He got the Royal Order of George I and played against Don Bosco FC.
 The cleaning lady said she was late.
 She was ordained as a Catholic priest.
