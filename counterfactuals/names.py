@@ -477,6 +477,7 @@ class _Document:
         if (
             before in ("-", *_QUOTES)
             or before in context["before_given"]
+            or before in names.entries  # "Ann September Lee"
             or f"{before}_{word}" in context["doubles"]
             or self._is_after_mark(start)
             or self._is_before_nickname(end)
@@ -1221,7 +1222,7 @@ class _Document:
                         name in last and text.startswith(last[name], end)
                     ):  # "Secretary-General Kofi Annan"
                         self._emit(Found(start, end, None, None))
-                        return
+                        break
                 start = text.find(name, end)
 
     def _is_after_strange_title(self, word: str, before: str) -> bool:
