@@ -477,7 +477,7 @@ class _Document:
         if (
             before in ("-", *_QUOTES)
             or before in context["before_given"]
-            or before in names.entries  # "Ann September Lee"
+            or (before[:1].isupper() and before not in context["openers"])  # "Ann Lee September Day"
             or f"{before}_{word}" in context["doubles"]
             or self._is_after_mark(start)
             or self._is_before_nickname(end)

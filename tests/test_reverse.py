@@ -378,6 +378,7 @@ In May|May|May 2018|the German|German|Roman Catholic|V. Menon|Menon|Utopia|the U
 
 @example(["September", "Ann", "Ann", "the actress", "September"])
 @example(["September", "male", "Ann", "September", "Alexios"])
+@example(["September", "male", "Ann Lee", "September", "Ann"])
 @settings(max_examples=400, deadline=None)
 @given(st.lists(st.sampled_from(PARTS.strip().replace("\n", "|").replace("¶", "\n").split("|")), max_size=14))
 def test_brief_flags_on_any_mixture(parts: list[str]):
