@@ -603,7 +603,7 @@ class _Document:
         deque(self.runs, maxlen=0)
         if not (gendered or self.full or self.alone):
             return []
-        if stop < len(self.text):
+        if gendered and stop < len(self.text):  # else names behind it decide whether those before are doubted
             self._narrow(stop)
         self._decide_full()
         self._take_names()

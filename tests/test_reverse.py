@@ -358,6 +358,12 @@ def check_brief(texts: list[str], **options: object) -> list[Reversal]:
     return all_brief
 
 
+def test_a_distant_name_decides_whether_one_before_a_cue_is_doubted():
+    before = "It lies close to San Jose del Monte, Bulacan. It was a former friar estate. "
+    far = check_brief([before + "It rained all day and all night. " * 9 + "It was bought by Manuel Luis Quezon."])[0]
+    assert far.cue == before.index("Jose")
+
+
 def test_brief_flags_leave_every_text_of_wikipedia_as_it_is(shared_data: Path):
     with gzip.open(shared_data / "wikipedia_articles.jsonl.gz", "rt", encoding="utf-8") as lines:
         texts = [json.loads(line)["text"] for line in islice(lines, 10_000, 11_500)]
