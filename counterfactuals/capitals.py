@@ -1,9 +1,9 @@
 """Learns from plain text what capitalised words mostly are: surnames, other names and words, or perhaps given names.
 
-names.py doubts a text in which a capitalised word that may be a given name is left: no list has the given names of the
-world, but what is *not* one shows in how it is used. Surnames follow known given names. Names of places, peoples and
-bodies follow "the" or "in". Words that open sentences are elsewhere written small. What remains, as most foreign given
-names do, is unresolved.
+persons.py doubts a text in which a capitalised word that may be a given name is left: no list has the given names of
+the world, but what is *not* one shows in how it is used. Surnames follow known given names. Names of places, peoples
+and bodies follow "the" or "in". Words that open sentences are elsewhere written small. What remains, as most foreign
+given names do, is unresolved.
 """
 
 from __future__ import annotations

@@ -32,7 +32,7 @@ from counterfactuals.reverse import Reversal, Reverser
 
 HERE = Path(__file__).parent
 CODE = (
-    *("corpus.py", "lexicon.py", "names.py", "pronouns.py", "pronouns.json"),
+    *("corpus.py", "lexicon.py", "names.py", "persons.py", "pronouns.py", "pronouns.json"),
     *("doubts.py", "scan.py", "reverse.py", "align.py", "pairs.py"),
 )
 SHARD_CHARACTERS = 4_000_000  # a shard's texts; about 5 MB on disk

@@ -8,7 +8,7 @@ Words are matched whole, in small letters, Capitalised or in CAPITALS, and the c
 mixtures ("sHe") are left. A word ends at an apostrophe or a hyphen, so what follows stays ("she'd" → "he'd",
 "mother-in-law" → "father-in-law"); the dot of "Mr." stays too, outside the span. Underscores around a word mark it
 ("_she_"), within it they are part of it ("she_wolf"). Web addresses, @handles, e-mail names and the lexicon's fixed
-phrases are left. Given names: names.py.
+phrases are left. Given names: names.py, persons.py.
 """
 
 from __future__ import annotations

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from counterfactuals import names as module
 from counterfactuals.census import make
 from counterfactuals.lexicon import load_lexicon
-from counterfactuals.names import Mark, load_names
+from counterfactuals.names import load_names
+from counterfactuals.persons import Mark
 
 TABLE = Path(module.__file__).parent / "lexicons" / "given_names.json"
 NAMES = load_names(TABLE)
