@@ -297,7 +297,7 @@ def _is_no_role(
         run = _RUN.match(text, end)
         if run and text[run.end() : run.end() + 1] in _QUOTES:  # "Queen Victoria"
             return True
-    if word in RANKS and not personal and _NO_HOLDER.match(text, end):  # the Duke's liquid-cooled engine
+    if word == "lady" and not personal and _NO_HOLDER.match(text, end):  # the First Lady; other ranks are ODD then
         return True
     if word == "miss":  # Miss North Dakota
         after = _AFTER.match(text, end)

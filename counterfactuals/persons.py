@@ -343,6 +343,7 @@ class Document:
             or before in _NO_NAME_AFTER
             or word in context["fixed"]
             or (self.text[end : end + 1] in "'’" and f"{word}'s" in context["fixed"])
+            or (before == "of" and _OF_THING.search(self.text, max(0, start - 20), start) is not None)
             or _THING_AFTER.match(self.text, end) is not None
             or (region is not None and region[1] in context["regions"])
         )
@@ -382,9 +383,8 @@ class Document:
     def _narrow(self, stop: int) -> None:
         """Forget what decides nothing before `stop`: names far behind it that share no word with what comes before."""
         first = self._first_mark
-        self.stop = (
-            max(stop, first[0] if first else 0) + 2 * LONGEST
-        )  # before the first mark every name matters, see _doubt_pronouns
+        # before the first mark every name matters, see _doubt_pronouns
+        self.stop = max(stop, first[0] if first else 0) + 2 * LONGEST
         text, stop = self.text[: self.stop], self.stop
         self.full = [one for one in self.full if one.start < stop or any(w in text for w in one.name.split(" "))]
         self.unknown = [one for one in self.unknown if one.start < stop]
@@ -761,11 +761,8 @@ class Document:
                 self._emit(Found(start, end, None, None))
             if self._is_after_strange_title(word, before):
                 self._emit(Found(start, end, None, None))
-            if before in names.titles or before in _NO_NAME_AFTER or word in context["fixed"]:
-                continue
-            if before == "of" and _OF_THING.search(text, max(0, start - 20), start):
-                continue
-            if before in _QUOTES and text[end : end + 1] in _QUOTES and word not in self.sure:  # a ship, a song
+            known = word in self.sure or word in context["fixed"]
+            if before in _QUOTES and text[end : end + 1] in _QUOTES and not known:  # a ship, a song
                 entry = names.entry(word)  # "Ann “Liz” Lee"
                 if entry and text[start - 2 : start - 1] == " " and _SURNAME_AFTER.match(text, end + 1):
                     own = any(f.group == entry[0] and 0 < start - f.end < 9 for f in self.out.values())
@@ -773,10 +770,7 @@ class Document:
                 elif _ALIAS.search(text, max(0, start - 40), start):
                     self._emit(Found(start, end, None, None))
                 continue
-            if _THING_AFTER.match(text, end) or (text[end : end + 1] in "'’" and word + "'s" in context["fixed"]):
-                continue
-            region = _REGION.match(text, end) if text[end : end + 1] == "," else None
-            if region and region[1] in context["regions"]:
+            if self._is_passed(word, start):
                 continue
             if word in names.mononyms:
                 if self.groups and before not in context["before_no_person"]:
