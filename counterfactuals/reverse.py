@@ -329,7 +329,7 @@ def _owner(text: str, edit: Edit) -> Edit:
 
 _APOSTROPHES = frozenset("'’")
 _S = re.compile(r"[sS](?!\w)")
-_OWNED = re.compile(r"\s\w")
+_OWNED = re.compile(r"\s\w|[:;,.!?)]|\s*$")
 _QUOTE_OPEN = re.compile(r"(?<!\w)['‘](?=\w)")
 _ARTICLE_ENDS = frozenset(("a ", "n ", "A ", "N "))
 _ARTICLE = re.compile(r"(?<![\w'’.-])(an?) $", re.IGNORECASE)

@@ -251,11 +251,11 @@ def test_offsets_on_any_text(pieces):
     )
 )
 @example([("bridesmaids", "'s: ")])
+@example([("groomsmen", "'s: ")])
 def test_involution_on_one_to_one_words(pieces):
     text = "".join(word + after for word, after in pieces)
-    text = text.replace(
-        "s's: ", "s: "
-    )  # "bridesmaids's" is not English, and "groomsmen's" comes back as "bridesmaids'"
+    # "bridesmaids's" is not English, and "groomsmen's" comes back as "bridesmaids'"
+    text = text.replace("s's: ", "s: ")
     assert reverse(reverse(text, GENDER).reversed, GENDER).reversed == text
 
 
