@@ -17,8 +17,8 @@ from transformers.utils.logging import disable_progress_bar
 from configs import build, schema
 from configs.plan import describe
 from configs.schema import Config
-from counterfactuals.batch import collate
 from counterfactuals.files import write_whole
+from counterfactuals.tokens.batch import collate
 from debias import checkpoint, shards
 from debias.guard import NonFinite, StopRequest, in_plain_words, is_finite
 from debias.launch import any_rank, load_whole_again, make_accelerator, seed_step

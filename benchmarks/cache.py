@@ -22,13 +22,13 @@ import torch
 from transformers import AutoModelForCausalLM
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from counterfactuals.batch import PairBatch, collate
-from counterfactuals.corpus import Corpus
-from counterfactuals.lexicon import load_lexicon
-from counterfactuals.pairs import make_pairs
-from counterfactuals.reverse import Reverser
-from counterfactuals.tokenizer import load_tokenizer
-from counterfactuals.vocabulary import role_tokens
+from counterfactuals.text.lexicon import load_lexicon
+from counterfactuals.text.reverse import Reverser
+from counterfactuals.tokens.batch import PairBatch, collate
+from counterfactuals.tokens.corpus import Corpus
+from counterfactuals.tokens.pairs import make_pairs
+from counterfactuals.tokens.tokenizer import load_tokenizer
+from counterfactuals.tokens.vocabulary import role_tokens
 from debias import cache
 from debias.losses import model_rows
 from debias.ops import VocabularyRoles, perturb

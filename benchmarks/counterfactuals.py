@@ -39,11 +39,11 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"  # processes are what runs in par
 
 import numpy as np
 
-from counterfactuals import pairs
-from counterfactuals.corpus import Corpus
-from counterfactuals.lexicon import load_lexicon
-from counterfactuals.reverse import Reverser
-from counterfactuals.tokenizer import load_tokenizer
+from counterfactuals.text.lexicon import load_lexicon
+from counterfactuals.text.reverse import Reverser
+from counterfactuals.tokens import pairs
+from counterfactuals.tokens.corpus import Corpus
+from counterfactuals.tokens.tokenizer import load_tokenizer
 
 OPENWEBTEXT = 40e9  # bytes
 POLICY = "skip"  # as the command `build` does by default

@@ -29,7 +29,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from step import KEEP, Texts
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from counterfactuals.batch import collate
+from counterfactuals.tokens.batch import collate
 from debias.models import compile_layers, student_from_layers
 from debias.optim import build_optimizer
 from debias.task import DistillTask

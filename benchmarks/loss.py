@@ -25,7 +25,7 @@ import torch
 import torch.nn.functional as F
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from counterfactuals.vocabulary import RoleTokens
+from counterfactuals.tokens.vocabulary import RoleTokens
 from debias.losses import distillation_loss, model_rows
 from debias.ops import VocabularyRoles, perturb
 

@@ -23,8 +23,8 @@ from itertools import islice
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from counterfactuals.corpus import Corpus
 from counterfactuals.sample import generate
+from counterfactuals.tokens.corpus import Corpus
 
 ROOT = Path(__file__).resolve().parents[1]
 CPU = os.environ | {"CUDA_VISIBLE_DEVICES": ""}  # a driver's mappings would count
@@ -113,7 +113,7 @@ def main() -> None:
         folder = Path(name)
         for corpus, size in (("small", 4), ("1x", arguments.megabytes), ("4x", 4 * arguments.megabytes)):
             write_corpus(folder / f"{corpus}.jsonl", size * 10**6)
-        from counterfactuals.tokenizer import train_bpe
+        from counterfactuals.tokens.tokenizer import train_bpe
 
         train_bpe(Corpus(str(folder / "small.jsonl"), max_texts=50), 2000).save_pretrained(folder / "tokenizer")
         for corpus, extra in (("1x", []), ("4x", []), ("4x", ["--hold"])):

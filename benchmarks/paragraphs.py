@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from counterfactuals.corpus import Corpus, units
 from counterfactuals.files import write_whole
-from counterfactuals.lexicon import load_lexicon
+from counterfactuals.text.lexicon import load_lexicon
+from counterfactuals.tokens.corpus import Corpus, units
 
 HELD_OUT_EVERY = 40
 LONGEST_PROMPT = 45  # words: the cue has to stay in the context of a small model

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from counterfactuals.pronouns import decide
+from counterfactuals.text.pronouns import decide
 
 NOT_OWNED = re.compile(
     "a about after again all an and another any are as at away back be because before but by down during for from had "

@@ -30,8 +30,8 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from counterfactuals.align import AlignedPair
-from counterfactuals.batch import collate
+from counterfactuals.tokens.align import AlignedPair
+from counterfactuals.tokens.batch import collate
 from debias.cache import build_cache
 from debias.losses import distillation_loss, model_rows
 from debias.models import student_from_layers

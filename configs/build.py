@@ -17,17 +17,17 @@ from accelerate.utils import gather_object, set_seed
 
 from configs import schema
 from configs.schema import Config
-from counterfactuals.batch import BatchPlan
-from counterfactuals.corpus import Corpus
 from counterfactuals.files import sha256_of
-from counterfactuals.lexicon import load_lexicon
-from counterfactuals.pairs import PairSet, build_pairs
 from counterfactuals.provenance import model_fingerprint
-from counterfactuals.reverse import Reverser
 from counterfactuals.sample import write_sample
-from counterfactuals.stream import PairStream
-from counterfactuals.tokenizer import load_tokenizer, train_bpe
-from counterfactuals.vocabulary import role_tokens
+from counterfactuals.text.lexicon import load_lexicon
+from counterfactuals.text.reverse import Reverser
+from counterfactuals.tokens.batch import BatchPlan
+from counterfactuals.tokens.corpus import Corpus
+from counterfactuals.tokens.pairs import PairSet, build_pairs
+from counterfactuals.tokens.stream import PairStream
+from counterfactuals.tokens.tokenizer import load_tokenizer, train_bpe
+from counterfactuals.tokens.vocabulary import role_tokens
 from debias import checkpoint, models, publish
 from debias.cache import TeacherCache, build_cache, fingerprint_parts, open_cache
 from debias.launch import is_sharded

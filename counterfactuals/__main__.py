@@ -13,10 +13,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from counterfactuals.corpus import Corpus, units
 from counterfactuals.files import explain
-from counterfactuals.lexicon import load_lexicon
-from counterfactuals.reverse import POLICIES, Reversal, Reverser
+from counterfactuals.text.lexicon import load_lexicon
+from counterfactuals.text.reverse import POLICIES, Reversal, Reverser
+from counterfactuals.tokens.corpus import Corpus, units
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -230,8 +230,8 @@ def _as_json(reversal: Reversal) -> str:
 
 
 def _build(arguments: argparse.Namespace) -> None:
-    from counterfactuals.pairs import build_pairs
-    from counterfactuals.tokenizer import load_tokenizer
+    from counterfactuals.tokens.pairs import build_pairs
+    from counterfactuals.tokens.tokenizer import load_tokenizer
 
     _check_out(arguments.out, folder=True)
     pairs = build_pairs(
@@ -251,7 +251,7 @@ def _build(arguments: argparse.Namespace) -> None:
 
 
 def _audit(arguments: argparse.Namespace) -> None:
-    from counterfactuals import audit
+    from counterfactuals.audit import sample as audit
 
     if arguments.score:
         print(audit.score(arguments.score))
@@ -275,14 +275,14 @@ def _audit(arguments: argparse.Namespace) -> None:
 
 
 def _round_trip(arguments: argparse.Namespace) -> None:
-    from counterfactuals.round_trip import round_trip
+    from counterfactuals.audit.round_trip import round_trip
 
     texts = (text for _, text in units(_corpus(arguments), arguments.paragraphs))
     print(round_trip(itertools.islice(texts, arguments.max_texts), _reverser(arguments)))
 
 
 def _learn_pronouns(arguments: argparse.Namespace) -> None:
-    from counterfactuals.learn import learn, write
+    from counterfactuals.learn.pronouns import learn, write
 
     _check_out(arguments.out)
     names = " ".join(f"--source {Path(source).name}" for source in arguments.source)
@@ -292,7 +292,7 @@ def _learn_pronouns(arguments: argparse.Namespace) -> None:
 
 
 def _learn_names(arguments: argparse.Namespace) -> None:
-    from counterfactuals.capitals import learn, write
+    from counterfactuals.learn.people import learn, write
 
     _check_out(arguments.out)
     names = load_lexicon("gender").names
@@ -306,7 +306,7 @@ def _learn_names(arguments: argparse.Namespace) -> None:
 
 
 def _names(arguments: argparse.Namespace) -> None:
-    from counterfactuals.census import make, write
+    from counterfactuals.learn.census import make, write
 
     _check_out(arguments.out)
     table = make(arguments.census)

@@ -12,7 +12,7 @@ import torch
 
 from configs import build, schema
 from configs.schema import Config
-from counterfactuals.pairs import PairSet
+from counterfactuals.tokens.pairs import PairSet
 from debias import models
 from debias.dashboard import save, workspace
 from debias.guard import in_plain_words

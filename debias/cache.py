@@ -34,9 +34,9 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 
-from counterfactuals.batch import PairBatch
 from counterfactuals.files import write_whole
-from counterfactuals.pairs import PairSet
+from counterfactuals.tokens.batch import PairBatch
+from counterfactuals.tokens.pairs import PairSet
 from debias.losses import TeacherRows, model_rows
 
 FORMAT = 2  # of a row's bytes; another number is another cache

@@ -15,8 +15,8 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
-from counterfactuals.batch import PairBatch
 from counterfactuals.files import explain
+from counterfactuals.tokens.batch import PairBatch
 
 SIGNALS = ("SIGTERM", "SIGINT", "SIGUSR1")  # SIGUSR1: what SLURM is asked to send ahead of the time limit
 

@@ -252,7 +252,7 @@ def distillation_loss(
     """kd_weight · τ² · divergence(target, student) + lm_weight · cross-entropy, summed over the trained rows.
 
     hidden_PD: the student's last hidden states at flat positions P; head: its output embeddings. Rows are as in
-    counterfactuals.batch.PairBatch; context_R: the token id at each row's position. The target is the teacher's
+    counterfactuals.tokens.batch.PairBatch; context_R: the token id at each row's position. The target is the teacher's
     prediction (`model_rows`, or a cache's), combined with its counterpart's (ops.combine) at temperature 1 where
     perturb_R, and softened by τ afterwards; rows without a counterpart keep the teacher's own. kind: see divergence.
     Returns (total, kd, lm): total carries the gradient; kd (with τ², before its weight) and lm are for reporting.

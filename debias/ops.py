@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from counterfactuals.lexicon import cycles
-from counterfactuals.vocabulary import RoleTokens
+from counterfactuals.text.lexicon import cycles
+from counterfactuals.tokens.vocabulary import RoleTokens
 
 # own row, counterpart's row, the latter's share (for mix alone) → combined scores, before they are normalised again
 OPS: dict[str, Callable[[torch.Tensor, torch.Tensor, float], torch.Tensor]] = {
@@ -40,7 +40,7 @@ ROUND: dict[str, Callable[[torch.Tensor, float], torch.Tensor]] = {
 
 @dataclass(frozen=True)
 class VocabularyRoles:
-    """Tensors that carry a row through the role reversal; fields as in counterfactuals.vocabulary.RoleTokens.
+    """Tensors that carry a row through the role reversal; fields as in counterfactuals.tokens.vocabulary.RoleTokens.
 
     partner_TS: by turn (as PairBatch.turn_R, negative ones from the end), the set whose mass set s receives.
     round_KS: the same for one, two … steps along a cyclic order, of three groups and more; else none.

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from counterfactuals.batch import PairBatch
+from counterfactuals.tokens.batch import PairBatch
 from debias.cache import Codec
 from debias.losses import TeacherRows, distillation_loss, hidden_loss, model_rows
 from debias.ops import VocabularyRoles

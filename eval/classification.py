@@ -103,8 +103,8 @@ def shortened(rows: list[Row], options: Mapping[str, Any], limit: int | None, se
 
 @lru_cache(maxsize=4)
 def _reverser(lexicon: str) -> Any:
-    from counterfactuals.lexicon import load_lexicon
-    from counterfactuals.reverse import Reverser
+    from counterfactuals.text.lexicon import load_lexicon
+    from counterfactuals.text.reverse import Reverser
 
     return Reverser(load_lexicon(lexicon), policy="reverse")
 

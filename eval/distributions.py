@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from counterfactuals.vocabulary import RoleTokens
+from counterfactuals.tokens.vocabulary import RoleTokens
 
 
 def total_variation(p_NV: np.ndarray, q_NV: np.ndarray) -> np.ndarray:

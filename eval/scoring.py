@@ -19,7 +19,7 @@ from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.cache_utils import DynamicCache, DynamicLayer
 
-from counterfactuals.tokenizer import TOKENIZER_FILES, encode_behind, encode_texts
+from counterfactuals.tokens.tokenizer import TOKENIZER_FILES, encode_behind, encode_texts
 
 Ids = Sequence[int]
 

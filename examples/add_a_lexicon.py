@@ -3,8 +3,8 @@
 import tempfile
 from pathlib import Path
 
-from counterfactuals.lexicon import load_lexicon
-from counterfactuals.reverse import Reverser
+from counterfactuals.text.lexicon import load_lexicon
+from counterfactuals.text.reverse import Reverser
 
 path = Path(tempfile.mkdtemp()) / "age.yaml"
 path.write_text(

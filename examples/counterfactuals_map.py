@@ -2,8 +2,8 @@
 
 from datasets import Dataset, concatenate_datasets
 
-from counterfactuals.lexicon import load_lexicon
-from counterfactuals.reverse import Reverser
+from counterfactuals.text.lexicon import load_lexicon
+from counterfactuals.text.reverse import Reverser
 
 texts = ["She is an engineer and he is a nurse.", "Mary told her son a story.", "The bridge is closed."]
 data = Dataset.from_dict({"text": texts})

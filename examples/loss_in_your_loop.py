@@ -7,11 +7,11 @@ import tiny
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from counterfactuals.batch import collate
-from counterfactuals.lexicon import load_lexicon
-from counterfactuals.pairs import make_pairs
-from counterfactuals.reverse import Reverser
-from counterfactuals.vocabulary import role_tokens
+from counterfactuals.text.lexicon import load_lexicon
+from counterfactuals.text.reverse import Reverser
+from counterfactuals.tokens.batch import collate
+from counterfactuals.tokens.pairs import make_pairs
+from counterfactuals.tokens.vocabulary import role_tokens
 from debias.models import student_from_layers
 from debias.ops import VocabularyRoles
 from debias.task import DistillTask

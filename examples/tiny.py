@@ -7,7 +7,7 @@ import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from counterfactuals.sample import write_sample
-from counterfactuals.tokenizer import train_bpe
+from counterfactuals.tokens.tokenizer import train_bpe
 
 
 def corpus(folder: Path) -> Path:

@@ -48,7 +48,7 @@ def shared_data() -> Path:
 @pytest.fixture(scope="session")
 def tiny_tokenizer() -> PreTrainedTokenizerFast:
     """A byte-level BPE tokenizer like GPT-2's with 400 tokens at most, trained on TINY_TEXTS."""
-    from counterfactuals.tokenizer import train_bpe
+    from counterfactuals.tokens.tokenizer import train_bpe
 
     return train_bpe(TINY_TEXTS, vocab_size=400)
 
@@ -57,7 +57,7 @@ def make_tiny_gpt2(path: Path, tokenizer: PreTrainedTokenizerFast | None = None)
     """A folder with a tokenizer and a random GPT-2 for it: 4 layers, width 32, 4 heads, 128 positions."""
     from transformers import GPT2Config, GPT2LMHeadModel
 
-    from counterfactuals.tokenizer import train_bpe
+    from counterfactuals.tokens.tokenizer import train_bpe
 
     tokenizer = tokenizer or train_bpe(TINY_TEXTS, vocab_size=400)
     config = GPT2Config(

@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from counterfactuals.align import AlignedPair, Splicer, cut
-from counterfactuals.corpus import read_texts
-from counterfactuals.lexicon import load_lexicon
-from counterfactuals.reverse import Reversal, Reverser, Span
+from counterfactuals.text.lexicon import load_lexicon
+from counterfactuals.text.reverse import Reversal, Reverser, Span
+from counterfactuals.tokens.align import AlignedPair, Splicer, cut
+from counterfactuals.tokens.corpus import read_texts
 from tests.conftest import TINY_TEXTS
 
 REVERSER = Reverser(load_lexicon("gender"))
@@ -274,7 +274,7 @@ def test_what_is_remembered_changes_nothing(paragraphs, gpt2_tokenizer, monkeypa
     reversals = [REVERSER(text) for text in paragraphs[:200]]
     splicer = Splicer(gpt2_tokenizer)
     first = splicer.pairs(reversals)
-    monkeypatch.setattr("counterfactuals.align.MEMORY", 50)  # less than one call brings
+    monkeypatch.setattr("counterfactuals.tokens.align.MEMORY", 50)  # less than one call brings
     forgetful = pickle.loads(pickle.dumps(splicer))
     assert not forgetful._ids
     again = [pair for n in range(0, 200, 20) for pair in forgetful.pairs(reversals[n : n + 20])]

@@ -13,13 +13,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from counterfactuals import audit as module
-from counterfactuals.audit import COLUMNS, audit, draw, score, strip, wilson
-from counterfactuals.audit_page import Tally, page, visible
-from counterfactuals.corpus import read_texts
-from counterfactuals.lexicon import load_lexicon
-from counterfactuals.reverse import Flag, Reversal, Reverser, Span
-from counterfactuals.round_trip import round_trip
+from counterfactuals.audit import sample as module
+from counterfactuals.audit.page import Tally, page, visible
+from counterfactuals.audit.round_trip import round_trip
+from counterfactuals.audit.sample import COLUMNS, audit, draw, score, strip, wilson
+from counterfactuals.text.lexicon import load_lexicon
+from counterfactuals.text.reverse import Flag, Reversal, Reverser, Span
+from counterfactuals.tokens.corpus import read_texts
 
 HOSTILE = [
     "<script>alert(1)</script> she said \"hi\" & 'bye' <img src=x onerror=alert(2)>",
@@ -392,7 +392,7 @@ def test_marks_are_never_overwritten(tmp_path: Path) -> None:
 
 
 def test_audit_of_real_text(shared_data: Path, tmp_path: Path) -> None:
-    from counterfactuals.corpus import read_texts
+    from counterfactuals.tokens.corpus import read_texts
 
     texts = read_texts(str(shared_data / "wikipedia_articles.jsonl.gz"))
     tally = audit(texts, Reverser(load_lexicon("gender")), tmp_path, sample=50, max_texts=300, paragraphs=True)

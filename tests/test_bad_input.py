@@ -16,9 +16,11 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from counterfactuals import audit, pairs, sample
+from counterfactuals import sample
 from counterfactuals.__main__ import main
-from counterfactuals.lexicon import load_lexicon
+from counterfactuals.audit import sample as audit
+from counterfactuals.text.lexicon import load_lexicon
+from counterfactuals.tokens import pairs
 
 LOAD = functools.cache(load_lexicon)
 TEXT = b"She gave him his book, and the actress saw her.\n"

@@ -5,13 +5,13 @@ import numpy as np
 import pytest
 import torch
 
-from counterfactuals import batch as batch_module
-from counterfactuals.align import AlignedPair
-from counterfactuals.batch import BatchPlan, collate
-from counterfactuals.lexicon import cycles, load_lexicon
-from counterfactuals.pairs import build_pairs
-from counterfactuals.reverse import Reverser
-from counterfactuals.tokenizer import train_bpe
+from counterfactuals.text.lexicon import cycles, load_lexicon
+from counterfactuals.text.reverse import Reverser
+from counterfactuals.tokens import batch as batch_module
+from counterfactuals.tokens.align import AlignedPair
+from counterfactuals.tokens.batch import BatchPlan, collate
+from counterfactuals.tokens.pairs import build_pairs
+from counterfactuals.tokens.tokenizer import train_bpe
 
 # six tokens, of which token 2 is replaced by two tokens; token 4 one for one
 PAIR = AlignedPair(

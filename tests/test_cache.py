@@ -15,7 +15,7 @@ from transformers import GPT2LMHeadModel
 
 import train_distill
 from counterfactuals import sample
-from counterfactuals.batch import collate
+from counterfactuals.tokens.batch import collate
 from debias import cache, models
 from debias.__main__ import main
 from debias.cache import Codec, TeacherCache, build_cache, open_cache

@@ -328,8 +328,8 @@ def test_hatexplain_by_hand():
 
 
 def test_reversed_texts_and_sensitivity_are_those_of_the_classifier(scorer, data, monkeypatch):
-    from counterfactuals.lexicon import load_lexicon
-    from counterfactuals.reverse import reverse
+    from counterfactuals.text.lexicon import load_lexicon
+    from counterfactuals.text.reverse import reverse
     from eval import heads
 
     kept = []

@@ -7,9 +7,9 @@ import pytest
 import torch
 from tiny_data import write_table
 
-from counterfactuals.lexicon import load_lexicon
-from counterfactuals.reverse import Reverser
-from counterfactuals.vocabulary import RoleTokens, role_tokens
+from counterfactuals.text.lexicon import load_lexicon
+from counterfactuals.text.reverse import Reverser
+from counterfactuals.tokens.vocabulary import RoleTokens, role_tokens
 from eval import train_classifier
 from eval.classifier import Classifier, label_values
 from eval.distributions import exchanged, jensen_shannon, total_variation

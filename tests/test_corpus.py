@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from counterfactuals.corpus import fingerprint, read_texts
+from counterfactuals.tokens.corpus import fingerprint, read_texts
 
 
 def write(path, rows):
@@ -97,8 +97,8 @@ def test_the_fingerprint_sees_each_byte_of_a_small_corpus(tmp_path, size):
 
 
 def test_the_fingerprint_reads_the_ends_and_samples_of_a_large_corpus(tmp_path, monkeypatch):
-    monkeypatch.setattr("counterfactuals.corpus._BLOCK", 10)
-    monkeypatch.setattr("counterfactuals.corpus._BLOCKS", 4)
+    monkeypatch.setattr("counterfactuals.tokens.corpus._BLOCK", 10)
+    monkeypatch.setattr("counterfactuals.tokens.corpus._BLOCKS", 4)
     path, found = tmp_path / "a.txt", []
     for place in (None, 0, 9, 20, 339, 340, 660, 990, 999):  # blocks begin at 0, 330, 660 and 990
         content = bytearray(1000)

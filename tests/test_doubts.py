@@ -5,11 +5,12 @@ import re
 
 import pytest
 
-from counterfactuals import capitals, doubts
 from counterfactuals.__main__ import main
-from counterfactuals.lexicon import load_lexicon
-from counterfactuals.names import CAPITALS
-from counterfactuals.reverse import Reverser
+from counterfactuals.learn import people as capitals
+from counterfactuals.text import doubts
+from counterfactuals.text.lexicon import load_lexicon
+from counterfactuals.text.names import CAPITALS
+from counterfactuals.text.reverse import Reverser
 
 REVERSER = Reverser(load_lexicon("gender"))
 NAMES = load_lexicon("gender").names

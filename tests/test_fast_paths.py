@@ -7,7 +7,7 @@ import pytest
 import torch
 from test_task import gpt2, pairs
 
-from counterfactuals.batch import collate
+from counterfactuals.tokens.batch import collate
 from debias import models
 from debias.optim import build_optimizer
 from debias.task import DistillTask

@@ -11,8 +11,8 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from counterfactuals import reverse as reverse_module
-from counterfactuals.lexicon import (
+from counterfactuals.text import reverse as reverse_module
+from counterfactuals.text.lexicon import (
     CHOICES,
     CONDITIONS,
     LEXICONS,

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from counterfactuals.vocabulary import RoleTokens
+from counterfactuals.tokens.vocabulary import RoleTokens
 from debias.losses import DIVERGENCES, distillation_loss, divergence, model_rows
 from debias.ops import OPS, VocabularyRoles, perturb
 

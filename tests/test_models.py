@@ -98,7 +98,7 @@ def test_random_students_take_their_sizes_from_the_config(tiny_tokenizer):
 
 
 def test_different_vocabularies_are_refused_with_an_example(tiny_tokenizer):
-    from counterfactuals.tokenizer import train_bpe
+    from counterfactuals.tokens.tokenizer import train_bpe
 
     other = train_bpe(["a different text altogether, with quite other words in it"] * 5, 300)
     with pytest.raises(ValueError, match=r"teacher\.model and student\.model have different vocabularies.*e\.g\."):

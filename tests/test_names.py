@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from counterfactuals import names as module
-from counterfactuals.census import make
-from counterfactuals.lexicon import load_lexicon
-from counterfactuals.names import load_names
-from counterfactuals.persons import Mark
+from counterfactuals.learn.census import make
+from counterfactuals.text import names as module
+from counterfactuals.text.lexicon import load_lexicon
+from counterfactuals.text.names import load_names
+from counterfactuals.text.persons import Mark
 
 TABLE = Path(module.__file__).parent / "lexicons" / "given_names.json"
 NAMES = load_names(TABLE)

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 import torch
 
-from counterfactuals.lexicon import cycles
-from counterfactuals.vocabulary import RoleTokens
+from counterfactuals.text.lexicon import cycles
+from counterfactuals.tokens.vocabulary import RoleTokens
 from debias.ops import OPS, ROUND, VocabularyRoles, perturb, reversed_roles
 
 # a vocabulary of nine tokens: she, he, her, hers, him, his, nurse, and without a blank "son" and "daughter"

@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 from transformers import PreTrainedTokenizerFast
 
-from counterfactuals import pairs as pairs_module
-from counterfactuals.corpus import Corpus
-from counterfactuals.lexicon import load_lexicon
-from counterfactuals.pairs import PairSet, build_pairs, make_pairs
-from counterfactuals.reverse import Reverser
+from counterfactuals.text.lexicon import load_lexicon
+from counterfactuals.text.reverse import Reverser
+from counterfactuals.tokens import pairs as pairs_module
+from counterfactuals.tokens.corpus import Corpus
+from counterfactuals.tokens.pairs import PairSet, build_pairs, make_pairs
 from tests.conftest import TINY_TEXTS
 
 REVERSER = Reverser(load_lexicon("gender"))
@@ -192,7 +192,7 @@ def test_a_dead_worker_is_one_line(build, tmp_path):
 
 SCRIPT = """
 from tests.test_pairs import *
-from counterfactuals.tokenizer import train_bpe
+from counterfactuals.tokens.tokenizer import train_bpe
 
 if __name__ == "__main__":
     pairs_module.SHARD_CHARACTERS = 20_000

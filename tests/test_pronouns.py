@@ -8,8 +8,9 @@ from types import ModuleType
 
 import pytest
 
-from counterfactuals import learn, pronouns
-from counterfactuals.pronouns import TEMPLATES, decide, resolve
+from counterfactuals.learn import pronouns as learn
+from counterfactuals.text import pronouns
+from counterfactuals.text.pronouns import TEMPLATES, decide, resolve
 
 CASES = r"""
 I saw her| yesterday. → him

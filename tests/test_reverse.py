@@ -12,8 +12,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from counterfactuals.lexicon import load_lexicon
-from counterfactuals.reverse import Flag, Reversal, Reverser, Span, reverse
+from counterfactuals.text.lexicon import load_lexicon
+from counterfactuals.text.reverse import Flag, Reversal, Reverser, Span, reverse
 
 GENDER = load_lexicon("gender")
 ROOT = Path(__file__).resolve().parents[1]

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from counterfactuals import sample
-from counterfactuals.lexicon import load_lexicon
-from counterfactuals.reverse import reverse
 from counterfactuals.sample import OCCUPATIONS, agreement_cases, generate, neutral_prompts, write_sample
+from counterfactuals.text.lexicon import load_lexicon
+from counterfactuals.text.reverse import reverse
 
 FEMALE = {"she", "her", "hers", "herself", "woman", "girl", "madam", "ms"}  # words of the main person, never of others
 MALE = {"he", "him", "his", "himself", "man", "boy", "sir", "mr"}

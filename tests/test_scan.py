@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from counterfactuals import doubts, reverse, scan
-from counterfactuals.lexicon import load_lexicon
+from counterfactuals.text import doubts, reverse, scan
+from counterfactuals.text.lexicon import load_lexicon
 
 PATTERN, ENTRIES, SCANNER = reverse._compiled(load_lexicon("gender"), ("First Lady", "& Daughters"))
 WORDS = sorted({*ENTRIES, *(s for phrase in load_lexicon("gender").fixed for s in reverse._spellings(phrase))})

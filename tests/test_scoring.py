@@ -16,7 +16,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from counterfactuals.tokenizer import encode_behind
+from counterfactuals.tokens.tokenizer import encode_behind
 from eval.scoring import Scorer, in_nucleus, sample_top_p, windows
 from eval.tasks import honest
 from tests.test_align import llama_2, metaspace

@@ -13,12 +13,12 @@ import pytest
 
 import train_distill
 from configs import schema
-from counterfactuals.corpus import Corpus
-from counterfactuals.lexicon import load_lexicon
-from counterfactuals.pairs import make_pairs
-from counterfactuals.reverse import Reverser
 from counterfactuals.sample import generate
-from counterfactuals.stream import PairStream
+from counterfactuals.text.lexicon import load_lexicon
+from counterfactuals.text.reverse import Reverser
+from counterfactuals.tokens.corpus import Corpus
+from counterfactuals.tokens.pairs import make_pairs
+from counterfactuals.tokens.stream import PairStream
 from tests.test_ranks import ROOT, _fresh_accelerator, bitwise, close, interrupted, launch, settings  # noqa: F401
 
 REVERSER = Reverser(load_lexicon("gender"))

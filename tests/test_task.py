@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from counterfactuals.align import AlignedPair
-from counterfactuals.batch import collate
+from counterfactuals.tokens.align import AlignedPair
+from counterfactuals.tokens.batch import collate
 from debias import models
 from debias.losses import distillation_loss
 from debias.ops import OPS, perturb

@@ -105,8 +105,8 @@ def test_perplexity_reads_gz(data, name):
 
 
 def test_balanced_perplexity_counts_a_text_and_its_reversal(scorer, data):
-    from counterfactuals.lexicon import load_lexicon
-    from counterfactuals.reverse import reverse
+    from counterfactuals.text.lexicon import load_lexicon
+    from counterfactuals.text.reverse import reverse
 
     chosen = options("perplexity", file="heldout.jsonl", balanced=True)
     rows = perplexity.load(data, chosen, None, 0)

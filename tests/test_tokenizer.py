@@ -7,7 +7,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from counterfactuals import sample
 from counterfactuals.sample import OCCUPATIONS, generate
-from counterfactuals.tokenizer import END_OF_TEXT, train_bpe
+from counterfactuals.tokens.tokenizer import END_OF_TEXT, train_bpe
 
 
 @pytest.fixture(scope="module")

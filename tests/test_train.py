@@ -261,7 +261,7 @@ def test_pairs_from_the_command_line_are_trained_on_and_refused_where_they_do_no
 
 
 def test_teacher_and_student_of_different_vocabularies_are_refused(arguments, tiny_gpt2, tmp_path, capsys):
-    from counterfactuals.tokenizer import train_bpe
+    from counterfactuals.tokens.tokenizer import train_bpe
     from debias.models import random_student
 
     tokenizer = train_bpe(["quite another text, of other words"] * 4, 280)

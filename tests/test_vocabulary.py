@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from counterfactuals.lexicon import load_lexicon, parse_lexicon
-from counterfactuals.reverse import Reverser
-from counterfactuals.tokenizer import encode_behind, train_bpe
-from counterfactuals.vocabulary import role_tokens
+from counterfactuals.text.lexicon import load_lexicon, parse_lexicon
+from counterfactuals.text.reverse import Reverser
+from counterfactuals.tokens.tokenizer import encode_behind, train_bpe
+from counterfactuals.tokens.vocabulary import role_tokens
 from tests.test_align import llama_2, metaspace
 
 GENDER = load_lexicon("gender")

@@ -14,11 +14,11 @@ from matplotlib.patches import FancyBboxPatch
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parents[1]))
 
-from counterfactuals.align import AlignedPair, Splicer  # noqa: E402
-from counterfactuals.lexicon import load_lexicon  # noqa: E402
-from counterfactuals.reverse import Reverser  # noqa: E402
-from counterfactuals.tokenizer import train_bpe  # noqa: E402
-from counterfactuals.vocabulary import role_tokens  # noqa: E402
+from counterfactuals.text.lexicon import load_lexicon  # noqa: E402
+from counterfactuals.text.reverse import Reverser  # noqa: E402
+from counterfactuals.tokens.align import AlignedPair, Splicer  # noqa: E402
+from counterfactuals.tokens.tokenizer import train_bpe  # noqa: E402
+from counterfactuals.tokens.vocabulary import role_tokens  # noqa: E402
 from debias.ops import VocabularyRoles, perturb  # noqa: E402
 
 INK, SOFT, PALE = "#22262b", "#5b636d", "#eceae4"

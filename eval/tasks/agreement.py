@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from counterfactuals.tokenizer import encode_behind
+from counterfactuals.tokens.tokenizer import encode_behind
 from eval.metrics import FEMALE_WORDS, MALE_WORDS
 from eval.scoring import Scorer
 from eval.task import Metrics, Row, Task, average, find_data, read_jsonl, thinned

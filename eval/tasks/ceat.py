@@ -29,7 +29,7 @@ from typing import Any
 
 import numpy as np
 
-from counterfactuals.corpus import read_texts
+from counterfactuals.tokens.corpus import read_texts
 from eval.association import associations, bootstrap_combined, effect_size, random_effects, two_tailed_p
 from eval.metrics import interval
 from eval.scoring import Scorer

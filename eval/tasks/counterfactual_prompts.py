@@ -31,9 +31,9 @@ from typing import Any
 
 import numpy as np
 
-from counterfactuals.lexicon import load_lexicon
-from counterfactuals.reverse import Reversal, Reverser
-from counterfactuals.vocabulary import RoleTokens, role_tokens
+from counterfactuals.text.lexicon import load_lexicon
+from counterfactuals.text.reverse import Reversal, Reverser
+from counterfactuals.tokens.vocabulary import RoleTokens, role_tokens
 from eval.classifier import check_classifier, named_classifier
 from eval.distributions import exchanged, jensen_shannon, total_variation
 from eval.metrics import words

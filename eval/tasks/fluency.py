@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from counterfactuals.tokenizer import encode_behind
+from counterfactuals.tokens.tokenizer import encode_behind
 from eval.gaps import rates
 from eval.metrics import interval
 from eval.scoring import Scorer, check_model

@@ -75,8 +75,8 @@ def load(data_dir: Path, options: Mapping[str, Any], limit: int | None, seed: in
         {"text": text, "document": i, "reversed": False, "mode": mode, "limit": limit} for i, text in enumerate(texts)
     ]
     if options["balanced"]:
-        from counterfactuals.lexicon import load_lexicon
-        from counterfactuals.reverse import reverse
+        from counterfactuals.text.lexicon import load_lexicon
+        from counterfactuals.text.reverse import reverse
 
         lexicon = load_lexicon(options["lexicon"])
         rows += [{**row, "text": reverse(row["text"], lexicon).reversed, "reversed": True} for row in rows]

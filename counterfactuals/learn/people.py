@@ -17,9 +17,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from counterfactuals.corpus import read_texts
 from counterfactuals.files import write_whole
-from counterfactuals.names import Names
+from counterfactuals.text.names import Names
+from counterfactuals.tokens.corpus import read_texts
 
 CAPITAL = "A-Z" + "".join(c for c in map(chr, range(0xC0, 0x250)) if c.isupper())
 _CAPITALISED = rf"[{CAPITAL}][\w-]*(?:['’](?!s\b)\w[\w-]*)*"

@@ -21,7 +21,7 @@ from operator import attrgetter
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from counterfactuals.names import Names
+    from counterfactuals.text.names import Names
 
 LONGEST = 80  # characters of a given and a family name
 NEAR = 120  # characters after a name in which a pronoun is taken for its own

@@ -1,6 +1,6 @@
 """Which of him/his a "her" is, and which of her/hers a "his" is: two log-linear classifiers over the words around it.
 
-Learnt without labels from plain text (`counterfactuals.learn`): where the text says *him, me, us, them* or *his, my,
+Learnt without labels from plain text (`learn/pronouns.py`): where the text says *him, me, us, them* or *his, my,
 our, their*, it shows what "her" would be there; *hers, mine, ours, theirs* show the same for "his". The weights, where
 they come from and what they score on held-out text are in pronouns.json, in a form that can be read. Accuracy on
 annotated text: `python benchmarks/pronouns.py`.

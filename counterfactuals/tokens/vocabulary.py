@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from counterfactuals.lexicon import MOST_GROUPS
-from counterfactuals.reverse import Reverser
-from counterfactuals.tokenizer import encode_behind, encode_texts
+from counterfactuals.text.lexicon import MOST_GROUPS
+from counterfactuals.text.reverse import Reverser
+from counterfactuals.tokens.tokenizer import encode_behind, encode_texts
 
 
 @dataclass(frozen=True)

@@ -23,11 +23,11 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from counterfactuals.audit_page import Sampled, Tally, least_sure, page, visible
-from counterfactuals.corpus import units
+from counterfactuals.audit.page import Sampled, Tally, least_sure, page, visible
 from counterfactuals.files import write_whole
 from counterfactuals.provenance import versions
-from counterfactuals.reverse import Reverser
+from counterfactuals.text.reverse import Reverser
+from counterfactuals.tokens.corpus import units
 
 COLUMNS = ("id", "verdict", "kind", "reason", "sha256", "rules", "min_confidence", "flags", "before", "after")
 TEXTS = ("before", "after")

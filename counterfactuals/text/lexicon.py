@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 if TYPE_CHECKING:
-    from counterfactuals.names import Names
+    from counterfactuals.text.names import Names
 
-LEXICONS = Path(__file__).parent / "lexicons"
+LEXICONS = Path(__file__).parents[1] / "lexicons"
 MAX_BYTES = 5_000_000  # of a lexicon file; gender.yaml has 0.03 million
 MOST_GROUPS = 6  # of a lexicon whose reversal is followed through a prediction: 120 cyclic orders
 CHOICES = ("pronoun", "title")  # how an ambiguous word finds its counterpart; reverse.py holds the code
@@ -320,7 +320,7 @@ def _names(file: Any, folder: Path) -> Names | None:
         return None
     if not isinstance(file, str) or not file.strip():
         raise ValueError(f"names: expected the name of a file, got {file!r}")
-    from counterfactuals.names import load_names
+    from counterfactuals.text.names import load_names
 
     if not (folder / file).is_file():
         raise ValueError(f"names: {folder / file}: no such file (the path is relative to the lexicon)")

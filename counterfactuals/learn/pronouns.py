@@ -1,4 +1,4 @@
-"""Learns what `counterfactuals.pronouns` decides with, from plain text and without labels.
+"""Learns what `counterfactuals.text.pronouns` decides with, from plain text and without labels.
 
 Three passes over the text: the most frequent words; their neighbours, by which k-means sorts them into classes; and
 contexts of pronouns whose form says whether a noun of its own follows, on which two log-linear models are fitted.
@@ -19,9 +19,9 @@ from typing import Any
 
 import numpy as np
 
-from counterfactuals.corpus import read_texts
 from counterfactuals.files import write_whole
-from counterfactuals.pronouns import AFTER, BEFORE, TEMPLATES, keys, tokens
+from counterfactuals.text.pronouns import AFTER, BEFORE, TEMPLATES, keys, tokens
+from counterfactuals.tokens.corpus import read_texts
 
 OWNING = {"her": ("his", "my", "our", "their"), "his": ("my", "our", "their")}  # forms with a noun of their own
 ALONE = {"her": ("him", "me", "us", "them"), "his": ("hers", "mine", "ours", "theirs")}

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 
-from counterfactuals.align import AlignedPair
+from counterfactuals.tokens.align import AlignedPair
 
 
 @dataclass

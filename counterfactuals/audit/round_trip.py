@@ -6,7 +6,7 @@ from collections import Counter, deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
-from counterfactuals.reverse import Reversal, Reverser, Span
+from counterfactuals.text.reverse import Reversal, Reverser, Span
 
 BIJECTIVE = (
     "pair",

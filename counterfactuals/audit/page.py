@@ -1,4 +1,4 @@
-"""The page of an audit: the counts over all texts, and the HTML. Layout, style and filters: audit_page.html."""
+"""The page of an audit: the counts over all texts, and the HTML. Layout, style and filters: page.html."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from html import escape
 from pathlib import Path
 from string import Template
 
-from counterfactuals.reverse import Reversal, Reverser, Span
+from counterfactuals.text.reverse import Reversal, Reverser, Span
 
 STEP = 5  # percent of confidence a column of the histogram, over [50, 100]
 NUM_BINS = 50 // STEP
@@ -72,7 +72,7 @@ class Tally:
 
 def page(tally: Tally, drawn: list[Sampled], reverser: Reverser, facts: dict[str, str]) -> str:
     """The HTML of an audit. Everything that comes from texts, lexicon or options is escaped."""
-    template = Template((Path(__file__).parent / "audit_page.html").read_text(encoding="utf-8"))
+    template = Template((Path(__file__).parent / "page.html").read_text(encoding="utf-8"))
     in_sample = Counter(span.rule for _, reversal in drawn for span in reversal.spans)
     flag_kinds = sorted({flag.kind for _, reversal in drawn for flag in reversal.flags})
     num_words = len(reverser.lexicon.rules)

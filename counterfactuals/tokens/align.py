@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from counterfactuals.reverse import Reversal, Span
+from counterfactuals.text.reverse import Reversal, Span
 
 MEMORY, LONGEST = 300_000, 48  # distinct pieces whose ids are kept (about 70 MB), and their characters at most
 AT_ONCE, _START = 200, "x"  # new words that are tokenised together, and what stands before the first

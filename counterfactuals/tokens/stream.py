@@ -16,10 +16,10 @@ from typing import Any
 
 import numpy as np
 
-from counterfactuals.align import AlignedPair, Splicer
-from counterfactuals.batch import BatchPlan
-from counterfactuals.pairs import Texts, fingerprint_parts, make_pairs
-from counterfactuals.reverse import Reverser
+from counterfactuals.text.reverse import Reverser
+from counterfactuals.tokens.align import AlignedPair, Splicer
+from counterfactuals.tokens.batch import BatchPlan
+from counterfactuals.tokens.pairs import Texts, fingerprint_parts, make_pairs
 
 CHUNK, CHARACTERS = 16, 250_000  # texts that are reversed together, and their characters: whichever is reached first
 SHARE = 8  # chunks that a rank makes at a time, before the ranks wait for each other

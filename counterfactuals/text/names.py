@@ -20,7 +20,7 @@ from pathlib import Path
 
 import yaml
 
-from counterfactuals.persons import Document, Found, Mark
+from counterfactuals.text.persons import Document, Found, Mark
 
 CONTEXT = Path(__file__).with_name("names_context.yaml")
 CAPITALS = Path(__file__).with_name("capitals.json")

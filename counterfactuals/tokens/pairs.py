@@ -26,15 +26,12 @@ from typing import Any, Protocol
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
-from counterfactuals.align import AlignedPair, Splicer, cut
 from counterfactuals.files import write_whole
-from counterfactuals.reverse import Reversal, Reverser
+from counterfactuals.text.reverse import Reversal, Reverser
+from counterfactuals.tokens.align import AlignedPair, Splicer, cut
 
-HERE = Path(__file__).parent
-CODE = (
-    *("corpus.py", "lexicon.py", "names.py", "persons.py", "pronouns.py", "pronouns.json"),
-    *("doubts.py", "scan.py", "reverse.py", "align.py", "pairs.py"),
-)
+HERE = Path(__file__).parents[1]
+CODE = ("text/*", "tokens/corpus.py", "tokens/align.py", "tokens/pairs.py")
 SHARD_CHARACTERS = 4_000_000  # a shard's texts; about 5 MB on disk
 BATCH = 256  # texts that are tokenised together
 LONGEST = 250_000  # characters of a text; longer ones are cut at the end of a line or a word
@@ -124,7 +121,8 @@ def fingerprint_parts(source_fingerprint: str, reverser: Reverser, tokenizer: An
     """Everything that decides a pair set, by the keys of PARTS."""
     if not getattr(tokenizer, "is_fast", False):
         raise ValueError("tokenizer: alignment needs a fast tokenizer (tokenizer.json); this one is slow")
-    code = [(HERE / name).read_text(encoding="utf-8") for name in CODE if (HERE / name).exists()]
+    files = sorted(file for name in CODE for file in HERE.glob(name) if file.suffix in (".py", ".json", ".yaml"))
+    code = [file.read_text(encoding="utf-8") for file in files]
     ends = [tokenizer.bos_token_id, tokenizer.eos_token_id]
     return {
         "source": source_fingerprint,

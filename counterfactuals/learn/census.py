@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from counterfactuals.files import write_whole
-from counterfactuals.names import GROUPS, names_context
+from counterfactuals.text.names import GROUPS, names_context
 
 KINDS = ("words", "surnames", "places", "regions", "full_names", "commons")  # sections of names_context.yaml
 NOT_PAIRED = ("mononyms_female", "mononyms_male", "before_given", "before_surname", "before_thing", "fixed")

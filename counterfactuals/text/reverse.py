@@ -1,6 +1,6 @@
 """Text → its counterfactual: the lexicon's words exchanged for those of the other role, offsets exact on both sides.
 
-    >>> from counterfactuals.lexicon import load_lexicon
+    >>> from counterfactuals.text.lexicon import load_lexicon
     >>> reverse("He gave her his book.", load_lexicon("gender")).reversed
     'She gave him her book.'
 
@@ -25,10 +25,10 @@ from functools import cached_property, lru_cache
 from itertools import islice
 from typing import Any, NamedTuple
 
-from counterfactuals import pronouns
-from counterfactuals.doubts import SIGNS, doubts
-from counterfactuals.lexicon import MOST_GROUPS, Lexicon, Rule, cycles
-from counterfactuals.scan import Scanner, trie
+from counterfactuals.text import pronouns
+from counterfactuals.text.doubts import SIGNS, doubts
+from counterfactuals.text.lexicon import MOST_GROUPS, Lexicon, Rule, cycles
+from counterfactuals.text.scan import Scanner, trie
 
 Edit = tuple[int, int, str, str, float]  # start, end, target, rule, confidence
 UNSURE = 0.8  # a pronoun decided with less confidence is flagged
