@@ -12,15 +12,13 @@ from __future__ import annotations
 import hashlib
 import json
 import unicodedata
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cache, cached_property, lru_cache
 from itertools import chain
 from pathlib import Path
 
 import yaml
-
-from counterfactuals.text.persons import Document, Found, Mark
 
 CONTEXT = Path(__file__).with_name("names_context.yaml")
 CAPITALS = Path(__file__).with_name("capitals.json")
@@ -203,42 +201,6 @@ class Names:
         if found is None and len(word) > 2 and word.isupper():
             found = self.entries.get(word.capitalize())
         return found
-
-    def find(self, text: str, marks: Sequence[Mark]) -> list[Found]:
-        """The given names of `text`, sorted, apart from each other and from `marks`.
-
-        `marks` (start, end, group) are the lexicon's words in `text`, sorted; group None: a fixed phrase or a cue.
-        Names without a table entry are returned only if some mark has a group: else nothing shows their role.
-        """
-        return Document(self, text, marks).found()
-
-    def find_until(
-        self,
-        text: str,
-        marks: Sequence[Mark],
-        cue: int,
-        left: bool,
-        doubted: Callable[[], bool],
-        protected: frozenset[str] = frozenset(),
-    ) -> tuple[list[Found], int | None]:
-        """`find`, or what decides about a text that a single flag leaves whole, if that is seen sooner.
-
-        `cue`: where the first word of a role stands. `left`: whether there is a flag; `doubted` tells whether there is
-        one after all, and is asked where no name before `cue` gives one. No flag are names in `protected`. Returns what
-        gives the flag if there was none, and where the first of these words and of all names stands; None with all
-        names.
-        """
-        document = Document(self, text, marks, protected)
-        quick = bool(document.groups) and not text.islower()
-        place = document.place(cue) if quick else None
-        left = left or (quick and document.shows_unknown(()))
-        left = left or doubted() or (quick and document.shows_unknown(document.runs))
-        if not left:
-            found = document.found(enough=place is not None)
-            return (document.shown, place) if document.shown else (found, None)
-        if place is None:
-            place = min([cue, *(found.start for found in document.found(cue)[:1])])
-        return document.shown, place
 
     def may_be_person(self, words: Sequence[str]) -> bool:
         """Of a run that begins with no known name."""

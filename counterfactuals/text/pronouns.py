@@ -15,6 +15,9 @@ from functools import cache, lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
+from counterfactuals.text.document import Document
+
+UNSURE = 0.8  # a pronoun decided with less confidence is doubted
 FILE = Path(__file__).with_name("pronouns.json")
 COUNTERPARTS = {"her": ("him", "his"), "his": ("hers", "her")}  # without a noun of its own, with one
 BEFORE, AFTER = 28, 80  # characters looked at
@@ -68,6 +71,18 @@ def decide(word: str, text: str, start: int, end: int) -> tuple[str, float]:
         score = min(score, CLOSED)
     alone, owning = COUNTERPARTS[word]
     return owning if score > 0 else alone, 1 / (1 + math.exp(-abs(score)))
+
+
+def choose(document: Document) -> None:
+    """Rule: decide each "her" and "his"; one decided with little confidence is doubted."""
+    for mention in document.mentions:
+        if mention.rule == "pronoun":
+            target, mention.confidence = decide(mention.word, document.text, mention.start, mention.end)
+            surface = document.text[mention.start : mention.end]
+            loud = surface.isupper()
+            mention.target = target.upper() if loud else target.capitalize() if surface[0].isupper() else target
+            if mention.confidence < UNSURE:
+                mention.doubt("pronoun:unsure")
 
 
 def resolve(word: str, text: str, start: int, end: int) -> str:
