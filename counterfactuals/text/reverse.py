@@ -205,9 +205,7 @@ class Reverser:
             while mention is not None and mention.start < end:
                 inside.append(mention)
                 mention = next(mentions, None)
-            turned = [
-                m for m in inside if not (m.target is None or self._stays(m) or (keep_names and m.rule == "name"))
-            ]
+            turned = [m for m in inside if not self._stays(m)]
             doubts = [(m, m.doubtful) for m in inside]
             doubt = 1 - math.prod(1 - d for _, d in doubts) if turned else 0.0
             flags += [Flag(m.start, m.end, m.reasons[0].partition(":")[0], round(d, 3)) for m, d in doubts if d > LEAST]
