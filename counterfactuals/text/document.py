@@ -55,14 +55,6 @@ class Mention:
         if reason not in self.reasons:
             self.reasons.append(reason)
 
-    @property
-    def doubtful(self) -> float:
-        """The probability that this mention leaves its passage wrong, in [0, 1]."""
-        sure = 1.0
-        for reason in self.reasons:
-            sure *= 1 - doubts()[reason]
-        return 1 - sure
-
 
 class Document:
     """A text's tokens and mentions.

@@ -17,7 +17,7 @@ from functools import cached_property, lru_cache
 from typing import Any, NamedTuple
 
 from counterfactuals.text import people, pronouns, senses, surface, words
-from counterfactuals.text.document import Document, Mention
+from counterfactuals.text.document import Document, Mention, doubts
 from counterfactuals.text.lexicon import Lexicon
 
 RULES: tuple[Callable[[Document], None], ...] = (  # in this order: later rules read what earlier ones found
@@ -50,25 +50,28 @@ class Flag(NamedTuple):
     """`text[start:end]` may leave the reversal of its passage wrong, with the probability `doubt`.
 
     kind: sex_bound, a word that stays (pregnant); name, of a person without a counterpart, or perhaps no person's;
-    sense, a word that may carry no role here; pronoun, decided with little confidence.
+    sense, a word that may carry no role here; pronoun, decided with little confidence. reason: more precisely.
     """
 
     start: int
     end: int
     kind: str
+    reason: str
     doubt: float
 
 
 class Passage(NamedTuple):
     """`text[start:end]`: the probability that its reversal is wrong, and whether it was reversed.
 
-    doubt is 0 where nothing carries a role.
+    doubt: 1 − Π (1 − doubt of a reason) over `reasons`; 0 where no role turns. reasons: keys of doubts.yaml, "base" for
+    every word that turns, the others once for each word that has them.
     """
 
     start: int
     end: int
     doubt: float
     reversed: bool
+    reasons: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,17 +209,33 @@ class Reverser:
                 inside.append(mention)
                 mention = next(mentions, None)
             turned = [m for m in inside if not self._stays(m)]
-            doubts = [(m, m.doubtful) for m in inside]
-            doubt = 1 - math.prod(1 - d for _, d in doubts) if turned else 0.0
-            flags += [Flag(m.start, m.end, m.reasons[0].partition(":")[0], round(d, 3)) for m, d in doubts if d > LEAST]
+            reasons = _reasons(inside, len(turned))
+            doubt = 1 - math.prod(1 - doubts()[reason] for reason in reasons)
+            flags += _flags(inside)
             is_reversed = bool(turned) and doubt <= most
-            found.append(Passage(start, end, round(doubt, 4), is_reversed))
+            found.append(Passage(start, end, round(doubt, 4), is_reversed, reasons))
             moved = {m.start for m in turned} if is_reversed else set()
             edits += turned if is_reversed else []
-            stays += [m.start for m, d in doubts if d > LEAST or (m.group is not None and m.start not in moved)]
+            stays += [m.start for m in inside if m.start not in moved and (m.group is not None or m.reasons)]
         turn = words.turn(document) if any(m.rule == "pool" for m in edits) else 0
         reversed_, spans = _replaced(text, surface.edits(document, edits))
         return Reversal(text, reversed_, spans, tuple(flags), tuple(stays), tuple(found), turn)
+
+
+def _reasons(mentions: Sequence[Mention], num_turned: int) -> tuple[str, ...]:
+    """Why the reversal of a passage may be wrong; () where nothing turns."""
+    if not num_turned:
+        return ()
+    named = {(reason, mention.word) for mention in mentions for reason in mention.reasons}
+    return ("base",) * num_turned + tuple(sorted(reason for reason, _ in named))
+
+
+def _flags(mentions: Sequence[Mention]) -> Iterator[Flag]:
+    for mention in mentions:
+        for key in mention.reasons:
+            if doubts()[key] > LEAST:
+                kind, _, reason = key.partition(":")
+                yield Flag(mention.start, mention.end, kind, reason, doubts()[key])
 
 
 def part(reversal: Reversal, start: int, end: int) -> str:
