@@ -10,6 +10,7 @@ import csv
 import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -103,7 +104,7 @@ def calibration(marked: Sequence[Marked], doubts: dict[str, float], edges: Seque
     doubt = np.array([1 - math.prod(1 - doubts[reason] for reason in passage.reasons) for passage in marked])
     wrong = np.array([passage.wrong for passage in marked])
     rows = []
-    for low, high in zip(edges, edges[1:]):
+    for low, high in pairwise(edges):
         inside = (doubt >= low) & (doubt < high)
         if inside.any():
             rows.append(
