@@ -7,7 +7,8 @@ from bisect import bisect_right
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cache, cached_property
-from itertools import pairwise
+from itertools import accumulate, pairwise
+from operator import add, sub
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,6 +23,7 @@ SHORT, LONG = 200, 1200  # characters: shorter lines are joined to one passage, 
 TOKEN = re.compile(
     r"\w+(?=[ ,])|(?:https?://|www\.)\S+|[\w.+-]*@[\w.@-]+|\[\w\]\w+|\w(?:\w|[\u0300-\u036f])*|\n|[^\w\s]"
 )
+_GAP_AND_TOKEN = re.compile(rf"([^\S\n]*)({TOKEN.pattern})")
 _MARKUP = re.compile(r"(?<![\w@])_+|(?<!_)_+(?![\w@])")  # "_she_", not "she_wolf"
 _FENCE = re.compile(r"^[ \t]*(```|~~~).*?(?:^[ \t]*\1|\Z)", re.MULTILINE | re.DOTALL)
 _SENTENCE_END = re.compile(r"[.!?][\"”’')\]]*\s+(?=[\"“‘(A-Z])")
@@ -67,10 +69,11 @@ class Document:
     def __init__(self, text: str, lexicon: Lexicon, seed: int = 0) -> None:
         self.text = _MARKUP.sub(lambda mark: "*" * len(mark[0]), text) if "_" in text else text
         self.lexicon, self.seed = lexicon, seed
-        spans = [match.span() for match in TOKEN.finditer(self.text)]
-        self.starts = [start for start, _ in spans]
-        self.ends = [end for _, end in spans]
-        self.words = [self.text[start:end] for start, end in spans]
+        pairs = _GAP_AND_TOKEN.findall(self.text)  # they cover the text, so their lengths give the places
+        self.words = [word for _, word in pairs]
+        lengths = list(map(len, self.words))
+        self.ends = list(accumulate(map(add, (len(gap) for gap, _ in pairs), lengths)))
+        self.starts = list(map(sub, self.ends, lengths))
         self.mentions: list[Mention] = []
         self._taken: dict[int, Mention] = {}
 
