@@ -132,7 +132,7 @@ def _parser() -> argparse.ArgumentParser:
         "are doubted.",
     )
     command.add_argument("--source", action="append", required=True, metavar="SOURCE", help="as for build; repeatable")
-    command.add_argument("--out", required=True, metavar="FILE", help="for example counterfactuals/capitals.json")
+    command.add_argument("--out", required=True, metavar="FILE", help="for example counterfactuals/text/people.json")
     command.add_argument("--note", default="", help="what the file should say of its sources, such as their licences")
     command.set_defaults(run=_learn_names)
 
@@ -295,14 +295,12 @@ def _learn_names(arguments: argparse.Namespace) -> None:
     from counterfactuals.learn.people import learn, write
 
     _check_out(arguments.out)
-    names = load_lexicon("gender").names
-    assert names is not None
     command = " ".join(
         ["python -m counterfactuals learn_names", *(f"--source {Path(s).name}" for s in arguments.source)]
     )
-    learnt = learn(arguments.source, names, note=arguments.note, command=command)
+    learnt = learn(arguments.source, load_lexicon("gender"), note=arguments.note, command=command)
     write(learnt, Path(arguments.out))
-    print(f"{arguments.out}: {learnt['provenance']['counts']}")
+    print(f"{arguments.out}: {json.dumps(learnt['provenance']['held_out'])}")
 
 
 def _names(arguments: argparse.Namespace) -> None:

@@ -1,202 +1,217 @@
-"""Learns from plain text what capitalised words mostly are: surnames, other names and words, or perhaps given names.
+"""Learns from plain text, without labels, which capitals are a person's name: the models of text/people.py.
 
-persons.py doubts a text in which a capitalised word that may be a given name is left: no list has the given names of
-the world, but what is *not* one shows in how it is used. Surnames follow known given names. Names of places, peoples
-and bodies follow "the" or "in". Words that open sentences are elsewhere written small. What remains, as most foreign
-given names do, is unresolved.
+The text labels itself. Where a title, a relation or "born" stands beside a name, or "the" or a word such as "Street",
+it is shown what the name is; then it is the same everywhere in that document. The models learn from those other places,
+so they never see the sign that labelled them. Three models: "full" tells a person's full name from other runs of capitals,
+"alone" a person's name that stands alone from other words, "given" a given name from a surname. Every tenth text is
+held out.
 """
 
 from __future__ import annotations
 
 import datetime
 import json
-import re
+import random
 from collections import Counter, defaultdict
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from counterfactuals.files import write_whole
-from counterfactuals.text.names import Names
+from counterfactuals.text import loglinear, words
+from counterfactuals.text.document import Document
+from counterfactuals.text.lexicon import Lexicon
+from counterfactuals.text.people import OWN, TEMPLATES, Roles, Run, keys, runs
 from counterfactuals.tokens.corpus import read_texts
 
-CAPITAL = "A-Z" + "".join(c for c in map(chr, range(0xC0, 0x250)) if c.isupper())
-_CAPITALISED = rf"[{CAPITAL}][\w-]*(?:['’](?!s\b)\w[\w-]*)*"
-RUN = re.compile(rf"(?<![\w'’.-]){_CAPITALISED}(?: {_CAPITALISED})*")
-SMALL = re.compile(r"(?<![\w'’-])[a-zß-ÿ]{2,}(?![\w’'])")
-_DETERMINERS = "the The a A an An this This these its Its their Their our my your any each every some no"
-_PLACING = "in In at At near Near into across around toward towards throughout outside"
-PLACING = frozenset(f"{_DETERMINERS} {_PLACING}".split())
-FREQUENT = 300  # pairs of given names that are hardly surnames
-FIRSTS = 2  # different known given names that a surname follows
-OTHER = 0.15  # share of a word's places, at least, that are after "the" or "in" where it is no person's name
-ENDING = (3, 6), 8, 0.2  # lengths; surnames that end so, at least; given names among the words that end so, at most
-COMMON = 20, 2  # times a word is written small, at least; times as often as with a capital inside names
-PERSONAL = 20, 0.3, 0.15  # words after a given name, at least; firm surnames, at least; no surnames, at most
-MIXED = 8, 0.4  # words after a given name, at least; of these no surnames, at least
-SECTIONS = ("surnames", "firm", "personal", "mixed", "given", "closing", "others", "words", "endings")
+MODELS = ("alone", "given", "full")
+HELD_OUT = 10
+LONGEST = 100_000  # characters of a longer text, such as a novel, are read as several documents
+MOST = 12  # places of a name in a document, at most
+NUM_WEIGHTS = 30_000
+DROPOUT = 0.15  # how often the words of a name count as unknown, so that those around them are learnt
+AGREE = 4, 0.85  # a name of the table alone is a person's from so many words of a role after it, of which so many agree
+PLACING = frozenset(("in", "at", "near", "from", "to", "In", "At", "of"))
+BESIDE = range(OWN, len(TEMPLATES) - 1)  # the templates of what is beside a name, but for the next word of a role
+Sample = tuple[str, tuple[str, ...], bool]  # model, keys, whether it is a person's name
 
 
 def learn(
     sources: Sequence[str],
-    names: Names,
+    lexicon: Lexicon,
     *,
     note: str = "",
     command: str = "",
+    seed: int = 0,
     log: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Any]:
-    """The content of capitals.json, learnt from all texts of `sources` (anything `corpus.read_texts` reads).
+    """The content of people.json, learnt from all texts of `sources` (anything `corpus.read_texts` reads).
 
-    `names`: the table of given names that surnames are recognised by. Its sections: surnames follow known given names
-    and open no more names than they close; firm are those that follow several of these, and no other words more often;
-    personal are given names that stand before surnames; mixed are those that often stand before something else; given
-    are words of the table that are mostly something else when alone, but open more names than they close; closing are
-    its given names that close more names than they open; others stand after "the" or "in" in `OTHER` of their places;
-    words open sentences or stand in names and are mostly written small; endings are of surnames, hardly of given names.
-    Deterministic.
+    `lexicon`: with a table of given names. ValueError if it has none, or if the text holds no names. Deterministic.
     """
-    counts = _count(sources)
-    log(f"{counts.texts:,} texts, {counts.characters:,} characters")
-    seen, placed, small = counts.seen, counts.placed, counts.small
-    context = names.context
-    given = (frozenset(names.entries) | names.either) - names.weak - context["commons"]
-    frequent = {name for pair in names.pairs[:FREQUENT] for name in pair}
-    no_first = context["openers"] | context["no_person"] | context["before_thing"] | context["before_given"]
-    firsts: defaultdict[str, set[str]] = defaultdict(set)
-    closes: Counter[str] = Counter()  # how often after a known given name
-    opens: Counter[str] = Counter()  # how often before a surname
-    for (first, last), number in counts.pairs.items():
-        if first in given and last not in context["things"]:
-            firsts[last].add(first)
-            closes[last] += number
-    for (first, last), number in counts.pairs.items():
-        if len(firsts.get(last, ())) >= FIRSTS and first not in no_first:
-            opens[first] += number
-    surnames = {
-        word
-        for word, found in firsts.items()
-        if (opens[word] <= closes[word] if len(found) >= FIRSTS else not opens[word] and closes[word] > 1)
-        and closes[word] >= min(placed[word], OTHER * seen[word])  # not "Muslims"
-        and len(word) > 2
-        and not (word in given or word.isupper())
-    }
-    others = {
-        word
-        for word, number in seen.items()
-        if placed[word] >= max(2, OTHER * number) and not (word in given or word in surnames or word.isupper())
-    }
-    words = {
-        word
-        for word, number in counts.opening.items()
-        if number > 1 and small[word.lower()] >= max(5, opens[word]) and not (word in given or word.isupper())
-    }
-    least, share = COMMON
-    common = {
-        word
-        for word, number in counts.inside.items()
-        if len(word) > 2 and small[word.lower()] >= max(least, share * number) and not (word in given or word.isupper())
-    }
-    no_names = others | words | common | context["things"]
-    strange_firsts = no_names | names.weak | no_first
-    strange: Counter[str] = Counter()  # how often after a word that is no given name
-    for (first, last), number in counts.pairs.items():
-        if first in strange_firsts and first not in given:
-            strange[last] += number
-    firm = {word for word in surnames if len(firsts[word]) >= FIRSTS and closes[word] >= strange[word]}
-    lasts: defaultdict[str, set[str]] = defaultdict(set)
-    for first, last in counts.pairs:
-        if first in names.entries:
-            lasts[first].add(last)
-    followed = {
-        first: (len(found), len(found & firm), len(found & (no_names - firm))) for first, found in lasts.items()
-    }
-    at_least, firm_share, odd_share = PERSONAL
-    openers = {word for word in opens if opens[word] > 2 * closes[word]} - others - words
-    sections = {
-        "surnames": surnames,
-        "firm": firm,
-        "personal": {
-            first
-            for first, (number, good, odd) in followed.items()
-            if number >= at_least and good >= firm_share * number and odd <= odd_share * number
-        },
-        "mixed": {
-            first for first, (number, _, odd) in followed.items() if number >= MIXED[0] and odd >= MIXED[1] * number
-        },
-        "given": {word for word in names.weak if opens[word] > closes[word]} - surnames - others,
-        "closing": {word for word in given - names.either - frequent if closes[word] > max(2, 2 * opens[word])},
-        "others": others,
-        "words": (words | common) - others - surnames,
-        "endings": _endings(surnames, given | openers),
-    }
+    if lexicon.names is None:
+        raise ValueError(f"learn_names: lexicon {lexicon.name} has no names")
+    rows: dict[tuple[str, bool], list[Sample]] = defaultdict(list)
+    num_texts = num_characters = 0
+    for number, text in enumerate(_texts(sources)):
+        num_texts, num_characters = num_texts + 1, num_characters + len(text)
+        for sample in samples(text, lexicon):
+            rows[sample[0], number % HELD_OUT == HELD_OUT - 1].append(sample)
+    log(f"{num_texts:,} texts, {num_characters:,} characters")
+    models, measured = {}, {}
+    for name in MODELS:
+        train, held = rows[name, False], rows[name, True]
+        if not train or not held:
+            raise ValueError("learn_names: the text holds too few names")
+        models[name] = _fit(train, seed)
+        measured[name] = {"trained_on": len(train), **_measured(models[name], held)}
+        log(f"{name}: {json.dumps(measured[name])}")
     return {
-        "about": "What capitalised words mostly are: see counterfactuals/capitals.py, which learnt them.",
+        "about": "Weights of counterfactuals/text/people.py, in tenths; learnt by counterfactuals/learn/people.py.",
         "provenance": {
+            "sources": [Path(source).name for source in sources],
+            "note": note,
+            "texts": num_texts,
+            "characters": num_characters,
             "command": command,
             "date": datetime.date.today().isoformat(),
-            "sources": [Path(source).name for source in sources],
-            "texts": counts.texts,
-            "characters": counts.characters,
-            "note": note,
-            "counts": {section: len(sections[section]) for section in SECTIONS},
+            "held_out": measured,
         },
-        **{section: sorted(sections[section]) for section in SECTIONS},
+        "models": models,
     }
-
-
-@dataclass
-class _Counts:
-    texts: int = 0
-    characters: int = 0
-    seen: Counter[str] = field(default_factory=Counter)  # not at the start of a sentence, or before another capital
-    placed: Counter[str] = field(default_factory=Counter)  # of these, after "the" or "in"
-    opening: Counter[str] = field(default_factory=Counter)  # alone at the start of a sentence
-    small: Counter[str] = field(default_factory=Counter)
-    inside: Counter[str] = field(default_factory=Counter)  # in runs of several words
-    pairs: Counter[tuple[str, str]] = field(default_factory=Counter)  # first and last word of a run of capitals
-
-
-def _count(sources: Sequence[str]) -> _Counts:
-    counts = _Counts()
-    for text in (text for source in sources for text in read_texts(source)):
-        counts.texts += 1
-        counts.characters += len(text)
-        counts.small.update(SMALL.findall(text))
-        for match in RUN.finditer(text):
-            words, start = match[0].split(" "), match.start()
-            if len(words) > 1:
-                counts.inside.update(words)
-            before = text[max(0, start - 15) : start]
-            previous = before[:-1].rpartition(" ")[2] if before.endswith(" ") else ""
-            first = words[0]
-            if len(words) == 1 and not previous[-1:].isalnum() and not previous.endswith(","):
-                counts.opening[first] += 1
-                continue
-            counts.seen[first] += 1
-            if previous in PLACING:
-                counts.placed[first] += 1
-            elif 1 < len(words) < 5:
-                counts.pairs[first, words[-1]] += 1
-    return counts
 
 
 def write(learnt: dict[str, Any], path: Path) -> None:
-    """Write capitals.json, a section a line; whole or not at all."""
-    table = {key: " ".join(value) if key in SECTIONS else value for key, value in learnt.items()}
-    write_whole(path, json.dumps(table, ensure_ascii=False, indent=1) + "\n")
+    """Write people.json, one table entry a line; whole or not at all."""
+    write_whole(path, json.dumps(learnt, ensure_ascii=False, indent=0) + "\n")
 
 
-def _endings(surnames: set[str], given: set[str] | frozenset[str]) -> set[str]:
-    """The shortest endings that many surnames and hardly any given name have."""
-    (least, most), number, share = ENDING
-    of_given = Counter(word[-length:] for word in given for length in range(least, most) if len(word) > length + 1)
-    of_surnames = Counter(
-        word[-length:] for word in surnames for length in range(least, most) if len(word) > length + 1
+def _texts(sources: Sequence[str]) -> Iterator[str]:
+    for source in sources:
+        for text in read_texts(source):
+            for start in range(0, len(text), LONGEST):
+                yield text[start : start + LONGEST]
+
+
+# ---------------------------------------------------------------- labels
+
+
+def samples(text: str, lexicon: Lexicon) -> Iterator[Sample]:
+    """The names of a text that it shows to be a person's or not, by a sign beside another place of the same name."""
+    document = Document(text, lexicon)
+    words.find(document)
+    roles = Roles(document)
+    full: defaultdict[tuple[str, str], list[Run]] = defaultdict(list)
+    alone: defaultdict[str, list[Run]] = defaultdict(list)
+    for run in runs(document, roles):
+        first = document.words[run.given[0]]
+        if run.surname:
+            full[first, run.surname].append(run)
+        elif len(run.given) == 1:
+            alone[first].append(run)
+    returns = {word for word, those in alone.items() if _may_be_surname(document, those)}
+    shown: Counter[tuple[str, str]] = Counter()  # (word, "given" or "surname") of full names shown to be a person's
+    for (first, surname), those in full.items():
+        signs = Counter(run.sign for run in those)
+        named = surname in returns
+        if (signs["person"] or named) and not signs["thing"]:
+            shown[first, "given"] += 1
+            shown[surname, "surname"] += 1
+        for run in _some(those):
+            person, thing = signs["person"] - (run.sign == "person") + named, signs["thing"] - (run.sign == "thing")
+            if bool(person) != bool(thing):
+                yield "full", keys(document, run, roles), bool(person)
+    small = {word for word in document.words if word.islower()}
+    for word, those in alone.items():
+        signs = Counter(run.sign for run in those)
+        agreeing = Counter(roles.agreement(run)[:2] for run in those)
+        is_agreed = agreeing["ag"] >= AGREE[0] and agreeing["ag"] >= AGREE[1] * (agreeing["ag"] + agreeing["di"])
+        for run in _some(those):
+            own = Counter([run.sign])
+            given = bool(signs["given"] - own["given"] + shown[word, "given"])
+            surname = bool(signs["surname"] - own["surname"] + shown[word, "surname"])
+            other = bool(signs["thing"] - own["thing"])
+            if not given and not surname and not other:
+                given, other = is_agreed, word.lower() in small
+            if given + surname + other == 1:
+                row = keys(document, run, roles)
+                yield "alone", row, not other
+                if not other:  # what is beside a name tells little here, but much of the kind of text
+                    yield "given", tuple("" if n in BESIDE else key for n, key in enumerate(row)), given
+
+
+def _may_be_surname(document: Document, those: list[Run]) -> bool:
+    """A word that stands alone comes back as surnames do: after a title, or never after "the" or "in"."""
+    if any(run.sign == "surname" for run in those):
+        return True
+    before = (document.word(run.begin - 1) for run in those)
+    return not any(run.sign == "thing" for run in those) and PLACING.isdisjoint(before)
+
+
+def _some(those: list[Run]) -> list[Run]:
+    """At most `MOST`, spread evenly."""
+    return those[:: -(-len(those) // MOST)]
+
+
+# ---------------------------------------------------------------- fitting
+
+
+def _fit(rows: list[Sample], seed: int) -> dict[str, Any]:
+    """Logistic regression by AdaGrad; half-way the least useful weights are dropped. As it stands in people.json."""
+    generator = random.Random(seed)
+    own = {n for n, template in enumerate(TEMPLATES) if template in ("first", "last")}
+    counts = Counter(pair for _, row, _ in rows for pair in enumerate(row))
+    index = {pair: number for number, pair in enumerate((p for p, c in counts.items() if c >= 3 and p[1]), 1)}
+    ids_NF = np.full((len(rows), len(TEMPLATES) + 1), len(index) + 1, np.int32)  # the last is the bias; 0: none
+    for ids_F, (_, row, _) in zip(ids_NF, rows, strict=True):
+        dropped = own if generator.random() < DROPOUT else frozenset()
+        ids_F[:-1] = [0 if pair[0] in dropped else index.get(pair, 0) for pair in enumerate(row)]
+    y_N = np.array([label for _, _, label in rows], float)
+    w = np.zeros(len(index) + 2)
+    _descend(w, ids_NF, y_N, seed)
+    if len(w) > NUM_WEIGHTS:
+        use = np.abs(w) * np.sqrt(np.bincount(ids_NF.ravel(), minlength=len(w)))
+        use[-1] = np.inf
+        dropped_W = use < np.sort(use)[-NUM_WEIGHTS]
+        w[dropped_W] = 0
+        ids_NF[dropped_W[ids_NF]] = 0
+        _descend(w, ids_NF, y_N, seed + 1)
+    tenths = np.round(w * 10).astype(int)
+    tables: dict[str, dict[str, int]] = {template: {} for template in TEMPLATES}
+    for (place, key), number in index.items():
+        tables[TEMPLATES[place]][key] = int(tenths[number])
+    return loglinear.packed(int(tenths[-1]), tables)
+
+
+def _descend(w: np.ndarray, ids_NF: np.ndarray, y_N: np.ndarray, seed: int) -> None:
+    """Four epochs of AdaGrad with a little L2, in place; weight 0 stays 0."""
+    generator = np.random.default_rng(seed)
+    squares = np.full(len(w), 1e-2)
+    for epoch in range(4):
+        order = generator.permutation(len(ids_NF))
+        for first in range(0, len(order), 512):
+            rows = order[first : first + 512]
+            ids = ids_NF[rows]
+            slope = (1 / (1 + np.exp(-w[ids].sum(1))) - y_N[rows])[:, None] + 2e-4 * w[ids]
+            np.add.at(squares, ids, slope**2)
+            np.add.at(w, ids, -0.15 * (1 - epoch / 4) * slope / np.sqrt(squares[ids]))
+            w[0] = 0
+
+
+def _measured(model: dict[str, Any], held: list[Sample]) -> dict[str, Any]:
+    """How many of held-out places of either label the model gets right."""
+    tables = tuple(
+        {key: int(tenths) / 10 for tenths, row in model["weights"][name].items() for key in row.split(" ")}
+        for name in TEMPLATES
     )
-    good = {
-        ending
-        for ending, count in of_surnames.items()
-        if count >= number and of_given[ending] <= share * (count + of_given[ending])
-    }
-    return {ending for ending in good if not any(ending[cut:] in good for cut in range(1, len(ending) - least + 1))}
+    loaded = loglinear.Model(model["bias"] / 10, TEMPLATES, tables)
+    right: dict[str, Any] = {}
+    known = TEMPLATES.index("first_class")
+    for of_table, kind in ((True, "table"), (False, "unknown")):
+        for label, name in ((True, "persons"), (False, "others")):
+            rows = [row for _, row, person in held if person == label and (row[known] == "name") == of_table]
+            hits = sum((loglinear.score(loaded, row) > 0) == label for row in rows)
+            right[f"{kind} {name}"] = {"n": len(rows), "right": round(hits / len(rows), 4) if rows else None}
+    return right

@@ -1,10 +1,8 @@
-"""Given names: the table of who has which partner in the other role, and what English tells beside it.
+"""Given names: who has which partner in the other group, and the words of English that stand beside names.
 
-A table (`lexicons/given_names.json`, made by census.py) pairs each given name with one of like frequency in the other
-group: always the same, one to one, so a document stays consistent and reversing twice returns the name. Names that fit
-either group stay. Of a run of capitals all but the last word may be given names ("Mary Ann Smith"); the surname stays,
-also where it stands alone ("James wrote" after "Henry James"). Places, things and bodies named after someone stay;
-names_context.yaml holds the words that tell. Who in a text is a person is decided in persons.py.
+A table (lexicons/given_names.json, made by learn/census.py) pairs each given name with one of like frequency in the
+other group: always the same, one to one, so a document stays consistent and reversing twice returns the name. Names
+that fit either group stay. Which capitals in a text are a person's name is decided in people.py.
 """
 
 from __future__ import annotations
@@ -12,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 import unicodedata
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cache, cached_property, lru_cache
 from itertools import chain
@@ -21,16 +18,17 @@ from pathlib import Path
 import yaml
 
 CONTEXT = Path(__file__).with_name("names_context.yaml")
-CAPITALS = Path(__file__).with_name("capitals.json")
+MODEL = Path(__file__).with_name("people.json")
 GROUPS = ("female", "male")
+Entry = tuple[int, str | None]
 
 
 @dataclass(frozen=True, eq=False)
 class Names:
     """`pairs` of given names in the order of the lexicon's groups, `single` names of each group without a partner.
 
-    Names of `either` group are known and left. `fingerprint`: SHA-256 of the table and of names_context.yaml, whose
-    sections are in `context`.
+    Names of `either` group are known and left. `context`: the sections of names_context.yaml. `fingerprint`: SHA-256
+    of the table, of that file and of the model in people.json.
     """
 
     pairs: tuple[tuple[str, str], ...]
@@ -40,192 +38,71 @@ class Names:
     context: dict[str, frozenset[str]] = field(repr=False)
 
     @cached_property
-    def entries(self) -> dict[str, tuple[int, str | None]]:
+    def entries(self) -> dict[str, Entry]:
         """name → (group, partner or None)"""
-        table: dict[str, tuple[int, str | None]] = {n: (g, None) for g in (0, 1) for n in self.single[g]}
+        table: dict[str, Entry] = {n: (g, None) for g in (0, 1) for n in self.single[g]}
         for female, male in self.pairs:
             table[female], table[male] = (0, male), (1, female)
-        return {name: entry for name, entry in table.items() if name not in self.context["no_given"]}
-
-    @cached_property
-    def mononyms(self) -> frozenset[str]:
-        return self.context["mononyms_female"] | self.context["mononyms_male"]
-
-    @cached_property
-    def alone(self) -> frozenset[str]:
-        """Words that may stand for a person alone."""
-        return frozenset(self.entries) | self.mononyms
+        no = self.context["no_given"]
+        return {n: (group, None if other in no else other) for n, (group, other) in table.items() if n not in no}
 
     @cached_property
     def weak(self) -> frozenset[str]:
-        """Names that alone are mostly something else."""
-        return self.context["surnames"] | self.context["words"] | self.places
+        """Names that alone are mostly something else: surnames, places, words."""
+        return frozenset().union(*(self.context[section] for section in ("surnames", "words", "places", "regions")))
 
     @cached_property
-    def never_alone(self) -> frozenset[str]:
-        """Names that alone are no person's, unless the text introduces one: "May", "German"."""
-        return self.weak - self.context["surnames"] - self.context["capital_closing"] - self.mononyms
+    def small(self) -> dict[str, str]:
+        """Frequent given names that are hardly another word, in small letters → as in the table."""
+        frequent = {name for pair in self.pairs[:1500] for name in pair if name in self.entries}
+        no_names = self.weak | self.context["commons"] | self.context["openers"] | self.context["small_words"]
+        return {name.lower(): name for name in frequent - no_names if len(name) > 2}
 
     @cached_property
-    def places(self) -> frozenset[str]:
-        return self.context["places"] | self.context["regions"]
+    def nicknames(self) -> dict[str, tuple[str, ...]]:
+        """Name → its short forms, each of which is a name of the table too."""
+        rows = (row.split(":") for row in self.context["nicknames"])
+        return {name: tuple(n for n in short.split("/") if n in self.entries) for name, short in rows}
 
     @cached_property
-    def doubtful(self) -> frozenset[str]:
-        """Names that are mostly something else even before a surname: "Marine Species", "Atlanta Falcons"."""
-        return (self.context["words"] | self.places) - self.context["full_names"]
-
-    @cached_property
-    def titles(self) -> frozenset[str]:
-        """Words that keep the name after their dot."""
-        return self.context["before_surname"] | self.context["before_thing"]
-
-    @cached_property
-    def leading(self) -> dict[str, str]:
-        """What may stand before the name within a run of capitals → how it introduces the name."""
+    def known(self) -> frozenset[str]:
+        """Words that may begin a person's name, or introduce one."""
         context = self.context
-        kinds = dict.fromkeys(context["openers"], "label") | dict.fromkeys(context["before_surname"], "surname")
-        return kinds | dict.fromkeys(context["before_given"], "given")
+        titles = context["before_given"] | context["before_surname"]
+        mononyms = context["mononyms_female"] | context["mononyms_male"]
+        loud = {name.upper() for name in (*self.entries, *titles)}
+        return titles | mononyms | self.either | self.entries.keys() | loud
 
     @cached_property
-    def labels(self) -> frozenset[str]:
-        """Words that open a sentence and are no name."""
-        return self.context["openers"] - frozenset(self.entries) - self.either
+    def no_name(self) -> frozenset[str]:
+        """Capitalised words that alone are never a name: "When", "I"."""
+        return self.context["openers"] - self.entries.keys()
 
     @cached_property
-    def no_person(self) -> frozenset[str]:
-        """First words of names of places and bodies."""
-        return self.context["no_person"] - frozenset(self.entries) - self.either - self.context["openers"]
+    def doubles(self) -> frozenset[str]:
+        """Two given names that stand without a surname, "Mary_Ann", and what they become."""
+        partner = {name: entry[1] for name, entry in self.entries.items()}
+        pairs = [double.split("_") for double in self.context["doubles"]]
+        turned = {f"{partner.get(one)}_{partner.get(other)}" for one, other in pairs}
+        return self.context["doubles"] | turned
 
-    @cached_property
-    def plain(self) -> frozenset[str]:
-        """First words of a run of two that is no name."""
-        return self.labels | self.no_person
-
-    @cached_property
-    def introduces(self) -> frozenset[str]:
-        """Words that show that a person's name follows."""
-        context = self.context
-        return context["before_person"] | context["before_given"] | context["before_surname"]
-
-    @cached_property
-    def unclear(self) -> frozenset[str]:
-        """First words of a run that need a closer look."""
-        context = self.context
-        names = self.doubtful | self.either | self.mononyms
-        return names | context["before_thing"] | context["no_person"] | frozenset(self.leading)
-
-    @cached_property
-    def bodies(self) -> frozenset[str]:
-        """Last words of places, bodies and things, and of no person."""
-        return self.context["things"] - self.context["perhaps_things"]
-
-    @cached_property
-    def inside(self) -> frozenset[str]:
-        """Words that tell something wherever they stand in a run."""
-        titles = self.context["before_given"] | self.context["before_surname"]
-        return titles | self.context["things"] | {"bin", "ibn", "bint", "Abu"}
-
-    @cached_property
-    def resolved(self) -> frozenset[str]:
-        """Capitalised words that are hardly anyone's given name, by the lists and by what capitals.py learnt."""
-        context = self.context
-        lists = ("capital_surnames", "capital_others", "capital_words", "openers", "things", "no_person")
-        titles = self.titles | context["before_given"] | context["regions"]
-        return titles.union(*(context[section] for section in lists)) - context["unresolved"]
-
-    @cached_property
-    def small(self) -> frozenset[str]:
-        """Frequent given names that are hardly another word, in small letters."""
-        frequent = {name for pair in self.pairs[:1500] for name in pair}
-        names = frequent - self.weak - self.context["commons"] - self.context["capital_words"]
-        return frozenset(name.lower() for name in names if len(name) > 3)
-
-    @cached_property
-    def plain_surnames(self) -> frozenset[str]:
-        """Surnames of several persons that are hardly anything else."""
-        context = self.context
-        return context["capital_firm"] - context["perhaps_things"] - context["things"] - context["no_person"]
-
-    @cached_property
-    def unsteady(self) -> frozenset[str]:
-        """Given names that, before another capitalised word, often begin the name of a place or a body."""
-        return self.weak | self.context["capital_mixed"] | self.context["landforms"]
-
-    @cached_property
-    def endings(self) -> tuple[str, ...]:
-        """How surnames end and given names hardly do."""
-        return (*self.context["capital_endings"], "ing")
-
-    def may_be_given(self, word: str) -> bool:
-        """Of a capitalised word that is not in the table: nothing known of it speaks against a given name."""
-        return (
-            word not in self.resolved
-            and len(word) > 2
-            and not (word.isupper() or word.startswith(("Mc", "Mac", "O'", "O’")) or word.endswith(self.endings))
-        )
-
-    def is_settled(self, word: str) -> bool:
-        """Of a capitalised word that is no known name: it is left without a doubt, wherever it stands."""
-        return (
-            word in self.resolved
-            or word in self.alone
-            or word in self.either
-            or not self.may_be_given(word)
-            or self.entry(word) is not None
-        )
-
-    @cached_property
-    def no_names(self) -> frozenset[str]:
-        """Capitalised words that are neither given names nor surnames."""
-        return self.context["capital_others"] | self.context["things"] | self.context["openers"]
-
-    @cached_property
-    def odd(self) -> frozenset[str]:
-        """Last words of a run that are no plain surname."""
-        second = (phrase.partition("_")[2] for phrase in self.context["fixed"] | self.context["doubles"])
-        return self.context["things"] | frozenset(second)
-
-    @cached_property
-    def common(self) -> frozenset[str]:
-        """Names that stand for a person even alone; men's are surnames too often (Thomas, Cooper)."""
-        return frozenset(female for female, _ in self.pairs[:400]) - self.weak
-
-    def entry(self, word: str) -> tuple[int, str | None] | None:
+    def entry(self, word: str) -> Entry | None:
         """Group and partner of a name, also in CAPITALS or with accents that the census leaves out."""
         found = self.entries.get(word)
         if found is not None or (word[1:].islower() and word.isascii()):
             return found
-        if not word.isascii():
-            found = self.entries.get(_folded(word))
-        if found is None and len(word) > 2 and word.isupper():
-            found = self.entries.get(word.capitalize())
-        return found
-
-    def may_be_person(self, words: Sequence[str]) -> bool:
-        """Of a run that begins with no known name."""
-        context, first, last = self.context, words[0], words[-1]
-        adjective, noun = context["ends_adjective"], context["ends_noun"]
-        return not (
-            first in self.no_person
-            or first in context["openers"]
-            or (last in context["no_person"] and last not in context["capital_surnames"])
-            or len(words) > 6
-            or first.isupper()
-            or last.isupper()
-            or not context["things"].isdisjoint(words)
-            or (first[-3:] in adjective or first[-4:] in adjective)
-            or (last[-3:] in noun or last[-4:] in noun)
-        )
+        return self.entries.get(plain(word)) if len(word) > 2 else None
 
 
 @lru_cache(maxsize=1 << 14)
-def _folded(word: str) -> str:
-    return "".join(c for c in unicodedata.normalize("NFD", word) if not unicodedata.combining(c))
+def plain(word: str) -> str:
+    """Without accents, and Capitalised if in CAPITALS: "RENÉE" → "Renee"."""
+    word = "".join(c for c in unicodedata.normalize("NFD", word) if not unicodedata.combining(c))
+    return word.capitalize() if word.isupper() and len(word) > 1 else word
 
 
 def load_names(path: str | Path) -> Names:
-    """The table that `make` wrote. ValueError, one line naming the file, if it is not one."""
+    """The table that `learn.census.make` wrote. ValueError, one line naming the file, if it is not one."""
     path = Path(path)
     try:
         content = path.read_bytes()
@@ -242,20 +119,12 @@ def load_names(path: str | Path) -> Names:
         raise ValueError(f"{path}: not a table of given names ({error}); write one with the command `names`") from None
     if twice:
         raise ValueError(f"{path}: a name stands in two pairs")
-    digest = hashlib.sha256(content + CONTEXT.read_bytes() + CAPITALS.read_bytes()).hexdigest()
-    partner = {one: other for pair in pairs for one, other in (pair, pair[::-1])}
-    context = dict(names_context())
-    doubles = (double.split("_") for double in context["doubles"])
-    context["doubles"] |= {f"{partner[a]}_{partner[b]}" for a, b in doubles if a in partner and b in partner}
-    return Names(pairs, single, either, digest, context)
+    model = MODEL.read_bytes() if MODEL.exists() else b""
+    digest = hashlib.sha256(content + CONTEXT.read_bytes() + model).hexdigest()
+    return Names(pairs, single, either, digest, names_context())
 
 
 @cache
 def names_context() -> dict[str, frozenset[str]]:
     sections = yaml.safe_load(CONTEXT.read_text(encoding="utf-8"))
-    capitals = json.loads(CAPITALS.read_text(encoding="utf-8"))
-    sections |= {
-        f"capital_{section}": capitals[section]
-        for section in ("surnames", "firm", "personal", "mixed", "given", "closing", "others", "words", "endings")
-    }
     return {section: frozenset(words.split()) for section, words in sections.items()}
