@@ -52,6 +52,11 @@ class Names:
         return frozenset().union(*(self.context[section] for section in ("surnames", "words", "places", "regions")))
 
     @cached_property
+    def strange(self) -> frozenset[str]:
+        """The weak names that are no surnames: places, months, words."""
+        return (self.weak - self.context["surnames"]) | self.context["places"]
+
+    @cached_property
     def small(self) -> dict[str, str]:
         """Frequent given names that are hardly another word, in small letters → as in the table."""
         frequent = {name for pair in self.pairs[:1500] for name in pair if name in self.entries}
@@ -61,8 +66,10 @@ class Names:
     @cached_property
     def nicknames(self) -> dict[str, tuple[str, ...]]:
         """Name → its short forms, each of which is a name of the table too."""
-        rows = (row.split(":") for row in self.context["nicknames"])
-        return {name: tuple(n for n in short.split("/") if n in self.entries) for name, short in rows}
+        rows = [row.split(":") for row in self.context["nicknames"]]
+        group = {name: group for name, (group, _) in self.entries.items()}
+        kept = [(name, short.split("/")) for name, short in rows if name in group]
+        return {name: tuple(n for n in short if group.get(n) == group[name]) for name, short in kept}
 
     @cached_property
     def known(self) -> frozenset[str]:
