@@ -1,9 +1,346 @@
-"""Rule: a word of the lexicon in a sense that is no person's role: ships, titles of works, idioms, animals."""
+"""Rule: a word of the lexicon in a sense that is no person's role: ships, titles of works, idioms, animals.
+
+Where the tokens around show it plainly the mention is taken back and the word stays; where they only hint at it a
+reason "sense:…" is added. What can be told by words standing near is data, in senses.yaml; the functions below tell
+the rest: verbs, exclamations, names of bodies and works, capitals.
+"""
 
 from __future__ import annotations
 
-from counterfactuals.text.document import Document
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from counterfactuals.text.document import Document, Mention
+
+FILE = Path(__file__).with_name("senses.yaml")
+WITHIN = 8  # tokens before a word that a rule's `within` looks at
+
+
+Rows = dict[str, list[tuple[str, ...]]]  # phrases by their token that is next to the word
+
+
+@dataclass(frozen=True)
+class Sense:
+    """One rule of senses.yaml, whose head explains the fields."""
+
+    words: frozenset[str]
+    before: Rows = field(default_factory=dict)
+    after: Rows = field(default_factory=dict)
+    not_before: frozenset[str] = frozenset()
+    within: frozenset[str] = frozenset()
+    passage: frozenset[str] = frozenset()
+    unless: frozenset[str] = frozenset()
+    leave: bool = False
+    doubt: str | None = None
+    spread: str | None = None
+
+    def holds(self, document: Document, mention: Mention, near: frozenset[str]) -> bool:
+        """Whether all that the rule names is found. near: the tokens of the mention's passage."""
+        if (self.passage and self.passage.isdisjoint(near)) or not self.unless.isdisjoint(near):
+            return False
+        first, last = mention.first, mention.last
+        if self.after:
+            last += document.word(last) == "-" and document.glued(last)  # sister-city
+            rows = self.after.get(document.word(last).lower(), ())
+            if not any(_reads(document, last, row) for row in rows):
+                return False
+        if self.before:
+            rows = self.before.get(document.word(first - 1).lower(), ())
+            if not any(_reads(document, first - len(row), row) for row in rows):
+                return False
+        if self.not_before and document.word(first - 1).lower() in self.not_before:
+            return False
+        if not self.within:
+            return True
+        begin = max(0, first - WITHIN)
+        if self.within.isdisjoint(document.words[begin:first]):
+            return False
+        return not self.within.isdisjoint(document.words[max(begin, document.sentence(first)[0]) : first])
 
 
 def doubt(document: Document) -> None:
-    """Add reasons "sense:…" to mentions that may carry no role here."""
+    """Take back mentions that carry no role here, and add reasons "sense:…" and "sex_bound:…" to doubtful ones."""
+    if len(document.lexicon.groups) != 2 or not document.mentions:
+        return
+    senses, kinds = load()
+    nearby: dict[int, frozenset[str]] = {}
+    spread: dict[str, frozenset[str]] = {}
+    for mention in list(document.mentions):
+        if mention.rule == "cue":
+            _doubt_cue(document, mention, kinds)
+            continue
+        if mention.rule == "name":
+            continue
+        looked_at = mention.word in _LOOKED_AT or document.words[mention.first][0].isupper()
+        if (looked_at or mention.word.endswith("man")) and _is_no_role(document, mention):
+            document.remove(mention)
+            continue
+        rules = senses.get(mention.word)
+        if not rules:
+            continue
+        passage = document.passage_of(mention.start)
+        if passage not in nearby:
+            nearby[passage] = _tokens_of(document, passage)
+        for sense in rules:
+            if sense.holds(document, mention, nearby[passage]):
+                if sense.leave:
+                    document.remove(mention)
+                    break
+                assert sense.doubt is not None
+                mention.doubt(sense.doubt)
+                if sense.spread:
+                    spread[sense.spread] = sense.words
+    for reason, words in spread.items():
+        for mention in document.mentions:
+            if mention.word in words:
+                mention.doubt(reason)
+
+
+def _doubt_cue(document: Document, mention: Mention, kinds: dict[str, str]) -> None:
+    """A cue's reason; "in labour" is a birth only where the passage speaks of one."""
+    work = mention.word.endswith((" labor", " labour"))
+    if work and LISTS["BIRTH"].isdisjoint(_tokens_of(document, document.passage_of(mention.start))):
+        document.remove(mention)
+        return
+    mention.doubt("sex_bound:" + kinds.get(mention.word, "body"))
+
+
+def _tokens_of(document: Document, passage: int) -> frozenset[str]:
+    start, end = document.passages[passage]
+    return frozenset(document.words[max(0, document.token_at(start)) : document.token_at(end - 1) + 1])
+
+
+def _reads(document: Document, first: int, row: tuple[str, ...]) -> bool:
+    return all(document.word(first + i).lower() == word for i, word in enumerate(row))
+
+
+# ---------------------------------------------------------------- what the functions tell
+
+
+def _is_no_role(document: Document, mention: Mention) -> bool:
+    """The word is a verb, an exclamation, mankind, or part of a name of something; odd capitals are doubted."""
+    word = mention.word
+    if word == "man" and (_is_verb(document, mention) or _is_mankind(document, mention)):
+        return True
+    if word in LISTS["EXCLAIMED"] and _is_exclaimed(document, mention):
+        return True
+    if (word in LISTS["GENERIC"] or word.endswith("man")) and _is_said_of(document, mention):
+        return True
+    if not document.words[mention.first][0].isupper():
+        return word in LISTS["SPOKEN_OF"] and _is_word(document, mention)
+    if word in LISTS["PRONOUNS"]:
+        if document.word(mention.last) not in LISTS["HONOURS"]:
+            _doubt_capital(document, mention)
+        return False
+    return _is_in_name(document, mention)
+
+
+def _is_verb(document: Document, mention: Mention) -> bool:
+    """ "to man the pumps", "sailors man the hawsers", "who man its stalls"; not "gave the old man the keys"."""
+    if document.word(mention.last).lower() not in LISTS["OBJECTS"]:
+        return False
+    if document.word(mention.first - 1) == "to":
+        return True
+    before = {document.word(mention.first - back).lower() for back in (1, 2, 3)}
+    return before.isdisjoint(LISTS["DETERMINERS"]) and not document.opens(mention.first)
+
+
+def _is_mankind(document: Document, mention: Mention) -> bool:
+    """ "the nature of man", "early man", "Man is free"; not "a kind of man", "of man and wife"."""
+    word, after = document.words[mention.first], document.word(mention.last)
+    if word == "Man" and document.opens(mention.first):
+        return after in LISTS["MODAL"]
+    if word != "man" or after in ("and", "or", "of", "who", "with", "-"):
+        return False
+    before, second = document.word(mention.first - 1), document.word(mention.first - 2)
+    if before in ("early", "primitive", "prehistoric", "modern"):
+        return second not in LISTS["DETERMINERS"]
+    return before in LISTS["OF"] and second not in LISTS["KIND"]
+
+
+def _is_exclaimed(document: Document, mention: Mention) -> bool:
+    """ "Man, he is tall.", "Thanks, man.", "Boy, was I wrong"; not "Man, 45, held" or "Boy, come here"."""
+    before, after, second = (document.word(token) for token in (mention.first - 1, mention.last, mention.last + 1))
+    if not document.opens(mention.first):
+        return before == "," and after in _CLOSES and mention.word != "boy"
+    if mention.word == "boy":
+        return after == "," and second.lower() in LISTS["EXCLAIMS"]
+    return after in (",", "!") and not second[0].isdigit()
+
+
+def _is_word(document: Document, mention: Mention) -> bool:
+    """'from "abba", meaning "father"': a word that is spoken of."""
+    if document.word(mention.first - 1) not in _QUOTES or document.word(mention.last) not in _QUOTES:
+        return False
+    return any(document.word(mention.first - back).lower() in LISTS["NAMES_A_WORD"] for back in (2, 3, 4))
+
+
+def _is_said_of(document: Document, mention: Mention) -> bool:
+    """ "She was elected chairman": the word is said of anyone, and fits him as well."""
+    begin = document.sentence(mention.first)[0]
+    before = document.words[max(begin, mention.first - 6) : mention.first]
+    if LISTS["LINKS"].isdisjoint(before):
+        return False
+    others = [document.mention_at(token) for token in range(begin, mention.first)]
+    words = {other.word for other in others if other is not None}
+    return not words.isdisjoint(("she", "her")) and words <= {"she", "her", "herself"}
+
+
+def _is_in_name(document: Document, mention: Mention) -> bool:
+    """A capitalised word that is part of the name of a body, a place or a work; a capital without a reason is doubted.
+
+    "League of Women Voters", "Ladies Home Journal", "Queen Street", "the Prince of Wales pub", "Sons of Anarchy",
+    "King's Cross", "Jack Dustman", 'the film "Wonder Woman"'.
+    """
+    word, first, last = mention.word, mention.first, mention.last
+    if len(document.words[first]) > 1 and document.words[first].isupper():
+        return False
+    if _is_in_title(document, first, last):
+        return True
+    begin, end = _run(document, first, last)
+    rest = {part.lower() for token, part in enumerate(document.words[begin:end], begin) if not first <= token < last}
+    if document.word(begin) in LISTS["SHIP_MARKS"]:
+        return True
+    if word in LISTS["GROUPS"]:
+        if rest & LISTS["SPORTS"]:
+            return False
+        if rest & LISTS["THINGS"] or (word in LISTS["KIN_GROUPS"] and _is_body(document, mention, begin)):
+            return True
+    elif rest & LISTS["THINGS"] and (word in LISTS["RANKS"] or rest.isdisjoint(("of", "the", "for", "and"))):
+        return True
+    if word in LISTS["RANKS"] and end > last and document.word(end) in LISTS["PUBS"]:  # the Prince of Wales pub
+        return True
+    if word in LISTS["RANKS"] and document.word(last) in "'’" and document.word(last + 1) == "s":  # King's Cross
+        owned = document.word(last + 2)
+        return owned[0].isupper() and owned.lower() not in document.lexicon.rules
+    if word.endswith("man") and len(word) > 5 and word not in LISTS["OFFICES"]:  # a surname
+        return begin < first and document.word(first - 1)[0].isupper() and not document.opens(first - 1)
+    if word in LISTS["PLAIN"] or word in LISTS["GROUPS"]:
+        _doubt_capital(document, mention)
+    return False
+
+
+def _is_body(document: Document, mention: Mention, begin: int) -> bool:
+    """ "Greene Brothers", "Big Sisters", "Sons of Anarchy"; not "Daughters of miners"."""
+    before = document.word(mention.first - 1)
+    if begin < mention.first and (before[0].isupper() or before == "&"):
+        return not _is_headline(document, mention)
+    after = document.word(mention.last + 1)
+    after = document.word(mention.last + 2) if after == "the" else after
+    return document.word(mention.last) == "of" and after[0].isupper() and not _is_headline(document, mention)
+
+
+def _doubt_capital(document: Document, mention: Mention) -> None:
+    """A capital inside a sentence, where nothing asks for one: God's "He", "Invisible Man"."""
+    before = document.word(mention.first - 1)
+    inside = before == "," or (before.isalpha() and not document.glued(mention.first))
+    if inside and not _is_headline(document, mention):
+        mention.doubt("sense:capital")
+
+
+def _run(document: Document, first: int, last: int) -> tuple[int, int]:
+    """First token and end of the run of capitalised words around a word: with of, the, and, 's between them."""
+    begin, end = first, last
+    while True:
+        step = next(
+            (n for n in (1, 2, 3) if _joins(document, begin - n, begin) and _is_capital(document, begin - n)), 0
+        )
+        if not step:
+            break
+        begin -= step
+    while True:
+        step = next((n for n in (0, 1, 2) if _is_capital(document, end + n) and _joins(document, end - 1, end + n)), -1)
+        if step < 0:
+            return begin, end
+        end += step + 1
+
+
+def _joins(document: Document, left: int, right: int) -> bool:
+    """What stands between two tokens joins them to one name."""
+    between = document.words[max(left, -1) + 1 : right]
+    return left >= 0 and all(word in _JOINS for word in between)
+
+
+def _is_capital(document: Document, token: int) -> bool:
+    word = document.word(token)
+    return word[0].isupper() and word not in LISTS["FUNCTION"]
+
+
+def _is_headline(document: Document, mention: Mention) -> bool:
+    """Most words of the sentence around a capitalised run begin with capitals, so that a capital shows nothing."""
+    begin, end = document.sentence(mention.first)
+    first, last = _run(document, mention.first, mention.last)
+    around = document.words[begin + 1 : first] + document.words[last:end]
+    words = [word for word in around if word[0].isalpha() and word not in LISTS["SMALL"]]
+    return sum(word[0].isupper() for word in words) >= 0.6 * len(words)
+
+
+def _is_in_title(document: Document, first: int, last: int) -> bool:
+    """Between quotes or asterisks, in capitals like the title of a work: “Invisible Man”; not "Yes, Sir"."""
+    begin, end = first - 1, last
+    while begin > first - 9 and document.word(begin) not in _QUOTES and document.word(begin) not in _STOPS:
+        begin -= 1
+    while end < last + 9 and document.word(end) not in _QUOTES and document.word(end) not in _STOPS:
+        end += 1
+    if document.word(begin) not in _QUOTES or document.word(end) not in _QUOTES or document.glued(begin):
+        return False
+    if not document.glued(begin + 1) or not document.glued(end):
+        return False
+    words = document.words[begin + 1 : end]
+    if "," in words[:-1] or (words[-1] in ",.!?" and len(words) < 4):
+        return False
+    named = [word for word in words if word[0].isalpha() and word.lower() not in LISTS["SMALL"]]
+    return sum(word[0].isupper() for word in named) > 0.7 * len(named)
+
+
+# ---------------------------------------------------------------- the data
+
+
+@cache
+def load() -> tuple[dict[str, list[Sense]], dict[str, str]]:
+    """Word → the rules that look at it, and cue → its kind of reason."""
+    data = _data()
+    found: dict[str, list[Sense]] = {}
+    for row in data["rules"]:
+        sense = Sense(**{key: _parsed(key, value) for key, value in row.items()})
+        for word in sense.words:
+            found.setdefault(word, []).append(sense)
+    kinds = {word: kind for kind, words in data["sex_bound"].items() for word in _split(words)}
+    return found, kinds
+
+
+def _parsed(key: str, value: Any) -> Any:
+    if not isinstance(value, str) or key in ("doubt", "spread"):
+        return value
+    words = _split(value)
+    if key in ("before", "after"):
+        found: Rows = {}
+        for row in (tuple(word.split(" ")) for word in words):
+            found.setdefault(row[0 if key == "after" else -1], []).append(row)
+        return found
+    if key in ("passage", "unless", "within"):
+        words += [word.capitalize() for word in words]
+    return frozenset(words)
+
+
+def _split(text: str) -> list[str]:
+    lists = _data()["lists"]
+    words = [word for part in text.split() for word in (lists[part[1:]].split() if part[0] == "$" else [part])]
+    return [word.replace("_", " ") for word in words]
+
+
+@cache
+def _data() -> dict[str, Any]:
+    return yaml.safe_load(FILE.read_text(encoding="utf-8"))
+
+
+LISTS = {name: frozenset(words.split()) for name, words in _data()["lists"].items()}
+_LOOKED_AT = LISTS["EXCLAIMED"] | LISTS["GENERIC"] | LISTS["SPOKEN_OF"]
+_JOINS = frozenset(("of", "the", "for", "and", "&", "'", "’", "s", "de", "-"))
+_QUOTES = frozenset("\"“”‘’'*«»")
+_STOPS = frozenset(".\n;:?!")
+_CLOSES = frozenset('.,!?;\n"”')

@@ -1,0 +1,185 @@
+"""Where a word of the lexicon is reversed: the conditions of its section `only`, each told by the tokens around."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from counterfactuals.text.document import Document
+
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split(" "))
+
+
+def is_before_name(document: Document, first: int, last: int) -> bool:
+    """ "Sir Ian", "Count of Toulouse", "MISS JONES", "Lord and Lady Day"; not "Yes, Sir" or "Sir I"."""
+    if document.words[first][0].islower() or document.word(first - 1) in ("First", "Second"):
+        return False
+    if document.word(last) in JOINTS and document.word(last + 1) in _TITLES:
+        return True
+    token = last + (document.word(last) == "\n")  # a line that goes on
+    token += document.word(token) == "of"
+    token += document.word(token) in _OPENING
+    after = document.word(token)
+    return after[0].isupper() and after not in _NO_NAMES and not document.glued(last)
+
+
+def _is_abbreviation(document: Document, first: int, last: int) -> bool:
+    """ "Mr. Ito", "Mr Ito", "Mr. and Mrs. Ito", "mr ito", "MR. ITO", "TO MR ITO"; not "5 ms.", "an MS", "MS DOS"."""
+    word, before = document.words[first], document.word(first - 1)
+    dotted = document.word(last) == "." and document.glued(last)
+    after = document.word(last + dotted)
+    if _key_before(document, first) in _TITLE_KEYS:  # {"title": "Ms"}
+        return True
+    if document.word(last + dotted) in JOINTS and document.word(last + dotted + 1).lower() in ("mr", "mrs", "ms"):
+        return True
+    if word.isupper():
+        if dotted:  # "patients with MS. The"
+            return not after.istitle()
+        if not _is_loud(after) or document.glued(last) or after in _PROGRAMS:
+            return False
+        end = document.word(last + 1)
+        return _is_loud(before) or end in "\n:" or _is_loud(end) or (end == "," and _is_loud(document.word(last + 2)))
+    if word[0].isupper():
+        return dotted or is_before_name(document, first, last)
+    if before[-1].isdigit():
+        return False
+    named = len(after) > 1 and after.isalpha() and not document.glued(last + dotted)
+    return named and after not in _SMALL_WORDS and (word != "ms" or after.islower())
+
+
+def _is_lower(document: Document, first: int, last: int) -> bool:
+    """ "kings", "Kings and queens", "Guy at bar", "THE GUY SAID"; no team and no name."""
+    word, after = document.words[first], document.word(last)
+    if word[0].islower() or (after == "and" and document.word(last + 1) in _PARTNERS):
+        return True
+    if word.isupper():
+        return _is_loud(document.word(first - 1)) and (_is_loud(after) or not after.isalpha())
+    return after in _HE_WHO and document.opens(first)
+
+
+def _is_not_name(document: Document, first: int, last: int) -> bool:
+    """In small letters or a rank: "King Harald", "the Danish King Harald", "the King"; not "Larry King"."""
+    word = document.words[first]
+    if not word[0].isupper() or word.isupper():
+        return True
+    before = document.word(first - 1)
+    if before.lower() in _LEADS or before in _BEFORE_RANKS:
+        return True
+    if before[0].isupper() and not before.endswith(_NATIONAL):
+        return False
+    return is_before_name(document, first, last) or (document.word(last) == "of" and not document.glued(last))
+
+
+def _is_rank(document: Document, first: int, last: int) -> bool:
+    """ "Count Ory", "a visit of the Count"; not "Count on it" or "count"."""
+    if not document.words[first][0].isupper() or document.words[first].isupper():
+        return False
+    return document.word(first - 1) in ("the", "The") or _is_not_name(document, first, last)
+
+
+def _is_code(document: Document, first: int, last: int) -> bool:
+    """ "Sex: M", "gender": "F", "32-year-old M", "45/F", "45F, reports", "me (25f)"; not "45F outside" or "$45M"."""
+    word, before, after = document.words[first], document.word(first - 1), document.word(last)
+    if word[0].isdigit():
+        if before in "([" and after in ")]/,":
+            return True
+        return after in _PRESENTS and (document.opens(first) or before in _BEFORE_AGES)
+    if _key_before(document, first) in ("gender", "sex"):
+        return True
+    if word.islower() or after in ("'", "’"):
+        return False
+    if before in ("old", "yo") or (before == "o" and document.word(first - 2) == "/"):  # 45 y/o F
+        return True
+    near = (document.word(first - 2) if before == "/" else "", document.word(last + 1) if after == "/" else "")
+    return any(age.isdigit() and 0 < int(age) < 110 for age in near)
+
+
+def _key_before(document: Document, first: int) -> str:
+    """The key that a value belongs to, in small letters: gender of {"gender": "F"}, sex of "Sex: M" and "sex=M"."""
+    token, assigned = first - 1, False
+    while first - token < 6 and document.word(token) in _ASSIGNS:
+        assigned = assigned or document.word(token) in ":=|>"
+        token -= 1
+    return document.word(token).lower() if assigned else ""
+
+
+def _is_kin(document: Document, first: int, last: int) -> bool:
+    """ "my MIL", "his bf"; "MIL called" where "my MIL" stands too; not "5 mil"."""
+    word, words = document.words[first], document.words
+    if document.word(first - 1).lower() in _OWNERS or (len(word) == 2 and word.islower()):
+        return True
+    return word.isupper() and any(words[i] == word and words[i - 1].lower() in _OWNERS for i in range(1, len(words)))
+
+
+def _is_called(document: Document, first: int, last: int) -> bool:
+    """ "Ma said so", "my pa": in a text of the family; not "Yo-Yo Ma", "MA", "Ma Long"."""
+    word, before, after = document.words[first], document.word(first - 1), document.word(last)
+    if before.lower() in _OWNERS:
+        return not word.isupper()
+    if word.islower() or word.isupper() or after[0].isupper() or (after == "." and document.word(last + 1).islower()):
+        return False
+    if before[0].isupper() and not document.opens(first - 1):
+        return False
+    return {"Ma", "Pa"} <= set(document.words) or not _FAMILY.isdisjoint(document.words)
+
+
+def _is_beside(document: Document, first: int, last: int) -> bool:
+    """ "a Latino man", "he is Latino"; not "Latino voters", who may be anyone."""
+    rules = document.lexicon.rules
+    group = rules[document.words[first].lower()].group
+    after = rules.get(document.word(last).lower())
+    if after is not None and after.group == group:
+        return True
+    verb = first - 1 - (document.word(first - 1) in ("a", "an", "the"))
+    subjects = [rules.get(document.word(token).lower()) for token in range(verb - 3, verb)]
+    return document.word(verb) in ("is", "was", "s") and any(rule and rule.group == group for rule in subjects)
+
+
+def _is_loud(word: str) -> bool:
+    return len(word) > 1 and word.isupper()
+
+
+CONDITIONS: dict[str, Callable[[Document, int, int], bool]] = {
+    "abbreviation": _is_abbreviation,
+    "beside": _is_beside,
+    "called": _is_called,
+    "code": _is_code,
+    "kin": _is_kin,
+    "lower": _is_lower,
+    "not_name": _is_not_name,
+    "rank": _is_rank,
+    "title": is_before_name,
+    "title_or_lower": lambda document, first, last: (
+        _is_lower(document, first, last) or is_before_name(document, first, last)
+    ),
+}
+JOINTS = frozenset(("and", "or", "&", "/"))
+_TITLES = _words("Mr Ms Mrs Miss Dr Lady Lord Dame Sir Baroness Countess")
+_OPENING = frozenset("\"“‘'[(")
+_NO_NAMES = _words("I Me Us You It On In Down Your The A An My")
+_PROGRAMS = _words("DOS SQL WORD EXCEL OFFICE WINDOWS")
+_SMALL_WORDS = _words(
+    "after and apart are as at but delay for from had has if in is it later latency of on or per that the then to was "
+    "were when with"
+)
+_PARTNERS = _words("queens kings goddess goddesses god gods ladies cowgirls cowboys wizards gals guys")
+_HE_WHO = _words("at behind from in next on over who with walks goes says is was")  # "Guy at bar: Hi."
+_LEADS = _words(  # a capital after these is a rank: "the King", "Crown Prince"
+    "the a an his her our my your their its this that these those no any every each former late young old new dear "
+    "crown grand good great last first second third future vice"
+)
+_BEFORE_RANKS = _words(  # a capital after these may be a rank: "When King Charles"
+    "When While After Before If As Although Though Since Until Once Because Both In On By For From To Under With Then "
+    "But And That Also However"
+)
+_NATIONAL = ("ish", "an", "ese", "ch", "ic", "gal")
+_TITLE_KEYS = _words("title salutation prefix honorific honorific_prefix")
+_ASSIGNS = frozenset(":=|>\"'“”‘’*[({")
+_OWNERS = _words("my his her your our their future ex ya mah")
+_FAMILY = _words("my My our Our")
+_BEFORE_AGES = _words(", ( [ . I me am husband wife partner pt Pt patient Patient")
+_PRESENTS = _words(
+    ", presents presented presenting reports reported complains complaining admitted referred with w c who here "
+    "brought seen"
+)
