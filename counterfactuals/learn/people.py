@@ -2,9 +2,8 @@
 
 The text labels itself. Where a title, a relation or "born" stands beside a name, or "the" or a word such as "Street",
 it is shown what the name is; then it is the same everywhere in that document. The models learn from those other places,
-so they never see the sign that labelled them. Three models: "full" tells a person's full name from other runs of capitals,
-"alone" a person's name that stands alone from other words, "given" a given name from a surname. Every tenth text is
-held out.
+so they never see the sign that labelled them. "full" tells a person's full name from other runs of capitals, "alone" a
+person's name that stands alone from other words, "given" a given name from a surname. Every tenth text is held out.
 """
 
 from __future__ import annotations
@@ -105,7 +104,7 @@ def samples(text: str, lexicon: Lexicon) -> Iterator[Sample]:
     roles = Roles(document)
     full: defaultdict[tuple[str, str], list[Run]] = defaultdict(list)
     alone: defaultdict[str, list[Run]] = defaultdict(list)
-    for run in runs(document, roles):
+    for run in runs(document, roles, ordinary=True):
         first = document.words[run.given[0]]
         if run.surname:
             full[first, run.surname].append(run)
@@ -131,11 +130,11 @@ def samples(text: str, lexicon: Lexicon) -> Iterator[Sample]:
         for run in _some(those):
             own = Counter([run.sign])
             given = bool(signs["given"] - own["given"] + shown[word, "given"])
-            surname = bool(signs["surname"] - own["surname"] + shown[word, "surname"])
+            last = bool(signs["surname"] - own["surname"] + shown[word, "surname"])
             other = bool(signs["thing"] - own["thing"])
-            if not given and not surname and not other:
+            if not (given or last or other):
                 given, other = is_agreed, word.lower() in small
-            if given + surname + other == 1:
+            if given + last + other == 1:
                 row = keys(document, run, roles)
                 yield "alone", row, not other
                 if not other:  # what is beside a name tells little here, but much of the kind of text

@@ -128,15 +128,16 @@ class Cast:
             entry, signs = self.names.entry(word), Counter(run.sign for run in those)
             if not rest or not (entry or signs["given"] or any(map(self.roles.after, (run.last for run in rest)))):
                 continue
-            person, given = self._pooled(rest, "alone", "given")
-            if entry is not None and word not in self.names.weak and not (word.isupper() and len(word) > 1):
-                person, given = person + PLAIN["alone"], given + PLAIN["alone"]
-            elif entry is None and word not in self.names.either:
-                given += PLAIN["unknown"]
             if word in self.given or signs["given"]:
-                person, given = max(person, 0) + SHOWN, max(given, 0) + SHOWN
-            if word not in self.given:
-                given -= 2 * self.surnames.get(word, 0)
+                person = given = SHOWN
+            elif self.surnames.get(word, 0.0) > (0 if entry is None else SURE):
+                person, given = SHOWN, -SHOWN
+            else:
+                person, given = self._pooled(rest, "alone", "given")
+                if entry is None:
+                    given += PLAIN["unknown"] if word not in self.names.either else 0
+                elif word not in self.names.weak and not (word.isupper() and len(word) > 1):
+                    person, given = person + PLAIN["alone"], given + PLAIN["alone"]
             scores[word] = person, given - SHOWN * signs["surname"] / len(those)
         of_table = [given > 0 for word, (person, given) in scores.items() if person > 0 and self.names.entry(word)]
         num_surnames = sum(those[0].sign == "surname" for those in self.alone.values())
@@ -196,14 +197,14 @@ class Cast:
 
     def small(self) -> Iterator[Mention]:
         """ "we saw tom": given names in a sentence that does not begin with a capital."""
-        names, document = self.names, self.document
+        names, document, small = self.names, self.document, self.names.small
         no_name_after = names.context["no_name_after"]
-        for token in [token for token, word in enumerate(self.words) if word in names.small]:
+        for token in [token for token, word in enumerate(self.words) if word in small]:
             begins_loud = self.words[document.sentence(token)[0]][0].isupper()
             if begins_loud or document.word(token - 1) in no_name_after or document.glued(token):
                 continue
             if document.word(token + 1) not in ("@", ".", "_") or not document.glued(token + 2):
-                group, partner = names.entries[names.small[self.words[token]]]
+                group, partner = names.entries[small[self.words[token]]]
                 mention = self._mention(token, token + 1, group, partner and partner.lower())
                 mention.doubt("name:small")
                 yield mention
@@ -298,8 +299,11 @@ class Roles:
 # ---------------------------------------------------------------- the runs of capitals
 
 
-def runs(document: Document, roles: Roles) -> list[Run]:
-    """Every run of capitalised words that may be a name; without those of unknown words far from any word of a role."""
+def runs(document: Document, roles: Roles, *, ordinary: bool = False) -> list[Run]:
+    """Every run of capitalised words that may be a name; without those of unknown words far from any word of a role.
+
+    ordinary: with unknown words that stand alone here and are written small elsewhere in the text.
+    """
     names, words = names_of(document), document.words
     known, goes_on = names.known, names.context["particles"] | set("-'’.")
     small, found, done = set(words), [], 0
@@ -311,6 +315,8 @@ def runs(document: Document, roles: Roles) -> list[Run]:
         if words[token].isascii() and known.isdisjoint(words[token:done]) and not roles.after(token):
             continue
         alone = done == token + 1
+        if alone and not ordinary and words[token] not in known and words[token].lower() in small:
+            continue
         shortened = following in _APOSTROPHES and document.word(token + 2).lower() in _SHORT_ENDS  # "Don't"
         glued = document.glued(token) and words[token - 1] in "-'’_@" and document.glued(token - 1)
         if glued or (alone and (shortened or words[token] in names.no_name)):
