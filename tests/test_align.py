@@ -11,8 +11,8 @@ from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, tr
 from transformers import PreTrainedTokenizerFast
 
 from counterfactuals.text.lexicon import load_lexicon
-from counterfactuals.text.reverse import Reversal, Reverser, Span
-from counterfactuals.tokens.align import AlignedPair, Splicer, cut
+from counterfactuals.text.reverse import Passage, Reversal, Reverser, Span
+from counterfactuals.tokens.align import AlignedPair, AlignedText, Splicer, cut
 from counterfactuals.tokens.corpus import read_texts
 from tests.conftest import TINY_TEXTS
 
@@ -159,8 +159,8 @@ def test_real_text(paragraphs, gpt2_tokenizer, tokenizers):
         pairs = Splicer(tokenizer).pairs(some)
         for reversal, pair in zip(some, pairs):
             check(pair, reversal, tokenizer)
-        mated = np.concatenate([pair.cf_index for pair in pairs if pair.reversed])
-        assert (mated >= 0).mean() > 0.97, name
+        index = np.concatenate([pair.cf_index for pair in pairs if pair.reversed])
+        assert (index >= 0).mean() > 0.97, name
 
 
 ROLES = ["he", "She", "HIS", "her", "mother-in-law", "husband's", "Mr.", "Mary", "John", "waitress", "she’d", "women"]
@@ -215,14 +215,14 @@ def test_any_replacement(tokenizers, kind, parts):
 
 def test_unequal_token_counts_align_the_first_token_only(gpt2_tokenizer):
     text, replaced = "Ask the landlord about it.", "Ask the landlady about it."
-    reversal = Reversal(text, replaced, (Span(8, 16, 8, 16, "pair"),), None)
+    reversal = Reversal(text, replaced, (Span(8, 16, 8, 16, "pair"),))
     pair = Splicer(gpt2_tokenizer).pairs([reversal])[0]
     check(pair, reversal, gpt2_tokenizer)
     counts = [len(gpt2_tokenizer(word).input_ids) for word in (" landlord", " landlady")]
     assert counts[0] < counts[1]
     t = 2  # Ask, the, landlord
     assert pair.cf_index[t] == 2 and pair.cf_index[t + 1] == 2 + counts[1]
-    back = Reversal(replaced, text, (Span(8, 16, 8, 16, "pair"),), None)
+    back = Reversal(replaced, text, (Span(8, 16, 8, 16, "pair"),))
     mirrored = Splicer(gpt2_tokenizer).pairs([back])[0]
     assert mirrored.cf_index[t : t + counts[1]].tolist() == [2] + [-1] * (counts[1] - 1)
 
@@ -252,8 +252,8 @@ def test_a_cue_is_found_at_its_token(gpt2_tokenizer):
 
 def test_cut_keeps_both_sides_within_the_limit_and_aligned(paragraphs, gpt2_tokenizer):
     reversals = [REVERSER(text) for text in paragraphs[:300]]
-    for pair in Splicer(gpt2_tokenizer).pairs(reversals):
-        pieces = list(cut(pair, 24))
+    for text in Splicer(gpt2_tokenizer).texts(reversals):
+        pair, pieces = text.pair, list(cut(text, 24))
         assert all(len(p.input_ids) <= 24 and len(p.cf_input_ids) <= 24 for p in pieces)
         whole = np.concatenate([p.input_ids for p in pieces]).tolist()
         assert whole == pair.input_ids.tolist()[: len(whole)] and len(pair.input_ids) - len(whole) <= 1
@@ -267,7 +267,85 @@ def test_cut_keeps_both_sides_within_the_limit_and_aligned(paragraphs, gpt2_toke
 def test_a_limit_shorter_than_a_word_is_refused():
     pair = AlignedPair(np.arange(6), np.arange(9), np.array([0, 1, -1, -1, -1, 8]))
     with pytest.raises(ValueError, match=r"data\.max_length: 2"):
-        list(cut(pair, 2))
+        list(cut(AlignedText(pair), 2))
+
+
+def by_passage(*passages: tuple[str, str, float, str]) -> Reversal:
+    """(text, reversed text, doubt, word that stays) of each passage; one word differs, if any."""
+    text, other = "", ""
+    spans, stays, found = [], [], []
+    for before, after, doubt, stay in passages:
+        if before != after:
+            a, b = before.split(), after.split()
+            n = next(n for n in range(len(a)) if a[n] != b[n])
+            place = len(" ".join(a[:n])) + bool(n)
+            start, cf_start = len(text) + place, len(other) + place
+            spans.append(Span(start, start + len(a[n]), cf_start, cf_start + len(b[n]), "pair"))
+        stays += [len(text) + before.index(stay)] if stay else []
+        found.append(Passage(len(text), len(text) + len(before), doubt, before != after))
+        text, other = text + before, other + after
+    return Reversal(text, other, tuple(spans), (), tuple(stays), tuple(found))
+
+
+DOCUMENT = by_passage(
+    ("The nurse came in.\n", "The nurse came in.\n", 0.0, ""),
+    ("Then she left us.\n", "Then he left us.\n", 0.1, ""),
+    ("It rained. ", "It rained. ", 0.0, ""),
+    ("Mary was his wife.\n", "Mary was his wife.\n", 0.6, "Mary"),
+    ("A cold day.\n", "A cold day.\n", 0.0, ""),
+    ("The king slept.\n", "The queen slept.\n", 0.2, ""),
+    ("The pregnant girl ran.", "The pregnant boy ran.", 0.3, "pregnant"),
+)
+
+
+@pytest.mark.parametrize("kind", [*KINDS, "gpt2"])
+def test_a_sequence_is_reversed_or_left_as_a_whole(kind, tokenizers):
+    tokenizer = tokenizers[kind]
+    (sequences,) = Splicer(tokenizer).sequences([DOCUMENT], 100)
+    if kind == "gpt2":
+        first, left, last = (
+            tuple(tokenizer.decode(ids).strip() for ids in (p.input_ids, p.cf_input_ids)) for p in sequences
+        )
+        end = tokenizer.eos_token
+        assert first == tuple(f"{end}The nurse came in.\nThen {w} left us.\nIt rained." for w in ("she", "he"))
+        assert left == ("Mary was his wife.\nA cold day.",) * 2
+        assert last == tuple(
+            f"The {a} slept.\nThe pregnant {b} ran.{end}" for a, b in (("king", "girl"), ("queen", "boy"))
+        )
+        assert tokenizer.decode([sequences[2].input_ids[sequences[2].cue]]).strip() == "p"
+    assert [pair.reversed for pair in sequences] == [True, False, True]
+    assert [pair.doubt for pair in sequences] == pytest.approx([0.1, 0.6, 1 - 0.8 * 0.7])
+    assert sequences[0].cue == -1 and sequences[1].cue == 0
+    assert 0 < sequences[2].cue < len(sequences[2].input_ids)
+    whole = Splicer(tokenizer).pairs([DOCUMENT])[0]
+    assert np.array_equal(whole.input_ids, np.concatenate([pair.input_ids for pair in sequences]))
+    assert np.array_equal(whole.cf_input_ids, np.concatenate([pair.cf_input_ids for pair in sequences]))
+
+
+def test_doubt_and_cue_are_of_what_stands_in_the_sequence(tokenizers):
+    tokenizer = tokenizers["gpt2"]
+    reversal = by_passage(*[("He saw a cold day and more.\n", "She saw a cold day and more.\n", 0.1, "")] * 3)
+    (whole,) = Splicer(tokenizer).sequences([reversal], 100)
+    assert [pair.doubt for pair in whole] == pytest.approx([1 - 0.9**3])
+    length = len(whole[0].input_ids) // 3
+    (parts,) = Splicer(tokenizer).sequences([reversal], length // 2)
+    assert {round(pair.doubt, 4) for pair in parts} <= {0.1, 0.19}
+    assert all(pair.cue == -1 for pair in parts)
+    plain = Splicer(tokenizer).sequences([Reversal("A cold day.", "A cold day.")], 100)[0][0]
+    assert (plain.doubt, plain.cue, plain.reversed) == (0.0, -1, False)
+
+
+def test_a_pair_with_too_much_doubt_is_a_sequence_that_was_left(tokenizers):
+    sequences = Splicer(tokenizers["gpt2"]).sequences([DOCUMENT], 100)[0]
+    for pair in sequences:
+        assert pair.within(None) is pair and pair.within(pair.doubt) is pair
+        other = pair.within(0.05)
+        assert not other.reversed and np.array_equal(other.input_ids, pair.input_ids)
+        assert other.doubt == pair.doubt and np.array_equal(other.cf_index, np.arange(len(pair.input_ids)))
+    for word, pair in ((" she", sequences[0]), (" king", sequences[2])):
+        cue = pair.within(0.05).cue
+        assert tokenizers["gpt2"].decode(pair.input_ids[cue : cue + 4]).startswith(word)
+    assert sequences[2].cue > sequences[2].within(0.05).cue and sequences[1].within(0.05) is sequences[1]
 
 
 def test_what_is_remembered_changes_nothing(paragraphs, gpt2_tokenizer, monkeypatch):

@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 
 from counterfactuals import sample
-from counterfactuals.sample import OCCUPATIONS, agreement_cases, generate, neutral_prompts, write_sample
+from counterfactuals.sample import GRAMMAR, OCCUPATIONS, agreement_cases, generate, neutral_prompts, write_sample
 from counterfactuals.text.lexicon import load_lexicon
 from counterfactuals.text.reverse import reverse
 
 FEMALE = {"she", "her", "hers", "herself", "woman", "girl", "madam", "ms"}  # words of the main person, never of others
 MALE = {"he", "him", "his", "himself", "man", "boy", "sir", "mr"}
-RELATIVES = {word for pair in (*sample._RELATIVES, sample._SPOUSE) for word in pair}
+RELATIVES = {word for pair in (*GRAMMAR["relatives"], GRAMMAR["spouse"]) for word in pair}
 Rows = list[dict[str, str]]
 
 
@@ -70,7 +70,7 @@ def test_gendered_words_agree_with_the_label_and_only_relatives_are_free(rows: R
         assert gendered & used.keys() <= own | RELATIVES, row
         assert used[row["occupation"]] and sum(used[job] for job in OCCUPATIONS) == used[row["occupation"]], row
         free.update({word: used[word] for word in RELATIVES})
-    for woman, man in sample._RELATIVES:
+    for woman, man in GRAMMAR["relatives"]:
         assert abs(free[woman] / (free[woman] + free[man]) - 0.5) < 0.05
     assert free["husband"] and free["wife"]
 
@@ -115,7 +115,7 @@ def test_prompts_are_neutral_and_their_frames_are_never_trained_on(rows: Rows, s
     assert list(prompts) == list(OCCUPATIONS)
     known = {word for row in rows for word in words(row["text"])}
     for occupation, frames in prompts.items():
-        assert list(frames) == list(sample._PROMPTS) and len(frames) >= 6
+        assert list(frames) == list(GRAMMAR["prompts"]) and len(frames) >= 6
         for prompt in (prompt for prompts in frames.values() for prompt in prompts):
             assert prompt == prompt.strip() and occupation in prompt
             assert not banned & set(words(prompt))

@@ -5,8 +5,7 @@ from pathlib import Path
 import pytest
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from counterfactuals import sample
-from counterfactuals.sample import OCCUPATIONS, generate
+from counterfactuals.sample import GRAMMAR, OCCUPATIONS, generate
 from counterfactuals.tokens.tokenizer import END_OF_TEXT, train_bpe
 
 
@@ -34,8 +33,8 @@ def test_size_and_the_one_special_token(tokenizer: PreTrainedTokenizerFast):
 
 
 def test_gendered_words_and_occupations_are_single_tokens(tokenizer: PreTrainedTokenizerFast):
-    own = [word.rstrip(".") for pair in sample._PERSON.values() for word in pair]
-    relatives = [word for pair in (*sample._RELATIVES, sample._SPOUSE) for word in pair]
+    own = [word.rstrip(".") for pair in GRAMMAR["person"].values() for word in pair]
+    relatives = [word for pair in (*GRAMMAR["relatives"], GRAMMAR["spouse"]) for word in pair]
     for word in [*own, *relatives, *OCCUPATIONS]:
         assert len(tokenizer(f"the {word}")["input_ids"]) == len(tokenizer("the")["input_ids"]) + 1, word
     for word in ("She", "He", "Her", "His"):  # at the beginning of a text and of a sentence

@@ -7,16 +7,17 @@ aligned by their character offsets. `cf_index[t] = s`, −1 where token t has no
 
 from __future__ import annotations
 
+import math
 import re
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from itertools import accumulate, chain, filterfalse
+from dataclasses import dataclass
+from itertools import accumulate, chain, filterfalse, pairwise
 from typing import Any
 
 import numpy as np
 
-from counterfactuals.text.reverse import Reversal, Span
+from counterfactuals.text.reverse import Passage, Reversal, Span
 
 MEMORY, LONGEST = 300_000, 48  # distinct pieces whose ids are kept (about 70 MB), and their characters at most
 AT_ONCE, _START = 200, "x"  # new words that are tokenised together, and what stands before the first
@@ -29,13 +30,14 @@ _PROBE = (
 
 @dataclass(frozen=True)
 class AlignedPair:
-    """Token ids of a text and of its counterfactual.
+    """Token ids of a sequence and of its counterfactual.
 
     input_ids: (T,) int32. cf_input_ids: (S,) int32, equal to input_ids where nothing was replaced.
     cf_index: (T,) int32, the position s that corresponds to t, strictly increasing where not −1.
     A replaced word of as many tokens on both sides is aligned token by token; else only its first token is (what comes
     before it corresponds, so the two predictions of the word's beginning do), and the tokens inside it are −1.
-    cue: token from which on a cue of the role stands unreversed, −1 if there is none. turn: as in Reversal.
+    cue: the first token that carries a role and stays, −1 if there is none. turn: as in Reversal.
+    doubt: the probability that the reversal of this sequence is wrong, 0 without a role.
     """
 
     input_ids: np.ndarray
@@ -43,10 +45,63 @@ class AlignedPair:
     cf_index: np.ndarray
     cue: int = -1
     turn: int = 0
+    doubt: float = 0.0
 
     @property
     def reversed(self) -> bool:
         return len(self.input_ids) != len(self.cf_input_ids) or bool((self.input_ids != self.cf_input_ids).any())
+
+    def within(self, max_doubt: float | None) -> AlignedPair:
+        """This pair, or, with more doubt than that, the sequence without its counterfactual.
+
+        It is then as if it had been left: its cue is the first token that was replaced, or that stayed.
+        """
+        if max_doubt is None or self.doubt <= np.float32(max_doubt) or not self.reversed:
+            return self
+        both = min(len(self.input_ids), len(self.cf_input_ids))
+        differs = np.flatnonzero(self.input_ids[:both] != self.cf_input_ids[:both])
+        first = int(differs[0]) if len(differs) else min(both, len(self.input_ids) - 1)
+        return _alone(self.input_ids, first if self.cue < 0 else min(first, self.cue), self.doubt)
+
+
+def _alone(ids: np.ndarray, cue: int = -1, doubt: float = 0.0) -> AlignedPair:
+    return AlignedPair(ids, ids, np.arange(len(ids), dtype=np.int32), cue, 0, doubt)
+
+
+@dataclass(frozen=True)
+class AlignedText:
+    """pair: of a whole text. passages: those with a role, their places in tokens. stays: tokens of what stays."""
+
+    pair: AlignedPair
+    passages: tuple[Passage, ...] = ()
+    stays: tuple[int, ...] = ()
+
+    def part(self, begin: int, stop: int) -> AlignedPair:
+        """Tokens [begin, stop) and their counterparts, with the cue and the doubt of what stands in them."""
+        pair = self.pair
+        cf_begin, cf_stop = _counterpart(pair, begin), _counterpart(pair, stop)
+        index = pair.cf_index[begin:stop]
+        n = bisect_left(self.stays, begin)
+        cue = self.stays[n] - begin if n < len(self.stays) and self.stays[n] < stop else -1
+        first = bisect_right(self.passages, begin, key=lambda passage: passage.end)
+        last = bisect_left(self.passages, stop, key=lambda passage: passage.start)
+        return AlignedPair(
+            pair.input_ids[begin:stop],
+            pair.cf_input_ids[cf_begin:cf_stop],
+            np.where(index < 0, -1, index - cf_begin).astype(np.int32),
+            cue,
+            pair.turn,
+            _doubt(self.passages[first:last]),
+        )
+
+
+def _counterpart(pair: AlignedPair, place: int) -> int:
+    """Position of the counterfactual that token `place` corresponds to, −1 for none; the end, to the end."""
+    return len(pair.cf_input_ids) if place == len(pair.input_ids) else int(pair.cf_index[place])
+
+
+def _doubt(passages: Iterable[Passage]) -> float:
+    return float(np.float32(1 - math.prod(1 - passage.doubt for passage in passages)))  # as it is stored
 
 
 class Splicer:
@@ -67,20 +122,28 @@ class Splicer:
             for i in (tokenizer.bos_token_id, tokenizer.eos_token_id)
         )
         self._ids: dict[str, bytes] = {}  # of a piece, int32
+        self._ends: dict[str, list[int]] = {}  # of a piece's tokens, in characters
         self._replaced: dict[tuple, _Region] = {}
         self.by_word = _splits_at_blanks(self._backend)
 
     def __getstate__(self) -> dict[str, Any]:
-        return vars(self) | {"_ids": {}, "_replaced": {}}
+        return vars(self) | {"_ids": {}, "_ends": {}, "_replaced": {}}
+
+    def sequences(self, reversals: Sequence[Reversal], max_length: int) -> list[list[AlignedPair]]:
+        """The sequences of each reversal: see `cut`."""
+        return [list(cut(text, max_length)) for text in self.texts(reversals)]
 
     def pairs(self, reversals: Sequence[Reversal]) -> list[AlignedPair]:
+        """Each reversal as one pair."""
+        return [text.pair for text in self.texts(reversals)]
+
+    def texts(self, reversals: Sequence[Reversal]) -> list[AlignedText]:
         """Aligned tokens of each reversal; a begin and an end token are added where the tokenizer has them."""
         pieces = [self._pieces(reversal.text) for reversal in reversals]
         missing = self._learn(chain.from_iterable(pieces))
-        pairs = [self._pair(reversal, own) for reversal, own in zip(reversals, pieces)]
-        pairs = [replace(pair, turn=r.turn) if r.turn else pair for r, pair in zip(reversals, pairs)]
+        texts = [self._text(reversal, own) for reversal, own in zip(reversals, pieces)]
         self._forget(missing)
-        return pairs
+        return texts
 
     def _pieces(self, text: str) -> list[str]:
         if not self.by_word:
@@ -116,22 +179,49 @@ class Splicer:
             if full or len(piece) > LONGEST:
                 del self._ids[piece]
 
-    def _pair(self, reversal: Reversal, pieces: list[str]) -> AlignedPair:
+    def _text(self, reversal: Reversal, pieces: list[str]) -> AlignedText:
         encoded = list(map(self._ids.__getitem__, pieces))
         ids = np.frombuffer(b"".join([self._bos, *encoded, self._eos]), dtype=np.int32)
-        if not reversal.spans and reversal.cue is None:
-            return AlignedPair(ids, ids, np.arange(len(ids), dtype=np.int32))
-
+        roles = [passage for passage in reversal.passages if passage.doubt or passage.reversed]
+        if not roles and not reversal.spans and not reversal.stays:
+            return AlignedText(_alone(ids))
         chars = list(accumulate(map(len, pieces), initial=0))  # where piece n begins in the text …
-        tokens = list(accumulate(map(len, encoded), initial=len(self._bos)))  # … and, times 4, in ids
-        cue = -1
-        if reversal.cue is not None:
-            n = bisect_right(chars, reversal.cue) - 1
-            ends = [end for _, end in self._backend.encode(pieces[n], add_special_tokens=False).offsets]
-            cue = tokens[n] // 4 + sum(end <= reversal.cue - chars[n] for end in ends)
-        if not reversal.spans:
-            return AlignedPair(ids, ids, np.arange(len(ids), dtype=np.int32), cue)
+        tokens = [n // 4 for n in accumulate(map(len, encoded), initial=len(self._bos))]  # … and in ids
+        spliced = self._spliced(reversal, ids, chars, tokens)
+        if spliced is None:
+            missing = self._learn([reversal.text])
+            text = self._text(reversal, [reversal.text])
+            self._forget(missing)
+            return text
 
+        def token_at(place: int) -> int:
+            """The first token that ends after this character; the begin and the end token are the text's."""
+            if place in (0, len(reversal.text)):
+                return len(ids) if place else 0
+            n = bisect_right(chars, place) - 1
+            return tokens[n] + self._tokens_before(pieces[n], place - chars[n])
+
+        at = {place: token_at(place) for passage in roles for place in (passage.start, passage.end)}
+        passages = tuple(passage._replace(start=at[passage.start], end=at[passage.end]) for passage in roles)
+        stays = tuple(token_at(place) or len(self._bos) // 4 for place in reversal.stays)
+        cue = stays[0] if stays else -1
+        return AlignedText(AlignedPair(ids, *spliced, cue, reversal.turn, _doubt(passages)), passages, stays)
+
+    def _tokens_before(self, piece: str, place: int) -> int:
+        """How many of a piece's tokens end at or before this character of it."""
+        if not place:
+            return 0
+        ends = self._ends.get(piece)
+        if ends is None:
+            ends = [end for _, end in self._backend.encode(piece, add_special_tokens=False).offsets]
+            if len(self._ends) < MEMORY and len(piece) <= LONGEST:
+                self._ends[piece] = ends
+        return sum(end <= place for end in ends)
+
+    def _spliced(
+        self, reversal: Reversal, ids: np.ndarray, chars: list[int], tokens: list[int]
+    ) -> tuple[np.ndarray, np.ndarray] | None:
+        """cf_input_ids and cf_index; None where what was replaced takes a blank between two pieces, or brings one."""
         cf_ids: list[np.ndarray] = []
         index: list[np.ndarray] = []
         done = shift = 0  # tokens of ids that are in cf_ids; how much further on the next one stands there
@@ -140,25 +230,18 @@ class Splicer:
             start, end = chars[first], chars[last]
             cf_start = start + spans[0].cf_start - spans[0].start
             cf_text = reversal.reversed[cf_start : end + spans[-1].cf_end - spans[-1].end]
-            if (first and not _STARTS.match(cf_text)) or (last < len(pieces) and not cf_text[-1:].strip()):
-                return self._pair_whole(reversal)  # what was replaced takes a blank with it, or brings one
+            if (first and not _STARTS.match(cf_text)) or (last < len(chars) - 1 and not cf_text[-1:].strip()):
+                return None
             region = self._region(reversal.text[start:end], cf_text, start, cf_start, spans)
-            begin, stop = tokens[first] // 4, tokens[last] // 4
+            begin, stop = tokens[first], tokens[last]
             cf_ids += (ids[done:begin], region.ids)
             if region.index is not None:
                 index.append(np.arange(indexed + shift, begin + shift, dtype=np.int32))
                 index.append(np.where(region.index < 0, -1, region.index + (begin + shift)))
                 indexed = stop
             done, shift = stop, shift + len(region.ids) - (stop - begin)
-        cf_ids.append(ids[done:])
         index.append(np.arange(indexed + shift, len(ids) + shift, dtype=np.int32))
-        return AlignedPair(ids, np.concatenate(cf_ids), np.concatenate(index), cue)
-
-    def _pair_whole(self, reversal: Reversal) -> AlignedPair:
-        missing = self._learn([reversal.text])
-        pair = self._pair(reversal, [reversal.text])
-        self._forget(missing)
-        return pair
+        return np.concatenate([*cf_ids, ids[done:]]), np.concatenate(index)
 
     def _region(self, text: str, cf_text: str, start: int, cf_start: int, spans: Sequence[Span]) -> _Region:
         key: tuple
@@ -252,35 +335,30 @@ def _outside(encoding: Any, spans: list[tuple[int, int]], shifts: list[int]) -> 
     return kept
 
 
-def cut(pair: AlignedPair, max_length: int) -> Iterator[AlignedPair]:
-    """Cut a pair into pieces of at most max_length tokens on both sides, never inside a word of unequal token counts.
+def cut(text: AlignedText, max_length: int) -> Iterator[AlignedPair]:
+    """Cut a text where the decision on its passages changes, then into sequences of at most max_length tokens.
 
+    So each sequence was reversed, or left, as a whole. One that was left has no counterfactual, whatever became of the
+    rest of its text, and its cue is the first role in it. Passages without a role go with those before them, the first
+    ones with those after. Both sides keep to max_length, and no word of unequal token counts is cut. Sequences of
+    fewer than two tokens predict nothing and are left out.
     Raises ValueError when a single replaced word is longer than max_length.
     """
-    total, begin, cf_begin = len(pair.input_ids), 0, 0
-    if total <= max_length and len(pair.cf_input_ids) <= max_length:
-        if total > 1:
-            yield pair
-        return
-    while begin < total:
-        stop = min(begin + max_length, total)
-        while stop > begin:
-            cf_stop = len(pair.cf_input_ids) if stop == total else int(pair.cf_index[stop])
-            if cf_stop >= 0 and cf_stop - cf_begin <= max_length:
-                break
-            stop -= 1
-        if stop == begin:
-            raise ValueError(
-                f"data.max_length: {max_length} tokens do not hold one replaced word of this text; raise it"
-            )
-        index = pair.cf_index[begin:stop]
-        cue = -1 if pair.cue < 0 or pair.cue >= stop else max(pair.cue - begin, 0)
-        if stop - begin > 1:
-            yield AlignedPair(
-                pair.input_ids[begin:stop],
-                pair.cf_input_ids[cf_begin:cf_stop],
-                np.where(index < 0, -1, index - cf_begin).astype(np.int32),
-                cue,
-                pair.turn,
-            )
-        begin, cf_begin = stop, cf_stop
+    pair, begin = text.pair, 0
+    changes = [b.start for a, b in pairwise(text.passages) if a.reversed != b.reversed]
+    for end in [*(place for place in changes if pair.cf_index[place] >= 0), len(pair.input_ids)]:
+        while begin < end:
+            stop = _stop(pair, begin, end, max_length)
+            if stop - begin > 1:
+                yield text.part(begin, stop)
+            begin = stop
+
+
+def _stop(pair: AlignedPair, begin: int, end: int, max_length: int) -> int:
+    """The last place up to `end` where a sequence from `begin` may end."""
+    cf_begin = _counterpart(pair, begin)
+    for stop in range(min(begin + max_length, end), begin, -1):
+        cf_stop = _counterpart(pair, stop)
+        if cf_stop >= 0 and cf_stop - cf_begin <= max_length:
+            return stop
+    raise ValueError(f"data.max_length: {max_length} tokens do not hold one replaced word of this text; raise it")

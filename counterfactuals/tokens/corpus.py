@@ -1,28 +1,41 @@
-"""Text sources by one name each: a Hub data set, local jsonl(.gz) / txt / parquet, or a folder of them."""
+"""Text sources by one name each: a Hub data set, a local file, or a folder of files.
+
+Files are read here, not by `datasets`: rows may differ in their other fields, a mistake is told with its line, and
+nothing is copied into a cache.
+"""
 
 from __future__ import annotations
 
+import bz2
+import csv
 import gzip
 import hashlib
 import io
 import json
+import lzma
 import os
+import sys
 import textwrap
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import IO, Any
 
-SUFFIXES = (".jsonl", ".jsonl.gz", ".txt", ".txt.gz", ".parquet")
+_BLOCK, _BLOCKS = 1 << 16, 1000  # bytes that are read at one place for a fingerprint, and places in all files
+Rows = Iterator[tuple[str, Any]]  # where a text stands, and the text, or what stands in its place
 
 
 @dataclass
 class Corpus:
-    """The texts of `read_texts`, as often as they are wanted.
+    """The texts of a source, one by one, as often as they are wanted, in constant memory.
 
-    share: what part of the source the latest reader has read, None where that is not known (Hub).
+    source: a path that exists, or a name on the Hub. Files: .jsonl, .json, .csv, .tsv, .txt (a text is a paragraph,
+    blank lines separate), each also .gz, .bz2, .xz or .zst; .parquet; a folder of them, nested ones too; a folder that
+    `datasets` saved. A .json file that holds one list is read at once. subset, split: of a data set. text_field: which
+    column or key. max_texts: no more than these. Texts that are empty or null are left out.
+    ValueError for a missing source or field, a broken line (with its number), or text that is not UTF-8.
     """
 
     source: str
@@ -31,71 +44,71 @@ class Corpus:
     text_field: str = "text"
     max_texts: int | None = None
 
-    @property
-    def _options(self) -> dict[str, Any]:
-        return {key: value for key, value in vars(self).items() if key in _OPTIONS}
-
-    @cached_property
-    def fingerprint(self) -> str:
-        return fingerprint(self.source, **self._options)
-
     def __post_init__(self) -> None:
-        self._place = _Place()
+        self._texts = self._bytes = self._all_bytes = 0  # that the latest reader has read, as they lie on disk
 
     @property
     def share(self) -> float | None:
-        return self._place.share(self.max_texts)
-
-    def __iter__(self) -> Iterator[str]:
-        self._place = _Place()
-        for text in read_texts(self.source, **self._options, _place=self._place):
-            self._place.texts += 1
-            yield text
-
-
-@dataclass
-class _Place:
-    """Where a reader is: bytes of the files (as they lie on disk) and texts."""
-
-    total: int = 0
-    before: int = 0  # bytes of the files that are done
-    tell: Callable[[], int] = int  # bytes read of the present one
-    texts: int = 0
-
-    def share(self, max_texts: int | None) -> float | None:
-        shares = [(self.before + self.tell()) / self.total] if self.total else []
-        if max_texts:
-            shares.append(self.texts / max_texts)
+        """What part of the source the latest reader has read, None where that is not known."""
+        shares = [self._bytes / self._all_bytes] if self._all_bytes else []
+        if self.max_texts:
+            shares.append(self._texts / self.max_texts)
         return min(max(shares), 1.0) if shares else None
 
-
-def read_texts(
-    source: str,
-    *,
-    subset: str | None = None,
-    split: str = "train",
-    text_field: str = "text",
-    max_texts: int | None = None,
-    _place: _Place | None = None,
-) -> Iterator[str]:
-    """Yield the texts of `source` one by one, in constant memory; empty ones are left out.
-
-    In .txt files a text is a paragraph (blank lines separate). A path that exists wins over a Hub name.
-    Raises ValueError for a missing source or field, a broken line (with its number), or text that is not UTF-8.
-    """
-    if _is_local(source):
-        texts = _local(Path(source), text_field, _place or _Place())
-    else:
-        texts = _hub(source, subset, split, text_field)
-    count = 0
-    for text in texts:
-        if text.strip():
-            yield _without_surrogates(text)
-            count += 1
-            if count == max_texts:
+    def __iter__(self) -> Iterator[str]:
+        self._texts = self._bytes = self._all_bytes = 0
+        texts = (_text(value, where) for where, value in self._rows())
+        for text in filter(str.strip, texts):
+            self._texts += 1
+            yield text
+            if self._texts == self.max_texts:
                 return
-    if not count:
-        raise ValueError(f"data.source {source}: no text in it")
+        if not self._texts:
+            raise ValueError(f"data.source {self.source}: no text in it")
+
+    @cached_property
+    def _path(self) -> Path | None:
+        path = Path(os.path.expanduser(self.source))
+        local = path.exists() or self.source.startswith((".", "/", "~")) or _kind(path) in READERS
+        return path if local else None
+
+    def _rows(self) -> Rows:
+        if self._path is None:
+            yield from _hub(self.source, self.subset, self.split, self.text_field)
+            return
+        if _is_saved(self._path):
+            yield from _saved(self._path, self.split, self.text_field)
+            return
+        files = _files(self._path)
+        done, self._all_bytes = 0, sum(file.stat().st_size for file in files)
+        for file in files:
+            with file.open("rb") as raw:
+                for row in _read(file, raw, self.text_field):
+                    self._bytes = done + raw.tell()
+                    yield row
+            done += file.stat().st_size
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """sha256 over what decides the texts: for local files their names, sizes and blocks of each, spread evenly.
+
+        At most about 64 MB are read (two blocks of 64 kB of each file at the least), small corpora whole. A copy has
+        the fingerprint of the original; a change that keeps the size is missed where it lies between the blocks.
+        """
+        facts: list[object] = [self.source, self.subset, self.split, self.text_field, self.max_texts]
+        if self._path is not None:
+            files = _files(self._path)
+            num_blocks = max(2, _BLOCKS // len(files))
+            names = [str(file.relative_to(self._path)) if file != self._path else file.name for file in files]
+            sizes = [file.stat().st_size for file in files]
+            facts = [self.text_field, self.max_texts, self.split if _is_saved(self._path) else ""]
+            facts += [*zip(names, sizes, (_sampled(file, num_blocks) for file in files))]
+        return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
+
+
+def read_texts(source: str, **options: Any) -> Iterator[str]:
+    """The texts of `Corpus(source, **options)`."""
+    return iter(Corpus(source, **options))
 
 
 def units(texts: Iterable[str], paragraphs: bool) -> Iterator[tuple[str, str]]:
@@ -109,39 +122,68 @@ def units(texts: Iterable[str], paragraphs: bool) -> Iterator[tuple[str, str]]:
                 yield f"t{number}p{line}", paragraph
 
 
-_OPTIONS = ("subset", "split", "text_field", "max_texts")
-_BLOCK, _BLOCKS = 1 << 16, 1000  # bytes that are read at one place for a fingerprint, and places in all files
-
-
-def _without_surrogates(text: str) -> str:
-    """JSON may hold half a surrogate pair, which no tokenizer takes: it becomes U+FFFD."""
+def _text(value: Any, where: str) -> str:
+    """null is an empty text; half a surrogate pair, which JSON may hold and no tokenizer takes, becomes U+FFFD."""
+    if value is None:
+        return ""
+    if isinstance(value, bytes):
+        value = _decoded(value, where)
+    if not isinstance(value, str):
+        raise ValueError(f"data.source {where}: the field is no text, but {type(value).__name__}; see text_field")
     try:
-        text.encode()
-        return text
+        value.encode()
+        return value
     except UnicodeEncodeError:
-        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+        return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
-def fingerprint(
-    source: str,
-    *,
-    subset: str | None = None,
-    split: str = "train",
-    text_field: str = "text",
-    max_texts: int | None = None,
-) -> str:
-    """sha256 over what decides the texts: for local files their names, sizes and blocks of each, spread evenly.
+def _decoded(content: bytes, where: str) -> str:
+    try:
+        return content.decode()
+    except UnicodeDecodeError:
+        raise ValueError(f"data.source {where}: not UTF-8; convert it, e.g. with iconv") from None
 
-    At most about 64 MB are read (two blocks of 64 kB of each file at the least), small corpora whole. A copy has the
-    fingerprint of the original; a change that keeps the size is missed where it lies between the blocks.
-    """
-    facts: list[object] = [source, subset, split, text_field, max_texts]
-    if _is_local(source):
-        facts = [text_field, max_texts]
-        files = _files(Path(source))
-        num_blocks = max(2, _BLOCKS // len(files))
-        facts += [(file.name, file.stat().st_size, _sampled(file, num_blocks)) for file in files]
-    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
+
+def _field(row: Any, text_field: str, where: str) -> tuple[str, Any]:
+    if not isinstance(row, dict):
+        raise ValueError(f"data.source {where}: no object with a text field, but {type(row).__name__}")
+    if text_field not in row:
+        raise ValueError(f"data.source {where}: {_no_field(text_field, row)}")
+    return where, row[text_field]
+
+
+def _no_field(text_field: str, known: Iterable[str]) -> str:
+    found = _short(", ".join(map(str, known))) or "nothing"
+    return f"no text field {text_field!r}; found: {found}; name it with text_field"
+
+
+def _short(words: object) -> str:
+    """One line of at most 200 characters."""
+    return textwrap.shorten(str(words), 200, placeholder=" …")
+
+
+# ---------------------------------------------------------------- files
+
+
+def _kind(file: Path) -> str:
+    """What a file holds, by its name: ".jsonl" for "a.jsonl.gz"."""
+    return Path(file.stem).suffix if file.suffix in PACKED else file.suffix
+
+
+def _files(path: Path) -> list[Path]:
+    known = ", ".join(READERS)
+    if path.is_dir():
+        saved = _is_saved(path)
+        files = [file for file in sorted(path.rglob("*")) if file.is_file() and (saved or _kind(file) in READERS)]
+        files = [file for file in files if not any(part.startswith(".") for part in file.relative_to(path).parts)]
+        if not files:
+            raise ValueError(f"data.source {path}: no {known} file in this folder")
+        return files
+    if not path.exists():
+        raise ValueError(f"data.source {path}: no such file or folder")
+    if _kind(path) not in READERS:
+        raise ValueError(f"data.source {path}: cannot read this kind of file; known: {known}")
+    return [path]
 
 
 def _sampled(file: Path, num_blocks: int) -> str:
@@ -157,149 +199,131 @@ def _sampled(file: Path, num_blocks: int) -> str:
     return digest.hexdigest()
 
 
-def _is_local(source: str) -> bool:
-    return Path(source).exists() or source.endswith(SUFFIXES) or source.startswith((".", "/", "~"))
-
-
-def _files(path: Path) -> list[Path]:
-    path = Path(os.path.expanduser(path))
-    if path.is_dir():
-        files = sorted(file for file in path.iterdir() if file.name.endswith(SUFFIXES) and not file.is_dir())
-        if not files:
-            raise ValueError(f"data.source {path}: no {', '.join(SUFFIXES)} file in this folder")
-        return files
-    if not path.exists():
-        raise ValueError(f"data.source {path}: no such file or folder")
-    if not path.name.endswith(SUFFIXES):
-        raise ValueError(f"data.source {path}: cannot read this kind of file; known: {', '.join(SUFFIXES)}")
-    return [path]
-
-
-def _local(path: Path, text_field: str, place: _Place) -> Iterator[str]:
-    files = _files(path)
-    sizes = [file.stat().st_size for file in files]
-    place.total = sum(sizes)
-    for file, size in zip(files, sizes):
-        with file.open("rb") as raw:
-            place.tell = raw.tell
-            try:
-                yield from (
-                    _parquet(file, text_field, place) if file.suffix == ".parquet" else _lines(file, raw, text_field)
-                )
-            finally:
-                place.tell = int
-        place.before += size
-
-
-def _lines(file: Path, raw: IO[bytes], text_field: str) -> Iterator[str]:
+def _read(file: Path, raw: IO[bytes], text_field: str) -> Rows:
+    unpack = PACKED.get(file.suffix)
     try:
-        stream = io.TextIOWrapper(_binary(file, raw), encoding="utf-8-sig")
-        if file.name.endswith((".txt", ".txt.gz")):
-            yield from _paragraphs(stream)
-        else:
-            yield from _json_lines(stream, file, text_field)
-    except UnicodeDecodeError:
-        raw.seek(0)
-        raise ValueError(
-            f"data.source {file}, line {_first_broken(_binary(file, raw))}: not UTF-8; convert it, e.g. with iconv"
-        ) from None
-    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise ValueError(f"data.source {file}: damaged gzip file ({error})") from None
+        yield from READERS[_kind(file)](unpack(raw) if unpack else raw, str(file), text_field)
+    except (OSError, EOFError, zlib.error, lzma.LZMAError) as error:
+        if not unpack:
+            raise
+        raise ValueError(f"data.source {file}: damaged {file.suffix[1:]} file ({_short(error)})") from None
 
 
-def _binary(file: Path, raw: IO[bytes]) -> Any:
-    return gzip.GzipFile(fileobj=raw) if file.suffix == ".gz" else raw
-
-
-def _first_broken(lines: IO[bytes]) -> int:
-    """The first line that is not UTF-8; the decoder that found it knows only its place in a block."""
-    for number, line in enumerate(lines, 1):
-        try:
-            line.decode()
-        except UnicodeDecodeError:
-            return number
-    raise ValueError("the file changed while it was read")
-
-
-def _json_lines(stream: IO[str], file: Path, text_field: str) -> Iterator[str]:
+def _lines(stream: IO[bytes], name: str) -> Rows:
     for number, line in enumerate(stream, 1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise ValueError(f"data.source {file}, line {number}: not JSON ({_short(str(error))})") from None
-        if not isinstance(row, dict):
-            raise ValueError(f"data.source {file}, line {number}: no object with a text field, but {_kind(row)}")
-        if text_field not in row:
-            raise ValueError(f"data.source {file}, line {number}: {_no_field(text_field, row)}")
-        if not isinstance(row[text_field], str):
-            raise ValueError(
-                f"data.source {file}, line {number}: field {text_field!r} is no text, but {_kind(row[text_field])}"
-            )
-        yield row[text_field]
+        where = f"{name}, line {number}"
+        yield where, _decoded(line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line, where)
 
 
-def _no_field(text_field: str, known: Iterable[str]) -> str:
-    found = _short(", ".join(known)) or "nothing"
-    return f"no text field {text_field!r}; found: {found}; name it with text_field"
-
-
-def _kind(value: Any) -> str:
-    return "null" if value is None else type(value).__name__
-
-
-def _short(words: str) -> str:
-    """One line of at most 200 characters."""
-    return textwrap.shorten(words, 200, placeholder=" …")
-
-
-def _paragraphs(stream: IO[str]) -> Iterator[str]:
-    lines: list[str] = []
-    for line in stream:
+def _json_lines(stream: IO[bytes], name: str, text_field: str) -> Rows:
+    for where, line in _lines(stream, name):
         if line.strip():
-            lines.append(line)
+            yield _field(_parsed(line, where), text_field, where)
+
+
+def _json(stream: IO[bytes], name: str, text_field: str) -> Rows:
+    """One list of objects, or an object a line."""
+    stream = io.BufferedReader(stream)  # type: ignore[arg-type,type-var]
+    if not stream.peek(64).lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"["):
+        yield from _json_lines(stream, name, text_field)
+        return
+    rows = _parsed("".join(line for _, line in _lines(stream, name)), name)
+    yield from (_field(row, text_field, f"{name}, row {number}") for number, row in enumerate(rows, 1))
+
+
+def _parsed(content: str, where: str) -> Any:
+    try:
+        return json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"data.source {where}: not JSON ({_short(error)})") from None
+
+
+def _csv(stream: IO[bytes], name: str, text_field: str, delimiter: str = ",") -> Rows:
+    csv.field_size_limit(sys.maxsize)
+    rows = csv.DictReader((line for _, line in _lines(stream, name)), delimiter=delimiter)
+    try:
+        yield from (_field(row, text_field, f"{name}, line {rows.line_num}") for row in rows)
+    except csv.Error as error:
+        raise ValueError(f"data.source {name}, line {rows.line_num}: not CSV ({error})") from None
+
+
+def _paragraphs(stream: IO[bytes], name: str, text_field: str) -> Rows:
+    lines: list[str] = []
+    for where, line in _lines(stream, name):
+        if line.strip():
+            lines.append(line.rstrip("\r\n"))
         elif lines:
-            yield "".join(lines).rstrip("\n")
+            yield where, "\n".join(lines)
             lines = []
-    if lines:
-        yield "".join(lines).rstrip("\n")
+    yield name, "\n".join(lines)
 
 
-def _parquet(file: Path, text_field: str, place: _Place) -> Iterator[str]:
+def _parquet(stream: IO[bytes], name: str, text_field: str) -> Rows:
     import pyarrow
     import pyarrow.parquet
 
     try:
-        table = pyarrow.parquet.ParquetFile(file)
+        table = pyarrow.parquet.ParquetFile(stream)
         if text_field not in table.schema_arrow.names:
-            raise ValueError(f"data.source {file}: {_no_field(text_field, table.schema_arrow.names)}")
-        kind = table.schema_arrow.field(text_field).type
-        kind = kind.value_type if pyarrow.types.is_dictionary(kind) else kind
-        if not pyarrow.types.is_string(kind) and not pyarrow.types.is_large_string(kind):
-            raise ValueError(f"data.source {file}: field {text_field!r} is no text, but {_short(str(kind))}")
-        rows, all_rows, size = 0, max(table.metadata.num_rows, 1), file.stat().st_size
-        for batch in table.iter_batches(columns=[text_field]):
-            rows += batch.num_rows
-            place.tell = partial(round, size * rows / all_rows)
-            yield from (text for text in batch.column(0).to_pylist() if isinstance(text, str))
-    except UnicodeDecodeError:
-        raise ValueError(f"data.source {file}: a text that is not UTF-8 after text {place.texts}") from None
+            raise ValueError(f"data.source {name}: {_no_field(text_field, table.schema_arrow.names)}")
+        for batch in table.iter_batches(columns=[text_field], batch_size=1000):
+            values = batch.column(0)
+            if pyarrow.types.is_string(values.type):
+                values = values.cast(pyarrow.binary())  # decoded one by one
+            yield from ((name, value) for value in values.to_pylist())
     except (pyarrow.ArrowException, OSError) as error:
-        raise ValueError(f"data.source {file}: not a readable parquet file ({_short(str(error))})") from None
+        raise ValueError(f"data.source {name}: not a readable parquet file ({_short(error)})") from None
 
 
-def _hub(source: str, subset: str | None, split: str, text_field: str) -> Iterator[str]:
+def _zstd(raw: IO[bytes]) -> Any:
+    import pyarrow
+
+    return io.BufferedReader(pyarrow.CompressedInputStream(raw, "zstd"))
+
+
+PACKED: dict[str, Callable[[Any], Any]] = {
+    ".gz": lambda raw: gzip.GzipFile(fileobj=raw),
+    ".bz2": bz2.BZ2File,
+    ".xz": lzma.LZMAFile,
+    ".zst": _zstd,
+}
+READERS: dict[str, Callable[[Any, str, str], Rows]] = {
+    ".jsonl": _json_lines,
+    ".json": _json,
+    ".csv": _csv,
+    ".tsv": lambda stream, name, text_field: _csv(stream, name, text_field, "\t"),
+    ".txt": _paragraphs,
+    ".parquet": _parquet,
+}
+
+
+# ---------------------------------------------------------------- what `datasets` reads
+
+
+def _is_saved(path: Path) -> bool:
+    """A folder that `datasets` saved (save_to_disk)."""
+    return any((path / name).is_file() for name in ("dataset_dict.json", "state.json"))
+
+
+def _saved(folder: Path, split: str, text_field: str) -> Rows:
+    import datasets
+
+    try:
+        data = datasets.load_from_disk(str(folder))
+        rows = data[split] if isinstance(data, dict) else data
+    except (OSError, KeyError, ValueError) as error:
+        raise ValueError(f"data.source {folder}: cannot be read ({_short(error)})") from None
+    yield from (_field(row, text_field, f"{folder}, row {number}") for number, row in enumerate(rows, 1))
+
+
+def _hub(source: str, subset: str | None, split: str, text_field: str) -> Rows:
     import datasets
 
     try:
         rows = datasets.load_dataset(source, subset, split=split, streaming=True)
-        for row in rows:
-            if not isinstance(row.get(text_field), str):
-                raise ValueError(f"data.source {source}: {_no_field(text_field, row)}")
-            yield row[text_field]
+        yield from (_field(row, text_field, f"{source}, row {number}") for number, row in enumerate(rows, 1))
     except (OSError, RuntimeError, ConnectionError, datasets.exceptions.DatasetsError) as error:
         raise ValueError(
-            f"data.source {source}: no such file here, and not to be had from the Hub ({_short(str(error))}); "
+            f"data.source {source}: no such file here, and not to be had from the Hub ({_short(error)}); "
             "name a local path, or check the network"
         ) from None

@@ -43,6 +43,7 @@ class PairStream:
         tokenizer: Any,
         *,
         max_length: int,
+        max_doubt: float | None = None,
         buffer: int,
         batch_size: int,
         seed: int,
@@ -52,7 +53,8 @@ class PairStream:
         world: int = 1,
         gather: Callable[[list], list] = list,
     ):
-        self._texts, self._reverser, self._splicer, self._max_length = texts, reverser, Splicer(tokenizer), max_length
+        self._texts, self._reverser, self._splicer = texts, reverser, Splicer(tokenizer)
+        self._max_length, self._max_doubt = max_length, max_doubt
         self._buffer, self._augment = buffer, augment
         self._rank, self._world, self._gather = rank, world, gather
         self._plan_options: dict[str, Any] = {
@@ -98,8 +100,12 @@ class PairStream:
             chunks.append(self._chunk())
             ends.append(self._read)
         own = chunks[SHARE * self._rank : SHARE * (self._rank + 1)]
-        made = [list(make_pairs(texts, self._reverser, self._splicer, max_length=self._max_length)) for texts in own]
+        made = [list(self._pairs_of(texts)) for texts in own]
         self._made.extend(zip(self._gather(made), map(len, chunks), ends, strict=True))
+
+    def _pairs_of(self, texts: list[str]) -> Iterator[AlignedPair]:
+        for pair in make_pairs(texts, self._reverser, self._splicer, max_length=self._max_length):
+            yield pair.within(self._max_doubt)
 
     def _fill(self) -> None:
         pairs: list[AlignedPair] = []
@@ -168,8 +174,8 @@ class PairStream:
         if self._plan is None:
             self._fill()
         pairs = self.position["pairs"] + len(self._pairs)
-        mated = self.position["with_counterfactual"] + int(self.has_cf.sum())
-        return {"pairs": pairs, "with_counterfactual": mated / pairs}
+        number = self.position["with_counterfactual"] + int(self.has_cf.sum())
+        return {"pairs": pairs, "with_counterfactual": number / pairs}
 
     def __getitem__(self, i: int) -> AlignedPair:
         return self._pairs[i]
