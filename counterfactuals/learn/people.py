@@ -22,7 +22,7 @@ from counterfactuals.files import write_whole
 from counterfactuals.text import loglinear, words
 from counterfactuals.text.document import Document
 from counterfactuals.text.lexicon import Lexicon
-from counterfactuals.text.people import OWN, TEMPLATES, Roles, Run, keys, runs
+from counterfactuals.text.people import OWN, TEMPLATES, Roles, Run, classes, keys, runs
 from counterfactuals.tokens.corpus import read_texts
 
 MODELS = ("alone", "given", "full")
@@ -59,6 +59,9 @@ def learn(
         for sample in samples(text, lexicon):
             rows[sample[0], number % HELD_OUT == HELD_OUT - 1].append(sample)
     log(f"{num_texts:,} texts, {num_characters:,} characters")
+    members: defaultdict[str, list[str]] = defaultdict(list)
+    for word, name in classes().items():
+        members[name].append(word)
     models, measured = {}, {}
     for name in MODELS:
         train, held = rows[name, False], rows[name, True]
@@ -78,6 +81,7 @@ def learn(
             "date": datetime.date.today().isoformat(),
             "held_out": measured,
         },
+        "classes": {name: " ".join(sorted(those)) for name, those in sorted(members.items())},
         "models": models,
     }
 

@@ -13,7 +13,7 @@ from bisect import bisect_left
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 from math import log
 from pathlib import Path
 
@@ -525,7 +525,7 @@ def _word_keys(names: Names, word: str) -> tuple[str, str, str]:
         group, partner = entry
         return (word.capitalize() if group == 0 or partner is None else partner), "name" if partner else "single", ""
     small = word.lower()
-    return (word, "either", "") if word in names.either else (small, _classes().get(small) or "?", small[-3:])
+    return (word, "either", "") if word in names.either else (small, classes().get(small) or "?", small[-3:])
 
 
 @lru_cache(maxsize=1 << 15)
@@ -535,8 +535,10 @@ def _neighbour(names: Names, word: str) -> tuple[str, str]:
     if loud and (word in names.entries or word in names.either):
         return "NAME", "NAME"
     small, mark = pronouns.normal(word), "+" * loud
-    return small + mark, (_classes().get(small) or "~" + small[-2:]) + mark
+    return small + mark, (classes().get(small) or "~" + small[-2:]) + mark
 
 
-def _classes() -> dict[str, str]:
-    return loglinear.load(pronouns.FILE)[0]
+@cache
+def classes() -> dict[str, str]:
+    """Word → the class of words used alike; of people.json, which takes them from pronouns.json when it has none."""
+    return (loglinear.load(FILE)[0] if FILE.exists() else {}) or loglinear.load(pronouns.FILE)[0]
