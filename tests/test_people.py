@@ -5,6 +5,7 @@ import gzip
 import json
 import re
 from collections import Counter
+from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
@@ -17,8 +18,8 @@ from counterfactuals.text import lexicon as lexicon_module
 from counterfactuals.text.document import Document, Mention, doubts
 from counterfactuals.text.lexicon import load_lexicon
 from counterfactuals.text.names import load_names
-from counterfactuals.text.people import TEMPLATES, Roles, keys, runs
 from counterfactuals.text.reverse import RULES, reverse
+from counterfactuals.text.runs import TEMPLATES, Roles, keys, runs
 
 GENDER = load_lexicon("gender")
 NAMES = GENDER.names
@@ -136,13 +137,13 @@ def test_a_name_is_the_same_in_all_its_places() -> None:
     ("text", "reasons"),
     [
         ("Barack Obama said he would go.", ["name:unknown_full"]),
-        ("Frodo lost his ring.", ["name:unknown_word"]),
+        ("Frodo lost his ring.", ["name:unknown_*"]),
         ("His wife Zdislava lost her ring.", ["name:unknown_alone"]),
         ("Joan lost her way.", ["name:no_partner"]),
         ("Victoria lost her way.", ["name:maybe"]),
         ("Barack Obama met his wife. Ann saw her.", ["name:unknown_full"]),
         ("Barack Obama met Ann. She saw him.", ["name:far"]),
-        ("Okafor lost his ring.", ["name:unknown_word"]),
+        ("Okafor lost his ring.", ["name:unknown_*"]),
         ("Her husband met Barack Obama.", []),
         ("Jesus wept, for he was sad.", ["name:famous"]),
         ("we saw tom in his car", ["name:small"]),
@@ -155,7 +156,8 @@ def test_a_name_is_the_same_in_all_its_places() -> None:
 )
 def test_reasons(text: str, reasons: list[str]) -> None:
     found = [reason for mention in names_in(text) for reason in mention.reasons]
-    assert found == reasons and doubts().keys() >= set(reasons)
+    assert doubts().keys() >= set(found)
+    assert len(found) == len(reasons) and all(map(fnmatch, found, reasons)), found
 
 
 def test_no_usual_name_stays_unseen_beside_a_pronoun_that_turns(shared_data: Path) -> None:

@@ -22,7 +22,7 @@ from counterfactuals.files import write_whole
 from counterfactuals.text import loglinear, words
 from counterfactuals.text.document import Document
 from counterfactuals.text.lexicon import Lexicon
-from counterfactuals.text.people import OWN, TEMPLATES, Roles, Run, classes, keys, runs
+from counterfactuals.text.runs import OWN, TEMPLATES, Roles, Run, classes, keys, runs
 from counterfactuals.tokens.corpus import read_texts
 
 MODELS = ("alone", "given", "full")
