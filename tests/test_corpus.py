@@ -1,10 +1,15 @@
+import bz2
 import gzip
 import json
+import lzma
 import os
 
+import datasets
+import pyarrow
+import pyarrow.parquet
 import pytest
 
-from counterfactuals.tokens.corpus import fingerprint, read_texts
+from counterfactuals.tokens.corpus import Corpus, read_texts
 
 
 def write(path, rows):
@@ -28,15 +33,82 @@ def test_txt_is_a_text_a_paragraph(tmp_path):
 
 
 def test_parquet_and_folders(tmp_path):
-    import pyarrow
-    import pyarrow.parquet
-
     pyarrow.parquet.write_table(pyarrow.table({"body": ["p1", None, "p2"]}), tmp_path / "b.parquet")
     assert list(read_texts(str(tmp_path / "b.parquet"), text_field="body")) == ["p1", "p2"]
     write(tmp_path / "a.jsonl", [{"body": "j"}])
     assert list(read_texts(str(tmp_path), text_field="body")) == ["j", "p1", "p2"]
     with pytest.raises(ValueError, match="no text field 'text'; found: body; name it"):
         list(read_texts(str(tmp_path / "b.parquet")))
+
+
+CONTENT = {
+    ".json": json.dumps(ROWS),
+    ".jsonl": "".join(json.dumps(row) + "\n" for row in [*ROWS, {"text": None}]),
+    ".csv": 'n,text\n1,one\n2,"  "\n3,"two\nlines"\n',
+    ".tsv": 'text\tn\none\t1\n\t2\n"two\nlines"\t3\n',
+    ".txt": "one\r\n\r\ntwo\r\nlines",
+}
+PACK = {
+    "": bytes,
+    ".gz": gzip.compress,
+    ".bz2": bz2.compress,
+    ".xz": lzma.compress,
+    ".zst": lambda content: bytes(pyarrow.compress(content, "zstd")),
+}
+
+
+@pytest.mark.parametrize("kind", CONTENT)
+@pytest.mark.parametrize("packing", PACK)
+def test_every_kind_of_file_in_every_packing(tmp_path, kind, packing):
+    (tmp_path / f"a{kind}{packing}").write_bytes(PACK[packing](b"\xef\xbb\xbf" + CONTENT[kind].encode()))
+    assert list(read_texts(str(tmp_path / f"a{kind}{packing}"))) == ["one", "two\nlines"]
+
+
+@pytest.mark.parametrize("packing", [".gz", ".bz2", ".xz", ".zst"])
+def test_a_damaged_packing_says_so(tmp_path, packing):
+    whole = PACK[packing](os.urandom(100_000).hex().encode())
+    (tmp_path / f"a.txt{packing}").write_bytes(whole[:-60_000] if packing != ".zst" else b"no" + whole)
+    with pytest.raises(ValueError, match=f"damaged {packing[1:]} file"):
+        list(read_texts(str(tmp_path / f"a.txt{packing}")))
+
+
+def test_nested_folders_are_read_and_hidden_files_are_not(tmp_path):
+    for name in ("b/c/x.txt", "a/y.txt", "z.txt", ".git/no.txt", "b/.no.txt", "b/readme.md"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(name)
+    assert list(read_texts(str(tmp_path))) == ["a/y.txt", "b/c/x.txt", "z.txt"]
+
+
+def test_a_csv_file_with_a_broken_row_or_a_long_field(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text("text,n\n" + "x" * 200_000 + ",1\n")
+    assert list(read_texts(str(path))) == ["x" * 200_000]
+    path.write_text("body\nx\n")
+    with pytest.raises(ValueError, match=r"a\.csv, line 2: no text field 'text'; found: body"):
+        list(read_texts(str(path)))
+
+
+@pytest.mark.parametrize("kind", ["string", "large_string", "string_view", "binary", "dictionary"])
+def test_parquet_columns_that_hold_text(tmp_path, kind):
+    values = pyarrow.array(["p1", None, "é"])
+    types = {"dictionary": pyarrow.dictionary(pyarrow.int32(), pyarrow.string())}
+    values = values.cast(types.get(kind) or getattr(pyarrow, kind)())
+    pyarrow.parquet.write_table(pyarrow.table({"text": values}), tmp_path / "a.parquet")
+    assert list(read_texts(str(tmp_path / "a.parquet"))) == ["p1", "é"]
+
+
+def test_folders_that_datasets_saved(tmp_path):
+    data = datasets.Dataset.from_dict({"body": ["one", None, "two"]})
+    data.save_to_disk(tmp_path / "one")
+    datasets.DatasetDict({"train": data, "test": data.select([2])}).save_to_disk(tmp_path / "two")
+    assert list(read_texts(str(tmp_path / "one"), text_field="body")) == ["one", "two"]
+    assert list(read_texts(str(tmp_path / "two"), text_field="body", split="test")) == ["two"]
+    with pytest.raises(ValueError, match="no text field 'text'; found: body"):
+        list(read_texts(str(tmp_path / "two")))
+    with pytest.raises(ValueError, match="cannot be read .*'none'"):
+        list(read_texts(str(tmp_path / "two"), split="none"))
+    prints = [Corpus(str(tmp_path / "two"), text_field="body", split=split).fingerprint for split in ("train", "test")]
+    assert prints[0] != prints[1]
 
 
 def test_max_texts_counts_texts_that_are_given(tmp_path):
@@ -63,11 +135,11 @@ def test_broken_files_say_where(content, says, tmp_path):
 def test_a_damaged_gzip_file_and_foreign_kinds(tmp_path):
     whole = gzip.compress(b'{"text": "a"}\n' * 1000)
     (tmp_path / "a.jsonl.gz").write_bytes(whole[:40])
-    with pytest.raises(ValueError, match="damaged gzip"):
+    with pytest.raises(ValueError, match="damaged gz file"):
         list(read_texts(str(tmp_path / "a.jsonl.gz")))
-    (tmp_path / "a.csv").write_text("x", encoding="utf-8")
+    (tmp_path / "a.doc").write_text("x", encoding="utf-8")
     with pytest.raises(ValueError, match="cannot read this kind"):
-        list(read_texts(str(tmp_path / "a.csv")))
+        list(read_texts(str(tmp_path / "a.doc")))
     with pytest.raises(ValueError, match="no such file"):
         list(read_texts(str(tmp_path / "none.jsonl")))
 
@@ -82,7 +154,7 @@ def test_the_fingerprint_of_a_copy_is_that_of_the_original(tmp_path):
     write(tmp_path / "a" / "x.jsonl", ROWS)
     write(tmp_path / "x.jsonl", ROWS)
     os.utime(tmp_path / "x.jsonl", (1, 1))
-    assert fingerprint(str(tmp_path / "a")) == fingerprint(str(tmp_path / "x.jsonl"))
+    assert Corpus(str(tmp_path / "a")).fingerprint == Corpus(str(tmp_path / "x.jsonl")).fingerprint
 
 
 @pytest.mark.parametrize("size", [1, 65_536, 65_537, 131_073, 500_000])
@@ -92,7 +164,7 @@ def test_the_fingerprint_sees_each_byte_of_a_small_corpus(tmp_path, size):
     for place in places:
         content[place] = 1
         path.write_bytes(content)
-        seen.add(fingerprint(str(path)))
+        seen.add(Corpus(str(path)).fingerprint)
     assert len(seen) == len(places)
 
 
@@ -105,16 +177,16 @@ def test_the_fingerprint_reads_the_ends_and_samples_of_a_large_corpus(tmp_path, 
         if place is not None:
             content[place] = 1
         path.write_bytes(content)
-        found.append(fingerprint(str(path)))
+        found.append(Corpus(str(path)).fingerprint)
     assert [print_ != found[0] for print_ in found] == [False, True, True, False, True, False, True, True, True]
 
 
 def test_the_fingerprint_follows_the_file(tmp_path):
     path = write(tmp_path / "a.jsonl", ROWS)
-    before = fingerprint(path)
-    assert fingerprint(path) == before != fingerprint(path, max_texts=1)
+    before = Corpus(path).fingerprint
+    assert Corpus(path).fingerprint == before != Corpus(path, max_texts=1).fingerprint
     write(tmp_path / "a.jsonl", ROWS[:1])
-    assert fingerprint(path) != before
+    assert Corpus(path).fingerprint != before
 
 
 def test_a_hub_name_that_cannot_be_reached_says_so_in_one_line():

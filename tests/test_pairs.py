@@ -18,10 +18,19 @@ from counterfactuals.text.reverse import Reverser
 from counterfactuals.tokens import pairs as pairs_module
 from counterfactuals.tokens.corpus import Corpus
 from counterfactuals.tokens.pairs import PairSet, build_pairs, make_pairs
+from counterfactuals.tokens.shards import sha256_of_facts
 from tests.conftest import TINY_TEXTS
 
 REVERSER = Reverser(load_lexicon("gender"))
 TEXTS = [f"{text} {n} {other}" for n, text in enumerate(TINY_TEXTS * 30) for other in TINY_TEXTS]
+
+
+DOUBTED = [  # the last two with reasons for doubt
+    "The nurse said that she would finish her shift, and then she told the men.",
+    "Nobody saw the bridge and the river.",
+    "The king was pregnant, and his wife saw her.",
+    "Russell lost his way to Victoria, where he gave birth to a girl.",
+]
 
 
 @dataclass
@@ -54,7 +63,9 @@ def files(folder: Path) -> dict[str, bytes]:
 
 
 def same(a, b) -> bool:
-    return all(np.array_equal(getattr(a, n), getattr(b, n)) for n in ("input_ids", "cf_input_ids", "cf_index", "cue"))
+    return all(
+        np.array_equal(getattr(a, n), getattr(b, n)) for n in ("input_ids", "cf_input_ids", "cf_index", "cue", "doubt")
+    )
 
 
 def test_a_pair_set_holds_what_the_stream_gives(build, tiny_tokenizer):
@@ -67,6 +78,25 @@ def test_a_pair_set_holds_what_the_stream_gives(build, tiny_tokenizer):
     assert stored.lengths.tolist() == [len(pair.input_ids) for pair in made]
     with pytest.raises(IndexError):
         stored[len(stored)]
+
+
+def test_sequences_with_too_much_doubt_lose_their_counterfactual(build, tiny_tokenizer):
+    """Without building again; as in the stream, and for the lengths from which batches are planned."""
+    texts = [f"{text}\n{other}" for n, text in enumerate(DOUBTED) for other in DOUBTED]
+    every = build(texts)
+    doubts = sorted({pair.doubt for pair in every if pair.reversed})
+    for most in (0.0, doubts[0], doubts[-2], 1.0):
+        some = build(texts, max_doubt=most)
+        assert some.folder == every.folder and len(some) == len(every)
+        for i in range(len(some)):
+            assert same(some[i], every[i].within(most))
+        assert some.has_cf.tolist() == [pair.reversed for pair in some]
+        assert some.cf_lengths.tolist() == [len(pair.cf_input_ids) * pair.reversed for pair in some]
+        assert some.size()["with_counterfactual"] == np.mean([p.reversed and p.doubt <= most for p in every])
+        assert some.meta["fingerprint"] != every.meta["fingerprint"]
+    assert (
+        build(texts, max_doubt=doubts[0]).has_cf.sum() < build(texts, max_doubt=1.0).has_cf.sum() == every.has_cf.sum()
+    )
 
 
 def test_any_order_of_reading_gives_the_same_pairs_and_few_shards_are_mapped(build, monkeypatch):
@@ -223,7 +253,7 @@ def test_ctrl_c_stops_all_processes_and_the_build_goes_on(tmp_path):
 def test_ctrl_c_gives_up_the_shards_under_way(build, tiny_tokenizer, tmp_path, monkeypatch):
     monkeypatch.setattr(pairs_module, "SHARD_CHARACTERS", 4_000_000)  # seconds of work each
     parts = pairs_module.fingerprint_parts("x", REVERSER, tiny_tokenizer, 48)
-    folder = tmp_path / f"pairs-{pairs_module._sha256(parts)[:16]}.partial"
+    folder = tmp_path / f"pairs-{sha256_of_facts(parts)[:16]}.partial"
     folder.mkdir()
 
     class Interrupted(Listed):
@@ -251,6 +281,7 @@ def test_long_texts_are_cut_at_a_line_or_a_word_and_nothing_is_lost(monkeypatch)
         ("a" * 25, ["a" * 10, "a" * 10, "a" * 5]),
         (" " + "a" * 12, [" " + "a" * 9, "aaa"]),
         ("\n" + "a" * 12, ["\n", "a" * 10, "aa"]),
+        ("a\n\nb\nc and so on", ["a\n\n", "b\n", "c and so", " on"]),
     ]:
         assert list(pairs_module._parts([text])) == parts
     batches = list(pairs_module._batches(["x" * 15] * 5))

@@ -194,12 +194,18 @@ class Splicer:
             self._forget(missing)
             return text
 
+        ends: dict[int, list[int]] = {}
+
         def token_at(place: int) -> int:
             """The first token that ends after this character; the begin and the end token are the text's."""
             if place in (0, len(reversal.text)):
                 return len(ids) if place else 0
             n = bisect_right(chars, place) - 1
-            return tokens[n] + self._tokens_before(pieces[n], place - chars[n])
+            if place == chars[n]:
+                return tokens[n]
+            if n not in ends:
+                ends[n] = self._ends_of(pieces[n])
+            return tokens[n] + bisect_right(ends[n], place - chars[n])
 
         at = {place: token_at(place) for passage in roles for place in (passage.start, passage.end)}
         passages = tuple(passage._replace(start=at[passage.start], end=at[passage.end]) for passage in roles)
@@ -207,16 +213,14 @@ class Splicer:
         cue = stays[0] if stays else -1
         return AlignedText(AlignedPair(ids, *spliced, cue, reversal.turn, _doubt(passages)), passages, stays)
 
-    def _tokens_before(self, piece: str, place: int) -> int:
-        """How many of a piece's tokens end at or before this character of it."""
-        if not place:
-            return 0
+    def _ends_of(self, piece: str) -> list[int]:
+        """Where the tokens of a piece end, in characters."""
         ends = self._ends.get(piece)
         if ends is None:
             ends = [end for _, end in self._backend.encode(piece, add_special_tokens=False).offsets]
             if len(self._ends) < MEMORY and len(piece) <= LONGEST:
                 self._ends[piece] = ends
-        return sum(end <= place for end in ends)
+        return ends
 
     def _spliced(
         self, reversal: Reversal, ids: np.ndarray, chars: list[int], tokens: list[int]
