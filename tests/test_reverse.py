@@ -49,10 +49,10 @@ He went to man the guns for a man-month. Oh boy! → She went to man the guns fo
 Kings and queens, Gods and goddesses; Kings and Bulls → Queens and kings, Goddesses and gods; Kings and Bulls
 "Mother," she said (he nodded). → "Father," he said (she nodded).
 Mr. Smith, Mr Lee and Mrs. Day met Ms. Roe and Miss Fay. → Ms. Smith, Ms Lee and Mr. Day met Mr. Roe and Mr Fay.
-mr ito, ms day, mr and mrs roe; 5 ms pulse, few ms later → ms ito, mr day, ms and mr roe; 5 ms pulse, few ms later
+mr ito, ms day, mr and mrs roe; 5 ms pulse, few ms later → ms ito, mr day, mrs and mr roe; 5 ms pulse, few ms later
 shes here and hes there; the Hes → hes here and shes there; the Hes
 Madam President, madam speaker; Madam, MADAM CHAIR; Yes, madam → Mr. President, mr. speaker; Sir, MR. CHAIR; Yes, sir
-Mr. and Mrs. Smith; MR. SMITH; mr. smith → Ms. and Mr. Smith; MS. SMITH; ms. smith
+Mr. and Mrs. Smith; MR. SMITH; mr. smith → Mrs. and Mr. Smith; MS. SMITH; ms. smith
 MR SMITH MET MS DAY, TOLD MRS ROE. DEAR MS LEE, a → MS SMITH MET MR DAY, TOLD MR ROE. DEAR MR LEE, a
 It ran MS DOS, MS WORD AND for MR IMAGING of 5 MS. MS is → It ran MS DOS, MS WORD AND for MR IMAGING of 5 MS. MS is
 I miss you for 5 ms. Then an MS came. Miss → I miss you for 5 ms. Then an MS came. Miss
@@ -75,7 +75,7 @@ sHe hE wOMAN she2 he_he ähe héhe → sHe hE wOMAN she2 he_he ähe héhe
 she_said __he__init her_1 @_her_ her_@x.org _man_ → she_said __he__init her_1 @_her_ her_@x.org _woman_
 \tShe —he…she!  「she」 → \tHe —she…he!  「he」
 Lord and Lady Day saw the Leading Lady, a LEADING LADY. → Lady and Lord Day saw the Leading Man, a LEADING MAN.
-an earl, An Earl of Old, AN EARL, a countess; a heroine → a countess, A Countess of Old, AN EARL, a count; a hero
+an earl, An Earl of Old, AN EARL, a countess; a heroine → a countess, A Countess of Old, A COUNTESS, a count; a hero
 """
 
 

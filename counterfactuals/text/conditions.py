@@ -33,6 +33,8 @@ def _is_abbreviation(document: Document, first: int, last: int) -> bool:
         return True
     if document.word(last + dotted) in JOINTS and document.word(last + dotted + 1).lower() in ("mr", "mrs", "ms"):
         return True
+    if before[-1].isdigit():
+        return False
     if word.isupper():
         if dotted:  # "patients with MS. The"
             return not after.istitle()
@@ -42,8 +44,6 @@ def _is_abbreviation(document: Document, first: int, last: int) -> bool:
         return _is_loud(before) or end in "\n:" or _is_loud(end) or (end == "," and _is_loud(document.word(last + 2)))
     if word[0].isupper():
         return dotted or is_before_name(document, first, last)
-    if before[-1].isdigit():
-        return False
     named = len(after) > 1 and after.isalpha() and not document.glued(last + dotted)
     return named and after not in _SMALL_WORDS and (word != "ms" or after.islower())
 
@@ -92,7 +92,7 @@ def _is_code(document: Document, first: int, last: int) -> bool:
     if before in ("old", "yo") or (before == "o" and document.word(first - 2) == "/"):  # 45 y/o F
         return True
     near = (document.word(first - 2) if before == "/" else "", document.word(last + 1) if after == "/" else "")
-    return any(age.isdigit() and 0 < int(age) < 110 for age in near)
+    return any(age.isdigit() and 18 <= int(age) < 110 for age in near)
 
 
 def _key_before(document: Document, first: int) -> str:
@@ -109,6 +109,8 @@ def _is_kin(document: Document, first: int, last: int) -> bool:
     word, words = document.words[first], document.words
     if document.word(first - 1).lower() in _OWNERS or (len(word) == 2 and word.islower()):
         return True
+    if document.word(first - 1) in JOINTS and _is_loud(document.word(first - 2)):  # my MIL and FIL
+        return True
     return word.isupper() and any(words[i] == word and words[i - 1].lower() in _OWNERS for i in range(1, len(words)))
 
 
@@ -120,6 +122,8 @@ def _is_called(document: Document, first: int, last: int) -> bool:
     if word.islower() or word.isupper() or after[0].isupper() or (after == "." and document.word(last + 1).islower()):
         return False
     if before[0].isupper() and not document.opens(first - 1):
+        return False
+    if before == "," and document.word(first - 2)[0].isupper():  # York, Pa.
         return False
     return {"Ma", "Pa"} <= set(document.words) or not _FAMILY.isdisjoint(document.words)
 

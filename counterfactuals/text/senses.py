@@ -17,7 +17,7 @@ import yaml
 from counterfactuals.text.document import Document, Mention
 
 FILE = Path(__file__).with_name("senses.yaml")
-WITHIN = 8  # tokens before a word that a rule's `within` looks at
+WITHIN = 4  # tokens before a word that a rule's `within` looks at
 
 
 Rows = dict[str, list[tuple[str, ...]]]  # phrases by their token that is next to the word
@@ -152,7 +152,7 @@ def _is_verb(document: Document, mention: Mention) -> bool:
 def _is_mankind(document: Document, mention: Mention) -> bool:
     """ "the nature of man", "early man", "Man is free"; not "a kind of man", "of man and wife"."""
     word, after = document.words[mention.first], document.word(mention.last)
-    if word == "Man" and document.opens(mention.first):
+    if word == "Man" and not document.word(mention.first - 1).isalpha():
         return after in LISTS["MODAL"]
     if word != "man" or after in ("and", "or", "of", "who", "with", "-"):
         return False
@@ -208,7 +208,9 @@ def _is_in_name(document: Document, mention: Mention) -> bool:
     if word in LISTS["GROUPS"]:
         if rest & LISTS["SPORTS"]:
             return False
-        if rest & LISTS["THINGS"] or (word in LISTS["KIN_GROUPS"] and _is_body(document, mention, begin)):
+        if rest & (LISTS["THINGS"] | LISTS["OCCASIONS"]) or (
+            word in LISTS["KIN_GROUPS"] and _is_body(document, mention, begin)
+        ):
             return True
     elif rest & LISTS["THINGS"] and (word in LISTS["RANKS"] or rest.isdisjoint(("of", "the", "for", "and"))):
         return True
@@ -217,8 +219,11 @@ def _is_in_name(document: Document, mention: Mention) -> bool:
     if word in LISTS["RANKS"] and document.word(last) in "'’" and document.word(last + 1) == "s":  # King's Cross
         owned = document.word(last + 2)
         return owned[0].isupper() and owned.lower() not in document.lexicon.rules
-    if word.endswith("man") and len(word) > 5 and word not in LISTS["OFFICES"]:  # a surname
-        return begin < first and document.word(first - 1)[0].isupper() and not document.opens(first - 1)
+    if word.endswith("man") and len(word) > 5 and word not in LISTS["OFFICES"]:  # a surname, or a place
+        if begin < first and document.word(first - 1)[0].isupper():
+            return not _is_headline(document, mention)
+        if document.word(first - 1).lower() not in LISTS["DETERMINERS"]:
+            _doubt_capital(document, mention)
     if word in LISTS["PLAIN"] or word in LISTS["GROUPS"]:
         _doubt_capital(document, mention)
     return False
@@ -276,7 +281,8 @@ def _is_headline(document: Document, mention: Mention) -> bool:
     first, last = _run(document, mention.first, mention.last)
     around = document.words[begin + 1 : first] + document.words[last:end]
     words = [word for word in around if word[0].isalpha() and word not in LISTS["SMALL"]]
-    return sum(word[0].isupper() for word in words) >= 0.6 * len(words)
+    capitals = sum(word[0].isupper() for word in words)
+    return capitals >= 0.6 * len(words) if words else document.word(end) != "."
 
 
 def _is_in_title(document: Document, first: int, last: int) -> bool:
@@ -288,7 +294,7 @@ def _is_in_title(document: Document, first: int, last: int) -> bool:
         end += 1
     if document.word(begin) not in _QUOTES or document.word(end) not in _QUOTES or document.glued(begin):
         return False
-    if not document.glued(begin + 1) or not document.glued(end):
+    if not document.glued(begin + 1) or not document.glued(end) or document.word(begin - 1) in ":=":  # "sex": "Female"
         return False
     words = document.words[begin + 1 : end]
     if "," in words[:-1] or (words[-1] in ",.!?" and len(words) < 4):
@@ -323,7 +329,7 @@ def _parsed(key: str, value: Any) -> Any:
             found.setdefault(row[0 if key == "after" else -1], []).append(row)
         return found
     if key in ("passage", "unless", "within"):
-        words += [word.capitalize() for word in words]
+        words += [form for word in words for form in (word.capitalize(), word.upper())]
     return frozenset(words)
 
 
