@@ -9,14 +9,17 @@ import itertools
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
-from counterfactuals.files import explain
+from counterfactuals.files import check_folder, explain
+from counterfactuals.records import reverse_record
 from counterfactuals.text.lexicon import load_lexicon
 from counterfactuals.text.reverse import POLICIES, Reversal, Reverser
 from counterfactuals.tokens.corpus import Corpus, units
+
+LEAST = {"max_texts": 1, "max_length": 2, "workers": 1, "sample": 1, "seed": 0}  # of options
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -49,6 +52,25 @@ def _give_up_stdout() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
+def _check(arguments: argparse.Namespace) -> None:
+    for name, value in vars(arguments).items():
+        if isinstance(value, int) and value < LEAST.get(name, value):
+            raise ValueError(f"--{name}: must be at least {LEAST[name]}, not {value}")
+        values = value if isinstance(value, list) else [value]
+        if name != "note" and any(isinstance(item, str) and not item.strip() for item in values):
+            raise ValueError(f"--{name}: must not be empty")
+
+
+def _check_out(out: str, *, folder: bool = False) -> None:
+    """Refuse before the work what would fail after it."""
+    if not folder and Path(out).is_dir():
+        raise ValueError(f"--out {out}: is a folder; name a file")
+    check_folder(out if folder else Path(out).absolute().parent, "--out")
+
+
+# ---------------------------------------------------------------- options
+
+
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"error: {message}; see {self.prog} --help\n")
@@ -58,115 +80,83 @@ def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="python -m counterfactuals", description="Counterfactual role reversal of text.")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
 
-    command = commands.add_parser(
-        "reverse",
-        help="reverse the roles in text, a line in, a line out",
-        description="UTF-8 text on stdin, with its roles reversed on stdout, line by line; line endings are kept.",
-        epilog='example: echo "She said he knew." | python -m counterfactuals reverse',
-    )
-    _add_reverser(command, policy="reverse")
-    command.add_argument(
+    def command(
+        run: Callable[[argparse.Namespace], None], title: str, more: str = "", *, out: str = "", seed: str = ""
+    ) -> argparse.ArgumentParser:
+        name = run.__name__.strip("_")
+        made = commands.add_parser(name, help=title, description=f"{title[0].upper()}{title[1:]}. {more}")
+        made.set_defaults(run=run)
+        if out:
+            made.add_argument("--out", required=True, metavar=out, help="what to write; made where it is missing")
+        if seed:
+            made.add_argument("--seed", type=int, default=0, help=f"of {seed} (default: 0)")
+        return made
+
+    reverse = command(_reverse, "reverse the roles in text, a line in, a line out", "UTF-8 from stdin to stdout.")
+    reverse.add_argument(
         "--json",
         action="store_true",
-        help="one object a line: text, reversed, spans (start, end, cf_start, cf_end, rule, confidence), cue, "
-        "flags (start, end, kind); offsets in characters, without the line ending",
+        help="one object a line: text, reversed, spans, flags, stays, passages, cue, turn, and for a flag or passage "
+        "its doubt; offsets in characters, without the line ending",
     )
-    command.set_defaults(run=_reverse)
+    reverse.add_argument("--fields", metavar="A,B", help="a line is a JSON object: reverse these fields, all or none")
+    _reverser_options(reverse, policy="reverse")
 
-    command = commands.add_parser(
-        "build",
-        help="prepare the pairs of a corpus: reverse, tokenise, align, write",
-        description="Prepare the pairs of a corpus below DIR. A killed build goes on where it was; training takes the "
-        "folder as data.pairs_dir, and refuses it if it was made from something else.",
-        epilog="example: python -m counterfactuals build --source texts.jsonl.gz --tokenizer gpt2 --out pairs",
-    )
-    _add_source(command)
-    command.add_argument(
-        "--tokenizer", required=True, metavar="PATH_OR_NAME", help="folder, tokenizer.json or Hub name"
-    )
-    command.add_argument("--out", required=True, metavar="DIR", help="folder in which the pair set is made")
-    command.add_argument("--max_length", type=int, default=1024, help="tokens in a sequence (default: 1024)")
-    command.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes (default: one a core)")
-    _add_reverser(command, policy="skip")
-    command.set_defaults(run=_build)
+    title = "prepare the pairs of a corpus: reverse, tokenise, align, write"
+    more = "A killed build goes on where it was; training takes the folder as data.pairs_dir."
+    build = command(_build, title, more, out="DIR")
+    build.add_argument("--tokenizer", required=True, metavar="NAME", help="folder, tokenizer.json or Hub name")
+    build.add_argument("--max_length", type=int, default=1024, help="tokens in a sequence (default: 1024)")
+    build.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes (default: one a core)")
+    _source_options(build)
+    _reverser_options(build, policy="skip")
 
-    command = commands.add_parser(
-        "audit",
-        help="see what was replaced: a page, and a sample to mark by hand",
-        description="Reverse a corpus, draw a sample of the reversed texts and write DIR/audit.html and DIR/audit.csv. "
-        "Mark the CSV's verdict column (ok or wrong, with a kind), then give it to --score.",
-        epilog="example: python -m counterfactuals audit --source texts.jsonl.gz --out audit --sample 500 --seed 0",
-    )
-    _add_source(command, required=False, paragraphs=True)
-    command.add_argument("--out", metavar="PATH", help="folder to write into; with --strip, the file")
-    command.add_argument("--sample", type=int, default=500, help="texts to draw (default: 500)")
-    command.add_argument("--score", metavar="FILE", help="read a marked CSV and print the error rate")
-    command.add_argument("--strip", metavar="FILE", help="copy a marked CSV without the texts, to keep or publish")
-    _add_reverser(command, policy="skip")
-    command.set_defaults(run=_audit)
+    more = "Mark the verdicts (ok or wrong, with a kind) in DIR/audit.csv, then give it to --score."
+    audit = command(_audit, "see what was replaced: a page, and a sample to mark by hand", more)
+    audit.add_argument("--out", metavar="PATH", help="folder to write into; with --strip, the file")
+    audit.add_argument("--sample", type=int, default=500, help="units to draw (default: 500)")
+    audit.add_argument("--score", metavar="FILE", help="read a marked CSV and print the error rate, by doubt too")
+    audit.add_argument("--strip", metavar="FILE", help="copy a marked CSV without the texts, to keep or publish")
+    audit.add_argument("--passages", action="store_true", help="the units are passages, as they are reversed or left")
+    _source_options(audit, required=False, paragraphs=True)
+    _reverser_options(audit, policy="skip")
 
-    command = commands.add_parser(
-        "round_trip",
-        help="reverse twice: what does not come back, and why",
-        description="Reverse each text twice and print how many come back, and the words that do not, by rule.",
-    )
-    _add_source(command, paragraphs=True)
-    _add_reverser(command, policy="reverse")
-    command.set_defaults(run=_round_trip)
+    round_trip = command(_round_trip, "reverse twice: what does not come back, and by which rule")
+    _source_options(round_trip, paragraphs=True)
+    _reverser_options(round_trip, policy="reverse")
 
-    command = commands.add_parser(
-        "learn_pronouns",
-        help="learn from plain text which of him and his a 'her' is",
-        description="Fit the pronoun classifier on plain text, without labels, and write its data file.",
-    )
-    command.add_argument("--source", action="append", required=True, metavar="SOURCE", help="as for build; repeatable")
-    command.add_argument("--out", required=True, metavar="FILE", help="for example counterfactuals/pronouns.json")
-    command.add_argument("--note", default="", help="what the file should say of its sources, such as their licences")
-    command.add_argument("--seed", type=int, default=0, help="of the drawn contexts (default: 0)")
-    command.set_defaults(run=_learn_pronouns)
-
-    command = commands.add_parser(
-        "learn_names",
-        help="learn from plain text which capitalised words are surnames, places and other words",
-        description="Learn what capitalised words mostly are, without labels, and write the data file by which names "
-        "are doubted.",
-    )
-    command.add_argument("--source", action="append", required=True, metavar="SOURCE", help="as for build; repeatable")
-    command.add_argument("--out", required=True, metavar="FILE", help="for example counterfactuals/text/people.json")
-    command.add_argument("--note", default="", help="what the file should say of its sources, such as their licences")
-    command.set_defaults(run=_learn_names)
-
-    command = commands.add_parser(
-        "names",
-        help="make the table of given names from a census list",
-        description="Pair given names of like frequency and write the table that a lexicon's `names` key points to.",
-    )
-    command.add_argument("--census", required=True, metavar="FILE", help="CSV with the columns name, male, female")
-    command.add_argument("--out", required=True, metavar="FILE", help="for example given_names.json")
-    command.set_defaults(run=_names)
-
-    command = commands.add_parser(
-        "sample",
-        help="write the built-in sample corpus",
-        description="Write the built-in sample corpus into a folder; the same seed gives the same files.",
-    )
-    command.add_argument("--out", required=True, metavar="DIR", help="folder to write into; made where it is missing")
-    command.add_argument("--seed", type=int, default=0, help="seed of the text (default: 0)")
-    command.set_defaults(run=_sample)
+    for run, what in ((_learn_pronouns, "which of him and his a 'her' is"), (_learn_names, "who is a person")):
+        learn = command(run, f"learn from plain text {what}", "Needs no labels.", out="FILE", seed="what is drawn")
+        learn.add_argument("--source", action="append", required=True, help="as for build; repeatable")
+        learn.add_argument("--note", default="", help="what the file should say of its sources, such as licences")
+    doubts = command(_learn_doubts, "fit how far each reason for doubt is to be believed", out="FILE")
+    doubts.add_argument("--marks", action="append", required=True, metavar="FILE", help="marked CSV; repeatable")
+    names = command(_names, "make the table of given names from a census list", out="FILE")
+    names.add_argument("--census", required=True, metavar="FILE", help="CSV with the columns name, male, female")
+    command(_sample, "write the built-in sample corpus", out="DIR", seed="the texts")
     return parser
 
 
-def _add_source(command: argparse.ArgumentParser, *, required: bool = True, paragraphs: bool = False) -> None:
-    options = command.add_argument_group("the texts")
-    options.add_argument(
-        "--source", required=required, help="a jsonl(.gz), txt or parquet file, a folder of them, or a Hub data set"
-    )
-    options.add_argument("--subset", help="configuration name of a Hub data set")
-    options.add_argument("--split", default="train", help="split of a Hub data set (default: train)")
-    options.add_argument("--text_field", default="text", metavar="FIELD", help="field with the text (default: text)")
-    options.add_argument("--max_texts", type=int, metavar="N", help="read at most this many")
+def _source_options(command: argparse.ArgumentParser, *, required: bool = True, paragraphs: bool = False) -> None:
+    add = command.add_argument_group("the texts").add_argument
+    kinds = "a jsonl, json, csv, txt or parquet file, packed or not, a folder of them, or a Hub data set"
+    add("--source", required=required, help=kinds)
+    add("--subset", help="configuration name of a Hub data set")
+    add("--split", default="train", help="split of a data set (default: train)")
+    add("--text_field", default="text", metavar="FIELD", help="field with the text (default: text)")
+    add("--max_texts", type=int, metavar="N", help="read at most this many")
     if paragraphs:
-        options.add_argument("--paragraphs", action="store_true", help="each line of a text is a unit of its own")
+        add("--paragraphs", action="store_true", help="each line of a text is a unit of its own")
+
+
+def _reverser_options(command: argparse.ArgumentParser, *, policy: str) -> None:
+    add = command.add_argument_group("how roles are reversed").add_argument
+    names = f"a number from 0 to 1, or {', '.join(POLICIES)} (words only, no names)"
+    add("--policy", default=policy, help=f"leave passages with more doubt than that: {names} (default: {policy})")
+    add("--lexicon", default="gender", help="built-in name or .yaml file (default: gender)")
+    add("--direction", default="both", metavar="GROUP", help="replace only this group's words (default: both)")
+    add("--protect", action="append", default=[], metavar="WORD", help="leave this word or name; repeatable")
+    add("--seed", type=int, default=0, help="of choices among many-to-many words (default: 0)")
 
 
 def _corpus(arguments: argparse.Namespace) -> Corpus:
@@ -174,59 +164,56 @@ def _corpus(arguments: argparse.Namespace) -> Corpus:
     return Corpus(**{name: getattr(arguments, name) for name in names})
 
 
-def _add_reverser(command: argparse.ArgumentParser, *, policy: str) -> None:
-    options = command.add_argument_group("how roles are reversed")
-    options.add_argument(
-        "--lexicon", default="gender", metavar="NAME_OR_PATH", help="built-in name or .yaml file (default: gender)"
-    )
-    options.add_argument(
-        "--direction", default="both", metavar="GROUP", help="replace only this group's words (default: both)"
-    )
-    options.add_argument(
-        "--policy",
-        default=policy,
-        choices=POLICIES,
-        help="a text that cannot be reversed coherently is reversed all the same, or skipped: left as it is; "
-        f"keep_names: words only, no names (default: {policy})",
-    )
-    options.add_argument(
-        "--protect", action="append", default=[], metavar="WORD", help="leave this word, name or phrase; repeatable"
-    )
-    options.add_argument("--seed", type=int, default=0, help="of choices among many-to-many words (default: 0)")
-
-
 def _reverser(arguments: argparse.Namespace) -> Reverser:
-    return Reverser(
-        load_lexicon(arguments.lexicon),
-        direction=arguments.direction,
-        policy=arguments.policy,
-        protected=tuple(arguments.protect),
-        seed=arguments.seed,
-    )
+    options = {name: getattr(arguments, name) for name in ("direction", "policy", "seed")}
+    return Reverser(load_lexicon(arguments.lexicon), protected=tuple(arguments.protect), **options)
+
+
+# ---------------------------------------------------------------- commands
 
 
 def _reverse(arguments: argparse.Namespace) -> None:
     reverser = _reverser(arguments)
     if sys.stdin is None or sys.stdout is None:
         raise ValueError("reverse: standard input or output is closed; it reads the one and writes the other")
-    out = sys.stdout.buffer
-    for number, raw in enumerate(sys.stdin.buffer, start=1):
+    for number, (text, ending) in enumerate(_stdin_lines(), 1):
+        if arguments.fields:
+            written = _record(text, arguments.fields.split(","), reverser, number) if text.strip() else text
+        elif arguments.json:
+            written, ending = _as_json(reverser(text)), "\n"
+        else:
+            written = reverser(text).reversed
+        sys.stdout.buffer.write((written + ending).encode(errors="replace"))
+        sys.stdout.buffer.flush()
+
+
+def _stdin_lines() -> Iterator[tuple[str, str]]:
+    """Each line and its ending."""
+    for number, raw in enumerate(sys.stdin.buffer, 1):
         try:
-            line = raw.decode("utf-8")
+            line = raw.decode()
         except UnicodeDecodeError as error:
             raise ValueError(
                 f"stdin, line {number}: not UTF-8 (byte {error.start + 1}); convert it, e.g. with iconv"
             ) from None
         text = line.removesuffix("\n").removesuffix("\r")
-        reversal = reverser(text)
-        written = _as_json(reversal) + "\n" if arguments.json else reversal.reversed + line[len(text) :]
-        out.write(written.encode("utf-8"))
-        out.flush()
+        yield text, line[len(text) :]
 
 
 def _as_json(reversal: Reversal) -> str:
-    rows = {"spans": [span._asdict() for span in reversal.spans], "flags": [flag._asdict() for flag in reversal.flags]}
-    return json.dumps(dataclasses.asdict(reversal) | rows, ensure_ascii=False)
+    rows = {name: [row._asdict() for row in getattr(reversal, name)] for name in ("spans", "flags", "passages")}
+    return json.dumps(dataclasses.asdict(reversal) | rows | {"cue": reversal.cue}, ensure_ascii=False)
+
+
+def _record(line: str, fields: list[str], reverser: Reverser, number: int) -> str:
+    try:
+        record = json.loads(line)
+        if not isinstance(record, dict):
+            raise ValueError(f"no object, but {type(record).__name__}")
+        return json.dumps(reverse_record(record, fields, reverser), ensure_ascii=False)
+    except (ValueError, RecursionError) as error:
+        what = "not JSON, " if isinstance(error, json.JSONDecodeError) else ""
+        raise ValueError(f"stdin, line {number}: {what}{error}") from None
 
 
 def _build(arguments: argparse.Namespace) -> None:
@@ -241,13 +228,18 @@ def _build(arguments: argparse.Namespace) -> None:
         arguments.out,
         max_length=arguments.max_length,
         workers=arguments.workers,
-        progress=lambda progress: print(progress, file=sys.stderr, flush=True),
+        progress=_log,
     )
     counts = pairs.meta["counts"]
+    share = counts["reversed_pairs"] / max(counts["role_pairs"], 1)
     print(
-        f"{pairs.folder}: {counts['pairs']:,} pairs of {counts['texts']:,} texts; {counts['reversed_share']:.1%} of "
-        f"the texts have a counterfactual, {counts['aligned_share']:.1%} of their tokens a counterpart"
+        f"{pairs.folder}: {counts['pairs']:,} sequences of {counts['texts']:,} texts, {counts['role_pairs']:,} with a "
+        f"role; {share:.1%} of these have a counterfactual, {counts['aligned_share']:.1%} of its tokens a counterpart"
     )
+
+
+def _log(line: object) -> None:
+    print(line, file=sys.stderr, flush=True)
 
 
 def _audit(arguments: argparse.Namespace) -> None:
@@ -266,9 +258,9 @@ def _audit(arguments: argparse.Namespace) -> None:
         _corpus(arguments),
         _reverser(arguments),
         arguments.out,
+        unit="passage" if arguments.passages else "paragraph" if arguments.paragraphs else "text",
         sample=arguments.sample,
         seed=arguments.seed,
-        paragraphs=arguments.paragraphs,
         source=arguments.source,
     )
     print(f"{tally}\nwritten to {arguments.out}: audit.html, audit.csv")
@@ -284,23 +276,33 @@ def _round_trip(arguments: argparse.Namespace) -> None:
 def _learn_pronouns(arguments: argparse.Namespace) -> None:
     from counterfactuals.learn.pronouns import learn, write
 
-    _check_out(arguments.out)
-    names = " ".join(f"--source {Path(source).name}" for source in arguments.source)
-    command = f"python -m counterfactuals learn_pronouns {names} --seed {arguments.seed}"
-    options = {"note": arguments.note, "command": command, "seed": arguments.seed}
-    write(learn(arguments.source, **options, log=lambda line: print(line, file=sys.stderr)), Path(arguments.out))
+    write(learn(arguments.source, **_made_by(arguments)), Path(arguments.out))
 
 
 def _learn_names(arguments: argparse.Namespace) -> None:
     from counterfactuals.learn.people import learn, write
 
+    write(learn(arguments.source, load_lexicon("gender"), **_made_by(arguments)), Path(arguments.out))
+
+
+def _made_by(arguments: argparse.Namespace) -> dict[str, Any]:
     _check_out(arguments.out)
-    command = " ".join(
-        ["python -m counterfactuals learn_names", *(f"--source {Path(s).name}" for s in arguments.source)]
-    )
-    learnt = learn(arguments.source, load_lexicon("gender"), note=arguments.note, command=command)
-    write(learnt, Path(arguments.out))
-    print(f"{arguments.out}: {json.dumps(learnt['provenance']['held_out'])}")
+    sources = " ".join(f"--source {Path(source).name}" for source in arguments.source)
+    command = f"python -m counterfactuals {arguments.run.__name__.strip('_')} {sources} --seed {arguments.seed}"
+    return {"note": arguments.note, "command": command, "seed": arguments.seed, "log": _log}
+
+
+def _learn_doubts(arguments: argparse.Namespace) -> None:
+    from counterfactuals.learn import doubts
+    from counterfactuals.text.document import DOUBTS
+
+    _check_out(arguments.out)
+    marked = doubts.read_marks(arguments.marks)
+    found = doubts.fit(marked, doubts.known(DOUBTS))
+    command = " ".join(["learn_doubts", *(f"--marks {Path(path).name}" for path in arguments.marks)])
+    doubts.write(found, marked, Path(arguments.out), f"python -m counterfactuals {command}")
+    for row in doubts.calibration(marked, found, [0, 0.02, 0.05, 0.1, 0.2, 0.5, 1.01]):
+        print("doubt {from:.2f}–{to:.2f}: {passages:,} passages, {doubt:.1%} expected, {wrong:.1%} wrong".format(**row))
 
 
 def _names(arguments: argparse.Namespace) -> None:
@@ -310,28 +312,6 @@ def _names(arguments: argparse.Namespace) -> None:
     table = make(arguments.census)
     write(table, Path(arguments.out))
     print(f"{arguments.out}: {table['counts']}")
-
-
-LEAST = {"max_texts": 1, "max_length": 2, "workers": 1, "sample": 1, "seed": 0}
-
-
-def _check(arguments: argparse.Namespace) -> None:
-    for name, value in vars(arguments).items():
-        if isinstance(value, int) and value < LEAST.get(name, value):
-            raise ValueError(f"--{name}: must be at least {LEAST[name]}, not {value}")
-        values = value if isinstance(value, list) else [value]
-        if name != "note" and any(isinstance(item, str) and not item.strip() for item in values):
-            raise ValueError(f"--{name}: must not be empty")
-
-
-def _check_out(out: str, *, folder: bool = False) -> None:
-    """Refuse before the work what would fail after it."""
-    path = Path(out).absolute()
-    if not folder and path.is_dir():
-        raise ValueError(f"--out {out}: is a folder; name a file")
-    there = next(p for p in ([path] if folder else []) + [*path.parents] if p.exists())
-    if not there.is_dir() or not os.access(there, os.W_OK):
-        raise ValueError(f"--out {out}: {there} is not a folder that can be written into")
 
 
 def _sample(arguments: argparse.Namespace) -> None:

@@ -22,6 +22,14 @@ def write_whole(path: Path, content: str | bytes) -> None:
         raise
 
 
+def check_folder(folder: str | Path, name: str) -> None:
+    """Refuse before the work what would fail after it: ValueError, one line, if nothing can be written there."""
+    path = Path(folder).absolute()
+    there = next(path for path in (path, *path.parents) if path.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK):
+        raise ValueError(f"{name} {folder}: {there} is not a folder that can be written into")
+
+
 def sha256_of(path: Path) -> str:
     """sha256 of a file's bytes, in constant memory."""
     digest = hashlib.sha256()

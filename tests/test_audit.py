@@ -13,12 +13,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from counterfactuals.audit import sample as module
 from counterfactuals.audit.page import Tally, page, visible
 from counterfactuals.audit.round_trip import round_trip
-from counterfactuals.audit.sample import COLUMNS, audit, draw, score, strip, wilson
+from counterfactuals.audit.sample import COLUMNS, TEXTS, audit, draw, score, strip, wilson
 from counterfactuals.text.lexicon import load_lexicon
-from counterfactuals.text.reverse import Flag, Reversal, Reverser, Span
+from counterfactuals.text.reverse import Flag, Passage, Reversal, Reverser, Span
 from counterfactuals.tokens.corpus import read_texts
 
 HOSTILE = [
@@ -47,6 +46,7 @@ class Swap:
         self.policy = policy
 
     def __call__(self, text: str) -> Reversal:
+        """A line is a passage; its doubt is .25 where something is flagged, .05 else."""
         pieces: list[str] = []
         spans: list[Span] = []
         flags: list[Flag] = []
@@ -54,15 +54,24 @@ class Swap:
         for match in re.finditer(r"\b(?:she|her|pregnant|Mary)\b", text):
             start, end = match.span()
             if match[0] in ("pregnant", "Mary"):
-                flags.append(Flag(start, end, "sex_bound" if match[0] == "pregnant" else "name"))
+                flags.append(Flag(start, end, "sex_bound" if match[0] == "pregnant" else "name", "cue", 0.25))
                 continue
             target, rule, confidence = ("he", "pair", 1.0) if match[0] == "she" else ("him", "pronoun", 0.8)
             spans.append(Span(start, end, start + shift, start + shift + len(target), rule, confidence))
             pieces += (text[copied:start], target)
             copied, shift = end, shift + len(target) - (end - start)
-        if flags and self.policy == "skip":
-            return Reversal(text, text, (), None, tuple(flags))
-        return Reversal(text, "".join(pieces) + text[copied:], tuple(spans), None, tuple(flags))
+        bounds = [0, *(n + 1 for n, letter in enumerate(text) if letter == "\n"), len(text) + 1]
+        passages = []
+        for start, end in itertools.pairwise(bounds):
+            turned = any(start <= span.start < end for span in spans)
+            flagged = any(start <= flag.start < end for flag in flags)
+            doubt = (0.25 if flagged else 0.05) if turned else 0.0
+            left = flagged and self.policy == "skip"
+            reasons = ("base", "sex_bound:cue") if turned and flagged else ("base",) * turned
+            passages.append(Passage(start, min(end, len(text)), doubt, turned and not left, reasons))
+        if flags and self.policy == "skip":  # of one passage
+            return Reversal(text, text, (), tuple(flags), (), tuple(passages))
+        return Reversal(text, "".join(pieces) + text[copied:], tuple(spans), tuple(flags), (), tuple(passages))
 
 
 SWAP: Any = Swap()
@@ -145,13 +154,14 @@ def test_counts_of_the_whole_pass_add_up(tmp_path: Path) -> None:
     texts = ["she saw her", "she is pregnant", "nobody", "Mary and her", "she and she"]
     seen: list[int] = []
     tally = audit(texts * 300, SWAP, tmp_path, sample=3, progress=seen.append)
-    assert (tally.texts, tally.reversed, tally.flagged, tally.skipped) == (1500, 1200, 600, 0)
+    assert (tally.texts, tally.reversed, tally.flagged, tally.left) == (1500, 1200, 600, 0)
     assert tally.characters == 300 * sum(map(len, texts))
     assert tally.rules == {"pair": 1200, "pronoun": 600}
     assert tally.words == {("she", "he", "pair"): 1200, ("her", "him", "pronoun"): 600}
     assert sum(tally.words.values()) == sum(tally.rules.values())
     assert tally.flags == {("sex_bound", "pregnant"): 300, ("name", "Mary"): 300}
     assert tally.choices == {("her", "him"): [0] * 6 + [600] + [0] * 3}  # 80–85 %
+    assert tally.doubts == {0.05: 600, 0.25: 600} and tally.units == 1200
     assert seen == [1000]
     assert "1,500 texts" in str(tally) and "1,200 reversed" in str(tally)
 
@@ -159,19 +169,61 @@ def test_counts_of_the_whole_pass_add_up(tmp_path: Path) -> None:
 def test_skipped_texts_are_counted_and_not_drawn(tmp_path: Path) -> None:
     reverser: Any = Swap("skip")
     tally = audit(["she is pregnant", "she"], reverser, tmp_path, sample=1)
-    assert (tally.reversed, tally.flagged, tally.skipped) == (1, 1, 1)
+    assert (tally.reversed, tally.flagged, tally.left) == (1, 1, 1)
     assert [row["id"] for row in rows(tmp_path / "audit.csv")] == ["t2"]
 
 
 def test_paragraphs_are_units_and_max_texts_counts_texts(tmp_path: Path) -> None:
     texts = ["Title\n\nshe one\nshe two", "she three", "she four"]
-    tally = audit(texts, SWAP, tmp_path, sample=3, paragraphs=True, max_texts=2)
+    tally = audit(texts, SWAP, tmp_path, sample=3, unit="paragraph", max_texts=2)
     assert tally.texts == 4
     assert [(row["id"], row["before"]) for row in rows(tmp_path / "audit.csv")] == [
         ("t1p3", "she one"),
         ("t1p4", "she two"),
         ("t2p1", "she three"),
     ]
+
+
+def test_the_curve_says_what_each_policy_reverses_and_how_much_of_it_is_expected_wrong(tmp_path: Path) -> None:
+    tally = audit(["she"] * 3 + ["she is pregnant", "nobody"], SWAP, tmp_path, sample=1)
+    curve = {most: (share, wrong) for most, share, wrong in tally.curve()}
+    assert curve[0.03] == (0, 0) and curve[0.05] == curve[0.2] == (0.75, pytest.approx(0.05))
+    assert curve[0.3] == curve[1.0] == (1.0, pytest.approx(0.1))
+    assert "4 passages with a role" in str(tally) and "  0.10   75.0%   5.0% expected" in str(tally)
+    html = (tmp_path / "audit.html").read_text(encoding="utf-8")
+    assert html.count("<circle") == len(curve) and "0.1: 75.0% reversed, 5.0% expected wrong" in html
+
+
+def test_passages_are_units_as_they_stand_in_their_texts(tmp_path: Path) -> None:
+    texts = ["Title\nshe saw her, and she is pregnant\nnobody\nher and she", "nobody", "she"]
+    tally = audit(texts, SWAP, tmp_path, sample=3, unit="passage")
+    assert (tally.texts, tally.reversed, tally.units) == (3, 2, 3)
+    table = rows(tmp_path / "audit.csv")
+    assert [(row["id"], row["before"].strip(), row["after"].strip()) for row in table] == [
+        ("t1s2", "she saw her, and she is pregnant", "he saw him, and he is pregnant"),
+        ("t1s4", "her and she", "him and he"),
+        ("t3s1", "she", "he"),
+    ]
+    assert [row["doubt"] for row in table] == ["0.2500", "0.0500", "0.0500"]
+    assert [row["reasons"] for row in table] == ["base sex_bound:cue", "base", "base"]
+    assert [row["flags"] for row in table] == ["sex_bound: pregnant", "", ""]
+    sides = re.findall(r'<p dir="auto">.*?</p>', (tmp_path / "audit.html").read_text(encoding="utf-8"), re.DOTALL)
+    assert ["".join(Page(side).text) for side in sides[2:4]] == ["her and she", "him and he"]
+
+
+def test_passages_of_real_texts_are_pieces_of_their_reversals(shared_data: Path) -> None:
+    reverser = Reverser(load_lexicon("gender"), policy=0.3)
+    texts = list(itertools.islice(read_texts(str(shared_data / "wikipedia_articles.jsonl.gz")), 30))
+    drawn = draw(zip("abcdefghijklmnopqrstuvwxyzABCD", texts), reverser, Tally(), passages=True, sample=999, seed=0)
+    by_text = dict(zip("abcdefghijklmnopqrstuvwxyzABCD", map(reverser, texts)))
+    assert len(drawn) > 20
+    for name, unit in drawn:
+        whole = by_text[name[0]]
+        passage = whole.passages[int(name[2:]) - 1]
+        assert unit.text == whole.text[passage.start : passage.end] and unit.reversed in whole.reversed
+        words = [(unit.text[s.start : s.end], unit.reversed[s.cf_start : s.cf_end]) for s in unit.spans]
+        inside = [s for s in whole.spans if passage.start <= s.start < passage.end]
+        assert words == [(whole.text[s.start : s.end], whole.reversed[s.cf_start : s.cf_end]) for s in inside]
 
 
 def test_memory_does_not_grow_with_the_corpus() -> None:
@@ -210,7 +262,7 @@ def test_page_needs_no_network_and_allows_only_its_own_script(tmp_path: Path) ->
     script = re.search(r"<script>(.*?)</script>", html, re.DOTALL)
     assert script is not None
     digest = base64.b64encode(hashlib.sha256(script[1].encode()).digest()).decode()
-    assert f"script-src 'sha256-{digest}'" in html, "audit_page.html: the script changed; put its hash there"
+    assert f"script-src 'sha256-{digest}'" in html, "page.html: the script changed; put its hash there"
 
 
 def test_articles_carry_what_the_filters_and_the_csv_need(tmp_path: Path) -> None:
@@ -247,7 +299,7 @@ def test_marked_sides_read_as_the_two_texts(tmp_path: Path) -> None:
 @given(st.lists(st.sampled_from(["she", "her", "pregnant", "Mary"]) | st.text(max_size=12), max_size=20).map(" ".join))
 def test_any_text_reads_the_same_on_the_page(text: str) -> None:
     tally, reversal = Tally(), SWAP(text)
-    tally.add(reversal, "reverse")
+    tally.add(reversal)
     html = page(tally, [("t1", reversal)], SWAP, {"Source": text})
     sides = ["".join(Page(side).text) for side in re.findall(r'<p dir="auto">.*?</p>', html, re.DOTALL)]
     assert len(Page(html).all("article")) == 1
@@ -276,7 +328,7 @@ def test_csv_round_trip(tmp_path: Path) -> None:
     audit(HOSTILE, SWAP, tmp_path, sample=len(HOSTILE))
     assert (tmp_path / "audit.csv").read_bytes().startswith(b"\xef\xbb\xbf")
     table = rows(tmp_path / "audit.csv")
-    assert tuple(table[0]) == COLUMNS
+    assert tuple(table[0]) == COLUMNS + TEXTS
     for text, row in zip(HOSTILE, table, strict=True):
         guarded = visible(text)
         guarded = "'" + guarded if re.match(r"'?[=\t]", guarded) else guarded
@@ -317,12 +369,22 @@ def test_score_of_marks_with_and_without_texts(tmp_path: Path) -> None:
         result = score(path)
         assert (result.n, result.wrong, result.rate, result.kinds) == (20, 3, 0.15, {"name": 2, "pronoun": 1})
         assert result.interval == wilson(3, 20)
-    assert str(result).splitlines() == [
+    assert str(result).splitlines()[:4] == [
         "these marks: 3 of 20 wrong, 15.0% (95 % interval 5.2% to 36.0%)",
         "the paper:   22 of 500 wrong, 4.4% (95 % interval 2.9% to 6.6%)",
         "  name     2",
         "  pronoun  1",
     ]
+
+
+def test_marks_with_doubts_say_how_much_was_wrong_below_each(tmp_path: Path) -> None:
+    audit(["she"] * 8 + ["she is pregnant"] * 2, SWAP, tmp_path, sample=10)
+    mark(tmp_path / "audit.csv", [("ok", "")] * 9 + [("wrong", "pregnant")])
+    lines = str(score(tmp_path / "audit.csv")).splitlines()
+    assert "  0.05   80.0%   5.0% expected,  0.0% measured (0.0% to 32.4%)" in lines
+    assert "  1.00  100.0%   9.0% expected, 10.0% measured (1.8% to 40.4%)" in lines
+    strip(tmp_path / "audit.csv", tmp_path / "marks.csv")
+    assert str(score(tmp_path / "marks.csv")).splitlines() == lines
 
 
 def test_marks_saved_with_semicolons_are_read(tmp_path: Path) -> None:
@@ -339,6 +401,7 @@ def test_marks_saved_with_semicolons_are_read(tmp_path: Path) -> None:
         ("id,verdict,kind\nt1,wrong,\n", "row 2 (t1): wrong, but of what kind"),
         ("id,verdict,kind\nt1,ok,\nt1,ok,\n", "row 3 (t1): this id stands in row 2 already"),
         ("id,verdict,kind\n", "no row to score"),
+        ("id,verdict,kind,doubt\nt1,ok,,much\n", "row 2 (t1): doubt 'much' is no number"),
         ("", "no column id, verdict, kind in its first row"),
         ("a,b\n1,2\n", "no column id, verdict, kind in its first row"),
     ],
@@ -364,7 +427,7 @@ def test_marks_that_are_not_utf8(tmp_path: Path) -> None:
     ("texts", "sample", "message"),
     [
         (["nobody"], 5, "none of the 1 texts of here was reversed"),
-        (["she", "nobody", "she"], 3, "3 asked, but only 2 of 3 texts were reversed"),
+        (["she", "nobody", "she"], 3, "3 asked, but only 2 texts of 3 texts were reversed"),
         (["she"], 0, "at least 1"),
     ],
 )
@@ -378,7 +441,7 @@ def test_out_that_cannot_be_written_is_refused_before_the_pass(tmp_path: Path, m
     (tmp_path / "file").write_text("")
     with pytest.raises(ValueError, match="is not a folder that can be written into"):
         audit(iter(lambda: pytest.fail("a text was read"), 0), SWAP, tmp_path / "file" / "out", sample=1)
-    monkeypatch.setattr(module.os, "access", lambda *_: False)
+    monkeypatch.setattr("counterfactuals.files.os.access", lambda *_: False)
     with pytest.raises(ValueError, match="is not a folder that can be written into"):
         audit(iter(lambda: pytest.fail("a text was read"), 0), SWAP, tmp_path / "out", sample=1)
 
@@ -395,7 +458,7 @@ def test_audit_of_real_text(shared_data: Path, tmp_path: Path) -> None:
     from counterfactuals.tokens.corpus import read_texts
 
     texts = read_texts(str(shared_data / "wikipedia_articles.jsonl.gz"))
-    tally = audit(texts, Reverser(load_lexicon("gender")), tmp_path, sample=50, max_texts=300, paragraphs=True)
+    tally = audit(texts, Reverser(load_lexicon("gender")), tmp_path, sample=50, max_texts=300, unit="paragraph")
     parsed = Page((tmp_path / "audit.html").read_text(encoding="utf-8"))
     assert len(parsed.all("article")) == len(rows(tmp_path / "audit.csv")) == 50
     assert sum(tally.words.values()) == sum(tally.rules.values()) > tally.reversed > 50
@@ -433,7 +496,7 @@ def test_what_comes_back_in_part_counts_for_the_rule_that_made_it():
     left = round_trip(["He met the countess."], Reverser(load_lexicon("gender")))  # "count" is a rank by its capital
     assert left.words == {("pair", "countess", "count"): 1}
     married = round_trip(["She met Mrs. John Crawford."], Reverser(load_lexicon("gender")))
-    assert married.words == {("one_way", "Mrs", "Ms"): 1, ("one_way", "John", "Linda"): 1}
+    assert set(married.lost) <= {"one_way", "name"} and married.exact == 0
 
 
 def test_ten_thousand_paragraphs_come_back_where_a_one_to_one_rule_replaced(shared_data: Path):

@@ -2,256 +2,220 @@
 
 from __future__ import annotations
 
-import itertools
 import re
 from bisect import bisect
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from html import escape
 from pathlib import Path
-from string import Template
+from typing import Any
+
+import jinja2
 
 from counterfactuals.text.reverse import Reversal, Reverser, Span
 
-STEP = 5  # percent of confidence a column of the histogram, over [50, 100]
-NUM_BINS = 50 // STEP
+BINS = range(50, 100, 5)  # percent of confidence, the columns of the histogram
+THRESHOLDS = (0.01, 0.02, 0.03, 0.05, 0.08, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0)  # of doubt, the points of the curve
 MAX_TEXTS = 3_000_000  # characters of HTML for all texts, either side
 MAX_ROWS = 1_000  # of a table
 GAP, CONTEXT = 600, 200  # an unchanged stretch longer than GAP is cut down to CONTEXT on either side
+MARK = 200  # characters of HTML around a marked word
 
 Sampled = tuple[str, Reversal]  # id, reversal
-Around = tuple[str, str, str]  # what stands before a word, the word, what stands after it
+Piece = tuple[str, str, str, str]  # class ("" for plain text, from, to, flag or cut), text, title, label
 
 
 @dataclass
 class Tally:
-    """Counts over all texts read, sampled or not. Words are in lower case, but names."""
+    """Counts over all texts read, sampled or not. Words are in lower case, but names.
+
+    left: texts of which a passage with a role was left. doubts: passages with a role by their doubt.
+    """
 
     texts: int = 0
     characters: int = 0
     reversed: int = 0
+    units: int = 0  # that were reversed, of which the sample is drawn
     flagged: int = 0
-    skipped: int = 0  # flagged texts that the policy left whole
+    left: int = 0
+    doubts: Counter[float] = field(default_factory=Counter)
     rules: Counter[str] = field(default_factory=Counter)
     words: Counter[tuple[str, str, str]] = field(default_factory=Counter)  # (word, target, rule)
     choices: dict[tuple[str, str], list[int]] = field(default_factory=dict)  # (word, target) → decisions by confidence
     flags: Counter[tuple[str, str]] = field(default_factory=Counter)  # (kind, word)
-    examples: dict[tuple[str, str], Around] = field(default_factory=dict)  # (kind, word) → where it was first seen
+    examples: dict[tuple[str, str], tuple[str, str, str]] = field(default_factory=dict)  # … → where it was first seen
 
-    def add(self, reversal: Reversal, policy: str) -> None:
+    def add(self, reversal: Reversal) -> None:
         self.texts += 1
         self.characters += len(reversal.text)
         self.reversed += bool(reversal.spans)
         self.flagged += bool(reversal.flags)
-        self.skipped += bool(reversal.flags) and policy == "skip"
+        roles = [passage for passage in reversal.passages if passage.doubt or passage.reversed]
+        self.left += any(not passage.reversed for passage in roles)
+        self.doubts.update(round(passage.doubt, 3) for passage in roles)
         for span in reversal.spans:
             word, target = _words(reversal, span)
             self.rules[span.rule] += 1
             self.words[word, target, span.rule] += 1
             if _is_ambiguous(span):
-                bins = self.choices.setdefault((word, target), [0] * NUM_BINS)
-                bins[min(int((span.confidence - 0.5) * 2 * NUM_BINS), NUM_BINS - 1)] += 1
+                bins = self.choices.setdefault((word, target), [0] * len(BINS))
+                bins[min(int((span.confidence - 0.5) * 2 * len(BINS)), len(BINS) - 1)] += 1
         for flag in reversal.flags:
             key = flag.kind, _plain(reversal.text[flag.start : flag.end], flag.kind)
             self.flags[key] += 1
             if key not in self.examples:
                 self.examples[key] = _around(reversal.text, flag.start, flag.end)
 
+    def curve(self) -> list[tuple[float, float, float]]:
+        """For each threshold: the share of passages with a role that have no more doubt, and their mean doubt."""
+        rows = []
+        for most in THRESHOLDS:
+            kept = {doubt: count for doubt, count in self.doubts.items() if doubt <= most}
+            number = sum(kept.values())
+            expected = sum(doubt * count for doubt, count in kept.items()) / max(number, 1)
+            rows.append((most, number / max(self.doubts.total(), 1), expected))
+        return rows
+
     def __str__(self) -> str:
-        flags = Counter[str]()
+        kinds = Counter[str]()
         for (kind, _), count in self.flags.items():
-            flags[kind] += count
-        by_kind = "".join(f", {kind} {count:,}" for kind, count in sorted(flags.items()))
+            kinds[kind] += count
+        by_kind = "".join(f", {kind} {count:,}" for kind, count in sorted(kinds.items()))
         by_rule = ", ".join(f"{rule} {count:,}" for rule, count in self.rules.most_common())
-        return (
+        lines = [
             f"{self.texts:,} texts ({self.characters:,} characters), {self.reversed:,} reversed, {self.flagged:,} "
-            f"flagged{by_kind}, {self.skipped:,} left whole; {self.rules.total():,} words replaced: {by_rule}"
+            f"flagged{by_kind}, {self.left:,} left in part or whole; {self.rules.total():,} words replaced: {by_rule}",
+            f"{self.doubts.total():,} passages with a role; by policy, what share is reversed, and wrong of these:",
+        ]
+        return "\n".join(
+            lines + [f"  {most:4.2f}  {share:6.1%}  {wrong:5.1%} expected" for most, share, wrong in self.curve()]
         )
 
 
-def page(tally: Tally, drawn: list[Sampled], reverser: Reverser, facts: dict[str, str]) -> str:
+def page(tally: Tally, drawn: Sequence[Sampled], reverser: Reverser, facts: dict[str, str]) -> str:
     """The HTML of an audit. Everything that comes from texts, lexicon or options is escaped."""
-    template = Template((Path(__file__).parent / "page.html").read_text(encoding="utf-8"))
-    in_sample = Counter(span.rule for _, reversal in drawn for span in reversal.spans)
-    flag_kinds = sorted({flag.kind for _, reversal in drawn for flag in reversal.flags})
-    num_words = len(reverser.lexicon.rules)
-    seen = len({word.replace("’", "'") for word, _, _ in tally.words} & set(reverser.lexicon.rules))
+    loader = jinja2.FileSystemLoader(Path(__file__).parent)
+    finalize = lambda value: visible(value) if isinstance(value, str) else value  # noqa: E731
+    template = jinja2.Environment(
+        loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True, finalize=finalize
+    ).get_template("page.html")
     budget = min(50_000, MAX_TEXTS // len(drawn))
-    return template.substitute(
-        source=_html(facts["Source"]),
+    lexicon_words = set(reverser.lexicon.rules)
+    return template.render(
+        facts=facts,
+        tally=tally,
         figures=_figures(tally, len(drawn)),
-        facts="".join(f"<dt>{_html(name)}</dt><dd>{_html(value)}</dd>" for name, value in facts.items()),
-        rules="".join(_rule_row(tally, rule, in_sample[rule]) for rule, _ in tally.rules.most_common()),
-        coverage=f"{seen:,} of the lexicon’s {num_words:,} words were replaced at least once. "
-        "Written for others: how often it took the place of another word, for a pair the way back.",
-        **_table("words", _word_rows(tally)),
-        bins="".join(f'<th class="n">{50 + i}–{50 + i + STEP} %</th>' for i in range(0, 50, STEP)),
-        histogram="".join(_choice_row(choice, bins) for choice, bins in sorted(tally.choices.items()))
-        or _empty(NUM_BINS + 2),
-        decisions="".join(itertools.islice(_decisions(drawn), MAX_ROWS)) or _empty(4),
-        **_table("flags", [_flag_row(tally, *key, count) for key, count in tally.flags.most_common()] or [_empty(4)]),
-        rule_options="".join(f"<option>{_html(rule)}</option>" for rule in sorted(in_sample)),
-        flag_options="".join(f"<option>{_html(kind)}</option>" for kind in flag_kinds),
-        texts="\n".join(_article(name, reversal, budget) for name, reversal in drawn),
+        curve=tally.curve(),
+        in_sample=Counter(span.rule for _, reversal in drawn for span in reversal.spans),
+        seen=len({word.replace("’", "'") for word, _, _ in tally.words} & lexicon_words),
+        num_words=len(lexicon_words),
+        words=_word_rows(tally),
+        bins=BINS,
+        decisions=list(_decisions(drawn))[:MAX_ROWS],
+        flag_kinds=sorted({flag.kind for _, reversal in drawn for flag in reversal.flags}),
+        max_rows=MAX_ROWS,
+        texts=[_article(name, reversal, budget) for name, reversal in drawn],
     )
 
 
-def _figures(tally: Tally, num_drawn: int) -> str:
+def _figures(tally: Tally, num_drawn: int) -> list[tuple[int, str]]:
     choices = sum(map(sum, tally.choices.values()))
-    unsure = sum(sum(bins[: 40 // STEP]) for bins in tally.choices.values())
-    figures = [
+    unsure = sum(sum(count for low, count in zip(BINS, bins) if low < 90) for bins in tally.choices.values())
+    return [
         (tally.texts, "texts read"),
         (tally.reversed, f"reversed, {tally.reversed / tally.texts:.1%}"),
         (tally.rules.total(), "words replaced"),
         (choices, f"ambiguous, {unsure:,} of them below 90\u00a0%"),
         (tally.flagged, f"texts flagged, {tally.flagged / tally.texts:.1%}"),
-        (tally.skipped, "of these left whole"),
+        (tally.left, "texts left in part or whole"),
         (num_drawn, "sampled"),
     ]
-    return "".join(f"<div><b>{number:,}</b><span>{_html(label)}</span></div>" for number, label in figures)
 
 
-def _table(name: str, rows: list[str]) -> dict[str, str]:
-    more = len(rows) - MAX_ROWS
-    note = f"<p><small>{more:,} rarer ones are not shown.</small></p>" if more > 0 else ""
-    return {name: "".join(rows[:MAX_ROWS]), f"more_{name}": note}
-
-
-def _empty(columns: int) -> str:
-    return f'<tr><td colspan="{columns}" class="soft">none</td></tr>'
-
-
-def _rule_row(tally: Tally, rule: str, in_sample: int) -> str:
-    share = tally.rules[rule] / tally.rules.total()
-    bar = f'<td class="bar"><i style="width:{share:.1%}"></i></td>'
-    numbers = (f'<td class="n">{cell}</td>' for cell in (f"{tally.rules[rule]:,}", f"{share:.1%}"))
-    return f'<tr><td>{_html(rule)}</td>{"".join(numbers)}{bar}<td class="n">{in_sample:,}</td></tr>'
-
-
-def _word_rows(tally: Tally) -> list[str]:
-    totals: Counter[str] = Counter()
+def _word_rows(tally: Tally) -> list[tuple[str, str, int, int, str]]:
+    """(word, what it became, how often, how often it was written for others, rules), most frequent first."""
     written: Counter[str] = Counter()
     rules: dict[str, set[str]] = {}
     became: dict[str, Counter[str]] = {}
     for (word, target, rule), count in tally.words.items():
-        totals[word] += count
         written[target] += count
         rules.setdefault(word, set()).add(rule)
         became.setdefault(word, Counter())[target] += count
     rows = []
-    for word, count in totals.most_common():
-        targets = [f"{target} {number:,}" for target, number in became[word].most_common(8)]
-        listed = next(iter(became[word])) if len(targets) == 1 else " · ".join(targets)
-        rows.append(
-            f'<tr><td class="w">{_html(word)}</td><td>{_html(listed)}</td><td class="n">{count:,}</td>'
-            f'<td class="n">{written[word]:,}</td><td>{_html(", ".join(sorted(rules[word])))}</td></tr>'
-        )
+    for word, targets in sorted(became.items(), key=lambda item: -item[1].total()):
+        listed = " · ".join(f"{target} {number:,}" for target, number in targets.most_common(8))
+        listed = next(iter(targets)) if len(targets) == 1 else listed
+        rows.append((word, listed, targets.total(), written[word], ", ".join(sorted(rules[word]))))
     return rows
 
 
-def _choice_row(choice: tuple[str, str], bins: list[int]) -> str:
-    cells = "".join(f'<td class="n{"" if count else " soft"}">{count:,}</td>' for count in (sum(bins), *bins))
-    return f'<tr><td class="w">{_html(" → ".join(choice))}</td>{cells}</tr>'
-
-
-def _decisions(drawn: list[Sampled]) -> Iterator[str]:
+def _decisions(drawn: Iterable[Sampled]) -> Iterator[tuple[float, str, tuple[str, str, str], str]]:
+    """(confidence, choice, where, id) of the ambiguous words in the sample, the least sure first."""
     ambiguous = [(span, name, r) for name, r in drawn for span in r.spans if _is_ambiguous(span)]
     for span, name, reversal in sorted(ambiguous, key=lambda decision: decision[0].confidence):
-        choice, where = " → ".join(_words(reversal, span)), _around(reversal.text, span.start, span.end)
-        yield (
-            f'<tr><td class="n">{span.confidence:.1%}</td><td class="w">{_html(choice)}</td>{_example(*where)}'
-            f'<td><a href="#{name}">{name}</a></td></tr>'
-        )
+        where = _around(reversal.text, span.start, span.end)
+        yield span.confidence, " → ".join(_words(reversal, span)), where, name
 
 
-def _flag_row(tally: Tally, kind: str, word: str, count: int) -> str:
-    return (
-        f'<tr><td class="w">{_html(kind)}</td><td class="w">{_html(word)}</td><td class="n">{count:,}</td>'
-        f"{_example(*tally.examples[kind, word])}</tr>"
+def _article(name: str, reversal: Reversal, budget: int) -> dict[str, Any]:
+    rules, flags = (
+        sorted(set(kinds)) for kinds in ((s.rule for s in reversal.spans), (f.kind for f in reversal.flags))
     )
-
-
-def _example(left: str, word: str, right: str) -> str:
-    example = f"{_html(left)}<b>{_html(word)}</b>{_html(right)}"
-    return f'<td><span class="example" dir="auto">{example}</span></td>'
-
-
-def _article(name: str, reversal: Reversal, budget: int) -> str:
-    rules = " ".join(sorted({span.rule for span in reversal.spans}))
-    flags = " ".join(sorted({flag.kind for flag in reversal.flags}))
     confidence = least_sure(reversal)
-    notes = [rules.replace(" ", ", ")]
+    notes = [", ".join(rules), f"doubt {reversal.doubt:.2f}"]
     notes += [f"least sure {confidence:.1%}"] if confidence < 1 else []
-    notes += [f"flags: {flags.replace(' ', ', ')}"] if flags else []
-    sides = (
-        f'<div><h3>{label}</h3><p dir="auto">{_marked(reversal, side, budget)}</p></div>'
-        for side, label in enumerate(("Before", "After"))
-    )
-    return (
-        f'<article id="{name}" data-rules="{_html(rules)}" data-flags="{_html(flags)}" '
-        f'data-confidence="{confidence:.3f}"><header><a href="#{name}">{name}</a>'
-        f"{''.join(f'<span>{_html(note)}</span>' for note in notes)}</header>"
-        f'<div class="sides">{"".join(sides)}</div></article>'
-    )
+    notes += [f"flags: {', '.join(flags)}"] if flags else []
+    sides = [(label, _pieces(reversal, side, budget)) for side, label in enumerate(("Before", "After"))]
+    return {"name": name, "rules": rules, "flags": flags, "confidence": confidence, "notes": notes, "sides": sides}
 
 
-def _marked(reversal: Reversal, side: int, budget: int) -> str:
+def _pieces(reversal: Reversal, side: int, budget: int) -> list[Piece]:
     """One side of a reversal with its replaced words and flags marked; side 0 is the text, 1 its counterfactual."""
     source = reversal.reversed if side else reversal.text
-    marks = []  # offset in the text, start and end on this side, opening tag
+    pieces: list[Piece] = []
+    copied = shown = 0
+    for start, end, *mark in _marks(reversal, side):
+        if start < copied:  # a flag inside a replaced word
+            continue
+        shown += min(start - copied, GAP) + end - start + MARK
+        if shown > budget:
+            return [*pieces, _cut(len(source) - copied)]
+        pieces += _between(source[copied:start], bool(pieces), True)
+        pieces.append((mark[0], source[start:end], mark[1], mark[2]))
+        copied = end
+    return pieces + _between(source[copied:], bool(pieces), False)
+
+
+def _marks(reversal: Reversal, side: int) -> list[tuple[int, int, str, str, str]]:
+    """(start, end, class, title, label) of what is marked on one side, in order."""
+    marks = []
     for span in reversal.spans:
         word, target = reversal.text[span.start : span.end], reversal.reversed[span.cf_start : span.cf_end]
         sure = f", {span.confidence:.1%} sure" if _is_ambiguous(span) else ""
-        label = span.rule + (f"\u00a0{int(span.confidence * 100)}%" if _is_ambiguous(span) else "")
-        title = _html(f"{word} → {target}: {span.rule}{sure}")
+        label = span.rule + (f"\u00a0{int(span.confidence * 100)}%" if sure else "")
         start, end = (span.cf_start, span.cf_end) if side else (span.start, span.end)
-        tag = f'<mark class="{"to" if side else "from"}" title="{title}" data-label="{_html(label)}">'
-        marks.append((span.start, start, end, tag))
+        marks.append((start, end, "to" if side else "from", f"{word} → {target}: {span.rule}{sure}", label))
     starts = [span.start for span in reversal.spans]
     for flag in reversal.flags:
         before = bisect(starts, flag.start)  # spans
         shift = reversal.spans[before - 1].cf_end - reversal.spans[before - 1].end if side and before else 0
-        kind = _html(flag.kind)
-        tag = f'<mark class="flag" title="flag: {kind}" data-label="{kind}">'
-        marks.append((flag.start, flag.start + shift, flag.end + shift, tag))
-    pieces: list[str] = []
-    copied = shown = 0
-    for _, start, end, tag in sorted(marks):
-        if start < copied:  # a flag inside a replaced word
-            continue
-        between = _shortened(source[copied:start], bool(pieces), True)
-        shown += len(between) + len(tag) + end - start
-        if shown > budget:
-            break
-        pieces += (_html_with_cut(between), tag, _html(source[start:end]), "</mark>")
-        copied = end
-    else:
-        return "".join(pieces) + _html_with_cut(_shortened(source[copied:], bool(pieces), False))
-    return "".join(pieces) + _cut(len(source) - copied)
+        marks.append((flag.start + shift, flag.end + shift, "flag", f"flag: {flag.kind}", flag.kind))
+    return sorted(marks, key=lambda mark: (mark[0], mark[2] == "flag"))
 
 
-_CUT = "\ue000"  # private use: stands for a cut while a stretch is still text
-
-
-def _shortened(stretch: str, after_mark: bool, before_mark: bool) -> str:
-    stretch = stretch.replace(_CUT, "\ufffd")
+def _between(stretch: str, after_mark: bool, before_mark: bool) -> list[Piece]:
     if len(stretch) <= GAP:
-        return stretch
+        return [("", stretch, "", "")]
     left, right = CONTEXT * after_mark, CONTEXT * before_mark
-    return f"{stretch[:left]}{_CUT}{len(stretch) - left - right}{_CUT}{stretch[len(stretch) - right :]}"
+    ends = stretch[:left], stretch[len(stretch) - right :]
+    return [("", ends[0], "", ""), _cut(len(stretch) - left - right), ("", ends[1], "", "")]
 
 
-def _html_with_cut(stretch: str) -> str:
-    parts = stretch.split(_CUT)
-    return _html(stretch) if len(parts) == 1 else _html(parts[0]) + _cut(int(parts[1])) + _html(parts[2])
+def _cut(number: int) -> Piece:
+    return "cut", f" … {number:,} characters … ", "", ""
 
 
-def _cut(number: int) -> str:
-    return f'<span class="cut"> … {number:,} characters … </span>'
-
-
-def _around(text: str, start: int, end: int, reach: int = 60) -> Around:
+def _around(text: str, start: int, end: int, reach: int = 60) -> tuple[str, str, str]:
     """`text[start:end]` and about `reach` characters on either side, cut at blanks where there are any."""
     left, right = text[max(0, start - reach) : start], text[end : end + reach]
     if start > reach:
@@ -291,7 +255,3 @@ def visible(text: str) -> str:
         return "\ufffd" if 0xD800 <= code <= 0xDFFF or code >= 0xFFFE else f"⟦U+{code:04X}⟧"
 
     return _UNSEEN.sub(written, text.replace("\r\n", "\n"))
-
-
-def _html(text: str) -> str:
-    return escape(visible(text))

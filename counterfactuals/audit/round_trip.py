@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from counterfactuals.text.reverse import Reversal, Reverser, Span
 
-BIJECTIVE = (
-    "pair",
-    "name",
-    "article",
-)  # rules that promise it; one_way, pronoun and title are many-to-one, pools are drawn
+BIJECTIVE = ("pair", "name", "article")  # rules that promise it; the others are many-to-one, or drawn
 
 
 @dataclass
@@ -69,30 +65,19 @@ def round_trip(texts: Iterable[str], reverser: Reverser) -> RoundTrip:
 def _lost(there: Reversal, back: Reversal) -> Iterator[tuple[str, str, str]]:
     """(rule, word, what came back) of each place that differs, by the rule that made it on the way there.
 
-    A word that only the way back replaced is what the way there left: its rule is the one of the way back, but for the
-    husband's name in "Mrs. John Lee" → "Mr. John Lee" → "Ms. Linda Lee", which "Mrs" lost.
+    A word that only the way back replaced is what the way there left: its rule is the one of the way back.
     """
-    answers = deque(back.spans)
-    last = None
+    answered: set[Span] = set()
     for span in there.spans:
-        while answers and answers[0].end <= span.cf_start:
-            yield _alone(answers.popleft(), back, last)
-        pieces: list[str] = []
-        copied = span.cf_start
-        while answers and answers[0].start < span.cf_end:
-            answer = answers.popleft()
-            pieces += (back.text[copied : answer.start], back.reversed[answer.cf_start : answer.cf_end])
+        answers = [answer for answer in back.spans if span.cf_start <= answer.start < span.cf_end]
+        answered.update(answers)
+        pieces, copied = "", span.cf_start
+        for answer in answers:
+            pieces += back.text[copied : answer.start] + back.reversed[answer.cf_start : answer.cf_end]
             copied = answer.end
-        before = there.text[span.start : span.end]
-        after = "".join(pieces) + back.text[copied : span.cf_end]
+        before, after = there.text[span.start : span.end], pieces + back.text[copied : span.cf_end]
         if before != after:
             yield span.rule, before, after
-        last = span
-    for answer in answers:
-        yield _alone(answer, back, last)
-
-
-def _alone(answer: Span, back: Reversal, last: Span | None) -> tuple[str, str, str]:
-    after_mrs = last and last.rule == "one_way" and back.text[last.cf_end : answer.start] in (" ", ". ")
-    rule = "one_way" if after_mrs else answer.rule
-    return rule, back.text[answer.start : answer.end], back.reversed[answer.cf_start : answer.cf_end]
+    for answer in back.spans:
+        if answer not in answered:
+            yield answer.rule, back.text[answer.start : answer.end], back.reversed[answer.cf_start : answer.cf_end]

@@ -14,22 +14,22 @@ import csv
 import hashlib
 import io
 import itertools
-import math
-import os
 import random
 import re
+from bisect import bisect_left
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from counterfactuals.audit.page import Sampled, Tally, least_sure, page, visible
-from counterfactuals.files import write_whole
+from counterfactuals.audit.page import THRESHOLDS, Sampled, Tally, least_sure, page, visible
+from counterfactuals.files import check_folder, write_whole
 from counterfactuals.provenance import versions
-from counterfactuals.text.reverse import Reverser
+from counterfactuals.text.reverse import Reversal, Reverser
 from counterfactuals.tokens.corpus import units
 
-COLUMNS = ("id", "verdict", "kind", "reason", "sha256", "rules", "min_confidence", "flags", "before", "after")
+COLUMNS = ("id", "verdict", "kind", "reason", "sha256", "rules", "min_confidence", "flags", "doubt", "reasons")
 TEXTS = ("before", "after")
 PAPER = (22, 500)  # wrong, read: Gupta et al. 2022
 MAX_CELL = 32_000  # characters; spreadsheets hold 32,767
@@ -40,48 +40,51 @@ def audit(
     reverser: Reverser,
     out: str | Path,
     *,
+    unit: str = "text",
     sample: int = 500,
     seed: int = 0,
     max_texts: int | None = None,
-    paragraphs: bool = False,
     source: str = "",
     progress: Callable[[int], None] = lambda num_texts: None,
 ) -> Tally:
     """Reverse `texts` in one pass, in constant memory; write `out`/audit.html and audit.csv with a uniform sample.
 
-    `paragraphs` takes each line of a text as a text; an id is then t7p3, text 7, line 3. `max_texts` bounds the texts
-    read, before they are split. ValueError where fewer than `sample` texts were reversed, where `out` cannot be written
-    and where its audit.csv holds marks.
+    unit: of the sample: a text; a paragraph, t7p3 for line 3 of text 7, each reversed by itself; or a passage, t7s2, as
+    it is in its text's reversal. `max_texts` bounds the texts read, before they are split. ValueError where fewer than
+    `sample` units were reversed, where `out` cannot be written and where its audit.csv holds marks.
     """
     out = Path(out)
     if sample < 1:
         raise ValueError(f"sample: {sample} is not a number of texts; at least 1")
-    _check_out(out)
+    check_folder(out, "out")
+    marks = out / "audit.csv"
+    if marks.exists() and any(row.get("verdict", "").strip() for _, row in _read(marks)):
+        raise ValueError(f"out {out}: its audit.csv holds marks, which would be lost; name another folder")
     tally = Tally()
-    named = units(itertools.islice(texts, max_texts), paragraphs)
-    drawn = draw(named, reverser, tally, sample=sample, seed=seed, progress=progress)
-    if not tally.reversed:
+    named = units(itertools.islice(texts, max_texts), unit == "paragraph")
+    drawn = draw(named, reverser, tally, passages=unit == "passage", sample=sample, seed=seed, progress=progress)
+    if not tally.units:
         raise ValueError(
             f"audit: none of the {tally.texts:,} texts of {source or 'the source'} was reversed; "
             "is it English, and do lexicon, direction and policy fit it?"
         )
-    if tally.reversed < sample:
+    if tally.units < sample:
         raise ValueError(
-            f"sample: {sample:,} asked, but only {tally.reversed:,} of {tally.texts:,} texts were reversed; "
+            f"sample: {sample:,} asked, but only {tally.units:,} {unit}s of {tally.texts:,} texts were reversed; "
             "ask for fewer or give more text"
         )
     facts = {
         "Source": source or "not named",
-        "Unit": "paragraph" if paragraphs else "text",
+        "Unit": unit,
         "Texts read at most": f"{max_texts:,}" if max_texts else "all",
-        "Sample": f"{sample:,} of {tally.reversed:,} reversed, seed {seed}",
+        "Sample": f"{sample:,} of {tally.units:,} reversed, seed {seed}",
         "Lexicon": f"{reverser.lexicon.name} {reverser.lexicon.version}, {reverser.lexicon.fingerprint[:16]}",
         "Direction": reverser.direction,
-        "Policy": reverser.policy,
+        "Policy": str(reverser.policy),
         "Protected": ", ".join(reverser.protected) or "nothing",
         **versions(),
     }
-    table, html = _csv(COLUMNS, map(_row, drawn)), page(tally, drawn, reverser, facts)
+    table, html = _csv(COLUMNS + TEXTS, map(_row, drawn)), page(tally, drawn, reverser, facts)
     write_whole(out / "audit.html", html)
     try:
         write_whole(out / "audit.csv", table)
@@ -96,33 +99,58 @@ def draw(
     reverser: Reverser,
     tally: Tally,
     *,
+    passages: bool = False,
     sample: int,
     seed: int,
     progress: Callable[[int], None] = lambda num_texts: None,
 ) -> list[Sampled]:
-    """A uniform sample of the (id, text) whose text was reversed, in their order; all are counted in `tally`."""
+    """A uniform sample of the (id, text), or of their passages, that were reversed, in order; `tally` counts all."""
     drawn: list[tuple[int, Sampled]] = []
     random_ = random.Random(seed)
     for number, (name, text) in enumerate(named, 1):
         reversal = reverser(text)
-        tally.add(reversal, reverser.policy)
-        if reversal.spans:  # algorithm R: the i-th is kept with probability sample / i
-            place = tally.reversed - 1 if tally.reversed <= sample else random_.randrange(tally.reversed)
-            if place < sample:
-                drawn[place : place + 1] = [(number, (name, reversal))]
+        tally.add(reversal)
+        for unit in _passages(name, reversal) if passages else [(name, reversal)]:
+            if unit[1].spans:  # algorithm R: the i-th is kept with probability sample / i
+                tally.units += 1
+                place = tally.units - 1 if tally.units <= sample else random_.randrange(tally.units)
+                if place < sample:
+                    drawn[place : place + 1] = [(tally.units, unit)]
         if number % 1000 == 0:
             progress(number)
     return [unit for _, unit in sorted(drawn, key=lambda numbered: numbered[0])]
 
 
-def _check_out(out: Path) -> None:
-    """Refuse before the pass what would fail after it."""
-    there = next(path for path in (out, *out.absolute().parents) if path.exists())
-    if not there.is_dir() or not os.access(there, os.W_OK):
-        raise ValueError(f"out {out}: {there} is not a folder that can be written into")
-    marks = out / "audit.csv"
-    if marks.exists() and any(row.get("verdict", "").strip() for _, row in _read(marks)):
-        raise ValueError(f"out {out}: its audit.csv holds marks, which would be lost; name another folder")
+def _passages(name: str, reversal: Reversal) -> Iterator[Sampled]:
+    """Each passage of a reversal that was reversed, as a reversal of its own."""
+    shift = 0  # how much further on the passage begins on the reversed side
+    for number, passage in enumerate(reversal.passages, 1):
+        start, end = passage.start, passage.end
+        spans, flags = (_inside(rows, start, end) for rows in (reversal.spans, reversal.flags))
+        after = spans[-1].cf_end - spans[-1].end if spans else shift
+        if passage.reversed:
+            places = {"start": start, "end": start, "cf_start": start + shift, "cf_end": start + shift}
+            yield (
+                f"{name}s{number}",
+                Reversal(
+                    reversal.text[start:end],
+                    reversal.reversed[start + shift : end + after],
+                    tuple(_moved(span, places) for span in spans),
+                    tuple(_moved(flag, places) for flag in flags),
+                    passages=(passage._replace(start=0, end=end - start),),
+                ),
+            )
+        shift = after
+
+
+def _inside(rows: tuple, start: int, end: int) -> tuple:
+    """The spans or flags, which are sorted, that begin in text[start:end]."""
+    first, last = (bisect_left(rows, place, key=lambda row: row.start) for place in (start, end))
+    return rows[first:last]
+
+
+def _moved(row: Any, places: dict[str, int]) -> Any:
+    return row._replace(**{name: getattr(row, name) - by for name, by in places.items() if hasattr(row, name)})
 
 
 # ---------------------------------------------------------------- marks
@@ -130,11 +158,15 @@ def _check_out(out: Path) -> None:
 
 @dataclass(frozen=True)
 class Score:
-    """What the marks say: `rate` = wrong / n with its 95 % Wilson interval; errors by kind, most frequent first."""
+    """What the marks say: `rate` = wrong / n with its 95 % Wilson interval; errors by kind, most frequent first.
+
+    doubts: (doubt, wrong) of each row, where the file says so.
+    """
 
     n: int
     wrong: int
     kinds: dict[str, int]
+    doubts: tuple[tuple[float, bool], ...] = ()
 
     @property
     def rate(self) -> float:
@@ -147,7 +179,17 @@ class Score:
     def __str__(self) -> str:
         lines = [_rate_line("these marks", self.wrong, self.n), _rate_line("the paper", *PAPER)]
         width = max(map(len, self.kinds), default=0)
-        return "\n".join(lines + [f"  {kind:<{width}}  {count}" for kind, count in self.kinds.items()])
+        lines += [f"  {kind:<{width}}  {count}" for kind, count in self.kinds.items()]
+        if self.doubts:
+            lines.append("by policy, what share of these is reversed, and wrong of that:")
+        for most in THRESHOLDS if self.doubts else ():
+            kept = [(doubt, wrong) for doubt, wrong in self.doubts if doubt <= most]
+            if kept:
+                wrong, expected = sum(wrong for _, wrong in kept), sum(doubt for doubt, _ in kept) / len(kept)
+                share, (low, high) = len(kept) / self.n, wilson(wrong, len(kept))
+                measured = f"{wrong / len(kept):5.1%} measured ({low:.1%} to {high:.1%})"
+                lines.append(f"  {most:4.2f}  {share:6.1%}  {expected:5.1%} expected, {measured}")
+        return "\n".join(lines)
 
 
 def score(marks: str | Path) -> Score:
@@ -159,6 +201,7 @@ def score(marks: str | Path) -> Score:
     kinds: Counter[str] = Counter()
     seen: dict[str, int] = {}
     empty: list[int] = []
+    doubts: list[tuple[float, bool]] = []
     for number, row in _read(Path(marks)):
         where = f"{marks}, row {number} ({row['id']})"
         verdict, kind = row["verdict"].strip().lower(), " ".join(row["kind"].split()).lower()
@@ -173,29 +216,36 @@ def score(marks: str | Path) -> Score:
             if not kind:
                 raise ValueError(f"{where}: wrong, but of what kind? Fill in the column kind")
             kinds[kind] += 1
+        if row.get("doubt"):
+            doubts.append((_number(row["doubt"], where), verdict == "wrong"))
     if empty:
         raise ValueError(
             f"{marks}, row {empty[0]}: no verdict; {len(empty)} of {len(seen)} rows are still to be marked"
         )
     if not seen:
         raise ValueError(f"{marks}: no row to score")
-    return Score(len(seen), kinds.total(), dict(kinds.most_common()))
+    return Score(len(seen), kinds.total(), dict(kinds.most_common()), tuple(doubts))
+
+
+def _number(doubt: str, where: str) -> float:
+    try:
+        return float(doubt.replace(",", "."))  # as some spreadsheets write it
+    except ValueError:
+        raise ValueError(f"{where}: doubt {doubt!r} is no number") from None
 
 
 def strip(marks: str | Path, out: str | Path) -> None:
     """Copy a marked CSV without its texts: what may be kept where their licence forbids copies."""
     rows = [row for _, row in _read(Path(marks))]
-    columns = [column for column in COLUMNS if column not in TEXTS]
-    write_whole(Path(out), _csv(columns, ([row.get(column) or "" for column in columns] for row in rows)))
+    write_whole(Path(out), _csv(COLUMNS, ([row.get(column) or "" for column in COLUMNS] for row in rows)))
 
 
-def wilson(hits: int, n: int, z: float = 1.959964) -> tuple[float, float]:
-    """The Wilson score interval of a share, by default at 95 %; n > 0."""
-    share = hits / n
-    middle = share + z * z / (2 * n)
-    half = z * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
-    scale = 1 + z * z / n
-    return max(0.0, (middle - half) / scale), min(1.0, (middle + half) / scale)
+def wilson(hits: int, n: int) -> tuple[float, float]:
+    """The Wilson score interval of a share at 95 %; n > 0."""
+    from scipy.stats import binomtest
+
+    interval = binomtest(hits, n).proportion_ci(method="wilson")
+    return float(interval.low), float(interval.high)
 
 
 def _rate_line(who: str, wrong: int, n: int) -> str:
@@ -240,6 +290,8 @@ def _row(unit: Sampled) -> list[str]:
         " ".join(f"{rule}:{count}" for rule, count in sorted(rules.items())),
         f"{least_sure(reversal):.3f}",
         _cell("; ".join(f"{kind}: {word}" for kind, word in sorted(flags))),
+        f"{reversal.doubt:.4f}",
+        " ".join(reason for passage in reversal.passages if passage.reversed for reason in passage.reasons),
         _cell(reversal.text),
         _cell(reversal.reversed),
     ]

@@ -122,7 +122,7 @@ def load_names(path: str | Path) -> Names:
         twice = len(set(chain.from_iterable(pairs))) < 2 * len(pairs)
     except FileNotFoundError:
         raise ValueError(f"{path}: no such file") from None
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ValueError(f"{path}: not a table of given names ({error}); write one with the command `names`") from None
     if twice:
         raise ValueError(f"{path}: a name stands in two pairs")
