@@ -177,8 +177,8 @@ def reversal_speeds(source: str, megabytes: float, repeats: int) -> dict[str, fl
     table = {word: rule.targets[0] for word, rule in lexicon.rules.items() if rule.targets}
     reverser, all_reversed = Reverser(lexicon, policy=POLICY), Reverser(lexicon)
     ways: dict[str, Callable[[list[str]], Any]] = {
-        "reversal": lambda texts: deque(reverser.many(texts, brief=True), maxlen=0),  # as a build does
-        "all_reversed": lambda texts: deque(all_reversed.many(texts), maxlen=0),  # flagged texts too
+        "reversal": lambda texts: deque(reverser.many(texts), maxlen=0),  # as a build does
+        "all_reversed": lambda texts: deque(all_reversed.many(texts), maxlen=0),  # doubtful passages too
         "loop": lambda texts: deque(map(by_words(table), texts), maxlen=0),
         "regex_dict": lambda texts: deque(map(by_regex(table), texts), maxlen=0),
     }

@@ -9,14 +9,14 @@ import itertools
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
 from counterfactuals.files import check_folder, explain
 from counterfactuals.records import reverse_record
 from counterfactuals.text.lexicon import load_lexicon
-from counterfactuals.text.reverse import POLICIES, Reversal, Reverser
+from counterfactuals.text.reverse import POLICIES, Reverser
 from counterfactuals.tokens.corpus import Corpus, units
 
 LEAST = {"max_texts": 1, "max_length": 2, "workers": 1, "sample": 1, "seed": 0}  # of options
@@ -176,44 +176,32 @@ def _reverse(arguments: argparse.Namespace) -> None:
     reverser = _reverser(arguments)
     if sys.stdin is None or sys.stdout is None:
         raise ValueError("reverse: standard input or output is closed; it reads the one and writes the other")
-    for number, (text, ending) in enumerate(_stdin_lines(), 1):
-        if arguments.fields:
-            written = _record(text, arguments.fields.split(","), reverser, number) if text.strip() else text
-        elif arguments.json:
-            written, ending = _as_json(reverser(text)), "\n"
-        else:
-            written = reverser(text).reversed
+    for number, raw in enumerate(sys.stdin.buffer, 1):
+        try:
+            line = raw.decode()
+            text = line.removesuffix("\n").removesuffix("\r")
+            written = _reversed(text, reverser, arguments)
+        except UnicodeDecodeError as error:
+            where = f"stdin, line {number}: not UTF-8 (byte {error.start + 1})"
+            raise ValueError(f"{where}; convert it, e.g. with iconv") from None
+        except (ValueError, RecursionError) as error:
+            what = "not JSON, " if isinstance(error, json.JSONDecodeError) else ""
+            raise ValueError(f"stdin, line {number}: {what}{error}") from None
+        ending = "\n" if arguments.json else line[len(text) :]
         sys.stdout.buffer.write((written + ending).encode(errors="replace"))
         sys.stdout.buffer.flush()
 
 
-def _stdin_lines() -> Iterator[tuple[str, str]]:
-    """Each line and its ending."""
-    for number, raw in enumerate(sys.stdin.buffer, 1):
-        try:
-            line = raw.decode()
-        except UnicodeDecodeError as error:
-            raise ValueError(
-                f"stdin, line {number}: not UTF-8 (byte {error.start + 1}); convert it, e.g. with iconv"
-            ) from None
-        text = line.removesuffix("\n").removesuffix("\r")
-        yield text, line[len(text) :]
-
-
-def _as_json(reversal: Reversal) -> str:
+def _reversed(text: str, reverser: Reverser, arguments: argparse.Namespace) -> str:
+    """What is written for a line."""
+    if arguments.fields:
+        fields = arguments.fields.split(",")
+        return json.dumps(reverse_record(json.loads(text), fields, reverser), ensure_ascii=False) if text else ""
+    reversal = reverser(text)
+    if not arguments.json:
+        return reversal.reversed
     rows = {name: [row._asdict() for row in getattr(reversal, name)] for name in ("spans", "flags", "passages")}
     return json.dumps(dataclasses.asdict(reversal) | rows | {"cue": reversal.cue}, ensure_ascii=False)
-
-
-def _record(line: str, fields: list[str], reverser: Reverser, number: int) -> str:
-    try:
-        record = json.loads(line)
-        if not isinstance(record, dict):
-            raise ValueError(f"no object, but {type(record).__name__}")
-        return json.dumps(reverse_record(record, fields, reverser), ensure_ascii=False)
-    except (ValueError, RecursionError) as error:
-        what = "not JSON, " if isinstance(error, json.JSONDecodeError) else ""
-        raise ValueError(f"stdin, line {number}: {what}{error}") from None
 
 
 def _build(arguments: argparse.Namespace) -> None:
@@ -221,15 +209,9 @@ def _build(arguments: argparse.Namespace) -> None:
     from counterfactuals.tokens.tokenizer import load_tokenizer
 
     _check_out(arguments.out, folder=True)
-    pairs = build_pairs(
-        _corpus(arguments),
-        _reverser(arguments),
-        load_tokenizer(arguments.tokenizer),
-        arguments.out,
-        max_length=arguments.max_length,
-        workers=arguments.workers,
-        progress=_log,
-    )
+    tokenizer = load_tokenizer(arguments.tokenizer)
+    options = {"max_length": arguments.max_length, "workers": arguments.workers, "progress": _log}
+    pairs = build_pairs(_corpus(arguments), _reverser(arguments), tokenizer, arguments.out, **options)
     counts = pairs.meta["counts"]
     share = counts["reversed_pairs"] / max(counts["role_pairs"], 1)
     print(
@@ -245,25 +227,18 @@ def _log(line: object) -> None:
 def _audit(arguments: argparse.Namespace) -> None:
     from counterfactuals.audit import sample as audit
 
+    if not arguments.score and not (arguments.out and (arguments.source or arguments.strip)):
+        raise ValueError("audit: give --source and --out, or --strip FILE and --out, or --score FILE")
     if arguments.score:
         print(audit.score(arguments.score))
-        return
-    if not arguments.out or not (arguments.source or arguments.strip):
-        raise ValueError("audit: give --source and --out, or --strip FILE and --out, or --score FILE")
-    if arguments.strip:
+    elif arguments.strip:
         _check_out(arguments.out)
         audit.strip(arguments.strip, arguments.out)
-        return
-    tally = audit.audit(
-        _corpus(arguments),
-        _reverser(arguments),
-        arguments.out,
-        unit="passage" if arguments.passages else "paragraph" if arguments.paragraphs else "text",
-        sample=arguments.sample,
-        seed=arguments.seed,
-        source=arguments.source,
-    )
-    print(f"{tally}\nwritten to {arguments.out}: audit.html, audit.csv")
+    else:
+        unit = "passage" if arguments.passages else "paragraph" if arguments.paragraphs else "text"
+        options = {"unit": unit, "sample": arguments.sample, "seed": arguments.seed, "source": arguments.source}
+        tally = audit.audit(_corpus(arguments), _reverser(arguments), arguments.out, **options)
+        print(f"{tally}\nwritten to {arguments.out}: audit.html, audit.csv")
 
 
 def _round_trip(arguments: argparse.Namespace) -> None:

@@ -9,10 +9,12 @@ from counterfactuals.text.reverse import Reverser
 
 
 def reverse_record(record: Mapping[str, Any], fields: Sequence[str], reverser: Reverser) -> dict[str, Any]:
-    """The record with these fields reversed; the others stay as they are. ValueError for a field that is no text.
+    """The record with these fields reversed; the others stay. ValueError, one line, for a field that is no text.
 
     With a data set of `datasets`: `data.map(lambda row: reverse_record(row, ["prompt", "response"], reverser))`.
     """
+    if not isinstance(record, Mapping):
+        raise ValueError(f"no object with fields, but {type(record).__name__}")
     for field in fields:
         if not isinstance(record.get(field), str):
             found = ", ".join(map(str, record)) or "nothing"

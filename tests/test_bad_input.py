@@ -199,7 +199,7 @@ def test_files_among_folders_and_odd_but_valid_text_are_read(run, tokenizer):
         ("build", ["--out", "/dev/full/x"], "is not a folder that can be written into"),
         ("build", ["--out", ""], "--out: must not be empty"),
         ("audit", ["--sample", "0"], "--sample: must be at least 1, not 0"),
-        ("audit", ["--sample", "9"], "sample: 9 asked, but only 1 texts of 1 texts were reversed"),
+        ("audit", ["--sample", "9"], "sample: 9 asked, but only 1 texts of the 1 texts of a.txt were reversed"),
         ("audit", ["--max_texts", "0"], "--max_texts: must be at least 1, not 0"),
         ("audit", ["--text_field", ""], "--text_field: must not be empty"),
         ("audit", ["--out", "a.txt"], "is not a folder that can be written into"),
@@ -308,7 +308,7 @@ def test_fields_of_a_record_are_reversed_together_and_the_others_stay(run):
     [
         (b'{"prompt": "She"}', "line 2: no text field 'response'; found: prompt"),
         (b'{"prompt": "She", "response": 1}', "line 2: no text field 'response'; found: prompt, response"),
-        (b"[1]", "line 2: no object, but list"),
+        (b"[1]", "line 2: no object with fields, but list"),
         (b"{", "line 2: not JSON"),
         (b"[" * 100_000, "line 2: "),
     ],

@@ -18,7 +18,7 @@ from counterfactuals.text.reverse import Reverser
 from counterfactuals.tokens import pairs as pairs_module
 from counterfactuals.tokens.corpus import Corpus
 from counterfactuals.tokens.pairs import PairSet, build_pairs, make_pairs
-from counterfactuals.tokens.shards import sha256_of_facts
+from counterfactuals.tokens.shards import fingerprint_of
 from tests.conftest import TINY_TEXTS
 
 REVERSER = Reverser(load_lexicon("gender"))
@@ -253,7 +253,7 @@ def test_ctrl_c_stops_all_processes_and_the_build_goes_on(tmp_path):
 def test_ctrl_c_gives_up_the_shards_under_way(build, tiny_tokenizer, tmp_path, monkeypatch):
     monkeypatch.setattr(pairs_module, "SHARD_CHARACTERS", 4_000_000)  # seconds of work each
     parts = pairs_module.fingerprint_parts("x", REVERSER, tiny_tokenizer, 48)
-    folder = tmp_path / f"pairs-{sha256_of_facts(parts)[:16]}.partial"
+    folder = tmp_path / f"pairs-{fingerprint_of(parts)[:16]}.partial"
     folder.mkdir()
 
     class Interrupted(Listed):

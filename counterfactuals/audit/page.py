@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from bisect import bisect
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,6 @@ import jinja2
 
 from counterfactuals.text.reverse import Reversal, Reverser, Span
 
-BINS = range(50, 100, 5)  # percent of confidence, the columns of the histogram
 THRESHOLDS = (0.01, 0.02, 0.03, 0.05, 0.08, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0)  # of doubt, the points of the curve
 MAX_TEXTS = 3_000_000  # characters of HTML for all texts, either side
 MAX_ROWS = 1_000  # of a table
@@ -41,7 +40,6 @@ class Tally:
     doubts: Counter[float] = field(default_factory=Counter)
     rules: Counter[str] = field(default_factory=Counter)
     words: Counter[tuple[str, str, str]] = field(default_factory=Counter)  # (word, target, rule)
-    choices: dict[tuple[str, str], list[int]] = field(default_factory=dict)  # (word, target) → decisions by confidence
     flags: Counter[tuple[str, str]] = field(default_factory=Counter)  # (kind, word)
     examples: dict[tuple[str, str], tuple[str, str, str]] = field(default_factory=dict)  # … → where it was first seen
 
@@ -54,12 +52,8 @@ class Tally:
         self.left += any(not passage.reversed for passage in roles)
         self.doubts.update(round(passage.doubt, 3) for passage in roles)
         for span in reversal.spans:
-            word, target = _words(reversal, span)
             self.rules[span.rule] += 1
-            self.words[word, target, span.rule] += 1
-            if _is_ambiguous(span):
-                bins = self.choices.setdefault((word, target), [0] * len(BINS))
-                bins[min(int((span.confidence - 0.5) * 2 * len(BINS)), len(BINS) - 1)] += 1
+            self.words[(*_words(reversal, span), span.rule)] += 1
         for flag in reversal.flags:
             key = flag.kind, _plain(reversal.text[flag.start : flag.end], flag.kind)
             self.flags[key] += 1
@@ -110,8 +104,6 @@ def page(tally: Tally, drawn: Sequence[Sampled], reverser: Reverser, facts: dict
         seen=len({word.replace("’", "'") for word, _, _ in tally.words} & lexicon_words),
         num_words=len(lexicon_words),
         words=_word_rows(tally),
-        bins=BINS,
-        decisions=list(_decisions(drawn))[:MAX_ROWS],
         flag_kinds=sorted({flag.kind for _, reversal in drawn for flag in reversal.flags}),
         max_rows=MAX_ROWS,
         texts=[_article(name, reversal, budget) for name, reversal in drawn],
@@ -119,15 +111,13 @@ def page(tally: Tally, drawn: Sequence[Sampled], reverser: Reverser, facts: dict
 
 
 def _figures(tally: Tally, num_drawn: int) -> list[tuple[int, str]]:
-    choices = sum(map(sum, tally.choices.values()))
-    unsure = sum(sum(count for low, count in zip(BINS, bins) if low < 90) for bins in tally.choices.values())
     return [
         (tally.texts, "texts read"),
         (tally.reversed, f"reversed, {tally.reversed / tally.texts:.1%}"),
+        (tally.left, f"left in part or whole, {tally.left / tally.texts:.1%}"),
+        (tally.flagged, f"flagged, {tally.flagged / tally.texts:.1%}"),
+        (tally.doubts.total(), "passages with a role"),
         (tally.rules.total(), "words replaced"),
-        (choices, f"ambiguous, {unsure:,} of them below 90\u00a0%"),
-        (tally.flagged, f"texts flagged, {tally.flagged / tally.texts:.1%}"),
-        (tally.left, "texts left in part or whole"),
         (num_drawn, "sampled"),
     ]
 
@@ -147,14 +137,6 @@ def _word_rows(tally: Tally) -> list[tuple[str, str, int, int, str]]:
         listed = next(iter(targets)) if len(targets) == 1 else listed
         rows.append((word, listed, targets.total(), written[word], ", ".join(sorted(rules[word]))))
     return rows
-
-
-def _decisions(drawn: Iterable[Sampled]) -> Iterator[tuple[float, str, tuple[str, str, str], str]]:
-    """(confidence, choice, where, id) of the ambiguous words in the sample, the least sure first."""
-    ambiguous = [(span, name, r) for name, r in drawn for span in r.spans if _is_ambiguous(span)]
-    for span, name, reversal in sorted(ambiguous, key=lambda decision: decision[0].confidence):
-        where = _around(reversal.text, span.start, span.end)
-        yield span.confidence, " → ".join(_words(reversal, span)), where, name
 
 
 def _article(name: str, reversal: Reversal, budget: int) -> dict[str, Any]:

@@ -63,15 +63,11 @@ def audit(
     tally = Tally()
     named = units(itertools.islice(texts, max_texts), unit == "paragraph")
     drawn = draw(named, reverser, tally, passages=unit == "passage", sample=sample, seed=seed, progress=progress)
-    if not tally.units:
-        raise ValueError(
-            f"audit: none of the {tally.texts:,} texts of {source or 'the source'} was reversed; "
-            "is it English, and do lexicon, direction and policy fit it?"
-        )
     if tally.units < sample:
         raise ValueError(
-            f"sample: {sample:,} asked, but only {tally.units:,} {unit}s of {tally.texts:,} texts were reversed; "
-            "ask for fewer or give more text"
+            f"sample: {sample:,} asked, but only {tally.units:,} {unit}s of the {tally.texts:,} texts of "
+            f"{source or 'the source'} were reversed; ask for fewer or give more text. Is it English, and do lexicon, "
+            "direction and policy fit it?"
         )
     facts = {
         "Source": source or "not named",

@@ -186,7 +186,7 @@ class Splicer:
         if not roles and not reversal.spans and not reversal.stays:
             return AlignedText(_alone(ids))
         chars = list(accumulate(map(len, pieces), initial=0))  # where piece n begins in the text …
-        tokens = [n // 4 for n in accumulate(map(len, encoded), initial=len(self._bos))]  # … and in ids
+        tokens = list(accumulate(map(len, encoded), initial=len(self._bos)))  # … and, times 4, in ids
         spliced = self._spliced(reversal, ids, chars, tokens)
         if spliced is None:
             missing = self._learn([reversal.text])
@@ -202,10 +202,10 @@ class Splicer:
                 return len(ids) if place else 0
             n = bisect_right(chars, place) - 1
             if place == chars[n]:
-                return tokens[n]
+                return tokens[n] // 4
             if n not in ends:
                 ends[n] = self._ends_of(pieces[n])
-            return tokens[n] + bisect_right(ends[n], place - chars[n])
+            return tokens[n] // 4 + bisect_right(ends[n], place - chars[n])
 
         at = {place: token_at(place) for passage in roles for place in (passage.start, passage.end)}
         passages = tuple(passage._replace(start=at[passage.start], end=at[passage.end]) for passage in roles)
@@ -237,7 +237,7 @@ class Splicer:
             if (first and not _STARTS.match(cf_text)) or (last < len(chars) - 1 and not cf_text[-1:].strip()):
                 return None
             region = self._region(reversal.text[start:end], cf_text, start, cf_start, spans)
-            begin, stop = tokens[first], tokens[last]
+            begin, stop = tokens[first] // 4, tokens[last] // 4
             cf_ids += (ids[done:begin], region.ids)
             if region.index is not None:
                 index.append(np.arange(indexed + shift, begin + shift, dtype=np.int32))

@@ -65,69 +65,63 @@ def collate(
     """Stack pairs into a PairBatch.
 
     op "none": no target is combined, and counterfactuals are there only when augmenting, unless couple: something else
-    than an op compares a row with its counterpart. vocabulary "reversed": a text
-    without a counterfactual is its own (its row is combined with its own role reversal); rows after an unreversed cue
-    keep the plain target. With the plain vocabulary that combination is the identity, so those rows are left alone.
+    than an op compares a row with its counterpart. vocabulary "reversed": a sequence without a counterfactual is its
+    own (its row is combined with its own role reversal); rows after a cue, a role that stays, keep the plain target.
+    So does a sequence that was left inside a reversed text: its cue is its first role. With the plain vocabulary that
+    combination is the identity, so rows of sequences without a counterfactual are left alone.
     """
     combine = op != "none" or couple
-    mated = [n for n, pair in enumerate(pairs) if pair.reversed] if combine or augment else []
-    sequences = [pair.input_ids for pair in pairs] + [pairs[n].cf_input_ids for n in mated]
+    with_counterfactual = [n for n, pair in enumerate(pairs) if pair.reversed] if combine or augment else []
+    sequences = [pair.input_ids for pair in pairs] + [pairs[n].cf_input_ids for n in with_counterfactual]
     width = max(len(s) for s in sequences)
     ids_NT = np.full((len(sequences), width), pad_id, dtype=np.int64)
     for n, sequence in enumerate(sequences):
         ids_NT[n, : len(sequence)] = sequence
 
-    couples, singles, single_perturbed, single_trained = [], [], [], []
-    couple_perturbed, couple_trained, turns = [], [], []
-    counterfactual_of = {n: len(pairs) + c for c, n in enumerate(mated)}
+    couples, singles = [np.zeros((4, 0), dtype=np.int64)], []
+    cf_start_of = {n: (len(pairs) + c) * width for c, n in enumerate(with_counterfactual)}
     for n, pair in enumerate(pairs):
-        length = len(pair.input_ids)
-        rows = np.arange(length - 1)
-        free = np.ones(length - 1, dtype=bool)  # rows whose context holds no unreversed cue
+        start, cf_start = n * width, cf_start_of.get(n)
+        rows = np.arange(len(pair.input_ids) - 1)
+        free = np.ones(len(rows), dtype=bool)  # rows whose context holds no cue
         if vocabulary == "reversed" and stop_at_cue and pair.cue >= 0:
             free = rows < pair.cue
-        m = counterfactual_of.get(n)
-        if m is None:
-            singles.append(n * width + rows)
-            single_perturbed.append(free if combine and vocabulary == "reversed" else np.zeros_like(free))
-            single_trained.append(np.ones_like(free))
+        if cf_start is None:
+            singles.append(_table(start + rows, perturbed=free & (combine and vocabulary == "reversed")))
             continue
-        aligned = pair.cf_index[1:] > 0  # row p predicts token p+1; the counterpart's row predicts token s
+        mate = pair.cf_index[1:] - 1  # row p predicts token p+1; the counterpart's row predicts token s
         # a fresh window (a text cut in several) may begin with a counterpart at 0, which no row predicts
-        mate = pair.cf_index[1:] - 1
-        coupled = aligned if combine else np.zeros_like(aligned)
-        couples.append(np.stack([n * width + rows[coupled], m * width + mate[coupled]], axis=1))
-        couple_perturbed.append(np.stack([free[coupled], free[coupled] & (perturb == "both")], axis=1))
-        couple_trained.append(np.stack([np.ones(coupled.sum(), bool), np.full(coupled.sum(), augment)], axis=1))
-        shared = np.argmax(pair.input_ids[: len(pair.cf_input_ids)] != pair.cf_input_ids[:length])  # tokens before …
-        turn = np.where(rows[coupled] < shared, 0, pair.turn + 1)  # … the first replaced one
-        turns.append(np.stack([turn, -turn], axis=1))
-        alone = rows[~coupled]
-        singles.append(n * width + alone)
-        single_perturbed.append(np.zeros(len(alone), bool))
-        single_trained.append(np.ones(len(alone), bool))
+        coupled = (mate >= 0) & combine
+        singles.append(_table(start + rows[~coupled]))
         if augment:
             taken = np.zeros(len(pair.cf_input_ids) - 1, dtype=bool)
             taken[mate[coupled]] = True
-            alone = np.flatnonzero(~taken)
-            singles.append(m * width + alone)
-            single_perturbed.append(np.zeros(len(alone), bool))
-            single_trained.append(np.ones(len(alone), bool))
+            singles.append(_table(cf_start + np.flatnonzero(~taken)))
+        both = min(len(pair.input_ids), len(pair.cf_input_ids))
+        shared = np.argmax(pair.input_ids[:both] != pair.cf_input_ids[:both])  # tokens before the first replaced one
+        turn = np.where(rows < shared, 0, pair.turn + 1)[coupled]
+        own = _table(start + rows[coupled], perturbed=free[coupled], turn=turn)
+        other = _table(
+            cf_start + mate[coupled], perturbed=free[coupled] & (perturb == "both"), trained=augment, turn=-turn
+        )
+        couples.append(np.stack([own, other], axis=2).reshape(4, -1))
 
-    num_pairs = sum(len(c) for c in couples)
-    row_R = np.concatenate([c.ravel() for c in couples] + singles)
-    turn_R = np.zeros(len(row_R), dtype=np.int64)
-    turn_R[: 2 * num_pairs] = np.concatenate([np.zeros(0, dtype=np.int64), *(t.ravel() for t in turns)])
+    row_R, perturb_R, trained_R, turn_R = np.concatenate(couples + singles, axis=1)
     return PairBatch(
         ids_NT=torch.from_numpy(ids_NT),
         row_R=torch.from_numpy(row_R),
         label_R=torch.from_numpy(ids_NT.ravel()[row_R + 1]),
-        perturb_R=torch.from_numpy(np.concatenate([c.ravel() for c in couple_perturbed] + single_perturbed)),
-        trained_R=torch.from_numpy(np.concatenate([c.ravel() for c in couple_trained] + single_trained)),
+        perturb_R=torch.from_numpy(perturb_R.astype(bool)),
+        trained_R=torch.from_numpy(trained_R.astype(bool)),
         turn_R=torch.from_numpy(turn_R),
-        num_pairs=num_pairs,
+        num_pairs=sum(table.shape[1] for table in couples) // 2,
         num_trained=len(sequences) if augment else len(pairs),
     )
+
+
+def _table(row_R: np.ndarray, *, perturbed: Any = False, trained: bool = True, turn: Any = 0) -> np.ndarray:
+    """(4, R): flat positions, and for each whether its target is combined, whether it is trained, and its turn."""
+    return np.stack(np.broadcast_arrays(row_R, perturbed, trained, turn)).astype(np.int64)
 
 
 class BatchPlan:

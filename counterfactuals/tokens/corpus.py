@@ -223,7 +223,7 @@ def _json_lines(stream: IO[bytes], name: str, text_field: str) -> Rows:
 
 def _json(stream: IO[bytes], name: str, text_field: str) -> Rows:
     """One list of objects, or an object a line."""
-    stream = io.BufferedReader(stream)  # type: ignore[arg-type,type-var]
+    stream = io.BufferedReader(stream)  # type: ignore[type-var]
     if not stream.peek(64).lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"["):
         yield from _json_lines(stream, name, text_field)
         return

@@ -24,7 +24,7 @@ from typing import Any, Protocol
 from counterfactuals.files import write_whole
 from counterfactuals.text.reverse import Reversal, Reverser
 from counterfactuals.tokens.align import AlignedPair, Splicer
-from counterfactuals.tokens.shards import PairSet, how_made, sha256_of_facts, shard_path, write_shard
+from counterfactuals.tokens.shards import PairSet, fingerprint_of, how_made, sha256_of_facts, shard_path, write_shard
 
 HERE = Path(__file__).parents[1]
 CODE = ("text/*", *(f"tokens/{name}.py" for name in ("corpus", "align", "pairs", "shards")))
@@ -148,7 +148,7 @@ def build_pairs(
     parts = fingerprint_parts(texts.fingerprint, reverser, tokenizer, max_length)
     if (Path(directory) / "meta.json").exists():
         return PairSet(directory, parts, max_doubt=max_doubt)
-    fingerprint = sha256_of_facts(parts)
+    fingerprint = fingerprint_of(parts)
     folder = Path(directory) / f"pairs-{fingerprint[:16]}"
     if not (folder / "meta.json").exists():
         unfinished = folder.with_name(folder.name + ".partial")

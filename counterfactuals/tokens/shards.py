@@ -34,6 +34,12 @@ def sha256_of_facts(facts: Any) -> str:
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
 
+def fingerprint_of(parts: dict[str, Any], max_doubt: float | None = None) -> str:
+    """Of a pair set made from `parts`, as it is seen with `max_doubt`."""
+    made = sha256_of_facts(parts)
+    return made if max_doubt is None else sha256_of_facts([made, max_doubt])
+
+
 def shard_path(folder: Path, number: int) -> Path:
     return folder / f"{number:05d}.safetensors"
 
@@ -108,8 +114,7 @@ class PairSet:
         self._first = np.cumsum([0] + [len(column[0]) for column in columns])  # pair of each shard
         self.lengths, self._stored, self.has_cf = map(np.concatenate, zip(*columns))
         self.cf_lengths = self._stored if max_doubt is None else self._stored * self.has_cf
-        if max_doubt is not None:
-            self.meta["fingerprint"] = sha256_of_facts([self.meta["fingerprint"], max_doubt])
+        self.meta["fingerprint"] = fingerprint_of(made_from, max_doubt)
         padding = (0, -len(self.lengths) % self.STRIDE)
         strides = [
             np.pad(x, padding).reshape(-1, self.STRIDE).sum(axis=1, dtype=np.int64)

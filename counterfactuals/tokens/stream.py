@@ -7,8 +7,6 @@ incomplete batch is left out. After its last text the source begins again.
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections import deque
 from collections.abc import Callable, Iterator
 from itertools import islice
@@ -20,6 +18,7 @@ from counterfactuals.text.reverse import Reverser
 from counterfactuals.tokens.align import AlignedPair, Splicer
 from counterfactuals.tokens.batch import BatchPlan
 from counterfactuals.tokens.pairs import Texts, fingerprint_parts, make_pairs
+from counterfactuals.tokens.shards import fingerprint_of
 
 CHUNK, CHARACTERS = 16, 250_000  # texts that are reversed together, and their characters: whichever is reached first
 SHARE = 8  # chunks that a rank makes at a time, before the ranks wait for each other
@@ -63,7 +62,7 @@ class PairStream:
             "max_length": max_length if by_tokens else None,
         }
         parts = fingerprint_parts(texts.fingerprint, reverser, tokenizer, max_length)
-        self.meta = {"fingerprint": hashlib.sha256(json.dumps(parts).encode()).hexdigest()}
+        self.meta = {"fingerprint": fingerprint_of(parts, max_doubt)}
         self.seek({})
 
     def seek(self, facts: dict[str, Any]) -> None:
