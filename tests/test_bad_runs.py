@@ -124,7 +124,7 @@ BAD_MODELS = {  # how the copy is spoilt, what is said of it as a teacher
     "no tokenizer": (lambda: [p.unlink() for p in Path("bad").glob("tokenizer*")], "teacher.model bad: no tokenizer"),
     "half a tokenizer": (lambda: cut("bad/tokenizer.json", 100), "teacher.model bad: no tokenizer"),
     "an empty folder": (emptied, "teacher.model bad: "),
-    "weights that are no numbers": (no_numbers, "step 1: no finite step"),
+    "weights that are no numbers": (no_numbers, "step 1: not finite"),
 }
 
 
@@ -222,7 +222,7 @@ BAD_RUNS = {  # what is prepared, the settings, what is said
     "no such setting": (None, ["train.epoch=1"], "did you mean epochs"),
     "not a number": (None, ["optim.lr=fast"], "optim.lr: must be a number"),
     "infinite": (None, ["optim.lr=.inf"], "optim.lr: must be a number"),
-    "negative skips": (None, ["train.max_skips=-1"], "must not be negative"),
+    "negative skips": (None, ["train.max_skips=-1"], "must be at least 0"),
     "unknown policy": (None, ["train.on_nan=ignore"], "must be one of stop, skip"),
     "broken settings of an earlier run": (
         lambda: write("run/config.yaml", "a: ["),

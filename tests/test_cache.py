@@ -16,9 +16,12 @@ from transformers import GPT2LMHeadModel
 import train_distill
 from counterfactuals import sample
 from counterfactuals.tokens.batch import collate
-from debias import cache, models
+from debias import models
 from debias.__main__ import main
-from debias.cache import Codec, TeacherCache, build_cache, open_cache
+from debias.cache import codec as codecs
+from debias.cache import store
+from debias.cache.codec import Codec
+from debias.cache.store import TeacherCache, build_cache, open_cache
 from debias.losses import model_rows
 from debias.ops import OPS, perturb
 from debias.task import DistillTask
@@ -115,7 +118,7 @@ def test_bits_go_where_they_help(monkeypatch):
     hidden, head = hidden_states(600, 96, 500)
     hidden = hidden * torch.linspace(0, 3, 96).neg().exp()
     mixed = Codec.fit(hidden[:400], head, 80)
-    monkeypatch.setattr(cache, "_bits", lambda power, total: [8] * min(total // 8, len(power)))
+    monkeypatch.setattr(codecs, "_bits", lambda power, total: [8] * min(total // 8, len(power)))
     even = Codec.fit(hidden[:400], head, 80)
     assert int(mixed.bits_Q.max()) > 2 * int(mixed.bits_Q.min()) and len(mixed.bits_Q) > len(even.bits_Q)
     assert even.row_bytes == mixed.row_bytes == 80 and even.top_k == mixed.top_k
@@ -127,7 +130,7 @@ def test_bits_go_where_they_help(monkeypatch):
 @pytest.mark.parametrize("op", [op for op in OPS if op != "none"])
 def test_the_estimate_of_the_rest_beats_top_k_whatever_the_op(op, monkeypatch):
     """On rows the codec was not fitted to; at temperature 2, at equal bytes (top-k alone has more tokens)."""
-    monkeypatch.setattr(cache, "SKETCH", 8)
+    monkeypatch.setattr(codecs, "SKETCH", 8)
     hidden, head = hidden_states(600, 24, 500)
     codec = Codec.fit(hidden[:400], head, 60)
     exact, found = logp_of(hidden[400:], head), through(codec, hidden[400:], head)
@@ -141,7 +144,7 @@ def test_the_estimate_of_the_rest_beats_top_k_whatever_the_op(op, monkeypatch):
 
 def test_rows_too_short_for_a_token_are_refused():
     hidden, head = hidden_states(64, 24, 300)
-    with pytest.raises(ValueError, match=r"teacher\.cache_bytes: 13 bytes hold no token; at least 14 do"):
+    with pytest.raises(ValueError, match=r"teacher\.cache_bytes: 13 bytes have no room for a token; use at least 14"):
         Codec.fit(hidden, head, 13)
 
 
@@ -152,14 +155,15 @@ def test_the_teacher_runs_once_on_each_text_and_each_counterfactual(teacher, tmp
     )
     texts = Pairs(pairs())
     with torch.no_grad():
-        cache._codec(tmp_path / "teacher-x" / "codec.safetensors", texts, teacher, 60, "no")
+        build = store._Build(texts, teacher, store._Layout(texts))
+        build.codec(tmp_path / "teacher-x" / "codec.safetensors", 60, "no")
     for_codec = sum(seen)
     build_cache(tmp_path, texts, teacher, PARTS)
     assert sum(seen) - for_codec == for_codec + 8 + 6  # 8 texts, 6 counterfactuals; the sample is all of so few
 
 
 def test_every_prediction_of_both_sides_stands_where_it_belongs(teacher, tmp_path, monkeypatch):
-    monkeypatch.setattr(cache, "SHARD_ROWS", 40)
+    monkeypatch.setattr(store, "SHARD_ROWS", 40)
     texts = Pairs(pairs(12))
     stored = build_cache(tmp_path, texts, teacher, PARTS | {"row_bytes": 150})
     assert len(list(stored.folder.glob("0*.safetensors"))) > 2
@@ -195,8 +199,8 @@ def test_loss_and_gradients_are_the_live_teachers(op, augment, teacher, tmp_path
 
 
 def test_a_killed_build_goes_on_and_gives_the_same_bytes(teacher, tmp_path, monkeypatch):
-    monkeypatch.setattr(cache, "SHARD_ROWS", 40)
-    texts, original, calls = Pairs(pairs(12)), cache._encoded, itertools.count()
+    monkeypatch.setattr(store, "SHARD_ROWS", 40)
+    texts, original, calls = Pairs(pairs(12)), store._Build.encoded, itertools.count()
     whole = build_cache(tmp_path / "whole", texts, teacher, PARTS).folder
 
     def dies(*arguments):
@@ -204,7 +208,7 @@ def test_a_killed_build_goes_on_and_gives_the_same_bytes(teacher, tmp_path, monk
             raise KeyboardInterrupt
         return original(*arguments)
 
-    monkeypatch.setattr(cache, "_encoded", dies)
+    monkeypatch.setattr(store._Build, "encoded", dies)
     with pytest.raises(KeyboardInterrupt):
         build_cache(tmp_path / "killed", texts, teacher, PARTS)
     assert open_cache(tmp_path / "killed", texts, PARTS) is None
@@ -218,7 +222,7 @@ def test_a_killed_build_goes_on_and_gives_the_same_bytes(teacher, tmp_path, monk
 
 def test_a_build_that_goes_on_or_mends_keeps_its_precision(teacher, tmp_path, monkeypatch):
     """Whoever goes on: rows of two precisions in one cache would depend on where the first build was killed."""
-    monkeypatch.setattr(cache, "SHARD_ROWS", 40)
+    monkeypatch.setattr(store, "SHARD_ROWS", 40)
     texts = Pairs(pairs(12))
     whole = build_cache(tmp_path / "whole", texts, teacher, PARTS, precision="bf16")
     exact = build_cache(tmp_path / "exact", texts, teacher, PARTS, precision="no")
@@ -303,7 +307,7 @@ def test_runs_that_keep_their_rows_in_different_folders_each_get_them(settings, 
 def test_the_first_run_makes_the_cache_and_other_ops_and_seeds_share_it(settings, tmp_path, monkeypatch):
     assert train_distill.main(settings) == 0
     AcceleratorState._reset_state()
-    monkeypatch.setattr(cache, "build_cache", None)
+    monkeypatch.setattr(store, "build_cache", None)
     monkeypatch.setattr("configs.build.build_cache", None)
     for change in (["loss.op=none", "loss.vocabulary=plain"], ["loss.op=swap", "seed=5", "student.layers=[1]"]):
         assert train_distill.main([*settings, *change, f"output_dir={tmp_path / change[0]}"]) == 0
@@ -328,7 +332,7 @@ def test_a_damaged_shard_is_one_clear_line_and_is_mended(settings, tmp_path, cap
     capsys.readouterr()
     assert train_distill.main(settings) == 2
     message = capsys.readouterr().err
-    assert message.count("\n") == 1 and f"{file}: missing or damaged; run `python -m debias cache`" in message
+    assert message.count("\n") == 1 and f"{file}: missing or damaged; run `evenhand cache`" in message
     assert main(["cache", *settings]) == 0
     assert file.read_bytes() == content
 
@@ -337,7 +341,7 @@ def test_a_damaged_shard_is_one_clear_line_and_is_mended(settings, tmp_path, cap
     ("change", "says"),
     [
         (["teacher.cache=null"], "teacher.cache: no run sets it"),
-        (["teacher.cache_bytes=10"], "teacher.cache_bytes: 10 bytes hold no token"),
+        (["teacher.cache_bytes=10"], "teacher.cache_bytes: 10 bytes have no room for a token"),
         (["teacher.cache_bytes=0"], "teacher.cache_bytes: must be at least 1"),
         (["teacher.model=nowhere"], "teacher.model nowhere: "),
         (["data.max_length=500"], "teacher.model sees at most 128 positions"),

@@ -11,7 +11,7 @@ import pytest
 from accelerate.commands.config.config_args import ClusterConfig, load_config_from_file
 from accelerate.utils.deepspeed import HfDeepSpeedConfig
 
-from debias.optim import configure_deepspeed
+from debias.run.launch import configure_deepspeed
 
 ROOT = Path(__file__).resolve().parents[1]
 PROFILES = sorted((ROOT / "configs" / "accelerate").glob("*.yaml"))

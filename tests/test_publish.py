@@ -10,7 +10,7 @@ from accelerate.state import AcceleratorState, PartialState
 from test_tracking import records, small_run
 
 import train_distill
-from debias import publish
+from debias.run import publish
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 
 import train_distill
 from counterfactuals import sample
-from debias.launch import is_sharded, load_whole_again
+from debias.run.launch import is_sharded, load_whole_again
 
 ROOT = Path(train_distill.__file__).parent
 FEW_WORDS = "name: few\nversion: 1\nlicence: x\nsource: x\ngroups: [female, male]\npairs: {all: [she he, woman man]}\n"

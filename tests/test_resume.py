@@ -21,7 +21,8 @@ from transformers import AutoModelForCausalLM
 import train_distill
 from counterfactuals import sample
 from counterfactuals.provenance import model_fingerprint
-from debias import checkpoint, launch, task
+from debias import task
+from debias.run import checkpoint, launch
 
 ROOT = Path(train_distill.__file__).parent
 FEW_WORDS = "name: few\nversion: 1\nlicence: x\nsource: x\ngroups: [female, male]\npairs: {all: [she he, woman man]}\n"
@@ -117,7 +118,7 @@ def test_a_signal_saves_at_the_next_step_and_the_run_goes_on(name, run, whole, t
     before = signal.getsignal(signal.Signals[name])
     at_call(monkeypatch, 5, lambda: os.kill(os.getpid(), signal.Signals[name]))  # in step 3, which none saves
     assert run() == 0
-    assert "stopped after step 3 of 6; the same command goes on from there" in capsys.readouterr().out
+    assert "stopped after step 3 of 6; the same command resumes there" in capsys.readouterr().out
     assert checkpoints(tmp_path / "run") == ["step-0000002", "step-0000003"]
     assert not (tmp_path / "run" / "run.json").exists()
     assert signal.getsignal(signal.Signals[name]) == before
@@ -125,7 +126,7 @@ def test_a_signal_saves_at_the_next_step_and_the_run_goes_on(name, run, whole, t
 
 
 def test_a_second_ctrl_c_ends_the_process_at_once(settings, tmp_path):
-    code = "import os, signal, sys, torch; from debias.guard import StopRequest\n"
+    code = "import os, signal, sys, torch; from debias.run.guard import StopRequest\n"
     code += "with StopRequest():\n    for _ in range(2): os.kill(os.getpid(), signal.SIGINT)\n    sys.exit(0)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == -signal.SIGINT
 
@@ -165,7 +166,11 @@ def test_a_damaged_checkpoint_is_named_and_passed_over(how, run, whole, tmp_path
     DAMAGE[how](tmp_path / "run" / "checkpoints" / "step-0000004")
     assert run() == 0
     said = capsys.readouterr()
-    assert "step-0000004: " in said.err and "going on from the one before" in said.err and "Traceback" not in said.err
+    assert (
+        "step-0000004: " in said.err
+        and "resuming from the checkpoint before it" in said.err
+        and "Traceback" not in said.err
+    )
     assert "student       3/6" in said.out and same(whole, tmp_path / "run")
 
 
@@ -249,7 +254,7 @@ def test_a_checkpoint_of_another_model_or_precision_is_refused(run, whole, tmp_p
     assert not (tmp_path / "run" / "config.yaml").exists()  # a refused run leaves no settings of its own
     assert run("student.layers=[0]") == 2
     assert run("student.layers=[0, 1, 2]") == 2
-    assert "is of another model" in capsys.readouterr().err
+    assert "holds another model" in capsys.readouterr().err
 
 
 def test_changed_settings_are_refused_by_name_unless_allowed(run, tmp_path, capsys):
@@ -268,7 +273,7 @@ def test_changed_settings_are_refused_by_name_unless_allowed(run, tmp_path, caps
     ]
     assert run("optim.lr=1e-3") == 0 and "complete" in capsys.readouterr().out
     assert run("--allow_changes", "optim.lr=1e-3", "train.max_steps=1") == 2
-    assert "has 4 steps behind it, of 1; raise train.max_steps" in capsys.readouterr().err
+    assert "has already done 4 steps, more than 1; raise train.max_steps" in capsys.readouterr().err
 
 
 # ---------------------------------------------------------------- disks
@@ -299,7 +304,7 @@ def test_a_full_disk_is_one_line_and_the_last_checkpoint_stays(run, whole, small
     filler.write_bytes(bytes(3_000_000 - round(1.6 * size)))
     assert run(pairs) == 2
     assert "step-0000004: cannot be written (No space left" in (message := refused(capsys))
-    assert "step-0000002 is whole: the same command goes on from there" in message
+    assert "step-0000002 is complete: the same command resumes from it" in message
     assert [path.name for path in (small_disk / "checkpoints").iterdir()] == ["step-0000002"]
     filler.unlink()
     assert run(pairs, "train.keep_checkpoints=1") == 0 and same(whole, small_disk)
@@ -351,7 +356,7 @@ def test_a_step_that_is_no_number_stops_the_run_with_its_batch_kept(run, tmp_pat
     poison(monkeypatch, 5)
     assert run() == 2
     message = refused(capsys)
-    assert "step 5: no finite step (loss nan" in message and "train.on_nan skip" in message
+    assert "step 5: not finite (loss nan" in message and "train.on_nan skip" in message
     assert checkpoints(tmp_path / "run") == ["step-0000002", "step-0000004"]
     kept = sorted((tmp_path / "run" / "bad_batches").iterdir())
     assert [path.name for path in kept] == [f"step-0000005-rank0-{n}.safetensors" for n in (0, 1)]
@@ -365,7 +370,7 @@ def test_a_step_that_is_no_number_stops_the_run_with_its_batch_kept(run, tmp_pat
 def test_such_steps_are_left_out_if_asked_and_never_reach_the_weights(run, tmp_path, monkeypatch, capsys):
     poison(monkeypatch, 3, 4)
     assert run("train.on_nan=skip", "train.save_every=4") == 0
-    assert "step 3: no finite step" in capsys.readouterr().out
+    assert "step 3: not finite" in capsys.readouterr().err
     rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows] == [1, 2, 5, 6]
     at_4 = load_file(tmp_path / "run" / "checkpoints" / "step-0000004" / "model.safetensors")
@@ -381,7 +386,7 @@ def test_such_steps_are_left_out_if_asked_and_never_reach_the_weights(run, tmp_p
 def test_the_number_of_steps_left_out_is_bounded(run, monkeypatch, capsys):
     poison(monkeypatch, 1, 3, 4)
     assert run("train.on_nan=skip", "train.max_skips=2") == 2
-    assert "step 4: no finite step" in (message := refused(capsys)) and "train.max_skips allows 2" in message
+    assert "step 4: not finite" in (message := refused(capsys)) and "train.max_skips allows 2" in message
 
 
 @pytest.mark.parametrize(

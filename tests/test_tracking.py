@@ -10,9 +10,10 @@ import pytest
 from accelerate.state import AcceleratorState, PartialState
 
 import train_distill
-from configs import build, schema
-from debias import tracking
-from debias.tracking import TensorBoardSink, Tracker, WandbSink
+from configs import build
+from configs.load import load
+from debias.run import tracking
+from debias.run.tracking import TensorBoardSink, Tracker, WandbSink
 
 PROMPTS = {"a": {"x": ["The nurse said that"]}, "b": {"x": ["The plumber left because"]}}
 
@@ -149,8 +150,8 @@ def test_figures_are_taken_during_training_and_change_nothing(arguments, tmp_pat
 def test_the_small_evaluation_reads_no_more_rows_than_it_may(arguments, tmp_path):
     given = ["eval.every=2", "eval.during={next_word: {file: prompts.json}}", f"eval.data_dir={tmp_path}"]
     for limit in (1, 2):
-        _, runs = schema.load(None, [*arguments, *given, f"eval.during_limit={limit}"])
-        assert len(build.make_probe(runs[""]).rows["next_word"]) == limit
+        _, runs = load(None, [*arguments, *given, f"eval.during_limit={limit}"])
+        assert len(build.probe_of(runs[""], None).func.rows["next_word"]) == limit
 
 
 def test_mistakes_of_the_small_evaluation_are_refused_early(arguments, tmp_path, capsys):

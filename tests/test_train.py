@@ -16,10 +16,11 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import train_distill
+from configs import build
 from counterfactuals import sample
 from counterfactuals.provenance import versions
-from debias import checkpoint
-from debias.tracking import Tracker
+from debias.run import checkpoint
+from debias.run.tracking import Tracker
 
 ROOT = Path(train_distill.__file__).parent
 
@@ -113,17 +114,17 @@ def test_resume_is_bitwise_an_undisturbed_run(arguments, tmp_path, monkeypatch):
     assert train_distill.main([*arguments, f"output_dir={tmp_path / 'whole'}"]) == 0
     AcceleratorState._reset_state()
 
-    original, calls = train_distill.collate, itertools.count()
+    original, calls = build.collate, itertools.count()
 
     def dies(*args, **kwargs):
         if next(calls) == 10:  # two micro-batches a step: in step 6, after the checkpoint of step 4
             raise KeyboardInterrupt
         return original(*args, **kwargs)
 
-    monkeypatch.setattr(train_distill, "collate", dies)
+    monkeypatch.setattr(build, "collate", dies)
     assert train_distill.main(arguments) == 130
     assert [p.name for p in checkpoint.complete(tmp_path / "run" / "checkpoints")] == ["step-0000002", "step-0000004"]
-    monkeypatch.setattr(train_distill, "collate", original)
+    monkeypatch.setattr(build, "collate", original)
     AcceleratorState._reset_state()
     assert train_distill.main(arguments) == 0
     whole, resumed = weights(tmp_path / "whole"), weights(tmp_path / "run")
@@ -246,10 +247,10 @@ def test_mistakes_are_one_clear_line_and_leave_no_run(change, says, arguments, t
 def test_pairs_from_the_command_line_are_trained_on_and_refused_where_they_do_not_fit(
     arguments, corpus, tiny_gpt2, tmp_path, capsys
 ):
-    from counterfactuals.__main__ import main as build
+    from counterfactuals.__main__ import main as command
 
     options = ["--source", str(corpus), "--tokenizer", str(tiny_gpt2), "--out", str(tmp_path / "pairs")]
-    assert build(["build", *options, "--max_length", "64", "--workers", "1"]) == 0
+    assert command(["build", *options, "--max_length", "64", "--workers", "1"]) == 0
     (folder,) = (tmp_path / "pairs").iterdir()
     built = {file.name: file.read_bytes() for file in folder.iterdir()}
     assert "pairs of 120 texts" in capsys.readouterr().out
