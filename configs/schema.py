@@ -60,7 +60,7 @@ def _betas(value: list[float]) -> list[float]:
 def _distinct(value: list[int]) -> list[int]:
     if len(set(value)) == len(value):
         return value
-    raise ValueError(f"names a seed twice: {value}")
+    raise ValueError(f"a seed is named twice, in {value}")
 
 
 Number = Annotated[float, BeforeValidator(_number)]
@@ -375,6 +375,13 @@ def describe(section: str = "") -> str:
         )
     chosen = {key: item for key, item in names().items() if section in ("", key.partition(".")[0])}
     return "\n".join(f"{key:<32} {default_of(item):<12} {item.description}" for key, item in chosen.items())
+
+
+def bounds_of(item: FieldInfo) -> str:
+    """The bounds of a number in words, e.g. ", at least 1"; "" without any."""
+    words = {"gt": "above", "ge": "at least", "lt": "below", "le": "at most"}
+    found = [(word, getattr(bound, key, None)) for bound in item.metadata for key, word in words.items()]
+    return "".join(f", {word} {value:,}" for word, value in found if value is not None)
 
 
 def default_of(item: FieldInfo) -> str:

@@ -26,7 +26,7 @@ def test_the_dashboard_shows_what_runs_log(tmp_path, capsys):
         assert f'"{key}"' in text, key
 
 
-def test_a_dashboard_for_nobody_is_refused(capsys):
+def test_a_dashboard_without_an_owner_is_refused(capsys):
     assert main(["dashboard", "--config", str(CONFIGS / "quickstart.yaml")]) == 2
     assert "tracking.entity: a dashboard needs" in capsys.readouterr().err
 
@@ -43,7 +43,7 @@ def test_every_run_of_a_sweep_loads(path):
     assert sweep["metric"]["name"] in study.figures_of(whole.eval.during)
 
 
-def test_runs_of_a_sweep_lie_apart(monkeypatch):
+def test_runs_of_a_sweep_have_folders_of_their_own(monkeypatch):
     whole, runs = load(CONFIGS / "distilgpt2_era.yaml")
     before = whole.output_dir
     study.folder_in_a_sweep(whole, *runs.values())

@@ -116,7 +116,7 @@ def test_a_teacher_of_hidden_states_alone_is_counted(tiny_gpt2, tmp_path, capsys
 
 
 @pytest.mark.parametrize("model_type", FAMILIES)
-def test_a_student_of_each_family_is_sized_from_its_configuration(model_type, tmp_path):
+def test_students_of_each_family_are_sized_from_config_json(model_type, tmp_path):
     whole = tiny(model_type)
     whole.config.save_pretrained(tmp_path)
     _, runs = load(None, [f"teacher={tmp_path}", "student.layers=[1, 3]", "train.max_steps=1"])

@@ -25,7 +25,6 @@ from debias import task
 from debias.run import checkpoint, launch
 
 ROOT = Path(train_distill.__file__).parent
-FEW_WORDS = "name: few\nversion: 1\nlicence: x\nsource: x\ngroups: [female, male]\npairs: {all: [she he, woman man]}\n"
 
 
 @pytest.fixture(autouse=True)
@@ -44,16 +43,15 @@ def corpus(tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("corpus") / "texts.jsonl"
     rows = itertools.islice(sample.generate(200, seed=3), 100)
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    path.with_name("few.yaml").write_text(FEW_WORDS, encoding="utf-8")
     return path
 
 
 @pytest.fixture(scope="module")
-def settings(corpus, tiny_gpt2) -> list[str]:
+def settings(corpus, tiny_gpt2, few_words) -> list[str]:
     return [
         f"data.source={corpus}",
         f"teacher.model={tiny_gpt2}",
-        f"counterfactual.lexicon={corpus.with_name('few.yaml')}",
+        f"counterfactual.lexicon={few_words}",
         *("data.max_length=64", "counterfactual.augment=true", "loss.op=max", "student.dropout=0.1"),
         *("train.max_steps=6", "train.batch_size=16", "train.micro_batch_size=8", "train.cpu_threads=1"),
         *("train.log_every=1", "train.save_every=2", "optim.lr=3e-3"),
@@ -105,8 +103,9 @@ def at_call(monkeypatch, number: int, do) -> None:
 
 
 @pytest.mark.parametrize("ranks", [1, 2])
-def test_killed_at_random_moments_a_run_ends_bitwise_as_undisturbed(ranks):
-    command = [sys.executable, "tests/kill_many.py", "--kills", "2", "--ranks", str(ranks), "--seed", str(ranks)]
+def test_a_run_killed_at_random_moments_ends_bitwise_the_same(ranks):
+    kills = 3 - ranks  # processes that import everything take most of the time; run the script itself for many kills
+    command = [sys.executable, "tests/kill_many.py", "--kills", str(kills), "--ranks", str(ranks), "--seed", str(ranks)]
     command += ["train.max_steps=6", "train.save_every=1", "train.batch_size=16", "train.micro_batch_size=4"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 0, done.stdout[-1000:] + done.stderr[-3000:]
@@ -114,7 +113,7 @@ def test_killed_at_random_moments_a_run_ends_bitwise_as_undisturbed(ranks):
 
 
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGUSR1"])
-def test_a_signal_saves_at_the_next_step_and_the_run_goes_on(name, run, whole, tmp_path, monkeypatch, capsys):
+def test_a_signal_saves_at_the_next_step_and_the_run_resumes(name, run, whole, tmp_path, monkeypatch, capsys):
     before = signal.getsignal(signal.Signals[name])
     at_call(monkeypatch, 5, lambda: os.kill(os.getpid(), signal.Signals[name]))  # in step 3, which none saves
     assert run() == 0
@@ -131,7 +130,7 @@ def test_a_second_ctrl_c_ends_the_process_at_once(settings, tmp_path):
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == -signal.SIGINT
 
 
-def test_a_signal_in_the_last_step_does_not_keep_the_run_from_ending(run, whole, tmp_path, monkeypatch):
+def test_a_signal_in_the_last_step_does_not_prevent_the_end(run, whole, tmp_path, monkeypatch):
     at_call(monkeypatch, 11, lambda: os.kill(os.getpid(), signal.SIGTERM))
     assert run() == 0
     assert (tmp_path / "run" / "run.json").exists() and same(whole, tmp_path / "run")
@@ -160,7 +159,7 @@ DAMAGE = {
 
 
 @pytest.mark.parametrize("how", DAMAGE)
-def test_a_damaged_checkpoint_is_named_and_passed_over(how, run, whole, tmp_path, capsys):
+def test_a_damaged_checkpoint_is_named_and_skipped(how, run, whole, tmp_path, capsys):
     shutil.copytree(whole, tmp_path / "run")
     (tmp_path / "run" / "run.json").unlink()
     DAMAGE[how](tmp_path / "run" / "checkpoints" / "step-0000004")
@@ -174,7 +173,7 @@ def test_a_damaged_checkpoint_is_named_and_passed_over(how, run, whole, tmp_path
     assert "student       3/6" in said.out and same(whole, tmp_path / "run")
 
 
-def test_with_every_checkpoint_damaged_a_run_begins_anew(run, whole, tmp_path):
+def test_with_every_checkpoint_damaged_a_run_starts_over(run, whole, tmp_path):
     shutil.copytree(whole, tmp_path / "run")
     (tmp_path / "run" / "run.json").unlink()
     for folder in checkpoint.complete(tmp_path / "run" / "checkpoints"):
@@ -182,7 +181,7 @@ def test_with_every_checkpoint_damaged_a_run_begins_anew(run, whole, tmp_path):
     assert run() == 0 and same(whole, tmp_path / "run")
 
 
-def test_half_written_ones_are_swept_up_and_old_ones_pruned(run, tmp_path):
+def test_partial_checkpoints_are_removed_and_old_ones_pruned(run, tmp_path):
     torn = tmp_path / "run" / "checkpoints" / "step-0000001.partial"
     torn.mkdir(parents=True)
     (torn / "checkpoint.json").write_text("{}", encoding="utf-8")
@@ -222,7 +221,7 @@ def test_a_run_writes_no_pickles(whole):
     assert kinds == {".json", ".jsonl", ".safetensors", ".yaml"}
 
 
-def test_a_run_says_by_hash_what_it_was_made_from_and_what_came_out(whole, tiny_gpt2):
+def test_a_run_records_hashes_of_its_inputs_and_its_model(whole, tiny_gpt2):
     found = json.loads((whole / "run.json").read_text())["sha256"]
     assert found["teacher.model"] == model_fingerprint(str(tiny_gpt2))
     assert found["model"] == model_fingerprint(str(whole / "model")) != found["teacher.model"]
@@ -230,16 +229,17 @@ def test_a_run_says_by_hash_what_it_was_made_from_and_what_came_out(whole, tiny_
     assert all(len(digest) == 64 for digest in found.values())
 
 
-def test_no_token_is_in_what_a_run_writes_or_says(settings, tmp_path):
+def test_no_token_is_in_what_a_run_writes_or_says(run, tmp_path, monkeypatch, capfd):
     secrets = {"WANDB_API_KEY": "0123456789abcdef" * 2 + "deadbeef", "HF_TOKEN": "hf_SECRETsecretSECRETsecretSECRET"}
-    command = [sys.executable, "train_distill.py", *settings, f"output_dir={tmp_path / 'run'}", "train.max_steps=3"]
-    command += ["tracking={to: wandb, mode: offline}"] if importlib.util.find_spec("wandb") else []
-    done = subprocess.run(command, cwd=ROOT, env=os.environ | secrets, capture_output=True, timeout=300, check=False)
-    assert done.returncode == 0, done.stderr[-2000:]
+    for name, secret in secrets.items():
+        monkeypatch.setenv(name, secret)
+    tracked = ["tracking={to: wandb, mode: offline}"] if importlib.util.find_spec("wandb") else []
+    assert run("train.max_steps=3", *tracked) == 0
+    said = capfd.readouterr()
     written = [path for path in (tmp_path / "run").rglob("*") if path.is_file() and not path.is_symlink()]
     assert any("checkpoints" in path.parts for path in written)
     for secret in secrets.values():
-        assert secret.encode() not in done.stdout + done.stderr
+        assert secret not in said.out + said.err
         assert [path for path in written if secret.encode() in path.read_bytes()] == []
 
 
@@ -352,7 +352,7 @@ def poison(monkeypatch, *steps: int) -> None:
     monkeypatch.setattr(task.DistillTask, "forward", forward)
 
 
-def test_a_step_that_is_no_number_stops_the_run_with_its_batch_kept(run, tmp_path, monkeypatch, capsys):
+def test_a_non_finite_step_stops_the_run_and_keeps_its_batch(run, tmp_path, monkeypatch, capsys):
     poison(monkeypatch, 5)
     assert run() == 2
     message = refused(capsys)
@@ -367,7 +367,7 @@ def test_a_step_that_is_no_number_stops_the_run_with_its_batch_kept(run, tmp_pat
     assert facts["step"] == 5 and facts["figures"]["loss"] == "nan" and len(rows) > 100
 
 
-def test_such_steps_are_left_out_if_asked_and_never_reach_the_weights(run, tmp_path, monkeypatch, capsys):
+def test_skipped_non_finite_steps_never_reach_the_weights(run, tmp_path, monkeypatch, capsys):
     poison(monkeypatch, 3, 4)
     assert run("train.on_nan=skip", "train.save_every=4") == 0
     assert "step 3: not finite" in capsys.readouterr().err
@@ -383,7 +383,7 @@ def test_such_steps_are_left_out_if_asked_and_never_reach_the_weights(run, tmp_p
     assert json.loads((tmp_path / "run" / "run.json").read_text())["skipped"] == 2
 
 
-def test_the_number_of_steps_left_out_is_bounded(run, monkeypatch, capsys):
+def test_the_number_of_skipped_steps_is_bounded(run, monkeypatch, capsys):
     poison(monkeypatch, 1, 3, 4)
     assert run("train.on_nan=skip", "train.max_skips=2") == 2
     assert "step 4: not finite" in (message := refused(capsys)) and "train.max_skips allows 2" in message

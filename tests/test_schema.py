@@ -47,7 +47,7 @@ def test_what_yaml_reads_as_something_else_is_taken_as_meant(tmp_path):
     assert whole.eval.models == {"3": "x"} and whole.eval.tasks == {}
 
 
-def test_an_override_of_one_run_leaves_those_that_share_its_yaml_alias(tmp_path):
+def test_an_override_of_a_run_does_not_reach_its_yaml_alias(tmp_path):
     shared = tmp_path / "shared.yaml"
     shared.write_text(
         "teacher: gpt2\ntrain: {max_steps: 1}\nruns: {a: {loss: &loss {op: max}}, b: {loss: *loss}}\n",
@@ -88,7 +88,7 @@ def test_a_wrong_setting_is_not_reported_a_second_time_by_a_rule():
         ("student.layers=[0, true]", "must be even, hf, all"),
         ("counterfactual.protected=queen", "must be a list of texts"),
         ("eval.tasks={bold: 3}", "must be a mapping"),
-        ("seeds=[1, 1]", "names a seed twice"),
+        ("seeds=[1, 1]", "a seed is named twice"),
         ("teacher.model=null", "without a teacher it must be 0"),
         ("loss.vocabulary=reversed", "needs an op"),
         ("counterfactual.perturb=original", "only with counterfactual.augment"),

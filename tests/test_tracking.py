@@ -73,7 +73,7 @@ def test_a_run_offline_holds_every_figure_and_setting(arguments, tmp_path, capsy
     assert "tiny" in json.dumps(run)
 
 
-def test_a_resumed_run_goes_on_under_the_same_id(tmp_path, monkeypatch):
+def test_a_resumed_run_keeps_its_id(tmp_path, monkeypatch):
     given = {"title": "t", "config": {}, "mode": "offline"}
     first = WandbSink(tmp_path, **given)
     first.log(1, {"loss": 2.0})
@@ -98,7 +98,7 @@ def test_a_missing_library_is_named(monkeypatch):
         tracking.check("wandb", "offline")
 
 
-def test_tensorboard_hides_the_steps_that_are_done_again(tmp_path):
+def test_tensorboard_hides_repeated_steps(tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     for step, values in ((0, (3.0, 2.0, 1.0)), (1, (1.5, 0.5))):
@@ -111,7 +111,7 @@ def test_tensorboard_hides_the_steps_that_are_done_again(tmp_path):
     assert [(e.step, e.value) for e in events.Scalars("loss")] == [(1, 3.0), (2, 1.5), (3, 0.5)]
 
 
-def test_what_is_no_number_is_not_in_the_file(tmp_path):
+def test_non_finite_figures_are_not_written(tmp_path):
     """The norm of the first gradients in fp16, before their scale is found: JSON knows no infinity."""
     with Tracker(tmp_path / "metrics.jsonl", "even", 1, watching="quiet") as tracker:
         tracker.advance(10)
@@ -133,7 +133,7 @@ def test_console_forms(tmp_path, capsys):
     assert printed("auto").startswith("even          1/2 · loss 0.5000") and "figure" not in printed("lines")
 
 
-def test_figures_are_taken_during_training_and_change_nothing(arguments, tmp_path, capsys):
+def test_small_evaluations_do_not_change_the_training(arguments, tmp_path, capsys):
     during = f"eval.during={{next_word: {{file: {tmp_path / 'prompts.json'}}}}}"
     probed = [*arguments, "eval.every=2", during, f"eval.data_dir={tmp_path}", "student.dropout=0.1"]
     assert train_distill.main(probed) == 0

@@ -41,12 +41,13 @@ def corpus(tmp_path_factory) -> Path:
 
 
 @pytest.fixture
-def arguments(corpus, tiny_gpt2, tmp_path) -> list[str]:
+def arguments(corpus, tiny_gpt2, few_words, tmp_path) -> list[str]:
     return [
         f"output_dir={tmp_path / 'run'}",
         f"data.source={corpus}",
         "data.max_length=64",
         f"teacher.model={tiny_gpt2}",
+        f"counterfactual.lexicon={few_words}",
         "counterfactual.augment=true",
         "loss.op=max",
         "loss.vocabulary=reversed",
@@ -99,7 +100,7 @@ def test_a_run_leaves_everything_a_user_expects(arguments, tmp_path, capsys, sha
     assert "student" in capsys.readouterr().out
 
 
-def test_a_finished_run_is_not_trained_again_and_another_is_not_mixed_in(arguments, tmp_path, capsys):
+def test_a_finished_run_is_not_repeated_or_mixed_with_another(arguments, tmp_path, capsys):
     assert train_distill.main(arguments) == 0
     before = (tmp_path / "run" / "model" / "model.safetensors").stat().st_mtime_ns
     assert train_distill.main(arguments) == 0
@@ -194,7 +195,7 @@ def test_every_kind_of_run_by_config_alone(kind, arguments, tmp_path):
     assert AutoModelForCausalLM.from_pretrained(tmp_path / "run" / "model").config.n_layer == expected
 
 
-def test_gradients_are_clipped_and_the_plain_divergence_is_in_the_lines(arguments, tiny_gpt2, tmp_path):
+def test_gradients_are_clipped_and_kd_plain_is_logged(arguments, tiny_gpt2, tmp_path):
     """Gradients far below AdamW's epsilon move nothing; the norm that is written is the one before."""
     before, moved = load_file(tiny_gpt2 / "model.safetensors")["transformer.wte.weight"], []
     for number, norm in enumerate((5.0, 1e-9)):
@@ -230,7 +231,7 @@ def test_cross_entropy_fine_tuning_and_training_from_scratch(arguments, tiny_gpt
         (["student.layers=hf"], "12 layers"),
         (["counterfactual.lexicon=nothing"], "nothing"),
         (["counterfactual.direction=left"], "no group 'left'"),
-        (["counterfactual.protected=[qeen]"], "did you mean 'queen'"),
+        (["counterfactual.protected=[womn]"], "did you mean 'woman'"),
         (["counterfactual.policy=leave"], "must be one of skip, reverse, keep_names"),
         (["data.workers=0"], "data.workers: must be at least 1"),
         (["train.keep_best=los"], "metrics.jsonl will have no 'los'; it will have loss, kd, lm"),
@@ -244,12 +245,11 @@ def test_mistakes_are_one_clear_line_and_leave_no_run(change, says, arguments, t
     assert not (tmp_path / "run" / "run.json").exists() and not (tmp_path / "run" / "model").exists()
 
 
-def test_pairs_from_the_command_line_are_trained_on_and_refused_where_they_do_not_fit(
-    arguments, corpus, tiny_gpt2, tmp_path, capsys
-):
+def test_prepared_pairs_are_used_or_refused_by_name(arguments, corpus, tiny_gpt2, few_words, tmp_path, capsys):
     from counterfactuals.__main__ import main as command
 
     options = ["--source", str(corpus), "--tokenizer", str(tiny_gpt2), "--out", str(tmp_path / "pairs")]
+    options += ["--lexicon", str(few_words)]
     assert command(["build", *options, "--max_length", "64", "--workers", "1"]) == 0
     (folder,) = (tmp_path / "pairs").iterdir()
     built = {file.name: file.read_bytes() for file in folder.iterdir()}
@@ -261,7 +261,7 @@ def test_pairs_from_the_command_line_are_trained_on_and_refused_where_they_do_no
     assert built == {file.name: file.read_bytes() for file in folder.iterdir()}
 
 
-def test_teacher_and_student_of_different_vocabularies_are_refused(arguments, tiny_gpt2, tmp_path, capsys):
+def test_different_vocabularies_are_refused(arguments, tiny_gpt2, tmp_path, capsys):
     from counterfactuals.tokens.tokenizer import train_bpe
     from debias.models import random_student
 
@@ -286,14 +286,14 @@ def test_mistakes_in_evaluation_show_before_training(arguments, tmp_path, capsys
     assert not (tmp_path / "run" / "metrics.jsonl").exists()
 
 
-def test_a_student_of_a_replaced_teacher_is_not_taken_for_complete(corpus, tmp_path, capsys):
+def test_a_run_with_a_replaced_teacher_is_not_complete(corpus, few_words, tmp_path, capsys):
     runs = (
         "runs={teacher: {tokenizer: {train_vocab_size: 300}, loss: {kd_weight: 0, lm_weight: 1}, optim: {lr: %s},"
         " student: {init: random, config: {n_layer: 2, n_embd: 16, n_head: 2}}},"
         " plain: {teacher: {model: 'run:teacher'}}}"
     )
     common = [f"output_dir={tmp_path}", f"data.source={corpus}", "data.max_length=48", "train.max_steps=2"]
-    common += ["train.batch_size=8", "train.micro_batch_size=8"]
+    common += ["train.batch_size=8", "train.micro_batch_size=8", f"counterfactual.lexicon={few_words}"]
     assert train_distill.main([*common, runs % "1e-3"]) == 0
     shutil.rmtree(tmp_path / "teacher")
     assert "made from another teacher.model" in refused([*common, runs % "1e-2"], capsys)
