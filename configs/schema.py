@@ -144,7 +144,7 @@ class Counterfactual(Section):
         "keep_names: replace words, never names",
     )
     protected: list[str] = setting([], "words, names and phrases of the lexicon that are never replaced")
-    seed: int = setting(0, "seed of the choice where a word has several counterparts")
+    seed: int = setting(0, "seed of the choice where a word has several counterparts", ge=0)
     augment: bool = setting(False, "train on the counterfactual texts too")
     perturb: Literal["both", "original"] = setting(
         "both", "with augment: combine the teacher's predictions on both texts, or on the original only"
