@@ -41,7 +41,7 @@ def test_each_run_is_trained_once_a_seed_and_refers_to_the_model_of_its_own(tmp_
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ({"seeds": [0, 0]}, "runs.plain.seeds: a seed is named twice"),
+        ({"seeds": [0, 0]}, "seeds: a seed is named twice"),
         ({"seeds": "all"}, "seeds: must be"),
         ({"seeds": [0], "runs": {}, "teacher": {"model": "x"}}, "seeds: goes with runs"),
         (

@@ -25,7 +25,7 @@ def _fresh_accelerator():
     PartialState._reset_state()
 
 
-def small_run(tiny_gpt2: Path, folder: Path) -> list[str]:
+def small_run(tiny_gpt2: Path, few_words: Path, folder: Path) -> list[str]:
     """Arguments of a run that takes a second; FOLDER/prompts.json is for next_word."""
     texts = ["The nurse said that she would help him.", "He told his wife about the work.", "It rains in the north."]
     corpus = folder / "texts.jsonl"
@@ -36,6 +36,7 @@ def small_run(tiny_gpt2: Path, folder: Path) -> list[str]:
         f"data.source={corpus}",
         "data.max_length=32",
         f"teacher.model={tiny_gpt2}",
+        f"counterfactual.lexicon={few_words}",
         "train.max_steps=4",
         "train.batch_size=8",
         "train.micro_batch_size=8",
@@ -44,8 +45,8 @@ def small_run(tiny_gpt2: Path, folder: Path) -> list[str]:
 
 
 @pytest.fixture
-def arguments(tiny_gpt2, tmp_path) -> list[str]:
-    return small_run(tiny_gpt2, tmp_path)
+def arguments(tiny_gpt2, few_words, tmp_path) -> list[str]:
+    return small_run(tiny_gpt2, few_words, tmp_path)
 
 
 def records(folder: Path, *options: str, newest: Path | None = None) -> list[dict]:
