@@ -237,8 +237,7 @@ def pairs_of(
     if not data.streaming:
         folder = data.pairs_dir or Path(config.output_dir) / "pairs"
         options: dict[str, Any] = {"max_length": data.max_length, "workers": data.workers}
-        progress = lambda progress: log.info("pairs    %s", progress)  # noqa: E731
-        return build_pairs(corpus, reverser, tokenizer, folder, progress=progress, **options)
+        return build_pairs(corpus, reverser, tokenizer, folder, progress=_log_as("pairs"), **options)
     options = {"max_length": data.max_length, "buffer": data.shuffle_buffer, "batch_size": config.train.batch_size}
     options |= {"seed": config.seed, "augment": config.counterfactual.augment}
     options["by_tokens"] = config.train.batch_by == "tokens"
@@ -281,10 +280,13 @@ def cache_parts(config: Config, pairs: PairSet) -> dict[str, Any]:
 def store_teacher(config: Config, pairs: PairSet, device: Any, precision: str) -> TeacherCache:
     """Run the teacher over all pairs and store its predictions."""
     parts, teacher = cache_parts(config, pairs), teacher_of(config)
-    progress = lambda line: log.info("teacher  %s", line)  # noqa: E731
-    return build_cache(
-        cache_folder(config), pairs, teacher, parts, device=device, precision=precision, progress=progress
-    )
+    options: dict[str, Any] = {"device": device, "precision": precision, "progress": _log_as("teacher")}
+    return build_cache(cache_folder(config), pairs, teacher, parts, **options)
+
+
+def _log_as(what: str) -> Callable[[Any], None]:
+    """Progress of a long preparation, line by line."""
+    return lambda progress: log.info("%-8s %s", what, progress)
 
 
 def plan_of(config: Config, pairs: PairSet | PairStream) -> tuple[BatchPlan | PairStream, Plan]:
@@ -301,10 +303,20 @@ def plan_of(config: Config, pairs: PairSet | PairStream) -> tuple[BatchPlan | Pa
             lengths, options["max_length"] = np.maximum(lengths, pairs.cf_lengths), config.data.max_length
         batches = BatchPlan(lengths, sequences, **options)
         steps = t.max_steps or math.ceil(batches.steps_per_epoch * (t.epochs or 1))
-    rates = {"lr": o.lr, "warmup": o.warmup, "schedule": o.schedule, "max_grad_norm": o.max_grad_norm}
-    kept = {"save_every": t.save_every, "keep_checkpoints": t.keep_checkpoints, "keep_best": t.keep_best}
-    logged = {"log_every": t.log_every, "log_plain": t.log_plain, "eval_every": config.eval.every}
-    return batches, Plan(steps, config.seed, **rates, **kept, **logged)  # type: ignore[arg-type]
+    return batches, Plan(
+        steps=steps,
+        seed=config.seed,
+        lr=o.lr,
+        warmup=o.warmup,
+        schedule=o.schedule,
+        max_grad_norm=o.max_grad_norm,
+        log_every=t.log_every,
+        log_plain=t.log_plain,
+        eval_every=config.eval.every,
+        save_every=t.save_every,
+        keep_checkpoints=t.keep_checkpoints,
+        keep_best=t.keep_best,
+    )
 
 
 def pairs_hidden_states(config: Config) -> bool:
