@@ -162,7 +162,7 @@ def shapes_of(config: Config, earlier: dict[str, Any]) -> tuple[Any, Any]:
 
 
 def _vocabulary(config: Config) -> Any:
-    """The tokenizer, or what stands for one that is not trained yet: a length and special tokens."""
+    """The tokenizer; or, if it is still to be trained, an object with its length and special tokens."""
     size = config.tokenizer.train_vocab_size or 0
     if not size:
         return build.tokenizer_of(config, build.corpus_of(config))

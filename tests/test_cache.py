@@ -1,4 +1,4 @@
-"""The teacher's stored predictions: how close they are, that they are whole, and that training needs no teacher."""
+"""The teacher's stored predictions: how accurate they are, that they are complete, that training needs no teacher."""
 
 import itertools
 import json
@@ -221,7 +221,7 @@ def test_a_killed_build_resumes_and_gives_the_same_bytes(teacher, tmp_path, monk
 
 
 def test_a_build_that_resumes_or_repairs_keeps_its_precision(teacher, tmp_path, monkeypatch):
-    """Whoever goes on: rows of two precisions in one cache would depend on where the first build was killed."""
+    """Otherwise the rows of a cache would depend on where the first build was killed."""
     monkeypatch.setattr(store, "SHARD_ROWS", 40)
     texts = Pairs(pairs(12))
     whole = build_cache(tmp_path / "whole", texts, teacher, PARTS, precision="bf16")

@@ -1,4 +1,4 @@
-"""The dashboard as code and the sweep file: every figure they name is one that runs log, every value one that loads."""
+"""The dashboard and the sweep file: runs log every figure they name, and every value they try can be loaded."""
 
 import json
 from pathlib import Path

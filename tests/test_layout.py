@@ -241,7 +241,7 @@ def test_no_file_is_over_a_mebibyte() -> None:
 
 
 def test_no_path_of_one_machine() -> None:
-    """Folders that exist on whoever's machine wrote the line; documentation writes relative paths."""
+    """Absolute folders that exist only on the author's machine; documentation uses relative paths."""
     machine = re.compile(r"(?<![\w.])/(?:work|root|farm|home/\w+|Users/\w+)/")
     texts = ((path, path.read_text(encoding="utf-8", errors="replace")) for path in files())
     lines = ((path, number, line) for path, text in texts for number, line in enumerate(text.splitlines(), 1))

@@ -1,4 +1,4 @@
-"""What a run will cost: operations against PyTorch's own counter, sizes against what is really there."""
+"""What a run will cost: operations against PyTorch's own counter, sizes against real models and runs."""
 
 import json
 import re

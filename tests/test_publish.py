@@ -1,4 +1,4 @@
-"""What is sent where others see it: a study's figures to Weights & Biases (offline), models with cards to the Hub."""
+"""Publishing: a study's results to Weights & Biases (offline), models with cards to the Hub."""
 
 import json
 from pathlib import Path

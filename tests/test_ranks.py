@@ -1,4 +1,4 @@
-"""Several processes: the same weights as one, whatever shards them, and back again; nothing silently something else."""
+"""Several processes give the weights of one, however the model is sharded; a run may change between them."""
 
 import itertools
 import json
@@ -106,7 +106,7 @@ def bitwise(a: Path, b: Path) -> bool:
 
 
 def test_accumulation_and_ranks_give_the_weights_of_one(settings, one, tmp_path):
-    """1 × 16, 4 × 4 and 2 ranks × 2 × 4; a run of two ranks goes on with one."""
+    """1 × 16, 4 × 4 and 2 ranks × 2 × 4; one process resumes the run of two ranks."""
     assert train_distill.main([*settings, f"output_dir={tmp_path / 'four'}"]) == 0
     close(one, tmp_path / "four")
     AcceleratorState._reset_state()

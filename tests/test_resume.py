@@ -1,4 +1,4 @@
-"""A run that is killed, asked to stop, or meets a broken step, a full disk or another number of ranks loses no work."""
+"""Nothing is lost when a run is killed or asked to stop, or meets a non-finite step, a full disk, other ranks."""
 
 import importlib.util
 import itertools
@@ -263,7 +263,9 @@ def test_changed_settings_are_refused_by_name_unless_allowed(run, tmp_path, caps
     message = capsys.readouterr().err
     assert "train.max_steps: 4, now 6" in message and "--allow_changes" in message and message.count("\n") == 1
     assert run("train.max_steps=4", "train.micro_batch_size=4", "train.save_every=3", "data.workers=2") == 0
-    assert run("train.max_steps=4", "train.log_every=3") == 0, "what is complete is not trained again to be looked at"
+    assert run("train.max_steps=4", "train.log_every=3") == 0, (
+        "a change of logging alone does not train a complete run again"
+    )
     assert run("--allow_changes", "optim.lr=1e-3") == 0
     rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows] == [1, 2, 3, 4, 5, 6] and rows[2]["lr"] < rows[1]["lr"] / 2
@@ -329,7 +331,7 @@ def test_a_limit_on_file_sizes_is_one_line(run, tmp_path, capsys):
     assert not checkpoints(tmp_path / "run") and not (tmp_path / "run" / "model").exists()
 
 
-# ---------------------------------------------------------------- steps that are no numbers
+# ---------------------------------------------------------------- steps that are not finite
 
 
 def poison(monkeypatch, *steps: int) -> None:

@@ -1,4 +1,4 @@
-"""The recipe, end to end, on tiny models: what it writes, what it resumes, what it refuses."""
+"""The recipe, end to end, on tiny models: what it writes, resumes and refuses."""
 
 import itertools
 import json
