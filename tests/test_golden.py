@@ -1,4 +1,4 @@
-"""A recorded loss curve: any change of the method's numbers shows here. The record names the environment it was made in.
+"""A recorded loss curve: any change of the method's numbers shows here. The record names its environment.
 
 After an intended change, make a new record with `python tests/test_golden.py`, and say why in the commit.
 """
