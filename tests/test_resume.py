@@ -263,9 +263,7 @@ def test_changed_settings_are_refused_by_name_unless_allowed(run, tmp_path, caps
     message = capsys.readouterr().err
     assert "train.max_steps: 4, now 6" in message and "--allow_changes" in message and message.count("\n") == 1
     assert run("train.max_steps=4", "train.micro_batch_size=4", "train.save_every=3", "data.workers=2") == 0
-    assert run("train.max_steps=4", "train.log_every=3") == 0, (
-        "logging does not train a complete run again"
-    )
+    assert run("train.max_steps=4", "train.log_every=3") == 0, "logging does not train a complete run again"
     assert run("--allow_changes", "optim.lr=1e-3") == 0
     rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows] == [1, 2, 3, 4, 5, 6] and rows[2]["lr"] < rows[1]["lr"] / 2
