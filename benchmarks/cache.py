@@ -29,8 +29,10 @@ from counterfactuals.tokens.corpus import Corpus
 from counterfactuals.tokens.pairs import make_pairs
 from counterfactuals.tokens.tokenizer import load_tokenizer
 from counterfactuals.tokens.vocabulary import role_tokens
-from debias import cache
-from debias.losses import model_rows
+from debias.cache import codec as codecs
+from debias.cache.codec import CHUNK, Codec
+from debias.cache.store import SAMPLE_ROWS
+from debias.losses import TeacherRows, model_rows
 from debias.ops import VocabularyRoles, perturb
 
 VARIANTS = {  # op, temperature, reversed vocabulary
@@ -65,20 +67,20 @@ class Batches:
             yield batch, hidden.reshape(-1, hidden.shape[-1])
 
 
-def written(rows: cache.TeacherRows, row_C: torch.Tensor, vocab_size: int) -> torch.Tensor:
+def written(rows: TeacherRows, row_C: torch.Tensor, vocab_size: int) -> torch.Tensor:
     rows(row_C, out := torch.empty(len(row_C), vocab_size))
     return out
 
 
 @torch.no_grad()
-def errors(batches: Batches, held_out: str, max_texts: int, codec: cache.Codec) -> dict[str, float]:
+def errors(batches: Batches, held_out: str, max_texts: int, codec: Codec) -> dict[str, float]:
     """KL(live ‖ cached) by variant, the mean over couples' rows of texts."""
     vocab_size, total, count = len(batches.head_VD), dict.fromkeys(VARIANTS, 0.0), 0
     for batch, hidden_PD in batches(held_out, max_texts):
         live = model_rows(hidden_PD, batches.head_VD)
         row_R = batch.row_R[: 2 * batch.num_pairs]
         count += batch.num_pairs
-        for row_C in row_R.split(cache.CHUNK):
+        for row_C in row_R.split(CHUNK):
             live_CV = written(live, row_C, vocab_size)
             stored = codec.rows(codec.encode(hidden_PD[row_C], live_CV))
             sides = [live_CV, written(stored, torch.arange(len(row_C)), vocab_size)]
@@ -103,13 +105,13 @@ def main() -> None:
     options = parser.parse_args()
     batches = Batches(options.teacher)
     hidden_ND = torch.cat([hidden_PD[batch.row_R] for batch, hidden_PD in batches(options.texts, options.max_texts)])
-    hidden_ND = hidden_ND[: cache.SAMPLE_ROWS]
+    hidden_ND = hidden_ND[:SAMPLE_ROWS]
     found = {}
     print(f"width {hidden_ND.shape[1]}, {len(batches.head_VD):,} tokens, {len(hidden_ND):,} rows fitted")
     print(f"| coordinates, tokens | {' | '.join(VARIANTS)} |\n|---|{'---:|' * len(VARIANTS)}")
     for size in map(int, options.sketches.split(",")):
-        with mock.patch.object(cache, "SKETCH", size):
-            codec = cache.Codec.fit(hidden_ND, batches.head_VD, options.row_bytes)
+        with mock.patch.object(codecs, "SKETCH", size):
+            codec = Codec.fit(hidden_ND, batches.head_VD, options.row_bytes)
         found[size] = errors(batches, options.held_out, options.max_texts, codec)
         print(f"| {size}, {codec.top_k} | {' | '.join(f'{x:.2g}' for x in found[size].values())} |", flush=True)
     print(json.dumps({"kl_max": found[max(found)]["max"], "bytes": options.row_bytes}))

@@ -32,7 +32,7 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 from counterfactuals.tokens.align import AlignedPair
 from counterfactuals.tokens.batch import collate
-from debias.cache import build_cache
+from debias.cache.store import build_cache
 from debias.losses import distillation_loss, model_rows
 from debias.models import student_from_layers
 from debias.task import DistillTask

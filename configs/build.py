@@ -1,13 +1,14 @@
-"""Settings → what a run is made of, and whether it is done. Read by the recipe only; components know no settings."""
+"""Config → Run: the data, models, task and plan of one training run, built once. Nothing below sees a Config."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import math
-import os
-import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,95 +18,206 @@ from accelerate.utils import gather_object, set_seed
 
 from configs import schema
 from configs.schema import Config
-from counterfactuals.files import sha256_of
+from counterfactuals.files import sha256_of, write_whole
 from counterfactuals.provenance import model_fingerprint
 from counterfactuals.sample import write_sample
 from counterfactuals.text.lexicon import load_lexicon
 from counterfactuals.text.reverse import Reverser
-from counterfactuals.tokens.batch import BatchPlan
+from counterfactuals.tokens.batch import BatchPlan, PairBatch, collate
 from counterfactuals.tokens.corpus import Corpus
 from counterfactuals.tokens.pairs import PairSet, build_pairs
 from counterfactuals.tokens.stream import PairStream
 from counterfactuals.tokens.tokenizer import load_tokenizer, train_bpe
 from counterfactuals.tokens.vocabulary import role_tokens
-from debias import checkpoint, models, publish
-from debias.cache import TeacherCache, build_cache, fingerprint_parts, open_cache
-from debias.launch import is_sharded
+from debias import models
+from debias.cache.store import TeacherCache, build_cache, fingerprint_parts, open_cache
 from debias.ops import VocabularyRoles
-from debias.optim import build_optimizer, configure_deepspeed, refuse_overflow
+from debias.optim import build_optimizer, lr_share
+from debias.run import checkpoint
+from debias.run.guard import NonFinite
+from debias.run.launch import configure_deepspeed, is_sharded, is_zero3, make_accelerator, refuse_overflow
+from debias.run.tracking import Sink, Tracker, make_sinks
 from debias.task import DistillTask
-from debias.tracking import Sink, in_a_sweep
-from debias.tracking import check as check_sink
-from debias.tracking import make_sinks as sinks_of
+
+log = logging.getLogger(__name__)
 
 
-def already_done(config: Config, folder: Path, *, allow_changes: bool = False) -> bool:
-    """Whether `folder` holds this very run, complete. ValueError if it holds a run of other settings.
+@dataclass(frozen=True)
+class Data:
+    """Pairs of texts, and which of them are in which step."""
 
-    With allow_changes such a run goes on with the new settings, also if it was complete; changes.jsonl says so.
-    """
-    if not (folder / "config.yaml").exists():
-        return False
-    changed = schema.differences(folder / "config.yaml", config, complete=(folder / "run.json").exists())
-    if changed and not allow_changes:
-        raise ValueError(
-            f"{folder}: holds a run with other settings ({'; '.join(changed)}); "
-            "choose another output_dir, delete the folder, or go on with the new ones: --allow_changes"
-        )
-    if changed:
-        if int(os.environ.get("RANK", "0")) == 0:
-            with (folder / "changes.jsonl").open("a", encoding="utf-8") as file:
-                file.write(json.dumps({"changed": changed}) + "\n")
-            print(f"{folder}: goes on with other settings: {'; '.join(changed)}", flush=True)
-            (folder / "run.json").unlink(missing_ok=True)
-        return False
-    if not (folder / "run.json").exists():
-        return False
-    checkpoint.same_inputs(folder / "inputs.json", made_from(config))
-    return True
+    pairs: PairSet | PairStream
+    plan: BatchPlan | PairStream
+    cache: TeacherCache | None
+    collation: dict[str, Any]  # options of collate
+
+    def num_tokens(self, step: int) -> int:
+        """Trained predictions of the whole batch, over accumulation and ranks."""
+        return self.pairs.predictions(self.plan.batch(step), augment=self.collation["augment"])
+
+    def micro_batches(self, step: int, **share: int) -> Iterator[PairBatch]:
+        """The batches of one rank. share: accumulation, rank, world."""
+        for indices in self.plan.micro_batches(step, **share):
+            batch = collate([self.pairs[i] for i in indices], **self.collation)
+            yield batch if self.cache is None else self.cache.attach(batch, indices)
 
 
-def made_from(config: Config) -> dict[str, str]:
+@dataclass(frozen=True)
+class Models:
+    """teacher is None if training does not run it: nothing learns from it, or its predictions are cached."""
+
+    tokenizer: Any
+    teacher: Any
+    student: Any
+    num_parameters: int  # of the student, counted before it is split among ranks
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The number of steps, what changes with the step, and what is done how often (0 = never)."""
+
+    steps: int
+    seed: int
+    lr: float
+    warmup: float
+    schedule: str
+    max_grad_norm: float
+    log_every: int
+    log_plain: bool
+    eval_every: int
+    save_every: int
+    keep_checkpoints: int
+    keep_best: str | None
+
+    def lr_at(self, step: int) -> float:
+        return self.lr * lr_share(step, self.steps, self.warmup, self.schedule)
+
+    def due(self, step: int, every: int) -> bool:
+        """Whether something that is done every so many steps is done after `step` (from 0), or it is the last one."""
+        return every > 0 and ((step + 1) % every == 0 or step + 1 == self.steps)
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training run, restored from its newest checkpoint. first: steps that are done; probe: a small evaluation."""
+
+    name: str
+    folder: Path
+    first: int
+    accelerator: Accelerator
+    data: Data
+    models: Models
+    task: Any
+    optimizer: Any
+    plan: Plan
+    tracker: Tracker
+    non_finite: NonFinite
+    probe: Callable[[Any], dict[str, float]]
+
+    def hashes(self) -> dict[str, str]:
+        """sha256 of the run's inputs (inputs.json), of its pair set's files, and of the model that came out."""
+        found = json.loads((self.folder / "inputs.json").read_text(encoding="utf-8"))
+        if self.data.pairs.folder is not None:
+            shards = sorted(self.data.pairs.folder.glob("*.safetensors"))
+            found["pairs"] = hashlib.sha256("".join(map(sha256_of, shards)).encode()).hexdigest()
+        return found | {"model": model_fingerprint(str(self.folder / "model"))}
+
+
+def make_run(config: Config, name: str, folder: Path, *, allow_changes: bool = False) -> Run:
+    """Build everything a run needs and resume it from its newest checkpoint, if there is one."""
+    corpus, t = corpus_of(config), config.train
+    parts = models_of(config, corpus)  # before Accelerator exists: otherwise DeepSpeed ZeRO-3 would split the teacher
+    accelerator = make_accelerator(
+        batch_size=t.batch_size, micro_batch_size=t.micro_batch_size, precision=t.precision, cpu_threads=t.cpu_threads
+    )
+    reverser = reverser_of(config)
+    with accelerator.main_process_first():
+        pairs = pairs_of(config, corpus, reverser, parts.tokenizer, accelerator)
+    cache = cache_of(config, pairs, accelerator)
+    batches, plan = plan_of(config, pairs)
+    data = Data(pairs, batches, cache, collation_of(config, parts.tokenizer))
+    task, optimizer = task_of(config, reverser, parts, accelerator, cache)
+
+    folder.mkdir(parents=True, exist_ok=True)
+    on_main = accelerator.is_main_process
+    if on_main:
+        checkpoint.same_inputs(folder / "inputs.json", inputs_of(config) | {"corpus": pairs.meta["fingerprint"]})
+    saved = checkpoint.restore(accelerator, task, optimizer, folder / "checkpoints", allow_changes=allow_changes)
+    batches.seek(saved)
+    first = saved["step"]
+    if first > plan.steps:
+        raise ValueError(f"{folder}: has already done {first} steps, more than {plan.steps}; raise train.max_steps")
+    if on_main:
+        write_whole(folder / "config.yaml", schema.to_yaml(config))
+    probe = probe_of(config, parts.tokenizer)
+    sinks = sinks_of(config, name, folder, step=first) if on_main else []
+    shown = {"on": on_main, "watching": config.tracking.watching, "sinks": sinks}
+    tracker = Tracker(folder / "metrics.jsonl", name or "student", plan.steps, step=first, **shown)
+    bad = NonFinite(folder / "bad_batches", policy=t.on_nan, max_skips=t.max_skips, skipped=saved.get("skipped", 0))
+    return Run(name, folder, first, accelerator, data, parts, task, optimizer, plan, tracker, bad, probe)
+
+
+def path_of(config: Config, model: str) -> str:
+    """Path or Hub name of a model; run:NAME is the model of that run."""
+    return str(Path(config.output_dir) / model[4:] / "model") if model.startswith("run:") else model
+
+
+def inputs_of(config: Config) -> dict[str, str]:
+    """Fingerprints of the models a run is made from."""
     named = {"teacher.model": config.teacher.model, "student.model": config.student.model}
     return {key: model_fingerprint(path_of(config, model)) for key, model in named.items() if model}
 
 
-def hashes(folder: Path, pairs: PairSet | PairStream) -> dict[str, str]:
-    """sha256 of what a run was made from (inputs.json), of its pair set's files and of the model that came out."""
-    found = json.loads((folder / "inputs.json").read_text(encoding="utf-8"))
-    if pairs.folder is not None:
-        shards = sorted(pairs.folder.glob("*.safetensors"))
-        found["pairs"] = hashlib.sha256("".join(map(sha256_of, shards)).encode()).hexdigest()
-    return found | {"model": model_fingerprint(str(folder / "model"))}
-
-
-def path_of(config: Config, model: str) -> str:
-    return str(Path(config.output_dir) / model[4:] / "model") if model.startswith("run:") else model
-
-
 def corpus_of(config: Config) -> Corpus:
-    data = config.data
-    source = data.source
+    data, source = config.data, config.data.source
     if source == "sample":
         source = str(write_sample(Path(config.output_dir) / "sample") / "train.jsonl")
     return Corpus(source, subset=data.subset, split=data.split, text_field=data.text_field, max_texts=data.max_texts)
 
 
-def make_models(config: Config, corpus: Corpus) -> tuple[Any, Any, Any]:
-    """Tokenizer, teacher (None if training does not run it: nothing learns from it, or what does is cached) and
-    student, checked together.
-    """
+def reverser_of(config: Config) -> Reverser:
+    c = config.counterfactual
+    return Reverser(load_lexicon(c.lexicon), c.direction, c.policy, tuple(c.protected), c.seed)
+
+
+def tokenizer_of(config: Config, corpus: Corpus) -> Any:
+    """The tokenizer of teacher, student or tokenizer.name, which must agree; or one trained on the corpus."""
+    if config.tokenizer.train_vocab_size:
+        return train_bpe(corpus, config.tokenizer.train_vocab_size)
+    named = {"teacher.model": config.teacher.model, "student.model": config.student.model}
+    tokenizer: Any = None
+    first = ""
+    for setting, name in (named | {"tokenizer.name": config.tokenizer.name}).items():
+        if name:
+            remote = config.teacher.trust_remote_code and setting == "teacher.model"
+            own = load_tokenizer(path_of(config, name), setting=setting, trust_remote_code=remote)
+            if tokenizer is not None:
+                models.same_vocabulary(tokenizer, own, this=first, that=setting)
+            tokenizer, first = own, setting
+    return tokenizer
+
+
+def teacher_of(config: Config, *, meta: bool = False) -> Any:
+    """The teacher; meta: without its weights, on the meta device."""
+    t = config.teacher
+    options: dict[str, Any] = {"setting": "teacher.model", "trust_remote_code": t.trust_remote_code}
+    if meta:
+        return models.meta_model(path_of(config, t.model or ""), **options)
+    return models.load_model(path_of(config, t.model or ""), dtype=t.dtype, **options)
+
+
+def models_of(config: Config, corpus: Corpus) -> Models:
+    """Tokenizer, teacher and student, checked together."""
     set_seed(config.seed)
     teacher: Any = None
     student: Any = None
-    live = (config.loss.kd_weight > 0 or config.loss.hidden_weight > 0) and not config.teacher.cache
+    runs_teacher = (config.loss.kd_weight > 0 or config.loss.hidden_weight > 0) and not config.teacher.cache
     if config.teacher.model:
-        teacher = load_teacher(config, hollow=not live and config.student.init != "layers")
-    tokenizer = make_tokenizer(config, corpus)
+        teacher = teacher_of(config, meta=not runs_teacher and config.student.init != "layers")
+    tokenizer = tokenizer_of(config, corpus)
     if config.student.model:
         student = models.load_model(path_of(config, config.student.model), setting="student.model")
     if config.student.init == "layers":
-        assert teacher is not None
         keep = models.kept_layers(config.student.layers, models.num_layers(teacher))
         student = models.student_from_layers(teacher, keep)
     elif config.student.init == "random":
@@ -114,96 +226,43 @@ def make_models(config: Config, corpus: Corpus) -> tuple[Any, Any, Any]:
     models.set_dropout(student, config.student.dropout)
     if config.train.gradient_checkpointing:
         models.checkpoint_activations(student)
-    return tokenizer, teacher if live else None, student
+    return Models(tokenizer, teacher if runs_teacher else None, student, student.num_parameters())
 
 
-def load_teacher(config: Config, *, hollow: bool = False) -> Any:
-    """hollow: its sizes alone, without values."""
-    t = config.teacher
-    options: dict[str, Any] = {"setting": "teacher.model", "trust_remote_code": t.trust_remote_code}
-    if hollow:
-        return models.hollow_model(path_of(config, t.model or ""), **options)
-    return models.load_model(path_of(config, t.model or ""), dtype=t.dtype, **options)
-
-
-def make_tokenizer(config: Config, corpus: Corpus) -> Any:
-    """The teacher's, the student's, the one that is named or trained; where there are several, they must agree."""
-    if config.tokenizer.train_vocab_size:
-        return train_bpe(corpus, config.tokenizer.train_vocab_size)
-    tokenizer: Any = None
-    this = ""
-    for setting, name in (
-        ("teacher.model", config.teacher.model),
-        ("student.model", config.student.model),
-        ("tokenizer.name", config.tokenizer.name),
-    ):
-        if name:
-            remote = config.teacher.trust_remote_code and setting == "teacher.model"
-            own = load_tokenizer(path_of(config, name), setting=setting, trust_remote_code=remote)
-            if tokenizer is not None:
-                models.same_vocabulary(tokenizer, own, this=this, that=setting)
-            tokenizer, this = own, setting
-    return tokenizer
-
-
-def make_reverser(config: Config) -> Reverser:
-    c = config.counterfactual
-    return Reverser(load_lexicon(c.lexicon), c.direction, c.policy, tuple(c.protected), c.seed)
-
-
-def make_pairs(
+def pairs_of(
     config: Config, corpus: Corpus, reverser: Reverser, tokenizer: Any, accelerator: Accelerator | None = None
 ) -> PairSet | PairStream:
-    """accelerator: of the ranks that share the work on a stream; None: one process."""
-    if config.data.streaming:
-        ranks: dict[str, Any] = {}
-        if accelerator is not None:
-            ranks = {"rank": accelerator.process_index, "world": accelerator.num_processes, "gather": gather_object}
-        return PairStream(
-            corpus,
-            reverser,
-            tokenizer,
-            max_length=config.data.max_length,
-            buffer=config.data.shuffle_buffer,
-            batch_size=config.train.batch_size,
-            seed=config.seed,
-            augment=config.counterfactual.augment,
-            by_tokens=config.train.batch_by == "tokens",
-            **ranks,
-        )
-    return build_pairs(
-        corpus,
-        reverser,
-        tokenizer,
-        config.data.pairs_dir or Path(config.output_dir) / "pairs",
-        max_length=config.data.max_length,
-        workers=config.data.workers,
-        progress=lambda progress: print(f"pairs    {progress}", flush=True),
-    )
+    """accelerator: whose ranks share the work on a stream; None: one process."""
+    data = config.data
+    if not data.streaming:
+        folder = data.pairs_dir or Path(config.output_dir) / "pairs"
+        options: dict[str, Any] = {"max_length": data.max_length, "workers": data.workers}
+        return build_pairs(corpus, reverser, tokenizer, folder, progress=_log_as("pairs"), **options)
+    options = {"max_length": data.max_length, "buffer": data.shuffle_buffer, "batch_size": config.train.batch_size}
+    options |= {"seed": config.seed, "augment": config.counterfactual.augment}
+    options["by_tokens"] = config.train.batch_by == "tokens"
+    if accelerator is not None:
+        options |= {"rank": accelerator.process_index, "world": accelerator.num_processes, "gather": gather_object}
+    return PairStream(corpus, reverser, tokenizer, **options)
 
 
-def make_cache(config: Config, pairs: PairSet | PairStream, accelerator: Accelerator) -> TeacherCache | None:
+def cache_of(config: Config, pairs: PairSet | PairStream, accelerator: Accelerator) -> TeacherCache | None:
     """The teacher's stored predictions, made by the first rank if need be; None without teacher.cache."""
     if not (config.teacher.cache and config.teacher.model and config.loss.kd_weight):
         return None
-    assert isinstance(pairs, PairSet)  # the settings allow no cache of a stream
-    parts = cache_parts(config, pairs)
+    assert isinstance(pairs, PairSet)  # a stream cannot be cached, see checks.py
     with accelerator.main_process_first():
-        found = open_cache(cache_folder(config), pairs, parts)
+        found = open_cache(cache_folder(config), pairs, cache_parts(config, pairs))
         if found is None:
-            plugin = getattr(accelerator.state, "deepspeed_plugin", None)
-            if plugin is not None and plugin.zero_stage == 3:
-                raise ValueError(
-                    "teacher.cache: make it with `python -m debias cache` first; ZeRO-3 splits the teacher"
-                )
+            if is_zero3(accelerator):
+                raise ValueError("teacher.cache: make it with `evenhand cache` first; ZeRO-3 would split the teacher")
             found = store_teacher(config, pairs, accelerator.device, accelerator.mixed_precision)
-    kept, own = found.meta["precision"], accelerator.mixed_precision
-    if kept not in ("no", own) and accelerator.is_main_process:  # "no" is the teacher itself, whatever the run's
-        print(
-            f"warning: {found.folder}: was made with train.precision {kept}, this run has {own}; its predictions are "
-            "as coarse as that. Name another folder in teacher.cache for new ones",
-            file=sys.stderr,
-            flush=True,
+    stored, own = found.meta["precision"], accelerator.mixed_precision
+    if stored not in ("no", own) and accelerator.is_main_process:  # "no" is exact, whatever the run's precision
+        log.warning(
+            "%s: was made with train.precision %s, this run has %s; its predictions are only that precise. To make new "
+            "ones, name another folder in teacher.cache",
+            *(found.folder, stored, own),
         )
     return found
 
@@ -219,94 +278,100 @@ def cache_parts(config: Config, pairs: PairSet) -> dict[str, Any]:
 
 
 def store_teacher(config: Config, pairs: PairSet, device: Any, precision: str) -> TeacherCache:
-    return build_cache(
-        cache_folder(config),
-        pairs,
-        load_teacher(config),
-        cache_parts(config, pairs),
-        device=device,
-        precision=precision,
-        progress=lambda line: print(f"teacher  {line}", flush=True),
+    """Run the teacher over all pairs and store its predictions."""
+    parts, teacher = cache_parts(config, pairs), teacher_of(config)
+    options: dict[str, Any] = {"device": device, "precision": precision, "progress": _log_as("teacher")}
+    return build_cache(cache_folder(config), pairs, teacher, parts, **options)
+
+
+def _log_as(what: str) -> Callable[[Any], None]:
+    """Progress of a long preparation, line by line."""
+    return lambda progress: log.info("%-8s %s", what, progress)
+
+
+def plan_of(config: Config, pairs: PairSet | PairStream) -> tuple[BatchPlan | PairStream, Plan]:
+    """Which pairs are in which step, and the steps."""
+    t, o = config.train, config.optim
+    batches: BatchPlan | PairStream
+    if isinstance(pairs, PairStream):
+        batches, steps = pairs, t.max_steps or 0
+    else:
+        sequences = np.uint8(1) + pairs.has_cf * np.uint8(config.counterfactual.augment)  # a byte each
+        options: dict[str, Any] = {"batch_size": t.batch_size, "seed": config.seed}
+        lengths = pairs.lengths
+        if t.batch_by == "tokens":
+            lengths, options["max_length"] = np.maximum(lengths, pairs.cf_lengths), config.data.max_length
+        batches = BatchPlan(lengths, sequences, **options)
+        steps = t.max_steps or math.ceil(batches.steps_per_epoch * (t.epochs or 1))
+    return batches, Plan(
+        steps=steps,
+        seed=config.seed,
+        lr=o.lr,
+        warmup=o.warmup,
+        schedule=o.schedule,
+        max_grad_norm=o.max_grad_norm,
+        log_every=t.log_every,
+        log_plain=t.log_plain,
+        eval_every=config.eval.every,
+        save_every=t.save_every,
+        keep_checkpoints=t.keep_checkpoints,
+        keep_best=t.keep_best,
     )
 
 
-def make_plan(config: Config, pairs: PairSet | PairStream) -> tuple[BatchPlan | PairStream, int]:
-    """Which pairs are in which step, and the number of steps."""
-    if isinstance(pairs, PairStream):
-        return pairs, config.train.max_steps or 0
-    sequences = np.uint8(1) + pairs.has_cf * np.uint8(config.counterfactual.augment)  # a byte each
-    options: dict[str, Any] = {"batch_size": config.train.batch_size, "seed": config.seed}
-    if config.train.batch_by == "tokens":
-        longest = np.maximum(pairs.lengths, pairs.cf_lengths)
-        plan = BatchPlan(longest, sequences, max_length=config.data.max_length, **options)
-    else:
-        plan = BatchPlan(pairs.lengths, sequences, **options)
-    return plan, config.train.max_steps or math.ceil(plan.steps_per_epoch * (config.train.epochs or 1))
-
-
-def repairs_hidden(config: Config) -> bool:
-    """Whether hidden states learn from both sides, so that the teacher sees counterfactuals whatever the op."""
+def pairs_hidden_states(config: Config) -> bool:
+    """Whether hidden states learn from both texts, so that the teacher sees counterfactuals whatever the op."""
     return config.loss.hidden_weight > 0 and config.loss.hidden_target == "mean"
 
 
-def collate_options(config: Config, tokenizer: Any) -> dict[str, Any]:
+def collation_of(config: Config, tokenizer: Any) -> dict[str, Any]:
+    """Options of `collate`."""
     c = config.counterfactual
     options = {"op": config.loss.op, "vocabulary": config.loss.vocabulary, "pad_id": tokenizer.eos_token_id or 0}
-    options["couple"] = repairs_hidden(config)
+    options["couple"] = pairs_hidden_states(config)
     return options | {"augment": c.augment, "perturb": c.perturb, "stop_at_cue": c.stop_at_cue}
 
 
-def make_task(
-    config: Config,
-    reverser: Reverser,
-    tokenizer: Any,
-    teacher: Any,
-    student: Any,
-    accelerator: Accelerator,
-    cache: TeacherCache | None = None,
+def task_of(
+    config: Config, reverser: Reverser, parts: Models, accelerator: Accelerator, cache: TeacherCache | None
 ) -> tuple[Any, Any]:
-    """The task and its optimizer, prepared for the processes and the precision of `accelerator`."""
+    """The task and its optimizer, prepared for the processes and precision of `accelerator`."""
     if config.eval.every and is_sharded(accelerator):
         raise ValueError("eval.every: one rank alone cannot run a student in shards (FSDP, ZeRO-3); set it to 0")
-    roles = None
+    student, teacher = parts.student, parts.teacher
+    options = {key: value for key, value in vars(config.loss).items() if key not in ("vocabulary", "hidden_layers")}
     if config.loss.vocabulary == "reversed":
         size = student.get_output_embeddings().weight.shape[0]
-        roles = VocabularyRoles.build(role_tokens(reverser, tokenizer, size), accelerator.device)
+        options["roles"] = VocabularyRoles.build(role_tokens(reverser, parts.tokenizer, size), accelerator.device)
     if teacher is not None:
         teacher = teacher.to(accelerator.device)
     if config.train.compile:
         models.compile_layers(*(model for model in (student, teacher) if model is not None))
-    options = {key: value for key, value in vars(config.loss).items() if key != "vocabulary"}
     if config.loss.hidden_weight:
         models.check_widths(student, teacher)
         depth = models.num_layers(teacher)
         keep = models.kept_layers(config.student.layers, depth) if config.student.init == "layers" else []
         options["hidden_layers"] = models.hidden_map(config.loss.hidden_layers, keep)
-    else:
-        del options["hidden_layers"]
     codec = cache.codec.to(accelerator.device) if cache is not None else None
-    task = DistillTask(student, teacher, codec=codec, roles=roles, **options)
-    o = config.optim
+    task = DistillTask(student, teacher, codec=codec, **options)
+    o, t = config.optim, config.train
     optimizer = build_optimizer(task, lr=o.lr, betas=o.betas, eps=o.eps, weight_decay=o.weight_decay)
-    configure_deepspeed(
-        accelerator,
-        micro_batch_size=config.train.micro_batch_size,
-        max_grad_norm=config.optim.max_grad_norm,
-        precision=config.train.precision,
-    )
+    sizes: dict[str, Any] = {"micro_batch_size": t.micro_batch_size, "max_grad_norm": o.max_grad_norm}
+    configure_deepspeed(accelerator, precision=t.precision, **sizes)
     task, optimizer = accelerator.prepare(task, optimizer)
     refuse_overflow(optimizer)
     return task, optimizer
 
 
-def make_sinks(config: Config, name: str, folder: Path, *, step: int) -> list[Sink]:
-    """Where figures go beside metrics.jsonl."""
+def sinks_of(config: Config, name: str, folder: Path, *, step: int) -> list[Sink]:
+    """Where figures go besides metrics.jsonl."""
     to = config.tracking.to
-    options = _wandb_options(config, name) if to == "wandb" else {"config": schema.to_dict(config)}
-    return sinks_of(to, folder, step=step, **options)
+    options = wandb_options(config, name) if to == "wandb" else {"config": schema.to_dict(config)}
+    return make_sinks(to, folder, step=step, **options)
 
 
-def _wandb_options(config: Config, name: str) -> dict[str, Any]:
+def wandb_options(config: Config, name: str) -> dict[str, Any]:
+    """Options of WandbSink."""
     t = config.tracking
     group = t.group or Path(config.output_dir).name
     title = "-".join(part for part in (t.name or group, name) if part)
@@ -314,119 +379,17 @@ def _wandb_options(config: Config, name: str) -> dict[str, Any]:
     return options | {"title": title, "config": schema.to_dict(config)}
 
 
-def make_probe(config: Config) -> Any:
-    """The small evaluation during training, or None."""
+def evaluation_data(config: Config) -> str | Path | None:
+    """The folder with the evaluation data."""
+    return config.eval.data_dir or (Path(config.output_dir) / "sample" if config.data.source == "sample" else None)
+
+
+def probe_of(config: Config, tokenizer: Any) -> Callable[[Any], dict[str, float]]:
+    """The small evaluation of a student during training: {TASK/METRIC: value}."""
     if not config.eval.every:
-        return None
+        return lambda student: {}
     from eval.probe import Probe
 
     e = config.eval
-    return Probe(e.during, data_dir=_evaluation_data(config), limit=e.during_limit, seed=config.seed)
-
-
-def figures_of(tasks: dict[str, dict[str, Any]]) -> list[str]:
-    """TASK/METRIC of the headline figures that these tasks give."""
-    from eval.run import resolve
-
-    if not tasks:
-        return []
-    return [f"{label}/{metric}" for label, (task, _) in resolve(tasks).items() for metric in task.headline]
-
-
-def apart_in_a_sweep(*configs: Config) -> None:
-    """A run that an agent of a W&B sweep starts gets a folder of its own, named by the run's id.
-
-    ValueError for several runs: the agent has one id, and their figures would go into one run.
-    """
-    if in_a_sweep():
-        _, *runs = configs
-        if len(runs) > 1:
-            raise ValueError(f"runs: a sweep's agent starts one run, this configuration has {len(runs)}; give it one")
-        for config in configs:
-            config.output_dir = str(Path(config.output_dir) / os.environ["WANDB_RUN_ID"])
-
-
-def check_figure(config: Config) -> None:
-    """Refuse a figure in train.keep_best that metrics.jsonl would not have."""
-    wanted, loss = config.train.keep_best, config.loss
-    known = {"hidden": loss.hidden_weight > 0, "kd_plain": config.train.log_plain and loss.kd_weight > 0}
-    always = ("loss", "kd", "lm", "grad_norm", "lr", "num_tokens")
-    known |= dict.fromkeys([*always, *figures_of(config.eval.during)], True)
-    if wanted is not None and not known.get(wanted):
-        there = ", ".join(name for name, is_there in known.items() if is_there)
-        raise ValueError(f"train.keep_best: metrics.jsonl will have no {wanted!r}; it will have {there}")
-
-
-def check_evaluation(whole: Config, runs: Sequence[str]) -> None:
-    """Refuse mistakes in eval.*, tracking.* and hub.* before hours of training."""
-    check_sink(whole.tracking.to, whole.tracking.mode)
-    publish.check_push(whole.hub.repo, runs)
-    if whole.eval.tasks or whole.eval.every:
-        from eval.run import check
-
-        if whole.data.source == "sample":
-            write_sample(Path(whole.output_dir) / "sample")
-        if whole.eval.tasks:
-            check(whole.eval.tasks, data_dir=_evaluation_data(whole), seed=whole.seed)
-        make_probe(whole)
-
-
-def _evaluation_data(whole: Config) -> str | Path | None:
-    return whole.eval.data_dir or (Path(whole.output_dir) / "sample" if whole.data.source == "sample" else None)
-
-
-def evaluate(whole: Config, runs: dict[str, Config]) -> dict[str, Any]:
-    """Measure every model of the command with the same tasks; differences are from the run `plain`, if there is one."""
-    from eval.run import evaluate
-
-    output = Path(whole.output_dir)
-    found = {name or "student": str(output / name / "model") for name in runs}
-    if list(runs) == [""] and runs[""].teacher.model:
-        found = {"teacher": runs[""].teacher.model} | found
-    return evaluate(
-        whole.eval.models | found,
-        whole.eval.tasks,
-        data_dir=_evaluation_data(whole),
-        output_dir=output,
-        seed=whole.seed,
-        reference="plain" if "plain" in runs else None,
-        batch_size=whole.eval.batch_size,
-        trust_remote_code=any(config.teacher.trust_remote_code for config in runs.values()),
-    )
-
-
-def publish_all(whole: Config, runs: dict[str, Config], results: dict[str, Any]) -> None:
-    """A card for each trained model; to Weights & Biases and the Hub what settings ask for."""
-    from eval.card import write_card
-    from eval.report import headlines
-
-    output, rows = Path(whole.output_dir), results["rows"]
-    folders = {name or "student": name for name in runs}
-    for label, name in folders.items():
-        settings, facts = (
-            schema.to_dict(runs[name]),
-            json.loads((output / name / "run.json").read_text(encoding="utf-8")),
-        )
-        title = f"{output.name}-{label}"
-        given = {"model": label, "title": title, "settings": settings, "facts": facts}
-        write_card(output / name / "model", rows, versions=results["versions"], **given)
-    if whole.tracking.to == "wandb":
-        sets = (
-            {label: _pair_set(runs[name], name) for label, name in folders.items()}
-            if whole.tracking.artifacts
-            else None
-        )
-        publish.to_wandb(rows, headlines(rows), output, folders, pair_sets=sets, **_wandb_options(whole, ""))
-    if whole.hub.repo:
-        for label, name in folders.items():
-            repo = whole.hub.repo.replace("{run}", label)
-            print(f"pushed   {publish.push(output / name / 'model', repo, private=whole.hub.private)}", flush=True)
-
-
-def _pair_set(config: Config, name: str) -> Path:
-    output = Path(config.output_dir)
-    folder = Path(config.data.pairs_dir or output / "pairs")
-    if (folder / "meta.json").exists():
-        return folder
-    fingerprint = json.loads((output / name / "inputs.json").read_text(encoding="utf-8"))["corpus"]
-    return folder / f"pairs-{fingerprint[:16]}"
+    probe = Probe(e.during, data_dir=evaluation_data(config), limit=e.during_limit, seed=config.seed)
+    return partial(probe, tokenizer=tokenizer, batch_size=e.batch_size)

@@ -1,4 +1,4 @@
-"""Settings → what their runs will cost, before anything is trained: `train_distill.py --dry_run` and `--plan GPU`."""
+"""What the runs of a configuration will cost, before anything is trained: `--dry_run` and `--plan GPU`."""
 
 from __future__ import annotations
 
@@ -8,23 +8,25 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import torch
 
 from configs import build
 from configs.schema import Config
-from debias.cost import PEAK, SHARE, Shape, disk_bytes, memory_bytes, training_flop
-from debias.models import hollow_model, kept_layers, num_layers, random_student, student_from_layers
+from debias.models import kept_layers, meta_model, num_layers, random_student, student_from_layers
+from debias.run.cost import PEAK, SHARE, Shape, disk_bytes, memory_bytes, training_flop
 
-LOOK = 300  # texts that are read to estimate the rest
-ASSUMED_TOKENS, ASSUMED_SHARE = 1_100, 0.78  # of an OpenWebText document; of texts with a counterfactual (the paper)
+NUM_READ = 300  # texts that are read to estimate the rest
+ASSUMED_TOKENS = 1_100  # in a document of OpenWebText
+ASSUMED_SHARE = 0.78  # texts with a counterfactual, in the paper
 NUM_GPUS = (1, 8, 64)
 
 
 @dataclass(frozen=True)
 class Texts:
-    """A corpus in numbers: pieces of at most max_length tokens, and the share of them with a counterfactual."""
+    """A corpus in numbers. pieces: of at most max_length tokens; with_cf: fraction of them with a counterfactual."""
 
     pieces: float
     tokens: float
@@ -32,147 +34,181 @@ class Texts:
     how: str
 
 
+@dataclass(frozen=True)
+class Estimate:
+    """The cost of one run. work: FLOP of teacher and student; memory, disk: bytes by use."""
+
+    texts: Texts
+    student: Shape
+    teacher: Shape | None
+    steps: int
+    student_tokens: float
+    work: tuple[float, float]
+    memory: dict[str, float]
+    disk: dict[str, float]
+
+
 def describe(whole: Config, runs: dict[str, Config], gpu: str | None = None) -> str:
     """Lines for each run; `gpu`: NAME or NAME:PRICE (an hour) adds the time on 1, 8 and 64 of them."""
-    name, _, price = (gpu or "").partition(":")
-    if gpu and name not in PEAK:
-        raise ValueError(f"--plan {gpu}: knows {', '.join(PEAK)}; and a price an hour, --plan a100:1.80")
-    try:
-        rate = float(price) if price else None
-    except ValueError:
-        raise ValueError(f"--plan {gpu}: {price!r} is not a price") from None
+    name, price = _gpu(gpu) if gpu else ("", None)
     shapes: dict[str, Any] = {}
     lines: list[str] = []
-    found: dict[str, Texts] = {}
+    texts: dict[str, Texts] = {}
     for run, config in runs.items():
+        c = config.counterfactual
+        key = str((config.data, config.tokenizer.name, c.lexicon, c.direction, c.policy, c.protected))
+        student, teacher = shapes_of(config, shapes)
+        shapes[run] = student
+        if key not in texts:
+            texts[key] = texts_of(config)
+        found = estimate(config, texts[key], student, teacher)
         lines.append(f"{run or 'student'}: {Path(config.output_dir) / run}")
-        lines += [f"  {line}" for line in _run(config, run, shapes, found, name, rate)]
+        facts = Path(config.output_dir) / run / "run.json"
+        shown = [*_lines(config, found), *_measured(found, facts), *(_hours(found, name, price) if name else ())]
+        lines += [f"  {line}" for line in shown]
     return "\n".join(lines)
 
 
-def _run(
-    config: Config, run: str, shapes: dict[str, Any], known: dict[str, Texts], gpu: str, rate: float | None
-) -> Iterator[str]:
-    student, teacher = _models(config, shapes)
-    shapes[run] = student
+def _gpu(given: str) -> tuple[str, float | None]:
+    """Name and price of `--plan`."""
+    name, _, price = given.partition(":")
+    if name not in PEAK:
+        raise ValueError(f"--plan {given}: knows {', '.join(PEAK)}; and a price an hour, --plan a100:1.80")
+    try:
+        return name, float(price) if price else None
+    except ValueError:
+        raise ValueError(f"--plan {given}: {price!r} is not a price") from None
+
+
+def estimate(config: Config, texts: Texts, student: Any, teacher: Any) -> Estimate:
+    """The cost of a run. student, teacher: models, which may be on the meta device."""
     t, c = config.train, config.counterfactual
-    key = str((config.data, config.tokenizer.name, c.lexicon, c.direction, c.policy, c.protected))
-    if key not in known:
-        known[key] = _texts(config)
-    texts = known[key]
-    trained = 1 + texts.with_cf * c.augment
+    trained = 1 + texts.with_cf * c.augment  # sequences per text
     length, by_tokens = texts.tokens / texts.pieces, t.batch_by == "tokens"
     unit = config.data.max_length if by_tokens else length  # tokens of what the batch sizes count
     units = texts.tokens / unit if by_tokens else texts.pieces
-    steps_an_epoch = max(1, int(units * trained) // t.batch_size)
-    steps = t.max_steps or math.ceil(steps_an_epoch * (t.epochs or 1))
+    steps = t.max_steps or math.ceil(max(1, int(units * trained) // t.batch_size) * (t.epochs or 1))
     student_tokens = steps * t.batch_size * unit
     learns = config.loss.kd_weight > 0 or config.loss.hidden_weight > 0
-    uses_cf = config.loss.op != "none" or c.augment or build.repairs_hidden(config)
+    uses_cf = config.loss.op != "none" or c.augment or build.pairs_hidden_states(config)
     teacher_tokens = student_tokens / trained * (1 + texts.with_cf * uses_cf) if learns else 0.0
     small, large = Shape.of(student), Shape.of(teacher) if teacher is not None and learns else None
-    live = None if config.teacher.cache else large
-    work = training_flop(
-        small, live, student_tokens=student_tokens, teacher_tokens=teacher_tokens, length=length,
-        checkpointing=t.gradient_checkpointing,
-    )  # fmt: skip
+    running = None if config.teacher.cache else large
+    tokens: dict[str, float] = {"student_tokens": student_tokens, "teacher_tokens": teacher_tokens, "length": length}
+    work = training_flop(small, running, checkpointing=t.gradient_checkpointing, **tokens)
     memory = memory_bytes(
-        small, live, micro_tokens=int(t.micro_batch_size * min(unit * 1.2, config.data.max_length)),
-        chunk_rows=config.loss.chunk_rows, half=t.precision in ("bf16", "fp16"),
-        teacher_bytes=4 if config.teacher.dtype == "float32" else 2, checkpointing=t.gradient_checkpointing,
-    )  # fmt: skip
-    disk = disk_bytes(
-        tokens=texts.tokens * (not config.data.streaming), with_cf=texts.with_cf, vocab=small.head // small.width,
-        cache_bytes=config.teacher.cache_bytes if config.teacher.cache else 0, student=small, keep=t.keep_checkpoints,
-    )  # fmt: skip
-    share = f"{texts.with_cf:.0%} with a counterfactual"
-    yield f"texts    {texts.pieces:,.0f} sequences, {_count(texts.tokens)} tokens, {share}"
-    yield f"         {texts.how}"
-    yield f"models   student {_count(small.parameters)} parameters" + (
-        f", teacher {_count(large.parameters)}" if large is not None else ""
+        small,
+        running,
+        micro_tokens=int(t.micro_batch_size * min(unit * 1.2, config.data.max_length)),
+        chunk_rows=config.loss.chunk_rows,
+        half=t.precision in ("bf16", "fp16"),
+        teacher_bytes=4 if config.teacher.dtype == "float32" else 2,
+        checkpointing=t.gradient_checkpointing,
     )
+    disk = disk_bytes(
+        tokens=texts.tokens * (not config.data.streaming),
+        with_cf=texts.with_cf,
+        vocab=small.head // small.width,
+        cache_bytes=config.teacher.cache_bytes if config.teacher.cache else 0,
+        student=small,
+        keep=t.keep_checkpoints,
+    )
+    return Estimate(texts, small, large, steps, student_tokens, work, memory, disk)
+
+
+def _lines(config: Config, e: Estimate) -> Iterator[str]:
+    t = config.train
+    share = f"{e.texts.with_cf:.0%} with a counterfactual"
+    yield f"texts    {e.texts.pieces:,.0f} sequences, {_count(e.texts.tokens)} tokens, {share}"
+    yield f"         {e.texts.how}"
+    teacher = f", teacher {_count(e.teacher.parameters)}" if e.teacher is not None else ""
+    yield f"models   student {_count(e.student.parameters)} parameters{teacher}"
+    by_tokens = t.batch_by == "tokens"
     size = f"{t.batch_size} × {config.data.max_length} tokens" if by_tokens else f"{t.batch_size} sequences"
-    yield f"steps    {steps:,} of {size}: {_count(student_tokens)} tokens for the student"
-    yield f"work     {_count(sum(work))}FLOP: teacher {_count(work[0])}, student {_count(work[1])}"
-    yield f"memory   {_size(sum(memory.values()))} a device: " + _parts(memory)
-    yield f"disk     {_size(sum(disk.values()))}: " + _parts(disk)
-    facts = Path(config.output_dir) / run / "run.json"
+    yield f"steps    {e.steps:,} of {size}: {_count(e.student_tokens)} tokens for the student"
+    yield f"work     {_count(sum(e.work))}FLOP: teacher {_count(e.work[0])}, student {_count(e.work[1])}"
+    yield f"memory   {_size(sum(e.memory.values()))} a device: " + _parts(e.memory)
+    yield f"disk     {_size(sum(e.disk.values()))}: " + _parts(e.disk)
+
+
+def _measured(e: Estimate, facts: Path) -> Iterator[str]:
+    """The speed of a run that is complete."""
     if facts.is_file():
         ran = json.loads(facts.read_text(encoding="utf-8"))
-        speed = sum(work) * ran["tokens_here"] / student_tokens / ran["seconds_here"]
-        tokens_a_second = f"{ran['tokens_here'] / ran['seconds_here']:,.0f} tokens/s on {ran['ranks']} rank(s)"
-        yield f"measured {tokens_a_second}: {_count(speed)}FLOP/s"
-    if gpu:
-        hours = sum(work) / (SHARE * PEAK[gpu]) / 3600
-        reached = f"{SHARE:.0%} of {PEAK[gpu] / 1e12:,.0f} TFLOP/s"
-        yield f"{gpu:<8} at {reached}, without the evaluation and what GPUs tell each other:"
-        for number in NUM_GPUS:
-            cost = "" if rate is None else f", {hours * rate:,.2f} at {rate:g} an hour"
-            yield f"         {number:>3} × {hours / number:,.2f} h = {hours:,.1f} GPU-hours{cost}"
+        speed = sum(e.work) * ran["tokens_here"] / e.student_tokens / ran["seconds_here"]
+        rate = f"{ran['tokens_here'] / ran['seconds_here']:,.0f} tokens/s on {ran['ranks']} rank(s)"
+        yield f"measured {rate}: {_count(speed)}FLOP/s"
 
 
-def _models(config: Config, earlier: dict[str, Any]) -> tuple[Any, Any]:
-    """Student and teacher without values: from config.json alone."""
-    teacher = _hollow(config.teacher.model, earlier, config, "teacher.model") if config.teacher.model else None
+def _hours(e: Estimate, gpu: str, price: float | None) -> Iterator[str]:
+    hours = sum(e.work) / (SHARE * PEAK[gpu]) / 3600
+    reached = f"{SHARE:.0%} of {PEAK[gpu] / 1e12:,.0f} TFLOP/s"
+    yield f"{gpu:<8} at {reached}, without evaluation and communication between GPUs:"
+    for number in NUM_GPUS:
+        cost = "" if price is None else f", {hours * price:,.2f} at {price:g} an hour"
+        yield f"         {number:>3} × {hours / number:,.2f} h = {hours:,.1f} GPU-hours{cost}"
+
+
+def shapes_of(config: Config, earlier: dict[str, Any]) -> tuple[Any, Any]:
+    """Student and teacher on the meta device, from config.json alone. earlier: students of earlier runs."""
+    teacher: Any = _model(config.teacher.model, earlier, config, "teacher.model") if config.teacher.model else None
     if config.student.init == "pretrained":
-        return _hollow(config.student.model or "", earlier, config, "student.model"), teacher
-    if config.student.init == "random":
-        size = config.tokenizer.train_vocab_size
-        tokenizer = _Vocabulary(size) if size else build.make_tokenizer(config, build.corpus_of(config))
-        with torch.device("meta"):
-            return random_student(config.student.config, tokenizer, config.data.max_length), teacher
-    assert teacher is not None
+        return _model(config.student.model or "", earlier, config, "student.model"), teacher
     with torch.device("meta"):
-        return student_from_layers(teacher, kept_layers(config.student.layers, num_layers(teacher))), teacher
+        if config.student.init == "layers":
+            keep = kept_layers(config.student.layers, num_layers(teacher))
+            return student_from_layers(teacher, keep), teacher
+        return random_student(config.student.config, _vocabulary(config), config.data.max_length), teacher
 
 
-class _Vocabulary:
-    """In place of a tokenizer that is not trained yet."""
+def _vocabulary(config: Config) -> Any:
+    """The tokenizer; or, if it is still to be trained, an object with its length and special tokens."""
+    size = config.tokenizer.train_vocab_size or 0
+    if not size:
+        return build.tokenizer_of(config, build.corpus_of(config))
 
-    bos_token_id = eos_token_id = pad_token_id = 0
+    class Untrained(SimpleNamespace):
+        def __len__(self) -> int:
+            return size
 
-    def __init__(self, size: int) -> None:
-        self.size = size
-
-    def __len__(self) -> int:
-        return self.size
+    return Untrained(bos_token_id=0, eos_token_id=0, pad_token_id=0)
 
 
-def _hollow(name: str, earlier: dict[str, Any], config: Config, setting: str) -> Any:
+def _model(name: str, earlier: dict[str, Any], config: Config, setting: str) -> Any:
     if name.startswith("run:"):
         return earlier[name[4:]]
     remote = config.teacher.trust_remote_code and setting == "teacher.model"
-    return hollow_model(build.path_of(config, name), setting=setting, trust_remote_code=remote)
+    return meta_model(build.path_of(config, name), setting=setting, trust_remote_code=remote)
 
 
-def _texts(config: Config) -> Texts:
-    """From the first texts of the corpus; of one on the Hub only if a number of texts is set, by what is usual."""
+def texts_of(config: Config) -> Texts:
+    """The corpus in numbers, from its first texts; for one on the Hub, from what is usual."""
     corpus, limit = build.corpus_of(config), config.data.max_length
     if not Path(corpus.source).exists():
         if config.data.max_texts is None:
-            raise ValueError(f"data.max_texts: {corpus.source} is not here; say how many texts of it are meant")
+            raise ValueError(f"data.max_texts: {corpus.source} is not here; say how many of its texts will be read")
         tokens = config.data.max_texts * ASSUMED_TOKENS
         pieces = config.data.max_texts * max(1.0, ASSUMED_TOKENS / limit)
         how = f"assumed: {ASSUMED_TOKENS:,} tokens a text and that share, since {corpus.source} is not here"
         return Texts(pieces, tokens, ASSUMED_SHARE, how)
-    reverser = build.make_reverser(config)
-    read = tokens = pieces = reversed_ = characters = 0
-    tokenizer = None if _untrained(config) else build.make_tokenizer(config, corpus)
+    reverser = build.reverser_of(config)
+    tokenizer = None if _has_no_tokenizer(config) else build.tokenizer_of(config, corpus)
+    read = tokens = pieces = reversed_ = 0
     share = None
-    for text in itertools.islice(corpus, LOOK):
+    for text in itertools.islice(corpus, NUM_READ):
         count = len(tokenizer(text)["input_ids"]) if tokenizer else max(1, len(text) // 4)
         cut = max(1, math.ceil(count / limit))
-        read, tokens, pieces, characters = read + 1, tokens + count, pieces + cut, characters + len(text)
+        read, tokens, pieces = read + 1, tokens + count, pieces + cut
         reversed_ += cut * bool(reverser(text).spans)
         share = corpus.share
-    times = 1.0 if read < LOOK else 1 / max(share or 1.0, read / (config.data.max_texts or math.inf))
-    counted = "" if tokenizer else ", four characters a token (its tokenizer is not there yet)"
-    how = f"by the first {read:,} texts{counted}" if times > 1 or counted else "counted"
+    times = 1.0 if read < NUM_READ else 1 / max(share or 1.0, read / (config.data.max_texts or math.inf))
+    counted = "" if tokenizer else ", assuming four characters a token (the tokenizer is not made yet)"
+    how = f"estimated from the first {read:,} texts{counted}" if times > 1 or counted else "counted"
     return Texts(pieces * times, tokens * times, reversed_ / pieces, how)
 
 
-def _untrained(config: Config) -> bool:
-    """Whether the tokenizer is one that the command itself has still to make."""
+def _has_no_tokenizer(config: Config) -> bool:
+    """Whether the command itself has still to make the tokenizer."""
     model = config.teacher.model or config.student.model or ""
     made_here = model.startswith("run:") and not Path(build.path_of(config, model)).exists()
     return config.tokenizer.train_vocab_size is not None or (made_here and config.tokenizer.name is None)

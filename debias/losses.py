@@ -1,7 +1,7 @@
-"""Distillation and language-model loss in one chunked pass with analytic gradients: (tokens × vocabulary) never exists.
+"""Distillation and language-model loss with analytic gradients, chunk by chunk: no (tokens × vocabulary) tensor exists.
 
-R prediction rows, S of them trained, C rows of a chunk, B rows of a block; D student width, E teacher width, V
-vocabulary. Losses are in nats, summed.
+P flat positions of a batch, R prediction rows, S of them trained, C rows of a chunk, B rows of a block; D student
+width, E teacher width, V vocabulary. Losses are in nats, summed over rows.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from torch.autograd.function import once_differentiable
 from debias.ops import VocabularyRoles, combine
 
 DIVERGENCES = ("forward", "reverse", "jsd")
-BLOCK_BYTES = 2 << 20  # of logits that a CPU takes through the element-wise work at a time: what a core's cache holds
+BLOCK_BYTES = 2 << 20  # logits that a CPU works on at a time between the matrix products: they fit a core's cache
 
-# (row_C, out_CV): writes the teacher's log-probabilities at flat positions row_C into out_CV, all finite. Where they
-# come from (a model's hidden states, a cache) is all that differs between teachers
+# (row_C, out_CV): writes the teacher's log-probabilities at flat positions row_C into out_CV, all finite. They come
+# from a model's hidden states (model_rows) or from a cache (Codec.rows)
 TeacherRows = Callable[[torch.Tensor, torch.Tensor], None]
 
 
 def model_rows(hidden_PE: torch.Tensor, head_VE: torch.Tensor) -> TeacherRows:
-    """The rows of a teacher that has just run: log-softmax of its last hidden states times its output embeddings."""
+    """Rows of a teacher that has just run: log-softmax of its last hidden states times its output embeddings."""
     dtype = _product_dtype(hidden_PE)
     head_VE = head_VE.to(dtype)  # once, not for every chunk
 
@@ -59,9 +59,9 @@ def divergence(kind: str, target_RV: torch.Tensor, student_RV: torch.Tensor) -> 
 
 
 class _Rows(NamedTuple):
-    """Rows as distillation_loss is given them, on the device of the models; masks on the host too, as running counts.
+    """The rows of distillation_loss on the models' device, and their masks as running counts on the host.
 
-    before[r], perturbed_before[r]: trained rows, and trained and perturbed rows, among the first r.
+    before[r], perturbed_before[r]: how many of the first r rows are trained, and trained and perturbed.
     """
 
     row_R: torch.Tensor
@@ -88,20 +88,30 @@ class _Options(NamedTuple):
 
 
 class _FusedDistillation(torch.autograd.Function):
-    """The loss and, in the same pass, its gradients where they are wanted; the backward pass only scales them.
+    """The loss and, in the same pass, the gradients that are needed; the backward pass only scales them.
 
-    A chunk is as many rows as the matrix products want at once. The element-wise work between them takes a chunk in
-    blocks, and the gradient takes the place of the logits: beside the result, two chunks are all the memory needed.
+    The matrix products take a chunk of rows at a time, the element-wise work between them a block of it. The gradient
+    overwrites the logits, so besides the result only two chunks need memory.
     """
 
     @staticmethod
-    def forward(ctx: Any, hidden_PD, head_VD, teacher: TeacherRows | None, rows: _Rows, options: _Options):
+    def forward(
+        ctx: Any,
+        hidden_PD: torch.Tensor,
+        head_VD: torch.Tensor,
+        teacher: TeacherRows | None,
+        rows: _Rows,
+        options: _Options,
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         wide, dtype = torch.promote_types(hidden_PD.dtype, torch.float32), _product_dtype(hidden_PD)
         ctx.head_dtype, head_VD = head_VD.dtype, head_VD.to(dtype)
         grad_hidden = torch.zeros_like(hidden_PD) if ctx.needs_input_grad[0] else None
         grad_head = torch.zeros_like(head_VD, dtype=wide) if ctx.needs_input_grad[1] else None
         kd, lm = hidden_PD.new_zeros((), dtype=wide), hidden_PD.new_zeros((), dtype=wide)
-        num_rows, chunk = len(rows.row_R), options.chunk_rows - options.chunk_rows % 2  # couples stay together
+        num_rows, chunk = (
+            len(rows.row_R),
+            options.chunk_rows - options.chunk_rows % 2,
+        )  # a row and its counterpart stay together
         student_CV, teacher_CV = hidden_PD.new_empty(2, min(chunk, num_rows), len(head_VD), dtype=wide)
         for begin in range(0, num_rows, chunk):
             end = min(begin + chunk, num_rows)
@@ -140,9 +150,9 @@ class _FusedDistillation(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad_total, *_):
+    def backward(ctx: Any, grad_total: torch.Tensor, *_: Any) -> tuple[torch.Tensor | None, ...]:
         if ctx.gradients is None:
-            raise RuntimeError("distillation_loss: its gradients are given away by the first backward pass")
+            raise RuntimeError("distillation_loss: its gradients are freed by the first backward pass")
         grad_hidden, grad_head = ctx.gradients
         ctx.gradients = None  # so that autograd takes them over without a copy
         if grad_head is not None:
@@ -153,7 +163,7 @@ class _FusedDistillation(torch.autograd.Function):
 
 
 def _product_dtype(hidden: torch.Tensor) -> torch.dtype:
-    """What matrix products with these hidden states are made in: autocast's type where it is on."""
+    """The dtype of matrix products with these hidden states: autocast's where it is on."""
     kind = hidden.device.type
     return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else hidden.dtype
 
@@ -170,7 +180,7 @@ def _running_count(mask_R: torch.Tensor) -> list[int]:
 
 
 def _blocks(begin: int, end: int, bound: int, chunk_CV: torch.Tensor) -> Iterator[slice]:
-    """Rows [begin, end) in blocks of an even size, none across `bound`, where couples end and singles begin."""
+    """Rows [begin, end) in blocks of an even size; none crosses `bound`, after which rows have no counterpart."""
     row_bytes = chunk_CV.shape[1] * chunk_CV.element_size()
     size = max(BLOCK_BYTES // row_bytes // 2 * 2, 2) if chunk_CV.device.type == "cpu" else len(chunk_CV)
     while begin < end:
@@ -180,7 +190,7 @@ def _blocks(begin: int, end: int, bound: int, chunk_CV: torch.Tensor) -> Iterato
 
 
 def _target(own_BV: torch.Tensor, block: slice, place_B: torch.Tensor, rows: _Rows, options: _Options) -> torch.Tensor:
-    """What the trained rows of a block learn: log-probabilities, combined where perturb_R, softened by tau."""
+    """Target log-probabilities of the trained rows of a block: combined where perturb_R, then softened by tau."""
     num_trained = len(place_B)
     num_perturbed = rows.perturbed_before[block.stop] - rows.perturbed_before[block.start]
     teacher_BV, index = own_BV, place_B - block.start
@@ -188,11 +198,11 @@ def _target(own_BV: torch.Tensor, block: slice, place_B: torch.Tensor, rows: _Ro
         own_BV = teacher_BV[index]
     scores_BV = own_BV
     if num_perturbed:
-        mate_BV = teacher_BV[index ^ 1] if block.start < 2 * rows.num_pairs else own_BV
+        other_BV = teacher_BV[index ^ 1] if block.start < 2 * rows.num_pairs else own_BV
         scores_BV = combine(
             options.op,
             own_BV,
-            mate_BV,
+            other_BV,
             mix=options.mix,
             strength=options.strength,
             roles=options.roles,
@@ -207,7 +217,7 @@ def _target(own_BV: torch.Tensor, block: slice, place_B: torch.Tensor, rows: _Ro
 def _gradient_(
     logits_BV: torch.Tensor, label_B: torch.Tensor, target_BV: torch.Tensor | None, options: _Options
 ) -> tuple[torch.Tensor | float, torch.Tensor | float]:
-    """Put the gradient of both losses in the place of the student's logits; returns their sums, kd and lm."""
+    """Overwrite the student's logits with the gradient of both losses; returns the sums of the losses, kd and lm."""
     kd: torch.Tensor | float = 0.0
     lm: torch.Tensor | float = 0.0
     tau, gradient_BV = options.tau, None
@@ -251,29 +261,21 @@ def distillation_loss(
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """kd_weight · τ² · divergence(target, student) + lm_weight · cross-entropy, summed over the trained rows.
 
-    hidden_PD: the student's last hidden states at flat positions P; head: its output embeddings. Rows are as in
-    counterfactuals.tokens.batch.PairBatch; context_R: the token id at each row's position. The target is the teacher's
-    prediction (`model_rows`, or a cache's), combined with its counterpart's (ops.combine) at temperature 1 where
-    perturb_R, and softened by τ afterwards; rows without a counterpart keep the teacher's own. kind: see divergence.
+    hidden_PD, head_VD: the student's last hidden states and output embeddings. Rows are those of PairBatch; context_R:
+    the token at each row's position. The target is the teacher's prediction; where perturb_R it is combined with its
+    counterpart's (ops.combine) at temperature 1, and then softened by τ. kind: see divergence.
     Returns (total, kd, lm): total carries the gradient; kd (with τ², before its weight) and lm are for reporting.
     Source: Gupta et al. 2022, Eq. 1, in the direction of Sanh et al. 2019.
     """
     if not kd_weight and not lm_weight:
-        raise ValueError("loss.kd_weight, loss.lm_weight: both are 0: nothing to learn from")
+        raise ValueError("loss.kd_weight, loss.lm_weight: both are 0, there is nothing to learn from")
     if kd_weight and teacher is None:
         raise ValueError("loss.kd_weight: above 0 needs a teacher")
     device = hidden_PD.device
-    rows = _Rows(
-        row_R=row_R,
-        label_R=label_R,
-        perturb_R=perturb_R.to(device),
-        context_R=context_R,
-        turn_R=turn_R,
-        place_S=trained_R.nonzero().ravel().to(device),
-        before=_running_count(trained_R),
-        perturbed_before=_running_count(trained_R & perturb_R),
-        num_pairs=num_pairs,
-    )
+    place_S = trained_R.nonzero().ravel().to(device)
+    before, perturbed_before = _running_count(trained_R), _running_count(trained_R & perturb_R)
+    perturb_R = perturb_R.to(device)
+    rows = _Rows(row_R, label_R, perturb_R, context_R, turn_R, place_S, before, perturbed_before, num_pairs)
     options = _Options(op, mix, strength, roles, kind, tau, kd_weight, lm_weight, chunk_rows)
     return _FusedDistillation.apply(hidden_PD, head_VD, teacher if kd_weight else None, rows, options)
 
@@ -289,13 +291,13 @@ def hidden_loss(
 ) -> torch.Tensor:
     """1 − cosine of the student's hidden states with the teacher's, summed over the trained rows; 0 where they agree.
 
-    Both at flat positions P, of one width. Where perturb_R, a couple's two rows share one target, the mean of the
-    teacher's states on the text and on its counterfactual: what depends on the role alone cancels. Other rows learn the
+    Both have the same width. Where perturb_R, a row and its counterpart share one target, the mean of the teacher's
+    states on the text and on its counterfactual, in which the effect of the role cancels. Other rows learn the
     teacher's own state. Source: Sanh et al. 2019; the mean is ours.
     """
     place_S = trained_R.nonzero().ravel()
-    coupled_S = perturb_R[place_S] & (place_S < 2 * num_pairs)
-    mate_S = torch.where(coupled_S, place_S ^ 1, place_S)
-    own_S, other_S = row_R[place_S.to(row_R.device)], row_R[mate_S.to(row_R.device)]
+    paired_S = perturb_R[place_S] & (place_S < 2 * num_pairs)
+    counterpart_S = torch.where(paired_S, place_S ^ 1, place_S)
+    own_S, other_S = row_R[place_S.to(row_R.device)], row_R[counterpart_S.to(row_R.device)]
     target_SD = torch.lerp(teacher_PD[own_S].float(), teacher_PD[other_S].float(), 0.5)
     return (1 - torch.cosine_similarity(student_PD[own_S].float(), target_SD, dim=-1)).sum()

@@ -1,4 +1,4 @@
-"""Teacher and student: loading, initialisation of a student from teacher layers, families of models."""
+"""Teacher and student: loading, a student made of teacher layers, families of models."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 @dataclass(frozen=True)
 class Family:
-    """Where a model type keeps its blocks, how many there are, and the names of its dropout settings."""
+    """A model type: the path of its blocks, and the names of its settings for depth and dropout."""
 
     blocks: str
     num_layers: str
@@ -34,10 +34,11 @@ FAMILIES = {
 
 
 def family_of(config: Any) -> Family:
+    """The family of a model configuration; ValueError names those that are supported."""
     if config.model_type not in FAMILIES:
         raise ValueError(
-            f"model type {config.model_type!r}: not known here; known: {', '.join(FAMILIES)} "
-            "(a row in debias/models.py adds one)"
+            f"model type {config.model_type!r}: not supported; supported: {', '.join(FAMILIES)} "
+            "(to add one, add a row to FAMILIES in debias/models.py)"
         )
     return FAMILIES[config.model_type]
 
@@ -53,7 +54,7 @@ def load_model(name: str, *, setting: str, dtype: str = "float32", trust_remote_
             output_loading_info=True,
         )
         model, loaded = found
-        if loaded["missing_keys"]:  # transformers would draw them at random
+        if loaded["missing_keys"]:  # transformers would initialise them at random
             raise ValueError(f"weights are missing: {', '.join(sorted(loaded['missing_keys'])[:3])} …")
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise ValueError(f"{setting} {name}: cannot be loaded ({_first_line(error)})" + _hint(name)) from None
@@ -64,8 +65,8 @@ def load_model(name: str, *, setting: str, dtype: str = "float32", trust_remote_
     return model
 
 
-def hollow_model(name: str, *, setting: str, trust_remote_code: bool = False) -> PreTrainedModel:
-    """A causal language model without values (device meta), from its config.json alone: sizes to check and count."""
+def meta_model(name: str, *, setting: str, trust_remote_code: bool = False) -> PreTrainedModel:
+    """A causal language model on the meta device, from its config.json alone: sizes without weights."""
     try:
         config = AutoConfig.from_pretrained(name, trust_remote_code=trust_remote_code)
         with torch.device("meta"):
@@ -88,7 +89,7 @@ def _hint(name: str) -> str:
 
 
 def same_vocabulary(tokenizer: Any, other: Any, *, this: str, that: str) -> None:
-    """Refuse two tokenizers that do not give the same ids to the same tokens: their predictions cannot be compared."""
+    """Refuse two tokenizers that give different ids to a token: their predictions cannot be compared."""
     mine, yours = tokenizer.get_vocab(), other.get_vocab()
     if mine == yours:
         return
@@ -117,25 +118,24 @@ def kept_layers(rule: str | Sequence[int], depth: int) -> list[int]:
 
 
 def hidden_map(rule: str, keep: Sequence[int]) -> list[tuple[int, int]]:
-    """Which hidden state of a student learns from which of its teacher: pairs of places in `hidden_states`.
+    """Which hidden state of a student learns from which of its teacher: pairs of indices into `hidden_states`.
 
-    last: the last state of each, (-1, -1). kept: the student's state after each of its blocks. Its block i is the
-    teacher's block keep[i], so what block i + 1 expects to read, and block i has to learn to write, is the teacher's
-    state before its block keep[i + 1].
+    last: the last state of each, (-1, -1). kept: the student's state after each of its blocks. Its block i + 1 is the
+    teacher's block keep[i + 1] and expects that block's input, so this input is what block i learns to produce.
     """
     between = [(i, layer) for i, layer in enumerate(keep) if i] if rule == "kept" else []
     return [*between, (-1, -1)]
 
 
 def student_from_layers(teacher: PreTrainedModel, keep: Sequence[int]) -> PreTrainedModel:
-    """A model of the teacher's width with copies of its blocks `keep`, embeddings, final norm and head, in float32."""
+    """A float32 model with copies of the teacher's blocks `keep`, embeddings, final norm and head."""
     family = family_of(teacher.config)
     depth = num_layers(teacher)
     config = copy.deepcopy(teacher.config)
     for key, value in vars(teacher.config).items():  # settings with an entry per layer
         if isinstance(value, list) and len(value) == depth:
             setattr(config, key, [value[i] for i in keep])
-    if teacher.config.model_type == "gpt_neo":  # it states its layers once more, as [[kinds, how often]]
+    if teacher.config.model_type == "gpt_neo":  # it lists its layers a second time, as [[kinds, count]]
         config.attention_types = [[[kind], 1] for kind in config.attention_layers]
     setattr(config, family.num_layers, len(keep))
     config.dtype = "float32"
@@ -171,7 +171,7 @@ def random_student(options: dict[str, Any], tokenizer: Any, max_length: int) -> 
         model = AutoModelForCausalLM.from_config(AutoConfig.for_model(model_type, **(defaults | options)))
         if num_layers(model) < 1:
             raise ValueError("at least one layer")
-    except Exception as error:  # whatever a configuration class makes of a user's value
+    except Exception as error:  # configuration classes raise anything on a bad value
         raise ValueError(f"student.config: {_first_line(error)}") from None
     return model
 
@@ -190,8 +190,8 @@ def set_dropout(model: PreTrainedModel, rate: float | None) -> None:
 
 
 def checkpoint_activations(model: Any) -> None:
-    """Let each block of a model keep its input alone, and run again in the backward pass."""
-    # renamed within transformers 5: where the newer name is there, the older one warns, and it goes in 6
+    """Store only the input of each block, and recompute the block in the backward pass."""
+    # transformers 5 renamed this; the old name warns, and is removed in 6
     enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
     enable({"use_reentrant": False})
 
@@ -199,9 +199,9 @@ def checkpoint_activations(model: Any) -> None:
 def compile_layers(*compiled: PreTrainedModel) -> None:
     """torch.compile each block of some models, in place, for any batch and length; the blocks of a model share code.
 
-    The whole body would be slower: PyTorch before 2.14 then writes out the causal mask, and flash attention takes none.
-    What was compiled before is dropped: PyTorch keeps eight versions of a function, and the models of a later run would
-    silently stay as they are.
+    Compiling the whole body is slower: PyTorch before 2.14 then writes out the causal mask, which excludes flash
+    attention. Earlier compilations are dropped: PyTorch keeps eight versions of a function, and would silently leave
+    the models of a later run uncompiled.
     """
     torch.compiler.reset()
     for model in compiled:
@@ -210,6 +210,7 @@ def compile_layers(*compiled: PreTrainedModel) -> None:
 
 
 def num_layers(model: PreTrainedModel) -> int:
+    """Number of transformer blocks."""
     return getattr(model.config, family_of(model.config).num_layers)
 
 
@@ -218,13 +219,13 @@ def check_widths(student: PreTrainedModel, teacher: PreTrainedModel) -> None:
     mine, yours = (m.get_output_embeddings().weight.shape[1] for m in (student, teacher))
     if mine != yours:
         raise ValueError(
-            f"loss.hidden_weight: the teacher's hidden states have width {yours}, the student's {mine}; they are "
-            "compared only between equal widths: use student.init layers, or 0"
+            f"loss.hidden_weight: the teacher's hidden states have width {yours}, the student's {mine}; they can "
+            "only be compared if the widths are equal: use student.init layers, or set it to 0"
         )
 
 
 def check_size(setting: str, model: PreTrainedModel, tokenizer: Any, max_length: int) -> None:
-    """Refuse a model that cannot see all tokens, or all positions of a text."""
+    """Refuse a model with fewer embeddings than tokens, or fewer positions than max_length."""
     rows = model.get_output_embeddings().weight.shape[0]
     if rows < len(tokenizer):
         raise ValueError(f"{setting}: {rows} embeddings for a tokenizer of {len(tokenizer)} tokens")
@@ -234,7 +235,7 @@ def check_size(setting: str, model: PreTrainedModel, tokenizer: Any, max_length:
 
 
 def check_sizes(student: PreTrainedModel, teacher: PreTrainedModel | None, tokenizer: Any, max_length: int) -> None:
-    """Refuse sizes that would fail, or be wrong without failing, during training."""
+    """Refuse sizes that would fail during training, or silently be wrong."""
     if teacher is not None:
         check_size("teacher.model", teacher, tokenizer, max_length)
     check_size("student", student, tokenizer, max_length)

@@ -1,7 +1,8 @@
-"""Perturbation of the teacher's prediction by its counterfactual (Gupta et al. 2022, Table 1); reversed vocabulary.
+"""How a teacher's prediction is combined with its counterpart's (Gupta et al. 2022, Table 1); reversed vocabulary.
 
-R rows (positions), V vocabulary, L role-carrying tokens, S sets of them. All inputs are natural-log probabilities that
-sum to 1 over V, as log-softmax gives them: `max` and `exp_mean` are not invariant to offsets.
+The counterpart of a prediction on a text is the one at the aligned place of its counterfactual, and the other way
+round. R rows (predictions), V vocabulary, L tokens that carry a role, S sets of them. Inputs are natural-log
+probabilities that sum to 1 over V, as log-softmax gives them: `max` and `exp_mean` depend on that.
 """
 
 from __future__ import annotations
@@ -17,18 +18,18 @@ import torch
 from counterfactuals.text.lexicon import cycles
 from counterfactuals.tokens.vocabulary import RoleTokens
 
-# own row, counterpart's row, the latter's share (for mix alone) → combined scores, before they are normalised again
+# own row, counterpart's row, weight of the counterpart (mix only) → combined scores, not normalised
 OPS: dict[str, Callable[[torch.Tensor, torch.Tensor, float], torch.Tensor]] = {
-    "none": lambda own, mate, share: own,
-    "max": lambda own, mate, share: torch.maximum(own, mate),
-    "mean": lambda own, mate, share: torch.lerp(own, mate, 0.5),
-    "exp_mean": lambda own, mate, share: torch.logaddexp(own, mate).sub_(math.log(2)),
-    "swap": lambda own, mate, share: mate,
+    "none": lambda own, other, share: own,
+    "max": lambda own, other, share: torch.maximum(own, other),
+    "mean": lambda own, other, share: torch.lerp(own, other, 0.5),
+    "exp_mean": lambda own, other, share: torch.logaddexp(own, other).sub_(math.log(2)),
+    "swap": lambda own, other, share: other,
     "mix": torch.lerp,
 }
 
 
-# (k, R, L): a prediction, then itself carried to each other group → combined scores, alike for all groups if symmetric
+# (k, R, L): a prediction, then the same with its roles moved to each other group → combined scores
 ROUND: dict[str, Callable[[torch.Tensor, float], torch.Tensor]] = {
     "max": lambda all_KRL, share: all_KRL.amax(0),
     "mean": lambda all_KRL, share: all_KRL.mean(0),
@@ -40,12 +41,12 @@ ROUND: dict[str, Callable[[torch.Tensor, float], torch.Tensor]] = {
 
 @dataclass(frozen=True)
 class VocabularyRoles:
-    """Tensors that carry a row through the role reversal; fields as in counterfactuals.tokens.vocabulary.RoleTokens.
+    """Tensors that swap the roles in a row; fields as in counterfactuals.tokens.vocabulary.RoleTokens.
 
-    partner_TS: by turn (as PairBatch.turn_R, negative ones from the end), the set whose mass set s receives.
-    round_KS: the same for one, two … steps along a cyclic order, of three groups and more; else none.
-    prefix_V, allowed_QL: after token v, tokens allowed_QL[prefix_V[v]] carry a role although they continue a word.
-    first_S: the first token of each set, as a position in L. several_U, member_UM: sets of several tokens and their
+    partner_TS: by turn (as PairBatch.turn_R, negative ones count from the end), the set whose mass set s receives.
+    round_KS: the same for one, two, … steps along a cyclic order, with three groups or more; else empty. prefix_V,
+    allowed_QL: after token v, the tokens allowed_QL[prefix_V[v]] carry a role although they continue a word. first_S:
+    the first token of each set, as a position in L. several_U, member_UM: the sets of several tokens, and those
     tokens, padded with L.
     """
 
@@ -63,6 +64,7 @@ class VocabularyRoles:
 
     @classmethod
     def build(cls, tokens: RoleTokens, device: torch.device | str = "cpu") -> VocabularyRoles:
+        """Index tables for `tokens` on `device`."""
         num_sets, num_groups = len(tokens.partner_S), tokens.num_groups
         along_KS, steps = tokens.partner_S[None], []
         if num_groups > 2:
@@ -104,36 +106,36 @@ def _set_mass(logp_RL: torch.Tensor, roles: VocabularyRoles) -> torch.Tensor:
 
 def reversed_roles(
     own_RL: torch.Tensor,
-    mate_RL: torch.Tensor,
+    other_RL: torch.Tensor,
     roles: VocabularyRoles,
     context_R: torch.Tensor,
     turn_R: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """The counterpart's log-probabilities of the role-carrying tokens, carried through the role reversal: π z'. (R, L)
+    """The counterpart's log-probabilities of the tokens that carry a role, with the roles swapped: π z'. (R, L)
 
-    A set receives the summed mass of its partner set in the counterpart's row and splits it by the receiving row's own
-    ratio: exact for one-to-one words, and for many-to-one words (her ↔ him, his) equivariant in summed mass.
-    context_R: the row's last context token; where it ends in a letter, bare tokens continue a word and are not
-    reversed, unless the lexicon has that word. turn_R: as in PairBatch; it matters for three groups and more.
+    A set receives the summed mass of its partner set in the counterpart's row, and splits it in the ratio of the own
+    row: exact for one-to-one words; for many-to-one words (her ↔ him, his) the sums are exact.
+    context_R: the token before each prediction; where it ends in a letter, bare tokens continue a word and are not
+    swapped, unless the lexicon has that word. turn_R: as in PairBatch, for three groups or more.
     """
-    mass_RS, own_mass_RS = _set_mass(mate_RL, roles), _set_mass(own_RL, roles)
+    mass_RS, own_mass_RS = _set_mass(other_RL, roles), _set_mass(own_RL, roles)
     if len(roles.round_KS) == 0 or turn_R is None:
         mass_RS = mass_RS[:, roles.partner_TS[1]]
     else:
         mass_RS = mass_RS.gather(1, roles.partner_TS[turn_R])
     carried_RL = mass_RS.sub_(own_mass_RS)[:, roles.set_L].add_(own_RL)
-    return torch.where(_no_role(roles, context_R), mate_RL, carried_RL)
+    return torch.where(_no_role(roles, context_R), other_RL, carried_RL)
 
 
 def _no_role(roles: VocabularyRoles, context_R: torch.Tensor) -> torch.Tensor:
-    """(R, L): the token would continue a word that is none of the lexicon's."""
+    """(R, L): whether the token would continue a word that is not in the lexicon."""
     return roles.in_word_V[context_R, None] & roles.bare_L & ~roles.allowed_QL[roles.prefix_V[context_R]]
 
 
-def _all_round(
+def _all_groups(
     op: str, own_RL: torch.Tensor, roles: VocabularyRoles, context_R: torch.Tensor, mix: float
 ) -> torch.Tensor:
-    """Where the context holds no role, every group's text is this one: its row combined with itself for each group."""
+    """Where the context names no group, the text is its own counterfactual for every group: all take part equally."""
     mass_RS = _set_mass(own_RL, roles)
     carried = [(mass_RS[:, partner_S] - mass_RS)[:, roles.set_L].add_(own_RL) for partner_S in roles.round_KS]
     return torch.where(_no_role(roles, context_R), own_RL, ROUND[op](torch.stack([own_RL, *carried]), mix))
@@ -142,7 +144,7 @@ def _all_round(
 def combine(
     op: str,
     own_RV: torch.Tensor,
-    mate_RV: torch.Tensor,
+    other_RV: torch.Tensor,
     *,
     mix: float = 0.5,
     strength: float = 1.0,
@@ -152,38 +154,38 @@ def combine(
 ) -> torch.Tensor:
     """Scores of predictions combined with their counterparts', (R, V), before normalisation.
 
-    own_RV, mate_RV: the teacher's rows on a text and on its counterfactual. mix: share of the counterpart in op "mix".
-    strength: how far from the own row (0, the very row) towards what the op gives (1), in log space. roles: reversed
-    vocabulary, op(z, π z') instead of op(z, z'); needs context_R, the token that each prediction follows, and for three
-    groups and more turn_R (PairBatch): where it is 0 no group is named yet, and all take part alike.
+    own_RV, other_RV: the teacher's rows and their counterparts. mix: weight of the counterpart in op "mix". strength:
+    how far to go, in log space, from the own row (0: that row unchanged) to what the op gives (1). roles: use the
+    reversed vocabulary, op(z, π z') instead of op(z, z'). It needs context_R, the token before each prediction, and
+    with three groups or more turn_R (PairBatch); where turn_R is 0 no group is named yet, and all take part equally.
     """
     if op not in OPS:
         raise ValueError(f"loss.op: must be one of {', '.join(OPS)}, not {op!r}")
     if op == "none" or strength == 0:
         return own_RV
-    scores_RV = OPS[op](own_RV, mate_RV, mix)
+    scores_RV = OPS[op](own_RV, other_RV, mix)
     if roles is not None:
         if context_R is None:
             raise ValueError("combine: roles needs context_R")
-        own_RL, mate_RL = own_RV[:, roles.token_L], mate_RV[:, roles.token_L]
-        if op == "swap":  # its scores are the counterpart's row itself, which is not ours to write in
+        own_RL, other_RL = own_RV[:, roles.token_L], other_RV[:, roles.token_L]
+        if op == "swap":  # its scores are the counterpart's row itself, which must not be written to
             scores_RV = scores_RV.clone()
-        scores_RL = OPS[op](own_RL, reversed_roles(own_RL, mate_RL, roles, context_R, turn_R), mix)
+        scores_RL = OPS[op](own_RL, reversed_roles(own_RL, other_RL, roles, context_R, turn_R), mix)
         if turn_R is not None and len(roles.round_KS):
-            alike_RL = _all_round(op, own_RL, roles, context_R, mix)
-            scores_RL = torch.where(turn_R[:, None] == 0, alike_RL, scores_RL)
+            equal_RL = _all_groups(op, own_RL, roles, context_R, mix)
+            scores_RL = torch.where(turn_R[:, None] == 0, equal_RL, scores_RL)
         scores_RV[:, roles.token_L] = scores_RL
     return scores_RV if strength == 1 else torch.lerp(own_RV, scores_RV, strength)
 
 
-def perturb(op: str, own_RV: torch.Tensor, mate_RV: torch.Tensor, **options: Any) -> torch.Tensor:
+def perturb(op: str, own_RV: torch.Tensor, other_RV: torch.Tensor, **options: Any) -> torch.Tensor:
     """`combine`, normalised: log-probabilities (R, V). op "none" returns the own row unchanged.
 
     The paper's worked example (its Figure 2), a row of four words:
 
-        >>> own, mate = torch.tensor([[.5, .1, .2, .2]]).log(), torch.tensor([[.1, .6, .1, .2]]).log()
-        >>> [round(p, 2) for p in perturb("exp_mean", own, mate).exp()[0].tolist()]
+        >>> own, other = torch.tensor([[.5, .1, .2, .2]]).log(), torch.tensor([[.1, .6, .1, .2]]).log()
+        >>> [round(p, 2) for p in perturb("exp_mean", own, other).exp()[0].tolist()]
         [0.3, 0.35, 0.15, 0.2]
     """
-    scores_RV = combine(op, own_RV, mate_RV, **options)
+    scores_RV = combine(op, own_RV, other_RV, **options)
     return own_RV if scores_RV is own_RV else torch.log_softmax(scores_RV, dim=-1)

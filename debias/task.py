@@ -1,4 +1,4 @@
-"""batch → losses. The loop never learns what distillation is."""
+"""Batch → loss. The training loop never learns what distillation is."""
 
 from __future__ import annotations
 
@@ -9,18 +9,23 @@ import torch
 from torch import nn
 
 from counterfactuals.tokens.batch import PairBatch
-from debias.cache import Codec
+from debias.cache.codec import Codec
 from debias.losses import TeacherRows, distillation_loss, hidden_loss, model_rows
 from debias.ops import VocabularyRoles
 
 
 class DistillTask(nn.Module):
-    """A student learning from a frozen teacher and from text. The trainable parameters are the student's alone.
+    """A student that learns from a frozen teacher and from text. Only the student's parameters are trained.
 
-    teacher None: its predictions come with the batch and are read by `codec` (debias/cache.py), or there are none
-    (kd_weight must be 0). Both models share a vocabulary. hidden_weight: of `hidden_loss`, the mean over hidden_layers,
-    pairs of places in the student's and the teacher's hidden states; it needs the teacher itself. hidden_target:
-    what a row with a counterpart learns, the "mean" of the teacher's states on both sides or its "own".
+    teacher None: its predictions come with the batch and are decoded by `codec`, or there are none (kd_weight must be
+    0). Student and teacher share a vocabulary. hidden_weight: weight of `hidden_loss`, averaged over hidden_layers,
+    pairs of indices into the student's and the teacher's hidden states; it needs the teacher itself. hidden_target:
+    what a row with a counterpart learns, the "mean" of the teacher's states on both texts or its "own". The other
+    options are those of `distillation_loss`, whose `kind` is called divergence here.
+
+        >>> task = DistillTask(student, teacher, op="max", roles=roles)
+        >>> loss, sums = task(batch)
+        >>> (loss / batch.num_tokens).backward()
     """
 
     def __init__(
@@ -47,7 +52,7 @@ class DistillTask(nn.Module):
         self.student: Any = student
         self._no_split_modules = getattr(student, "_no_split_modules", None)  # FSDP: a unit for each of its blocks
         self.teacher: Any
-        # not a submodule: it is neither trained, nor saved, nor partitioned or synchronised between ranks
+        # not a submodule: it is not trained or saved, nor split or synchronised between ranks
         object.__setattr__(self, "teacher", teacher.eval().requires_grad_(False) if teacher is not None else None)
         self.codec, self.roles = codec, roles
         self.strength, self.strength_warmup = strength, strength_warmup
@@ -58,42 +63,26 @@ class DistillTask(nn.Module):
     def forward(
         self, batch: PairBatch, progress: float = 1.0, *, plain: bool = False
     ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        """Summed loss with gradient, and {"loss", "kd", "lm"[, "hidden"]} detached sums over batch.num_tokens rows.
+        """Summed loss with gradient, and {"loss", "kd", "lm"[, "hidden"]}: detached sums over batch.num_tokens rows.
 
-        kd and lm are in nats, hidden in 1 − cosine. progress: share of the training that is done, for what changes with
-        it. plain: "kd_plain" too, the divergence from the teacher's predictions as they are, for reporting. The teacher
-        runs once on each sequence of the batch, the student once on each that is trained.
+        kd and lm are in nats, hidden in 1 − cosine. progress: fraction of the training that is done, for
+        strength_warmup. plain: also report "kd_plain", the divergence from the teacher's unchanged predictions. The
+        teacher runs once on each sequence of the batch, the student once on each that is trained.
         """
         teacher, teacher_states = self.run_teacher(batch)
         states = self._states(self.student, batch.ids_NT[: batch.num_trained])
-        masks: dict[str, Any] = {
-            "perturb_R": batch.perturb_R,
-            "trained_R": batch.trained_R,
-            "num_pairs": batch.num_pairs,
-        }
         head = self.student.get_output_embeddings().weight
-        rows: dict[str, Any] = {
-            "row_R": batch.row_R,
-            "label_R": batch.label_R,
-            "context_R": batch.ids_NT.flatten()[batch.row_R],
-        }
-        total, kd, lm = distillation_loss(
-            states[-1],
-            head,
-            teacher,
-            **rows,
-            **masks,
-            turn_R=batch.turn_R,
-            roles=self.roles,
-            strength=self.strength_at(progress),
-            **self.options,
-        )
+        masks: dict[str, Any] = {"perturb_R": batch.perturb_R, "trained_R": batch.trained_R}
+        masks["num_pairs"] = batch.num_pairs
+        rows: dict[str, Any] = {"row_R": batch.row_R, "label_R": batch.label_R}
+        rows |= masks | {"context_R": batch.ids_NT.flatten()[batch.row_R]}
+        changing: dict[str, Any] = {"turn_R": batch.turn_R, "roles": self.roles, "strength": self.strength_at(progress)}
+        total, kd, lm = distillation_loss(states[-1], head, teacher, **rows, **changing, **self.options)
         parts = {"kd": kd, "lm": lm}
         if plain and teacher is not None:
             unchanged = self.options | {"op": "none", "kd_weight": 1.0, "lm_weight": 0.0}
-            # detached: under no_grad alone the loss would make the gradients of its inputs
-            state, fixed = states[-1].detach(), head.detach()
-            parts["kd_plain"] = distillation_loss(state, fixed, teacher, **rows, **masks, **unchanged)[1]
+            # detached: the loss computes the gradients of its inputs even under no_grad
+            parts["kd_plain"] = distillation_loss(states[-1].detach(), head.detach(), teacher, **rows, **unchanged)[1]
         if self.hidden_weight:
             masks["perturb_R"] = batch.perturb_R & (self.hidden_target == "mean")
             pairs = [(states[s], teacher_states[t]) for s, t in self.hidden_layers]
@@ -103,14 +92,14 @@ class DistillTask(nn.Module):
         return total, {"loss": total.detach()} | parts
 
     def strength_at(self, progress: float) -> float:
-        """Strength of the perturbation (ops.combine): a linear rise from 0 over the warm-up, constant afterwards."""
+        """Strength of the op (ops.combine): a linear rise from 0 over the warm-up, constant afterwards."""
         return self.strength * (min(progress / self.strength_warmup, 1.0) if self.strength_warmup else 1.0)
 
     @torch.no_grad()
     def run_teacher(self, batch: PairBatch) -> tuple[TeacherRows | None, Sequence[torch.Tensor]]:
-        """Where this batch's teacher predictions come from, and its hidden states: one run over all its sequences.
+        """The teacher's predictions on this batch and its hidden states, from one run over all sequences.
 
-        With a cache its stored predictions and no states.
+        With a cache: the stored predictions, and no states.
         """
         if self.codec is not None and batch.teacher_PB is not None:
             return self.codec.rows(batch.teacher_PB) if self.options["kd_weight"] else None, ()
@@ -120,7 +109,7 @@ class DistillTask(nn.Module):
         return model_rows(states[-1], self.teacher.get_output_embeddings().weight), states
 
     def _states(self, model: Any, ids_NT: torch.Tensor) -> list[torch.Tensor]:
-        """Hidden states at flat positions: all of them if any but the last is compared, else the last alone."""
+        """Hidden states at flat positions: all of them if any but the last is compared, else only the last."""
         every = bool(self.hidden_weight) and self.hidden_layers != ((-1, -1),)
         found = model.base_model(input_ids=ids_NT, use_cache=False, output_hidden_states=every)
         states = found.hidden_states if every else (found.last_hidden_state,)

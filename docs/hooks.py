@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 import re
 import sys
-import typing
 from pathlib import Path
 
-import yaml
 from mkdocs.structure.files import File, Files
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -54,27 +51,20 @@ def configuration() -> str:
         "type and an impossible combination are refused together, before anything is loaded. One word in place of a "
         "section is its first setting: `teacher: gpt2`, `tracking: wandb`. Made from `configs/schema.py`.\n",
     ]
-    hints = typing.get_type_hints(schema.Config)
-    top = [item for item in dataclasses.fields(schema.Config) if not dataclasses.is_dataclass(hints[item.name])]
-    parts += ["## Whole command\n", *_table(top, hints)]
-    for item in dataclasses.fields(schema.Config):
-        section = hints[item.name]
-        if dataclasses.is_dataclass(section):
-            name = item.name
-            parts += [f"\n## {name}\n", *_table(dataclasses.fields(section), typing.get_type_hints(section))]
+    whole = {key: item for key, item in schema.Config.model_fields.items() if key not in schema.SECTIONS}
+    parts += ["## Whole command\n", *_table(whole)]
+    for name, section in schema.SECTIONS.items():
+        parts += [f"\n## {name}\n", *_table(section.model_fields)]
     return "\n".join(parts) + "\n"
 
 
-def _table(fields, hints) -> list[str]:
+def _table(fields) -> list[str]:
     from configs import schema
 
     lines = ["| setting | type | default | meaning |", "|---|---|---|---|"]
-    for item in fields:
-        default = item.default if item.default_factory is dataclasses.MISSING else item.default_factory()
-        shown = yaml.safe_dump(default, default_flow_style=True).split("\n")[0]
-        kind = schema._say(hints[item.name]) if typing.get_origin(hints[item.name]) is not dict else "settings"
-        meaning = item.metadata["meaning"].replace("|", "\\|")
-        lines.append(f"| `{item.name}` | {_plain(kind)} | `{shown}` | {meaning} |")
+    for name, item in fields.items():
+        kind = schema.kind_of(item.annotation) + schema.bounds_of(item)
+        lines.append(f"| `{name}` | {_plain(kind)} | `{schema.default_of(item)}` | {_plain(item.description)} |")
     return lines
 
 

@@ -1,7 +1,7 @@
 """A perturbation of your own: a function of two rows of log-probabilities, and a line in OPS.
 
-To keep it, put the line into debias/ops.py and its name into configs/schema.py; the tests over OPS then check that it
-is normalised, finite, and the identity where both rows are equal.
+To keep it, put the line into debias/ops.py and its name into Op in configs/schema.py; the tests over OPS then check
+that it is normalised, finite, and the identity where both rows are equal.
 """
 
 import torch

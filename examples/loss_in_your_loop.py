@@ -7,14 +7,16 @@ import tiny
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from counterfactuals.text.lexicon import load_lexicon
-from counterfactuals.text.reverse import Reverser
-from counterfactuals.tokens.batch import collate
-from counterfactuals.tokens.pairs import make_pairs
-from counterfactuals.tokens.vocabulary import role_tokens
-from debias.models import student_from_layers
-from debias.ops import VocabularyRoles
-from debias.task import DistillTask
+from evenhand import (
+    DistillTask,
+    Reverser,
+    VocabularyRoles,
+    collate,
+    load_lexicon,
+    make_pairs,
+    role_tokens,
+    student_from_layers,
+)
 
 folder = Path(tempfile.mkdtemp())
 name = tiny.model(folder / "teacher", tiny.corpus(folder))

@@ -13,6 +13,8 @@ import pytest
 import torch
 from transformers import PreTrainedTokenizerFast
 
+# a lexicon that takes no time to prepare, unlike the built-in one with its names
+FEW_WORDS = "name: few\nversion: 1\nlicence: x\nsource: x\ngroups: [female, male]\npairs: {all: [she he, woman man]}\n"
 TINY_TEXTS = [
     "The nurse said that she would finish her shift before the doctor came back with his notes.",
     "He gave her his book, and the girl thanked him. They're in the mother's house; it isn't hers.",
@@ -77,6 +79,14 @@ def make_tiny_gpt2(path: Path, tokenizer: PreTrainedTokenizerFast | None = None)
         torch.manual_seed(0)
         GPT2LMHeadModel(config).save_pretrained(path)
     tokenizer.save_pretrained(path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def few_words(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The file of a small lexicon."""
+    path = tmp_path_factory.mktemp("lexicon") / "few.yaml"
+    path.write_text(FEW_WORDS, encoding="utf-8")
     return path
 
 

@@ -28,7 +28,7 @@ os.environ.update(OMP_NUM_THREADS="1", HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
-from conftest import make_tiny_gpt2  # noqa: E402
+from conftest import FEW_WORDS, make_tiny_gpt2  # noqa: E402
 
 import train_distill  # noqa: E402
 from counterfactuals import sample  # noqa: E402
@@ -38,7 +38,6 @@ SETTINGS = [
     *("student.dropout=0.1", "train.batch_size=32", "train.micro_batch_size=8", "train.epochs=2.5", "optim.lr=3e-3"),
     *("train.log_every=1", "train.save_every=3", "train.cpu_threads=1"),
 ]
-LEXICON = "name: few\nversion: 1\nlicence: x\nsource: x\ngroups: [female, male]\npairs: {all: [she he, woman man]}\n"
 PATIENCE = 60  # seconds in which the other ranks have to end when one has died
 
 
@@ -55,7 +54,7 @@ def main() -> int:
         texts, teacher = folder / "texts.jsonl", make_tiny_gpt2(folder / "teacher")
         rows = itertools.islice(sample.generate(200, seed=3), 100)
         texts.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-        (folder / "few.yaml").write_text(LEXICON, encoding="utf-8")  # the built-in one takes seconds to prepare
+        (folder / "few.yaml").write_text(FEW_WORDS, encoding="utf-8")  # the built-in one takes seconds to prepare
         made_of = [f"data.source={texts}", f"teacher.model={teacher}", f"counterfactual.lexicon={folder / 'few.yaml'}"]
         settings = [*made_of, *SETTINGS, *options.override]
         began = time.monotonic()

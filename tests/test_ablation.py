@@ -7,13 +7,15 @@ import pytest
 import yaml
 
 from configs import schema
+from configs.load import differences
+from configs.load import load as load_config
 from eval.ablation import BESIDE, label_boxes, over_training_seeds, pareto, write_ablation
 
 
 def load(tmp_path, **tree):
     path = tmp_path / "study.yaml"
     path.write_text(yaml.safe_dump({"train": {"max_steps": 1}} | tree, sort_keys=False), encoding="utf-8")
-    return schema.load(path)
+    return load_config(path)
 
 
 RUNS = {
@@ -39,7 +41,7 @@ def test_each_run_is_trained_once_a_seed_and_refers_to_the_model_of_its_own(tmp_
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ({"seeds": [0, 0]}, "runs.plain.seeds: a seed is named twice"),
+        ({"seeds": [0, 0]}, "seeds: a seed is named twice"),
         ({"seeds": "all"}, "seeds: must be"),
         ({"seeds": [0], "runs": {}, "teacher": {"model": "x"}}, "seeds: goes with runs"),
         (
@@ -59,9 +61,9 @@ def test_a_run_from_before_a_setting_existed_is_the_same_at_the_settings_default
     del tree["teacher"]["cache_bytes"]
     path = tmp_path / "config.yaml"
     path.write_text(yaml.safe_dump(tree), encoding="utf-8")
-    assert schema.differences(path, runs[""]) == []
+    assert differences(path, runs[""]) == []
     runs[""].teacher.cache_bytes = 100
-    assert schema.differences(path, runs[""]) == ["teacher.cache_bytes: 150, now 100"]
+    assert differences(path, runs[""]) == ["teacher.cache_bytes: 150, now 100"]
 
 
 def row(name: str, fair: float | None, perplexity: float) -> dict:

@@ -1,7 +1,7 @@
 """Training and evaluation on bad input: configurations, corpora, pair sets, models, folders, options.
 
-One line each on stderr, exit code 2, and nothing left that a later run would take for complete. test_bad_input.py does
-the same for the text side.
+Each gives one line on stderr and exit code 2, and leaves nothing that a later run would take for complete.
+test_bad_input.py does the same for the text side.
 """
 
 import json
@@ -55,7 +55,7 @@ def refused(code, capsys) -> str:
 
 
 def trained(*more, capsys) -> str:
-    """The one line in which training refuses; what is left is not taken for a run."""
+    """The one line with which training refuses; it leaves no complete run."""
     error = refused(train_distill.main([*SETTINGS, *more]), capsys)
     assert not Path("run/run.json").exists() and not Path("run/model").exists()
     return error
@@ -104,7 +104,7 @@ def emptied() -> None:
     Path("bad").mkdir()
 
 
-BAD_MODELS = {  # how the copy is spoilt, what is said of it as a teacher
+BAD_MODELS = {  # how the copy is damaged, the message when it is the teacher
     "no weights": (lambda: Path("bad/model.safetensors").unlink(), "teacher.model bad: cannot be loaded"),
     "half the weights": (lambda: cut("bad/model.safetensors", 50_000), "teacher.model bad: cannot be loaded"),
     "empty weights": (lambda: cut("bad/model.safetensors", 0), "teacher.model bad: cannot be loaded"),
@@ -124,7 +124,7 @@ BAD_MODELS = {  # how the copy is spoilt, what is said of it as a teacher
     "no tokenizer": (lambda: [p.unlink() for p in Path("bad").glob("tokenizer*")], "teacher.model bad: no tokenizer"),
     "half a tokenizer": (lambda: cut("bad/tokenizer.json", 100), "teacher.model bad: no tokenizer"),
     "an empty folder": (emptied, "teacher.model bad: "),
-    "weights that are no numbers": (no_numbers, "step 1: no finite step"),
+    "weights that are no numbers": (no_numbers, "step 1: not finite"),
 }
 
 
@@ -166,7 +166,7 @@ def spoil_pairs(do) -> None:
     do(folder)
 
 
-BAD_RUNS = {  # what is prepared, the settings, what is said
+BAD_RUNS = {  # preparation, settings, message
     "no corpus": (None, ["data.source=none.jsonl"], "none.jsonl: no such file"),
     "empty corpus": (lambda: write("a.jsonl", ""), ["data.source=a.jsonl"], "no text in it"),
     "blank corpus": (lambda: write("a.txt", "\n \n"), ["data.source=a.txt"], "no text in it"),
@@ -222,7 +222,7 @@ BAD_RUNS = {  # what is prepared, the settings, what is said
     "no such setting": (None, ["train.epoch=1"], "did you mean epochs"),
     "not a number": (None, ["optim.lr=fast"], "optim.lr: must be a number"),
     "infinite": (None, ["optim.lr=.inf"], "optim.lr: must be a number"),
-    "negative skips": (None, ["train.max_skips=-1"], "must not be negative"),
+    "negative skips": (None, ["train.max_skips=-1"], "must be at least 0"),
     "unknown policy": (None, ["train.on_nan=ignore"], "must be one of stop, skip"),
     "broken settings of an earlier run": (
         lambda: write("run/config.yaml", "a: ["),

@@ -1,4 +1,4 @@
-"""The teacher's stored predictions: how close they are, that they are whole, and that training needs no teacher."""
+"""The teacher's stored predictions: how accurate they are, that they are complete, that training needs no teacher."""
 
 import itertools
 import json
@@ -16,9 +16,12 @@ from transformers import GPT2LMHeadModel
 import train_distill
 from counterfactuals import sample
 from counterfactuals.tokens.batch import collate
-from debias import cache, models
+from debias import models
 from debias.__main__ import main
-from debias.cache import Codec, TeacherCache, build_cache, open_cache
+from debias.cache import codec as codecs
+from debias.cache import store
+from debias.cache.codec import Codec
+from debias.cache.store import TeacherCache, build_cache, open_cache
 from debias.losses import model_rows
 from debias.ops import OPS, perturb
 from debias.task import DistillTask
@@ -78,7 +81,7 @@ def through(codec: Codec, hidden: torch.Tensor, head: torch.Tensor) -> torch.Ten
 
 
 @pytest.mark.parametrize("vocab", [300, 50_000, 70_000])
-def test_a_row_keeps_its_likeliest_tokens_and_the_mass_of_the_rest(vocab):
+def test_a_row_stores_its_top_tokens_and_the_mass_of_the_rest(vocab):
     """Also where an id needs the sign bit of two bytes, or four bytes."""
     hidden, head = hidden_states(64, 24, vocab)
     codec = Codec.fit(hidden, head, 40)
@@ -94,7 +97,7 @@ def test_a_row_keeps_its_likeliest_tokens_and_the_mass_of_the_rest(vocab):
     assert rest.abs().max() < 0.02
 
 
-def test_where_the_sketch_holds_the_whole_hidden_state_only_rounding_is_lost():
+def test_a_sketch_of_full_width_loses_only_rounding():
     hidden, head = hidden_states(256, 24, 500)
     codec = Codec.fit(hidden, head, 150)
     assert codec.project_DQ.shape == (24, 24)
@@ -110,12 +113,12 @@ def test_coordinates_are_packed_without_gaps_and_come_back():
     assert torch.equal(codec._unpacked(packed), levels)
 
 
-def test_bits_go_where_they_help(monkeypatch):
+def test_bits_go_where_they_reduce_the_error(monkeypatch):
     """At equal bytes less is lost than with eight bits for as many coordinates as have room."""
     hidden, head = hidden_states(600, 96, 500)
     hidden = hidden * torch.linspace(0, 3, 96).neg().exp()
     mixed = Codec.fit(hidden[:400], head, 80)
-    monkeypatch.setattr(cache, "_bits", lambda power, total: [8] * min(total // 8, len(power)))
+    monkeypatch.setattr(codecs, "_bits", lambda power, total: [8] * min(total // 8, len(power)))
     even = Codec.fit(hidden[:400], head, 80)
     assert int(mixed.bits_Q.max()) > 2 * int(mixed.bits_Q.min()) and len(mixed.bits_Q) > len(even.bits_Q)
     assert even.row_bytes == mixed.row_bytes == 80 and even.top_k == mixed.top_k
@@ -125,9 +128,9 @@ def test_bits_go_where_they_help(monkeypatch):
 
 
 @pytest.mark.parametrize("op", [op for op in OPS if op != "none"])
-def test_the_estimate_of_the_rest_beats_top_k_whatever_the_op(op, monkeypatch):
+def test_estimating_the_rest_beats_top_k_for_every_op(op, monkeypatch):
     """On rows the codec was not fitted to; at temperature 2, at equal bytes (top-k alone has more tokens)."""
-    monkeypatch.setattr(cache, "SKETCH", 8)
+    monkeypatch.setattr(codecs, "SKETCH", 8)
     hidden, head = hidden_states(600, 24, 500)
     codec = Codec.fit(hidden[:400], head, 60)
     exact, found = logp_of(hidden[400:], head), through(codec, hidden[400:], head)
@@ -141,25 +144,26 @@ def test_the_estimate_of_the_rest_beats_top_k_whatever_the_op(op, monkeypatch):
 
 def test_rows_too_short_for_a_token_are_refused():
     hidden, head = hidden_states(64, 24, 300)
-    with pytest.raises(ValueError, match=r"teacher\.cache_bytes: 13 bytes hold no token; at least 14 do"):
+    with pytest.raises(ValueError, match=r"teacher\.cache_bytes: 13 bytes have no room for a token; use at least 14"):
         Codec.fit(hidden, head, 13)
 
 
-def test_the_teacher_runs_once_on_each_text_and_each_counterfactual(teacher, tmp_path):
+def test_the_teacher_runs_once_on_each_sequence(teacher, tmp_path):
     seen = []
     teacher.base_model.register_forward_pre_hook(
         lambda _, args, kwargs: seen.append(len(kwargs["input_ids"])), with_kwargs=True
     )
     texts = Pairs(pairs())
     with torch.no_grad():
-        cache._codec(tmp_path / "teacher-x" / "codec.safetensors", texts, teacher, 60, "no")
+        build = store._Build(texts, teacher, store._Layout(texts))
+        build.codec(tmp_path / "teacher-x" / "codec.safetensors", 60, "no")
     for_codec = sum(seen)
     build_cache(tmp_path, texts, teacher, PARTS)
     assert sum(seen) - for_codec == for_codec + 8 + 6  # 8 texts, 6 counterfactuals; the sample is all of so few
 
 
-def test_every_prediction_of_both_sides_stands_where_it_belongs(teacher, tmp_path, monkeypatch):
-    monkeypatch.setattr(cache, "SHARD_ROWS", 40)
+def test_every_stored_prediction_is_in_its_place(teacher, tmp_path, monkeypatch):
+    monkeypatch.setattr(store, "SHARD_ROWS", 40)
     texts = Pairs(pairs(12))
     stored = build_cache(tmp_path, texts, teacher, PARTS | {"row_bytes": 150})
     assert len(list(stored.folder.glob("0*.safetensors"))) > 2
@@ -194,9 +198,9 @@ def test_loss_and_gradients_are_the_live_teachers(op, augment, teacher, tmp_path
     assert float((cached_grad - live_grad).norm() / live_grad.norm()) < 0.02
 
 
-def test_a_killed_build_goes_on_and_gives_the_same_bytes(teacher, tmp_path, monkeypatch):
-    monkeypatch.setattr(cache, "SHARD_ROWS", 40)
-    texts, original, calls = Pairs(pairs(12)), cache._encoded, itertools.count()
+def test_a_killed_build_resumes_and_gives_the_same_bytes(teacher, tmp_path, monkeypatch):
+    monkeypatch.setattr(store, "SHARD_ROWS", 40)
+    texts, original, calls = Pairs(pairs(12)), store._Build.encoded, itertools.count()
     whole = build_cache(tmp_path / "whole", texts, teacher, PARTS).folder
 
     def dies(*arguments):
@@ -204,7 +208,7 @@ def test_a_killed_build_goes_on_and_gives_the_same_bytes(teacher, tmp_path, monk
             raise KeyboardInterrupt
         return original(*arguments)
 
-    monkeypatch.setattr(cache, "_encoded", dies)
+    monkeypatch.setattr(store._Build, "encoded", dies)
     with pytest.raises(KeyboardInterrupt):
         build_cache(tmp_path / "killed", texts, teacher, PARTS)
     assert open_cache(tmp_path / "killed", texts, PARTS) is None
@@ -216,9 +220,9 @@ def test_a_killed_build_goes_on_and_gives_the_same_bytes(teacher, tmp_path, monk
         assert file.read_bytes() == (killed / file.name).read_bytes()
 
 
-def test_a_build_that_goes_on_or_mends_keeps_its_precision(teacher, tmp_path, monkeypatch):
-    """Whoever goes on: rows of two precisions in one cache would depend on where the first build was killed."""
-    monkeypatch.setattr(cache, "SHARD_ROWS", 40)
+def test_a_build_that_resumes_or_repairs_keeps_its_precision(teacher, tmp_path, monkeypatch):
+    """Otherwise the rows of a cache would depend on where the first build was killed."""
+    monkeypatch.setattr(store, "SHARD_ROWS", 40)
     texts = Pairs(pairs(12))
     whole = build_cache(tmp_path / "whole", texts, teacher, PARTS, precision="bf16")
     exact = build_cache(tmp_path / "exact", texts, teacher, PARTS, precision="no")
@@ -244,13 +248,14 @@ def test_a_cache_of_something_else_is_refused_by_name(teacher, tmp_path):
 
 
 @pytest.fixture
-def settings(tiny_gpt2, tmp_path) -> list[str]:
+def settings(tiny_gpt2, few_words, tmp_path) -> list[str]:
     texts = tmp_path / "texts.jsonl"
     rows = itertools.islice(sample.generate(200, seed=3), 60)
     texts.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     found = ["data.max_length=64", "train.max_steps=2", "train.batch_size=8", "train.micro_batch_size=4"]
     found += ["counterfactual.augment=true", "loss.op=max", "loss.vocabulary=reversed", "train.cpu_threads=1"]
     found += [
+        f"counterfactual.lexicon={few_words}",
         f"teacher.model={tiny_gpt2}",
         f"teacher.cache={tmp_path / 'cache'}",
         f"data.pairs_dir={tmp_path / 'pairs'}",
@@ -278,7 +283,7 @@ def test_with_a_cache_training_loads_no_teacher(settings, tiny_gpt2, tmp_path, m
     assert before == [file.stat().st_mtime_ns for file in shards(tmp_path)]
 
 
-def test_a_cached_teacher_that_predicts_other_tokens_than_the_student_is_refused(settings, tiny_gpt2, tmp_path, capsys):
+def test_a_cache_with_another_number_of_tokens_is_refused(settings, tiny_gpt2, tmp_path, capsys):
     """Embeddings padded beyond the tokenizer, as some families have: rows of another width are no such student's."""
     padded = GPT2LMHeadModel.from_pretrained(tiny_gpt2)
     padded.resize_token_embeddings(448, mean_resizing=False)
@@ -292,7 +297,7 @@ def test_a_cached_teacher_that_predicts_other_tokens_than_the_student_is_refused
     assert not (tmp_path / "cache").exists()
 
 
-def test_runs_that_keep_their_rows_in_different_folders_each_get_them(settings, tmp_path, capsys):
+def test_runs_with_different_cache_folders_each_get_one(settings, tmp_path, capsys):
     second = tmp_path / "second"
     runs = f"runs={{a: {{}}, b: {{}}, c: {{teacher: {{cache: {second}}}}}}}"
     assert main(["cache", *settings, runs]) == 0
@@ -300,10 +305,10 @@ def test_runs_that_keep_their_rows_in_different_folders_each_get_them(settings, 
     assert shards(tmp_path) and list(second.rglob("meta.json"))
 
 
-def test_the_first_run_makes_the_cache_and_other_ops_and_seeds_share_it(settings, tmp_path, monkeypatch):
+def test_the_first_run_makes_the_cache_and_other_runs_share_it(settings, tmp_path, monkeypatch):
     assert train_distill.main(settings) == 0
     AcceleratorState._reset_state()
-    monkeypatch.setattr(cache, "build_cache", None)
+    monkeypatch.setattr(store, "build_cache", None)
     monkeypatch.setattr("configs.build.build_cache", None)
     for change in (["loss.op=none", "loss.vocabulary=plain"], ["loss.op=swap", "seed=5", "student.layers=[1]"]):
         assert train_distill.main([*settings, *change, f"output_dir={tmp_path / change[0]}"]) == 0
@@ -313,14 +318,14 @@ def test_the_first_run_makes_the_cache_and_other_ops_and_seeds_share_it(settings
 @pytest.mark.parametrize(
     ("made", "used", "warned"), [("bf16", "no", True), ("bf16", "bf16", False), ("no", "bf16", False)]
 )
-def test_predictions_coarser_than_the_run_are_said_to_be(made, used, warned, settings, capsys):
+def test_a_cache_less_precise_than_the_run_is_reported(made, used, warned, settings, capsys):
     assert main(["cache", *settings, f"train.precision={made}"]) == 0
     capsys.readouterr()
     assert train_distill.main([*settings, f"train.precision={used}"]) == 0
     assert (f"was made with train.precision {made}, this run has {used}" in capsys.readouterr().err) == warned
 
 
-def test_a_damaged_shard_is_one_clear_line_and_is_mended(settings, tmp_path, capsys):
+def test_a_damaged_shard_is_one_clear_line_and_is_repaired(settings, tmp_path, capsys):
     assert main(["cache", *settings]) == 0
     file = shards(tmp_path)[0]
     content = file.read_bytes()
@@ -328,7 +333,7 @@ def test_a_damaged_shard_is_one_clear_line_and_is_mended(settings, tmp_path, cap
     capsys.readouterr()
     assert train_distill.main(settings) == 2
     message = capsys.readouterr().err
-    assert message.count("\n") == 1 and f"{file}: missing or damaged; run `python -m debias cache`" in message
+    assert message.count("\n") == 1 and f"{file}: missing or damaged; run `evenhand cache`" in message
     assert main(["cache", *settings]) == 0
     assert file.read_bytes() == content
 
@@ -337,7 +342,7 @@ def test_a_damaged_shard_is_one_clear_line_and_is_mended(settings, tmp_path, cap
     ("change", "says"),
     [
         (["teacher.cache=null"], "teacher.cache: no run sets it"),
-        (["teacher.cache_bytes=10"], "teacher.cache_bytes: 10 bytes hold no token"),
+        (["teacher.cache_bytes=10"], "teacher.cache_bytes: 10 bytes have no room for a token"),
         (["teacher.cache_bytes=0"], "teacher.cache_bytes: must be at least 1"),
         (["teacher.model=nowhere"], "teacher.model nowhere: "),
         (["data.max_length=500"], "teacher.model sees at most 128 positions"),

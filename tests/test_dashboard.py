@@ -1,4 +1,4 @@
-"""The dashboard as code and the sweep file: every figure they name is one that runs log, every value one that loads."""
+"""The dashboard and the sweep file: runs log every figure they name, and every value they try can be loaded."""
 
 import json
 from pathlib import Path
@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from configs import build, schema
+from configs import study
+from configs.load import load
 from debias.__main__ import main
 
 CONFIGS = Path(__file__).parents[1] / "configs"
@@ -25,7 +26,7 @@ def test_the_dashboard_shows_what_runs_log(tmp_path, capsys):
         assert f'"{key}"' in text, key
 
 
-def test_a_dashboard_for_nobody_is_refused(capsys):
+def test_a_dashboard_without_an_owner_is_refused(capsys):
     assert main(["dashboard", "--config", str(CONFIGS / "quickstart.yaml")]) == 2
     assert "tracking.entity: a dashboard needs" in capsys.readouterr().err
 
@@ -38,19 +39,19 @@ def test_every_run_of_a_sweep_loads(path):
     fixed = [word for word in command[command.index(config) + 1 :] if not word.startswith("$")]
     for key, choice in sweep["parameters"].items():
         for value in choice["values"]:
-            whole, _ = schema.load(CONFIGS.parent / config, [*fixed, f"{key}={json.dumps(value)}"])
-    assert sweep["metric"]["name"] in build.figures_of(whole.eval.during)
+            whole, _ = load(CONFIGS.parent / config, [*fixed, f"{key}={json.dumps(value)}"])
+    assert sweep["metric"]["name"] in study.figures_of(whole.eval.during)
 
 
-def test_runs_of_a_sweep_lie_apart(monkeypatch):
-    whole, runs = schema.load(CONFIGS / "distilgpt2_era.yaml")
+def test_runs_of_a_sweep_have_folders_of_their_own(monkeypatch):
+    whole, runs = load(CONFIGS / "distilgpt2_era.yaml")
     before = whole.output_dir
-    build.apart_in_a_sweep(whole, *runs.values())
+    study.folder_in_a_sweep(whole, *runs.values())
     assert whole.output_dir == before
     monkeypatch.setenv("WANDB_SWEEP_ID", "s")
     monkeypatch.setenv("WANDB_RUN_ID", "r1")
-    build.apart_in_a_sweep(whole, *runs.values())
+    study.folder_in_a_sweep(whole, *runs.values())
     assert {config.output_dir for config in (whole, *runs.values())} == {f"{before}/r1"}
-    whole, runs = schema.load(CONFIGS / "quickstart.yaml")
+    whole, runs = load(CONFIGS / "quickstart.yaml")
     with pytest.raises(ValueError, match="starts one run, this configuration has 4"):
-        build.apart_in_a_sweep(whole, *runs.values())
+        study.folder_in_a_sweep(whole, *runs.values())

@@ -30,7 +30,7 @@ def page(site: Path, name: str) -> str:
 def test_every_setting_is_on_the_page_of_settings(site):
     text = page(site, "configuration")
     for key, item in schema.names().items():
-        meaning = re.split("[|{`]", item.metadata["meaning"])[0][:30]
+        meaning = re.split("[|{`]", item.description)[0][:30]
         assert key.rpartition(".")[2] in text and meaning in text, key
 
 

@@ -1,6 +1,6 @@
-"""A recorded loss curve: a change of the method's numbers shows here, with the environment the record was made in.
+"""A recorded loss curve: any change of the method's numbers shows here. The record names its environment.
 
-To record anew after an intended change, and say why in the commit: `python tests/test_golden.py` from the root.
+After an intended change, make a new record with `python tests/test_golden.py`, and say why in the commit.
 """
 
 import itertools

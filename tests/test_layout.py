@@ -1,6 +1,8 @@
-"""The house: what stands at the top, which way imports point, and what may not be in the tree at all."""
+"""The house: what is at the top, which way imports point, how long things are, and what may not be in the tree."""
 
 import ast
+import configparser
+import fnmatch
 import os
 import re
 import subprocess
@@ -11,8 +13,10 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("configs", "counterfactuals", "debias", "eval")
-MODULES = [ROOT / "train_distill.py", *sorted(path for name in PACKAGES for path in (ROOT / name).rglob("*.py"))]
-# What the evaluate library loads by path derives from its classes: these files are imported by no module of ours.
+TOP = [ROOT / "evenhand.py", ROOT / "train_distill.py"]
+MODULES = [*TOP, *sorted(path for name in PACKAGES for path in (ROOT / name).rglob("*.py"))]
+SHORT = [*TOP, *sorted(path for name in ("configs", "debias") for path in (ROOT / name).rglob("*.py"))]
+# the evaluate library loads these by path; no module of ours imports them
 LOADED_BY_PATH = {path for path in MODULES if "evaluate_modules" in path.parts}
 TREE = [
     "README.md",
@@ -26,15 +30,20 @@ TREE = [
     "ruff.toml",
     ".pre-commit-config.yaml",
     ".ci/run",
+    "evenhand.py",
     "train_distill.py",
     "configs/schema.py",
     "configs/accelerate",
     "configs/deepspeed",
     "counterfactuals/lexicons",
     "docs/architecture.md",
+    ".github/workflows/tests.yml",
+    ".github/workflows/release.yml",
+    ".github/dependabot.yml",
 ]
-OURS = {*PACKAGES, "train_distill"}
+OURS = {*PACKAGES, "evenhand", "train_distill"}
 MAY_IMPORT = {
+    "evenhand": set(),  # by name, when a name or command is used
     "train_distill": {"configs", "counterfactuals", "debias", "eval"},
     "configs": {"configs", "counterfactuals", "debias", "eval"},
     "debias": {"counterfactuals", "debias"},
@@ -95,7 +104,42 @@ def test_packages_have_an_empty_init(folder: str) -> None:
 
 
 def test_the_recipe_is_short() -> None:
-    assert len((ROOT / "train_distill.py").read_text(encoding="utf-8").splitlines()) < 300
+    assert len((ROOT / "train_distill.py").read_text(encoding="utf-8").splitlines()) < 250
+
+
+@pytest.mark.parametrize("path", SHORT, ids=name_of)
+def test_files_and_functions_are_short(path: Path) -> None:
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= 450
+    functions = [node for node in ast.walk(tree_of(path)) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
+    sizes = {node.name: (node.end_lineno or 0) - node.lineno + 1 for node in functions}
+    assert not {name: size for name, size in sizes.items() if size > 60}
+
+
+@pytest.mark.parametrize("folder", sorted({path.parent for path in SHORT} - {ROOT}), ids=name_of)
+def test_folders_hold_about_ten_files(folder: Path) -> None:
+    assert len([path for path in folder.glob("*.py") if path.name != "__init__.py"]) <= 11
+
+
+def test_the_wheel_holds_every_file() -> None:
+    """What setup.cfg names: packages by pattern, data files by pattern within the package they are in."""
+    setup = configparser.ConfigParser()
+    setup.read(ROOT / "setup.cfg", encoding="utf-8")
+    assert set(setup["options"]["py_modules"].split()) == {path.stem for path in TOP}
+    patterns = {key: value.split(", ") for key, value in setup["options.package_data"].items()}
+
+    def is_packed(path: Path) -> bool:
+        package = next(folder for folder in path.parents if (folder / "__init__.py").exists())
+        inside = path.relative_to(package).as_posix()
+        home = ".".join(package.relative_to(ROOT).parts)
+        known = [*patterns["*"], *patterns.get(home, ["*.py"])]
+        return inside.endswith(".py") or any(
+            fnmatch.fnmatch(inside, p) and inside.count("/") == p.count("/") for p in known
+        )
+
+    ours = [path for path in files() if path.relative_to(ROOT).parts[0] in PACKAGES]
+    assert len(ours) > 100 and not [name_of(path) for path in ours if not is_packed(path)]
+    included = setup["options.packages.find"]["include"].split()
+    assert not [name for name in PACKAGES if f"{name}*" not in included]
 
 
 @pytest.mark.parametrize("path", MODULES, ids=name_of)
@@ -105,6 +149,23 @@ def test_imports_point_one_way(path: Path) -> None:
     found = [(line, name) for line, name in imports(ast.walk(tree_of(path))) if name.split(".")[0] in OURS]
     wrong = [f"{name_of(path)}:{line} {name}" for line, name in found if name.split(".")[0] not in MAY_IMPORT[home]]
     assert not wrong, f"{home} may import {sorted(MAY_IMPORT[home])} only"
+
+
+def test_no_import_is_circular() -> None:
+    """Modules of ours, by what they import at the top of the file."""
+    modules = {".".join(path.relative_to(ROOT).with_suffix("").parts): path for path in MODULES}
+    graph = {
+        name: {
+            found
+            for _, full in imports(tree_of(path).body)
+            for found in (full, full.rpartition(".")[0])
+            if found in modules
+        }
+        for name, path in modules.items()
+    }
+    while free := {name for name, needs in graph.items() if not needs & graph.keys() - {name}}:
+        graph = {name: needs for name, needs in graph.items() if name not in free}
+    assert not graph
 
 
 @pytest.mark.parametrize("path", MODULES, ids=name_of)
@@ -180,7 +241,7 @@ def test_no_file_is_over_a_mebibyte() -> None:
 
 
 def test_no_path_of_one_machine() -> None:
-    """Folders that exist on whoever's machine wrote the line; documentation writes relative paths."""
+    """Absolute folders that exist only on the author's machine; documentation uses relative paths."""
     machine = re.compile(r"(?<![\w.])/(?:work|root|farm|home/\w+|Users/\w+)/")
     texts = ((path, path.read_text(encoding="utf-8", errors="replace")) for path in files())
     lines = ((path, number, line) for path, text in texts for number, line in enumerate(text.splitlines(), 1))

@@ -34,7 +34,7 @@ def tiny(model_type: str):
 
 
 @pytest.mark.parametrize("model_type", FAMILIES)
-def test_student_blocks_are_the_teachers_and_embeddings_are_tied_alike(model_type):
+def test_student_blocks_are_the_teachers_with_the_same_tying(model_type):
     teacher = tiny(model_type)
     keep = [0, 3]
     student = models.student_from_layers(teacher, keep)
@@ -72,7 +72,7 @@ def test_layer_maps():
         models.kept_layers([0, 4], 4)
 
 
-def test_hidden_states_are_compared_where_a_students_block_hands_over_to_the_next():
+def test_hidden_states_are_compared_between_kept_blocks():
     """A student of all layers reads and writes what its teacher does; one of half of them, before the next kept one."""
     assert models.hidden_map("last", [0, 2]) == [(-1, -1)]
     assert models.hidden_map("kept", [0, 2]) == [(1, 2), (-1, -1)]

@@ -32,7 +32,7 @@ def roles() -> VocabularyRoles:
 
 
 @pytest.mark.parametrize("op", OPS)
-def test_every_op_is_normalised_finite_and_the_identity_at_equality(op):
+def test_every_op_is_normalised_finite_and_keeps_equal_rows(op):
     own, mate = rows(5), rows(5, seed=1)
     result = perturb(op, own, mate)
     assert torch.isfinite(result).all()
@@ -94,7 +94,7 @@ def test_inputs_are_not_written_in(roles):
         assert torch.equal(own, kept[0]) and torch.equal(mate, kept[1])
 
 
-def test_mass_is_summed_one_way_and_split_by_the_receiving_rows_ratio(roles):
+def test_mass_is_summed_and_split_in_the_receiving_rows_ratio(roles):
     own = torch.tensor([[0.1, 0.1, 0.3, 0.1, 0.05, 0.05, 0.1, 0.1, 0.1]]).log()
     mate = torch.tensor([[0.02, 0.2, 0.01, 0.01, 0.3, 0.06, 0.2, 0.15, 0.05]]).log()
     carried = reversed_roles(own[:, TOKENS.token_L], mate[:, TOKENS.token_L], roles, OUTSIDE[:1]).exp()[0]
@@ -102,7 +102,7 @@ def test_mass_is_summed_one_way_and_split_by_the_receiving_rows_ratio(roles):
     torch.testing.assert_close(carried, torch.tensor([0.2, 0.02, 0.27, 0.09, 0.01, 0.01, 0.05, 0.15]))
 
 
-def test_bare_tokens_after_a_letter_continue_a_word_and_are_left_alone(roles):
+def test_bare_tokens_after_a_letter_are_left_alone(roles):
     own, mate = rows(2)[:, TOKENS.token_L], rows(2, seed=1)[:, TOKENS.token_L]
     carried = reversed_roles(own, mate, roles, torch.tensor([NURSE - 1, 8]))
     torch.testing.assert_close(carried[0, 6:], mate[0, 6:])
@@ -136,7 +136,7 @@ def test_role_reversal_of_very_unlikely_words_stays_finite(roles):
     assert torch.isfinite(result).all()
 
 
-def test_after_the_beginning_of_a_word_of_the_lexicon_its_end_is_exchanged():
+def test_the_end_of_a_lexicon_word_is_exchanged():
     """NURSE stands for "step" here: "step|son" is a word, so son ↔ daughter after it; not after another letter."""
     own, mate = rows(2), rows(2, seed=1)
     roles = VocabularyRoles.build(dataclasses.replace(TOKENS, after={NURSE: (4, 5)}))
@@ -164,7 +164,7 @@ def masses(target: torch.Tensor) -> torch.Tensor:
 
 @pytest.mark.parametrize("turn", [0, 1])
 @pytest.mark.parametrize("op", ["max", "mean", "exp_mean"])
-def test_several_groups_a_text_and_its_counterfactual_are_treated_alike(op, turn):
+def test_several_groups_are_treated_alike_on_both_texts(op, turn):
     """What the target says of a group on the text, it says of the group that took its place on the counterfactual."""
     roles = VocabularyRoles.build(SEVERAL)
     x, cf, context = rows(4, 11), rows(4, 11, seed=1), torch.zeros(4, dtype=torch.long)

@@ -1,4 +1,4 @@
-"""What a run will cost: operations against PyTorch's own counter, sizes against what is really there."""
+"""What a run will cost: operations against PyTorch's own counter, sizes against real models and runs."""
 
 import json
 import re
@@ -10,9 +10,10 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
 import train_distill
-from configs import plan, schema
-from debias.cost import Shape, training_flop
+from configs import plan
+from configs.load import load
 from debias.models import FAMILIES, student_from_layers
+from debias.run.cost import Shape, training_flop
 
 LENGTH = 32
 
@@ -56,9 +57,7 @@ def gpt2(tmp_path):
 
 def test_the_papers_run_on_v100s(gpt2, tmp_path):
     """801,300 documents of OpenWebText, three epochs, both texts: the paper reports 120 to 192 V100-hours."""
-    whole, runs = schema.load(
-        "configs/distilgpt2_era.yaml", [f"teacher={gpt2}", "eval.tasks=null", f"output_dir={tmp_path}"]
-    )
+    whole, runs = load("configs/distilgpt2_era.yaml", [f"teacher={gpt2}", "eval.tasks=null", f"output_dir={tmp_path}"])
     text = plan.describe(whole, runs, "v100:2")
     assert "student 81.9 M parameters, teacher 124 M" in text and "steps    2,871 of 1600 sequences" in text
     hours = float(re.search(r"= ([\d.]+) GPU-hours", text)[1])
@@ -117,11 +116,11 @@ def test_a_teacher_of_hidden_states_alone_is_counted(tiny_gpt2, tmp_path, capsys
 
 
 @pytest.mark.parametrize("model_type", FAMILIES)
-def test_a_student_of_each_family_is_sized_from_its_configuration(model_type, tmp_path):
+def test_students_of_each_family_are_sized_from_config_json(model_type, tmp_path):
     whole = tiny(model_type)
     whole.config.save_pretrained(tmp_path)
-    _, runs = schema.load(None, [f"teacher={tmp_path}", "student.layers=[1, 3]", "train.max_steps=1"])
-    student, teacher = plan._models(runs[""], {})
+    _, runs = load(None, [f"teacher={tmp_path}", "student.layers=[1, 3]", "train.max_steps=1"])
+    student, teacher = plan.shapes_of(runs[""], {})
     assert teacher.num_parameters() == whole.num_parameters()
     assert student.num_parameters() == student_from_layers(whole, [1, 3]).num_parameters()
 

@@ -11,7 +11,7 @@ import pytest
 from accelerate.commands.config.config_args import ClusterConfig, load_config_from_file
 from accelerate.utils.deepspeed import HfDeepSpeedConfig
 
-from debias.optim import configure_deepspeed
+from debias.run.launch import configure_deepspeed
 
 ROOT = Path(__file__).resolve().parents[1]
 PROFILES = sorted((ROOT / "configs" / "accelerate").glob("*.yaml"))
@@ -62,7 +62,7 @@ def test_no_profile_claims_several_cpu_ranks() -> None:
 
 
 @pytest.mark.parametrize("path", DEEPSPEED, ids=lambda path: path.stem)
-def test_deepspeed_config_leaves_to_accelerate_what_the_run_config_sets(path: Path) -> None:
+def test_deepspeed_configs_leave_the_runs_settings_on_auto(path: Path) -> None:
     config = HfDeepSpeedConfig(str(path))
     stage = int(path.stem.removeprefix("zero"))
     assert config.get_value("zero_optimization.stage") == stage
@@ -81,20 +81,12 @@ def test_batch_sizes_of_deepspeed_are_those_of_the_run() -> None:
     assert plugin.deepspeed_config == dict(zip(AUTO, (24, 4, 3, 5.0)))
 
 
-@pytest.mark.parametrize(
-    ("command", "world"),
-    [
-        (["-m", "accelerate.commands.launch", "--config_file", "configs/accelerate/cpu.yaml"], 1),
-        (["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"], 2),
-    ],
-    ids=["cpu profile", "two ranks by torchrun"],
-)
-def test_cpu_launch_gives_the_ranks_it_says(command: list[str], world: int, tmp_path: Path) -> None:
+def test_the_cpu_profile_gives_the_one_rank_it_says(tmp_path: Path) -> None:
+    """Two ranks by torchrun: see test_ranks.py."""
     script = tmp_path / "print_world.py"
     script.write_text(PRINT_WORLD, encoding="utf-8")
     env = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
-    done = subprocess.run(
-        [sys.executable, *command, str(script)], cwd=ROOT, env=env, capture_output=True, text=True, timeout=120
-    )
+    command = ["-m", "accelerate.commands.launch", "--config_file", "configs/accelerate/cpu.yaml", str(script)]
+    done = subprocess.run([sys.executable, *command], cwd=ROOT, env=env, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines() == [f"world {world} cpu"]
+    assert done.stdout.splitlines() == ["world 1 cpu"]

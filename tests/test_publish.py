@@ -1,4 +1,4 @@
-"""What is sent where others see it: a study's figures to Weights & Biases (offline), models with cards to the Hub."""
+"""Publishing: a study's results to Weights & Biases (offline), models with cards to the Hub."""
 
 import json
 from pathlib import Path
@@ -10,21 +10,39 @@ from accelerate.state import AcceleratorState, PartialState
 from test_tracking import records, small_run
 
 import train_distill
-from debias import publish
+from debias.run import publish
+
+
+@pytest.fixture(autouse=True)
+def _fresh_accelerator():
+    yield
+    AcceleratorState._reset_state()
+    PartialState._reset_state()
+
+
+def arguments(tiny_gpt2: Path, few_words: Path, folder: Path) -> list[str]:
+    """Two tiny runs and their evaluation."""
+    return [
+        *small_run(tiny_gpt2, few_words, folder),
+        "train.max_steps=2",
+        f"eval.tasks={{next_word: {{file: {folder / 'prompts.json'}}}}}",
+        f"eval.data_dir={folder}",
+        "runs={plain: {}, even: {counterfactual: {augment: true}, loss: {op: max, vocabulary: reversed}}}",
+    ]
 
 
 @pytest.fixture
-def study(tiny_gpt2, tmp_path):
-    """Arguments of two tiny runs with an evaluation of theirs."""
-    yield [
-        *small_run(tiny_gpt2, tmp_path),
-        "train.max_steps=2",
-        f"eval.tasks={{next_word: {{file: {tmp_path / 'prompts.json'}}}}}",
-        f"eval.data_dir={tmp_path}",
-        "runs={plain: {}, even: {counterfactual: {augment: true}, loss: {op: max, vocabulary: reversed}}}",
-    ]
-    AcceleratorState._reset_state()
-    PartialState._reset_state()
+def study(tiny_gpt2, few_words, tmp_path) -> list[str]:
+    return arguments(tiny_gpt2, few_words, tmp_path)
+
+
+@pytest.fixture(scope="module")
+def finished(tiny_gpt2, few_words, tmp_path_factory) -> tuple[list[str], Path]:
+    """The arguments and the folder of a study that is complete, models and evaluation."""
+    folder = tmp_path_factory.mktemp("finished")
+    given = arguments(tiny_gpt2, few_words, folder)
+    assert train_distill.main(given) == 0
+    return given, folder / "study"
 
 
 def offline(folder: Path, number: int = -1) -> dict:
@@ -74,17 +92,17 @@ def test_a_run_of_a_sweep_is_one_run(study, tmp_path, monkeypatch, capsys):
     assert not (folder / "evaluation").exists()
 
 
-def test_each_model_has_a_card(study, tmp_path, capsys):
-    assert train_distill.main(study) == 0
-    text = (tmp_path / "study" / "even" / "model" / "README.md").read_text(encoding="utf-8")
+def test_each_model_has_a_card(finished):
+    folder = finished[1]
+    text = (folder / "even" / "model" / "README.md").read_text(encoding="utf-8")
     _, head, body = text.split("---\n", 2)
     figures = yaml.safe_load(head)["model-index"][0]["results"][0]["metrics"]
-    rows = {row["model"]: row["tasks"] for row in json.loads((tmp_path / "study" / "results.json").read_text())["rows"]}
+    rows = {row["model"]: row["tasks"] for row in json.loads((folder / "results.json").read_text())["rows"]}
     value = rows["even"]["next_word"]["equitability_avg"]["value"]
     assert figures[0]["value"] == pytest.approx(value) and f"{value:.3f}" in body
     assert "(`max`)" in body and "carried through the role reversal" in body and "2 steps of 8 sequences" in body
-    assert str(tmp_path) not in text  # no path of the machine that trained it
-    other = (tmp_path / "study" / "plain" / "model" / "README.md").read_text(encoding="utf-8")
+    assert str(folder.parent) not in text  # no path of the machine that trained it
+    other = (folder / "plain" / "model" / "README.md").read_text(encoding="utf-8")
     assert "without changing the teacher's predictions" in other
 
 
@@ -101,16 +119,17 @@ class Api:
         return f"hub/{repo_id}"
 
 
-def test_models_are_pushed_with_their_cards(study, tmp_path, monkeypatch, capsys):
+def test_models_are_pushed_with_their_cards(finished, monkeypatch, capsys):
+    given, folder = finished
     monkeypatch.setattr("huggingface_hub.HfApi", Api)
     monkeypatch.setattr("huggingface_hub.get_token", lambda: "secret-token")
     Api.calls = []
-    assert train_distill.main([*study, "hub.repo=someone/evenhand-{run}", "hub.private=false"]) == 0
+    assert train_distill.main([*given, "hub.repo=someone/evenhand-{run}", "hub.private=false"]) == 0
     assert [call[:2] for call in Api.calls] == [
         (what, f"someone/evenhand-{run}") for run in ("plain", "even") for what in ("create", "upload")
     ]
     assert Api.calls[0][2] is False and {"README.md", "model.safetensors", "tokenizer.json"} <= set(Api.calls[1][2])
-    written = b"".join(path.read_bytes() for path in (tmp_path / "study").rglob("*") if path.is_file())
+    written = b"".join(path.read_bytes() for path in folder.rglob("*") if path.is_file())
     assert b"secret-token" not in written + capsys.readouterr().out.encode()
 
 

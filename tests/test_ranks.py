@@ -1,4 +1,4 @@
-"""Several processes: the same weights as one, whatever shards them, and back again; nothing silently something else."""
+"""Several processes give the weights of one, however the model is sharded; a run may change between them."""
 
 import itertools
 import json
@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import kill_many
 import pytest
 import torch
 import yaml
@@ -17,10 +18,9 @@ from safetensors.torch import load_file
 
 import train_distill
 from counterfactuals import sample
-from debias.launch import is_sharded, load_whole_again
+from debias.run.launch import is_sharded, load_whole_again
 
 ROOT = Path(train_distill.__file__).parent
-FEW_WORDS = "name: few\nversion: 1\nlicence: x\nsource: x\ngroups: [female, male]\npairs: {all: [she he, woman man]}\n"
 
 
 @pytest.fixture(autouse=True)
@@ -31,14 +31,13 @@ def _fresh_accelerator():
 
 
 @pytest.fixture(scope="module")
-def settings(tmp_path_factory, tiny_gpt2) -> list[str]:
+def settings(tmp_path_factory, tiny_gpt2, few_words) -> list[str]:
     """ERA with augmentation and texts of unequal length; 16 sequences a step."""
     folder = tmp_path_factory.mktemp("corpus")
     rows = itertools.islice(sample.generate(200, seed=3), 100)
     (folder / "texts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    (folder / "few.yaml").write_text(FEW_WORDS, encoding="utf-8")
     return [
-        *(f"data.source={folder / 'texts.jsonl'}", f"counterfactual.lexicon={folder / 'few.yaml'}"),
+        *(f"data.source={folder / 'texts.jsonl'}", f"counterfactual.lexicon={few_words}"),
         *(f"teacher.model={tiny_gpt2}", f"data.pairs_dir={folder / 'pairs'}", "data.max_length=64"),
         *("counterfactual.augment=true", "loss.op=max", "loss.vocabulary=reversed", "optim.lr=3e-3"),
         *("train.max_steps=6", "train.batch_size=16", "train.micro_batch_size=4", "train.cpu_threads=1"),
@@ -54,6 +53,14 @@ def one(settings, tmp_path_factory) -> Path:
     AcceleratorState._reset_state()
     PartialState._reset_state()
     return folder
+
+
+def fork(settings: list[str], folder: Path) -> None:
+    """Two ranks of DDP, forked from this process: they need not import everything again."""
+    if torch.cuda.is_available():  # autograd's threads of a GPU do not survive a fork
+        return launch(settings, folder)
+    assert kill_many.wait(kill_many.start([*settings, f"output_dir={folder}"], 2, folder.parent)) == [0, 0]
+    assert json.loads((folder / "run.json").read_text(encoding="utf-8"))["ranks"] == 2
 
 
 def launch(settings: list[str], folder: Path, script: str = "train_distill.py", **environment: str) -> None:
@@ -99,12 +106,12 @@ def bitwise(a: Path, b: Path) -> bool:
 
 
 def test_accumulation_and_ranks_give_the_weights_of_one(settings, one, tmp_path):
-    """1 × 16, 4 × 4 and 2 ranks × 2 × 4; a run of two ranks goes on with one."""
+    """1 × 16, 4 × 4 and 2 ranks × 2 × 4; one process resumes the run of two ranks."""
     assert train_distill.main([*settings, f"output_dir={tmp_path / 'four'}"]) == 0
     close(one, tmp_path / "four")
     AcceleratorState._reset_state()
     PartialState._reset_state()
-    launch(settings, tmp_path / "two")
+    fork(settings, tmp_path / "two")
     close(one, tmp_path / "two")
     assert train_distill.main([*settings, f"output_dir={interrupted(tmp_path / 'two', tmp_path / 'on')}"]) == 0
     close(one, tmp_path / "on")
@@ -116,7 +123,7 @@ def zero(stage: int) -> dict[str, str]:
     return {"ACCELERATE_USE_DEEPSPEED": "true", "ACCELERATE_DEEPSPEED_CONFIG_FILE": str(path)}
 
 
-def test_zero_2_gives_the_weights_of_one_and_writes_what_one_process_reads(settings, one, tmp_path):
+def test_zero_2_gives_the_weights_of_one_process_and_back(settings, one, tmp_path):
     pytest.importorskip("deepspeed")
     launch(settings, tmp_path / "zero", **zero(2))
     close(one, tmp_path / "zero")
@@ -126,7 +133,7 @@ def test_zero_2_gives_the_weights_of_one_and_writes_what_one_process_reads(setti
 
 @pytest.mark.slow
 @pytest.mark.parametrize("stage", [1, 2, 3])
-def test_zero_gives_the_weights_of_one_and_goes_on_bitwise(stage, settings, one, tmp_path):
+def test_zero_gives_the_weights_of_one_and_resumes_bitwise(stage, settings, one, tmp_path):
     pytest.importorskip("deepspeed")
     launch(settings, tmp_path / "zero", **zero(stage))
     close(one, tmp_path / "zero")
@@ -135,7 +142,7 @@ def test_zero_gives_the_weights_of_one_and_goes_on_bitwise(stage, settings, one,
 
 
 @pytest.mark.slow
-def test_runs_of_one_command_under_zero_3_are_each_those_of_one_process(settings, one, tmp_path):
+def test_several_runs_under_zero_3_equal_those_of_one_process(settings, one, tmp_path):
     """The second loads its models when the processes are joined already, and accumulates otherwise."""
     pytest.importorskip("deepspeed")
     launch([*settings, "runs={a: {}, b: {train: {micro_batch_size: 8}}}"], tmp_path / "zero", **zero(3))
@@ -148,7 +155,7 @@ def test_runs_of_one_command_under_zero_3_are_each_those_of_one_process(settings
 
 
 @pytest.mark.slow
-def test_zero_in_bfloat16_goes_on_bitwise_from_full_precision_weights(settings, one, tmp_path):
+def test_zero_in_bfloat16_resumes_bitwise_from_float32(settings, one, tmp_path):
     pytest.importorskip("deepspeed")
     settings = [*settings, "train.precision=null"]  # what the profile says
     launch(settings, tmp_path / "zero", **zero(2))
@@ -159,13 +166,13 @@ def test_zero_in_bfloat16_goes_on_bitwise_from_full_precision_weights(settings, 
 
 
 @pytest.mark.slow
-def test_a_replicated_run_goes_on_in_shards(settings, one, tmp_path):
+def test_a_replicated_run_resumes_in_shards(settings, one, tmp_path):
     pytest.importorskip("deepspeed")
     launch(settings, interrupted(one, tmp_path / "on"), **zero(3))
     close(one, tmp_path / "on")
 
 
-def test_what_was_asked_for_is_not_silently_something_else(settings, tmp_path, monkeypatch, capsys):
+def test_another_launch_than_asked_for_is_refused(settings, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
     assert train_distill.main([*settings, f"output_dir={tmp_path / 'run'}"]) == 2
     assert "FSDP was asked for, but Accelerate runs NO on cpu" in capsys.readouterr().err
@@ -193,7 +200,7 @@ sys.exit(train_distill.main(sys.argv[1:]))
 
 
 @pytest.mark.slow
-def test_fsdp_gives_the_weights_of_one_and_goes_on_bitwise(settings, one, tmp_path):
+def test_fsdp_gives_the_weights_of_one_and_resumes_bitwise(settings, one, tmp_path):
     script = tmp_path / "fsdp.py"
     script.write_text(FSDP_ON_CPU, encoding="utf-8")
     profile = yaml.safe_load((ROOT / "configs" / "accelerate" / "fsdp.yaml").read_text(encoding="utf-8"))
@@ -205,7 +212,7 @@ def test_fsdp_gives_the_weights_of_one_and_goes_on_bitwise(settings, one, tmp_pa
     assert bitwise(tmp_path / "fsdp", tmp_path / "on")
 
 
-def test_who_holds_a_share_only():
+def test_which_launches_are_sharded():
     def accelerator(kind, stage=None):
         plugin = None if stage is None else SimpleNamespace(zero_stage=stage)
         return SimpleNamespace(distributed_type=kind, state=SimpleNamespace(deepspeed_plugin=plugin))

@@ -1,4 +1,4 @@
-"""A run that is killed, asked to stop, or meets a broken step, a full disk or another number of ranks loses no work."""
+"""Nothing is lost when a run is killed or asked to stop, or meets a non-finite step, a full disk, other ranks."""
 
 import importlib.util
 import itertools
@@ -21,10 +21,10 @@ from transformers import AutoModelForCausalLM
 import train_distill
 from counterfactuals import sample
 from counterfactuals.provenance import model_fingerprint
-from debias import checkpoint, launch, task
+from debias import task
+from debias.run import checkpoint, launch
 
 ROOT = Path(train_distill.__file__).parent
-FEW_WORDS = "name: few\nversion: 1\nlicence: x\nsource: x\ngroups: [female, male]\npairs: {all: [she he, woman man]}\n"
 
 
 @pytest.fixture(autouse=True)
@@ -43,16 +43,15 @@ def corpus(tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("corpus") / "texts.jsonl"
     rows = itertools.islice(sample.generate(200, seed=3), 100)
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    path.with_name("few.yaml").write_text(FEW_WORDS, encoding="utf-8")
     return path
 
 
 @pytest.fixture(scope="module")
-def settings(corpus, tiny_gpt2) -> list[str]:
+def settings(corpus, tiny_gpt2, few_words) -> list[str]:
     return [
         f"data.source={corpus}",
         f"teacher.model={tiny_gpt2}",
-        f"counterfactual.lexicon={corpus.with_name('few.yaml')}",
+        f"counterfactual.lexicon={few_words}",
         *("data.max_length=64", "counterfactual.augment=true", "loss.op=max", "student.dropout=0.1"),
         *("train.max_steps=6", "train.batch_size=16", "train.micro_batch_size=8", "train.cpu_threads=1"),
         *("train.log_every=1", "train.save_every=2", "optim.lr=3e-3"),
@@ -104,8 +103,9 @@ def at_call(monkeypatch, number: int, do) -> None:
 
 
 @pytest.mark.parametrize("ranks", [1, 2])
-def test_killed_at_random_moments_a_run_ends_bitwise_as_undisturbed(ranks):
-    command = [sys.executable, "tests/kill_many.py", "--kills", "2", "--ranks", str(ranks), "--seed", str(ranks)]
+def test_a_run_killed_at_random_moments_ends_bitwise_the_same(ranks):
+    kills = 3 - ranks  # processes that import everything take most of the time; run the script itself for many kills
+    command = [sys.executable, "tests/kill_many.py", "--kills", str(kills), "--ranks", str(ranks), "--seed", str(ranks)]
     command += ["train.max_steps=6", "train.save_every=1", "train.batch_size=16", "train.micro_batch_size=4"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 0, done.stdout[-1000:] + done.stderr[-3000:]
@@ -113,11 +113,11 @@ def test_killed_at_random_moments_a_run_ends_bitwise_as_undisturbed(ranks):
 
 
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGUSR1"])
-def test_a_signal_saves_at_the_next_step_and_the_run_goes_on(name, run, whole, tmp_path, monkeypatch, capsys):
+def test_a_signal_saves_at_the_next_step_and_the_run_resumes(name, run, whole, tmp_path, monkeypatch, capsys):
     before = signal.getsignal(signal.Signals[name])
     at_call(monkeypatch, 5, lambda: os.kill(os.getpid(), signal.Signals[name]))  # in step 3, which none saves
     assert run() == 0
-    assert "stopped after step 3 of 6; the same command goes on from there" in capsys.readouterr().out
+    assert "stopped after step 3 of 6; the same command resumes there" in capsys.readouterr().out
     assert checkpoints(tmp_path / "run") == ["step-0000002", "step-0000003"]
     assert not (tmp_path / "run" / "run.json").exists()
     assert signal.getsignal(signal.Signals[name]) == before
@@ -125,12 +125,12 @@ def test_a_signal_saves_at_the_next_step_and_the_run_goes_on(name, run, whole, t
 
 
 def test_a_second_ctrl_c_ends_the_process_at_once(settings, tmp_path):
-    code = "import os, signal, sys, torch; from debias.guard import StopRequest\n"
+    code = "import os, signal, sys, torch; from debias.run.guard import StopRequest\n"
     code += "with StopRequest():\n    for _ in range(2): os.kill(os.getpid(), signal.SIGINT)\n    sys.exit(0)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == -signal.SIGINT
 
 
-def test_a_signal_in_the_last_step_does_not_keep_the_run_from_ending(run, whole, tmp_path, monkeypatch):
+def test_a_signal_in_the_last_step_does_not_prevent_the_end(run, whole, tmp_path, monkeypatch):
     at_call(monkeypatch, 11, lambda: os.kill(os.getpid(), signal.SIGTERM))
     assert run() == 0
     assert (tmp_path / "run" / "run.json").exists() and same(whole, tmp_path / "run")
@@ -159,17 +159,21 @@ DAMAGE = {
 
 
 @pytest.mark.parametrize("how", DAMAGE)
-def test_a_damaged_checkpoint_is_named_and_passed_over(how, run, whole, tmp_path, capsys):
+def test_a_damaged_checkpoint_is_named_and_skipped(how, run, whole, tmp_path, capsys):
     shutil.copytree(whole, tmp_path / "run")
     (tmp_path / "run" / "run.json").unlink()
     DAMAGE[how](tmp_path / "run" / "checkpoints" / "step-0000004")
     assert run() == 0
     said = capsys.readouterr()
-    assert "step-0000004: " in said.err and "going on from the one before" in said.err and "Traceback" not in said.err
+    assert (
+        "step-0000004: " in said.err
+        and "resuming from the checkpoint before it" in said.err
+        and "Traceback" not in said.err
+    )
     assert "student       3/6" in said.out and same(whole, tmp_path / "run")
 
 
-def test_with_every_checkpoint_damaged_a_run_begins_anew(run, whole, tmp_path):
+def test_with_every_checkpoint_damaged_a_run_starts_over(run, whole, tmp_path):
     shutil.copytree(whole, tmp_path / "run")
     (tmp_path / "run" / "run.json").unlink()
     for folder in checkpoint.complete(tmp_path / "run" / "checkpoints"):
@@ -177,7 +181,7 @@ def test_with_every_checkpoint_damaged_a_run_begins_anew(run, whole, tmp_path):
     assert run() == 0 and same(whole, tmp_path / "run")
 
 
-def test_half_written_ones_are_swept_up_and_old_ones_pruned(run, tmp_path):
+def test_partial_checkpoints_are_removed_and_old_ones_pruned(run, tmp_path):
     torn = tmp_path / "run" / "checkpoints" / "step-0000001.partial"
     torn.mkdir(parents=True)
     (torn / "checkpoint.json").write_text("{}", encoding="utf-8")
@@ -217,7 +221,7 @@ def test_a_run_writes_no_pickles(whole):
     assert kinds == {".json", ".jsonl", ".safetensors", ".yaml"}
 
 
-def test_a_run_says_by_hash_what_it_was_made_from_and_what_came_out(whole, tiny_gpt2):
+def test_a_run_records_hashes_of_its_inputs_and_its_model(whole, tiny_gpt2):
     found = json.loads((whole / "run.json").read_text())["sha256"]
     assert found["teacher.model"] == model_fingerprint(str(tiny_gpt2))
     assert found["model"] == model_fingerprint(str(whole / "model")) != found["teacher.model"]
@@ -225,16 +229,17 @@ def test_a_run_says_by_hash_what_it_was_made_from_and_what_came_out(whole, tiny_
     assert all(len(digest) == 64 for digest in found.values())
 
 
-def test_no_token_is_in_what_a_run_writes_or_says(settings, tmp_path):
+def test_no_token_is_in_what_a_run_writes_or_says(run, tmp_path, monkeypatch, capfd):
     secrets = {"WANDB_API_KEY": "0123456789abcdef" * 2 + "deadbeef", "HF_TOKEN": "hf_SECRETsecretSECRETsecretSECRET"}
-    command = [sys.executable, "train_distill.py", *settings, f"output_dir={tmp_path / 'run'}", "train.max_steps=3"]
-    command += ["tracking={to: wandb, mode: offline}"] if importlib.util.find_spec("wandb") else []
-    done = subprocess.run(command, cwd=ROOT, env=os.environ | secrets, capture_output=True, timeout=300, check=False)
-    assert done.returncode == 0, done.stderr[-2000:]
+    for name, secret in secrets.items():
+        monkeypatch.setenv(name, secret)
+    tracked = ["tracking={to: wandb, mode: offline}"] if importlib.util.find_spec("wandb") else []
+    assert run("train.max_steps=3", *tracked) == 0
+    said = capfd.readouterr()
     written = [path for path in (tmp_path / "run").rglob("*") if path.is_file() and not path.is_symlink()]
     assert any("checkpoints" in path.parts for path in written)
     for secret in secrets.values():
-        assert secret.encode() not in done.stdout + done.stderr
+        assert secret not in said.out + said.err
         assert [path for path in written if secret.encode() in path.read_bytes()] == []
 
 
@@ -249,7 +254,7 @@ def test_a_checkpoint_of_another_model_or_precision_is_refused(run, whole, tmp_p
     assert not (tmp_path / "run" / "config.yaml").exists()  # a refused run leaves no settings of its own
     assert run("student.layers=[0]") == 2
     assert run("student.layers=[0, 1, 2]") == 2
-    assert "is of another model" in capsys.readouterr().err
+    assert "holds another model" in capsys.readouterr().err
 
 
 def test_changed_settings_are_refused_by_name_unless_allowed(run, tmp_path, capsys):
@@ -258,7 +263,7 @@ def test_changed_settings_are_refused_by_name_unless_allowed(run, tmp_path, caps
     message = capsys.readouterr().err
     assert "train.max_steps: 4, now 6" in message and "--allow_changes" in message and message.count("\n") == 1
     assert run("train.max_steps=4", "train.micro_batch_size=4", "train.save_every=3", "data.workers=2") == 0
-    assert run("train.max_steps=4", "train.log_every=3") == 0, "what is complete is not trained again to be looked at"
+    assert run("train.max_steps=4", "train.log_every=3") == 0, "logging does not train a complete run again"
     assert run("--allow_changes", "optim.lr=1e-3") == 0
     rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows] == [1, 2, 3, 4, 5, 6] and rows[2]["lr"] < rows[1]["lr"] / 2
@@ -268,7 +273,7 @@ def test_changed_settings_are_refused_by_name_unless_allowed(run, tmp_path, caps
     ]
     assert run("optim.lr=1e-3") == 0 and "complete" in capsys.readouterr().out
     assert run("--allow_changes", "optim.lr=1e-3", "train.max_steps=1") == 2
-    assert "has 4 steps behind it, of 1; raise train.max_steps" in capsys.readouterr().err
+    assert "has already done 4 steps, more than 1; raise train.max_steps" in capsys.readouterr().err
 
 
 # ---------------------------------------------------------------- disks
@@ -299,7 +304,7 @@ def test_a_full_disk_is_one_line_and_the_last_checkpoint_stays(run, whole, small
     filler.write_bytes(bytes(3_000_000 - round(1.6 * size)))
     assert run(pairs) == 2
     assert "step-0000004: cannot be written (No space left" in (message := refused(capsys))
-    assert "step-0000002 is whole: the same command goes on from there" in message
+    assert "step-0000002 is complete: the same command resumes from it" in message
     assert [path.name for path in (small_disk / "checkpoints").iterdir()] == ["step-0000002"]
     filler.unlink()
     assert run(pairs, "train.keep_checkpoints=1") == 0 and same(whole, small_disk)
@@ -324,7 +329,7 @@ def test_a_limit_on_file_sizes_is_one_line(run, tmp_path, capsys):
     assert not checkpoints(tmp_path / "run") and not (tmp_path / "run" / "model").exists()
 
 
-# ---------------------------------------------------------------- steps that are no numbers
+# ---------------------------------------------------------------- steps that are not finite
 
 
 def poison(monkeypatch, *steps: int) -> None:
@@ -347,11 +352,11 @@ def poison(monkeypatch, *steps: int) -> None:
     monkeypatch.setattr(task.DistillTask, "forward", forward)
 
 
-def test_a_step_that_is_no_number_stops_the_run_with_its_batch_kept(run, tmp_path, monkeypatch, capsys):
+def test_a_non_finite_step_stops_the_run_and_keeps_its_batch(run, tmp_path, monkeypatch, capsys):
     poison(monkeypatch, 5)
     assert run() == 2
     message = refused(capsys)
-    assert "step 5: no finite step (loss nan" in message and "train.on_nan skip" in message
+    assert "step 5: not finite (loss nan" in message and "train.on_nan skip" in message
     assert checkpoints(tmp_path / "run") == ["step-0000002", "step-0000004"]
     kept = sorted((tmp_path / "run" / "bad_batches").iterdir())
     assert [path.name for path in kept] == [f"step-0000005-rank0-{n}.safetensors" for n in (0, 1)]
@@ -362,10 +367,10 @@ def test_a_step_that_is_no_number_stops_the_run_with_its_batch_kept(run, tmp_pat
     assert facts["step"] == 5 and facts["figures"]["loss"] == "nan" and len(rows) > 100
 
 
-def test_such_steps_are_left_out_if_asked_and_never_reach_the_weights(run, tmp_path, monkeypatch, capsys):
+def test_skipped_non_finite_steps_never_reach_the_weights(run, tmp_path, monkeypatch, capsys):
     poison(monkeypatch, 3, 4)
     assert run("train.on_nan=skip", "train.save_every=4") == 0
-    assert "step 3: no finite step" in capsys.readouterr().out
+    assert "step 3: not finite" in capsys.readouterr().err
     rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows] == [1, 2, 5, 6]
     at_4 = load_file(tmp_path / "run" / "checkpoints" / "step-0000004" / "model.safetensors")
@@ -378,10 +383,10 @@ def test_such_steps_are_left_out_if_asked_and_never_reach_the_weights(run, tmp_p
     assert json.loads((tmp_path / "run" / "run.json").read_text())["skipped"] == 2
 
 
-def test_the_number_of_steps_left_out_is_bounded(run, monkeypatch, capsys):
+def test_the_number_of_skipped_steps_is_bounded(run, monkeypatch, capsys):
     poison(monkeypatch, 1, 3, 4)
     assert run("train.on_nan=skip", "train.max_skips=2") == 2
-    assert "step 4: no finite step" in (message := refused(capsys)) and "train.max_skips allows 2" in message
+    assert "step 4: not finite" in (message := refused(capsys)) and "train.max_skips allows 2" in message
 
 
 @pytest.mark.parametrize(

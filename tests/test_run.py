@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from transformers import AutoModelForCausalLM
 
-from configs import build, schema
+from configs import schema, study
 from eval import run
 from eval.metrics import Interval, bootstrap, equitability, interval, paired_difference, resampled_sums
 from eval.run import differences, evaluate, over_seeds
@@ -144,7 +144,7 @@ def test_training_compares_with_the_plain_run(runs, reference, monkeypatch, tmp_
     whole = schema.Config(output_dir=str(tmp_path))
     given = {}
     monkeypatch.setattr("eval.run.evaluate", lambda models, tasks, **options: given.update(options, models=[*models]))
-    build.evaluate(whole, dict.fromkeys(runs, whole))
+    study.evaluate(whole, dict.fromkeys(runs, whole))
     assert (given["models"], given["reference"]) == (runs, reference)
 
 

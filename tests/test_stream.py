@@ -13,6 +13,7 @@ import pytest
 
 import train_distill
 from configs import schema
+from configs.load import load
 from counterfactuals.sample import generate
 from counterfactuals.text.lexicon import load_lexicon
 from counterfactuals.text.reverse import Reverser
@@ -191,7 +192,7 @@ def test_sources_that_hold_nothing_and_steps_out_of_order_are_refused(stream):
 def test_settings_that_a_stream_cannot_have_are_named():
     wrong = ["data.streaming=true", "data.pairs_dir=x", "tracking.artifacts=true"]
     with pytest.raises(schema.ConfigError) as error:
-        schema.load(None, [*wrong, "teacher.model=x", "data.shuffle_buffer=8"])
+        load(None, [*wrong, "teacher.model=x", "data.shuffle_buffer=8"])
     for key in ("data.pairs_dir", "train.max_steps", "tracking.artifacts", "data.shuffle_buffer"):
         assert f"{key}:" in str(error.value)
 

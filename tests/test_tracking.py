@@ -10,9 +10,10 @@ import pytest
 from accelerate.state import AcceleratorState, PartialState
 
 import train_distill
-from configs import build, schema
-from debias import tracking
-from debias.tracking import TensorBoardSink, Tracker, WandbSink
+from configs import build
+from configs.load import load
+from debias.run import tracking
+from debias.run.tracking import TensorBoardSink, Tracker, WandbSink
 
 PROMPTS = {"a": {"x": ["The nurse said that"]}, "b": {"x": ["The plumber left because"]}}
 
@@ -24,7 +25,7 @@ def _fresh_accelerator():
     PartialState._reset_state()
 
 
-def small_run(tiny_gpt2: Path, folder: Path) -> list[str]:
+def small_run(tiny_gpt2: Path, few_words: Path, folder: Path) -> list[str]:
     """Arguments of a run that takes a second; FOLDER/prompts.json is for next_word."""
     texts = ["The nurse said that she would help him.", "He told his wife about the work.", "It rains in the north."]
     corpus = folder / "texts.jsonl"
@@ -35,6 +36,7 @@ def small_run(tiny_gpt2: Path, folder: Path) -> list[str]:
         f"data.source={corpus}",
         "data.max_length=32",
         f"teacher.model={tiny_gpt2}",
+        f"counterfactual.lexicon={few_words}",
         "train.max_steps=4",
         "train.batch_size=8",
         "train.micro_batch_size=8",
@@ -43,8 +45,8 @@ def small_run(tiny_gpt2: Path, folder: Path) -> list[str]:
 
 
 @pytest.fixture
-def arguments(tiny_gpt2, tmp_path) -> list[str]:
-    return small_run(tiny_gpt2, tmp_path)
+def arguments(tiny_gpt2, few_words, tmp_path) -> list[str]:
+    return small_run(tiny_gpt2, few_words, tmp_path)
 
 
 def records(folder: Path, *options: str, newest: Path | None = None) -> list[dict]:
@@ -72,7 +74,7 @@ def test_a_run_offline_holds_every_figure_and_setting(arguments, tmp_path, capsy
     assert "tiny" in json.dumps(run)
 
 
-def test_a_resumed_run_goes_on_under_the_same_id(tmp_path, monkeypatch):
+def test_a_resumed_run_keeps_its_id(tmp_path, monkeypatch):
     given = {"title": "t", "config": {}, "mode": "offline"}
     first = WandbSink(tmp_path, **given)
     first.log(1, {"loss": 2.0})
@@ -97,7 +99,7 @@ def test_a_missing_library_is_named(monkeypatch):
         tracking.check("wandb", "offline")
 
 
-def test_tensorboard_hides_the_steps_that_are_done_again(tmp_path):
+def test_tensorboard_hides_repeated_steps(tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     for step, values in ((0, (3.0, 2.0, 1.0)), (1, (1.5, 0.5))):
@@ -110,7 +112,7 @@ def test_tensorboard_hides_the_steps_that_are_done_again(tmp_path):
     assert [(e.step, e.value) for e in events.Scalars("loss")] == [(1, 3.0), (2, 1.5), (3, 0.5)]
 
 
-def test_what_is_no_number_is_not_in_the_file(tmp_path):
+def test_non_finite_figures_are_not_written(tmp_path):
     """The norm of the first gradients in fp16, before their scale is found: JSON knows no infinity."""
     with Tracker(tmp_path / "metrics.jsonl", "even", 1, watching="quiet") as tracker:
         tracker.advance(10)
@@ -132,7 +134,7 @@ def test_console_forms(tmp_path, capsys):
     assert printed("auto").startswith("even          1/2 · loss 0.5000") and "figure" not in printed("lines")
 
 
-def test_figures_are_taken_during_training_and_change_nothing(arguments, tmp_path, capsys):
+def test_small_evaluations_do_not_change_the_training(arguments, tmp_path, capsys):
     during = f"eval.during={{next_word: {{file: {tmp_path / 'prompts.json'}}}}}"
     probed = [*arguments, "eval.every=2", during, f"eval.data_dir={tmp_path}", "student.dropout=0.1"]
     assert train_distill.main(probed) == 0
@@ -149,8 +151,8 @@ def test_figures_are_taken_during_training_and_change_nothing(arguments, tmp_pat
 def test_the_small_evaluation_reads_no_more_rows_than_it_may(arguments, tmp_path):
     given = ["eval.every=2", "eval.during={next_word: {file: prompts.json}}", f"eval.data_dir={tmp_path}"]
     for limit in (1, 2):
-        _, runs = schema.load(None, [*arguments, *given, f"eval.during_limit={limit}"])
-        assert len(build.make_probe(runs[""]).rows["next_word"]) == limit
+        _, runs = load(None, [*arguments, *given, f"eval.during_limit={limit}"])
+        assert len(build.probe_of(runs[""], None).func.rows["next_word"]) == limit
 
 
 def test_mistakes_of_the_small_evaluation_are_refused_early(arguments, tmp_path, capsys):

@@ -1,11 +1,8 @@
-"""The recipe, end to end, on tiny models: what it writes, what it resumes, what it refuses."""
+"""The recipe, end to end, on tiny models: what it writes, resumes and refuses."""
 
 import itertools
 import json
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -16,10 +13,11 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import train_distill
+from configs import build
 from counterfactuals import sample
 from counterfactuals.provenance import versions
-from debias import checkpoint
-from debias.tracking import Tracker
+from debias.run import checkpoint
+from debias.run.tracking import Tracker
 
 ROOT = Path(train_distill.__file__).parent
 
@@ -40,12 +38,13 @@ def corpus(tmp_path_factory) -> Path:
 
 
 @pytest.fixture
-def arguments(corpus, tiny_gpt2, tmp_path) -> list[str]:
+def arguments(corpus, tiny_gpt2, few_words, tmp_path) -> list[str]:
     return [
         f"output_dir={tmp_path / 'run'}",
         f"data.source={corpus}",
         "data.max_length=64",
         f"teacher.model={tiny_gpt2}",
+        f"counterfactual.lexicon={few_words}",
         "counterfactual.augment=true",
         "loss.op=max",
         "loss.vocabulary=reversed",
@@ -98,7 +97,7 @@ def test_a_run_leaves_everything_a_user_expects(arguments, tmp_path, capsys, sha
     assert "student" in capsys.readouterr().out
 
 
-def test_a_finished_run_is_not_trained_again_and_another_is_not_mixed_in(arguments, tmp_path, capsys):
+def test_a_finished_run_is_not_repeated_or_mixed_with_another(arguments, tmp_path, capsys):
     assert train_distill.main(arguments) == 0
     before = (tmp_path / "run" / "model" / "model.safetensors").stat().st_mtime_ns
     assert train_distill.main(arguments) == 0
@@ -113,17 +112,17 @@ def test_resume_is_bitwise_an_undisturbed_run(arguments, tmp_path, monkeypatch):
     assert train_distill.main([*arguments, f"output_dir={tmp_path / 'whole'}"]) == 0
     AcceleratorState._reset_state()
 
-    original, calls = train_distill.collate, itertools.count()
+    original, calls = build.collate, itertools.count()
 
     def dies(*args, **kwargs):
         if next(calls) == 10:  # two micro-batches a step: in step 6, after the checkpoint of step 4
             raise KeyboardInterrupt
         return original(*args, **kwargs)
 
-    monkeypatch.setattr(train_distill, "collate", dies)
+    monkeypatch.setattr(build, "collate", dies)
     assert train_distill.main(arguments) == 130
     assert [p.name for p in checkpoint.complete(tmp_path / "run" / "checkpoints")] == ["step-0000002", "step-0000004"]
-    monkeypatch.setattr(train_distill, "collate", original)
+    monkeypatch.setattr(build, "collate", original)
     AcceleratorState._reset_state()
     assert train_distill.main(arguments) == 0
     whole, resumed = weights(tmp_path / "whole"), weights(tmp_path / "run")
@@ -151,23 +150,6 @@ def test_accumulation_does_not_change_the_result(batch_by, arguments, tmp_path):
         torch.testing.assert_close(one[name], eight[name], rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.slow
-def test_two_ranks_give_the_weights_of_one(arguments, tmp_path):
-    arguments = [*arguments, "student.dropout=0"]
-    assert train_distill.main([*arguments, f"output_dir={tmp_path / 'one'}"]) == 0
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    command += [str(ROOT / "train_distill.py"), *arguments, f"output_dir={tmp_path / 'two'}"]
-    environment = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300, check=False)
-    assert done.returncode == 0, done.stderr[-2000:]
-    assert json.loads((tmp_path / "two" / "run.json").read_text(encoding="utf-8"))["ranks"] == 2
-    one, two = weights(tmp_path / "one"), weights(tmp_path / "two")
-    for name in one:
-        torch.testing.assert_close(one[name], two[name], rtol=1e-4, atol=1e-5)
-    for a, b in zip(lines(tmp_path / "one" / "metrics.jsonl"), lines(tmp_path / "two" / "metrics.jsonl")):
-        assert a["loss"] == pytest.approx(b["loss"], rel=1e-4)
-
-
 KINDS = {
     "plain": ["loss.op=none", "loss.vocabulary=plain", "counterfactual.augment=false"],
     "mean": ["loss.op=mean", "loss.vocabulary=plain"],
@@ -193,7 +175,7 @@ def test_every_kind_of_run_by_config_alone(kind, arguments, tmp_path):
     assert AutoModelForCausalLM.from_pretrained(tmp_path / "run" / "model").config.n_layer == expected
 
 
-def test_gradients_are_clipped_and_the_plain_divergence_is_in_the_lines(arguments, tiny_gpt2, tmp_path):
+def test_gradients_are_clipped_and_kd_plain_is_logged(arguments, tiny_gpt2, tmp_path):
     """Gradients far below AdamW's epsilon move nothing; the norm that is written is the one before."""
     before, moved = load_file(tiny_gpt2 / "model.safetensors")["transformer.wte.weight"], []
     for number, norm in enumerate((5.0, 1e-9)):
@@ -229,7 +211,7 @@ def test_cross_entropy_fine_tuning_and_training_from_scratch(arguments, tiny_gpt
         (["student.layers=hf"], "12 layers"),
         (["counterfactual.lexicon=nothing"], "nothing"),
         (["counterfactual.direction=left"], "no group 'left'"),
-        (["counterfactual.protected=[qeen]"], "did you mean 'queen'"),
+        (["counterfactual.protected=[womn]"], "did you mean 'woman'"),
         (["counterfactual.policy=leave"], "must be one of skip, reverse, keep_names"),
         (["data.workers=0"], "data.workers: must be at least 1"),
         (["train.keep_best=los"], "metrics.jsonl will have no 'los'; it will have loss, kd, lm"),
@@ -243,13 +225,12 @@ def test_mistakes_are_one_clear_line_and_leave_no_run(change, says, arguments, t
     assert not (tmp_path / "run" / "run.json").exists() and not (tmp_path / "run" / "model").exists()
 
 
-def test_pairs_from_the_command_line_are_trained_on_and_refused_where_they_do_not_fit(
-    arguments, corpus, tiny_gpt2, tmp_path, capsys
-):
-    from counterfactuals.__main__ import main as build
+def test_prepared_pairs_are_used_or_refused_by_name(arguments, corpus, tiny_gpt2, few_words, tmp_path, capsys):
+    from counterfactuals.__main__ import main as command
 
     options = ["--source", str(corpus), "--tokenizer", str(tiny_gpt2), "--out", str(tmp_path / "pairs")]
-    assert build(["build", *options, "--max_length", "64", "--workers", "1"]) == 0
+    options += ["--lexicon", str(few_words)]
+    assert command(["build", *options, "--max_length", "64", "--workers", "1"]) == 0
     (folder,) = (tmp_path / "pairs").iterdir()
     built = {file.name: file.read_bytes() for file in folder.iterdir()}
     assert "pairs of 120 texts" in capsys.readouterr().out
@@ -260,7 +241,7 @@ def test_pairs_from_the_command_line_are_trained_on_and_refused_where_they_do_no
     assert built == {file.name: file.read_bytes() for file in folder.iterdir()}
 
 
-def test_teacher_and_student_of_different_vocabularies_are_refused(arguments, tiny_gpt2, tmp_path, capsys):
+def test_different_vocabularies_are_refused(arguments, tiny_gpt2, tmp_path, capsys):
     from counterfactuals.tokens.tokenizer import train_bpe
     from debias.models import random_student
 
@@ -285,14 +266,14 @@ def test_mistakes_in_evaluation_show_before_training(arguments, tmp_path, capsys
     assert not (tmp_path / "run" / "metrics.jsonl").exists()
 
 
-def test_a_student_of_a_replaced_teacher_is_not_taken_for_complete(corpus, tmp_path, capsys):
+def test_a_run_with_a_replaced_teacher_is_not_complete(corpus, few_words, tmp_path, capsys):
     runs = (
         "runs={teacher: {tokenizer: {train_vocab_size: 300}, loss: {kd_weight: 0, lm_weight: 1}, optim: {lr: %s},"
         " student: {init: random, config: {n_layer: 2, n_embd: 16, n_head: 2}}},"
         " plain: {teacher: {model: 'run:teacher'}}}"
     )
     common = [f"output_dir={tmp_path}", f"data.source={corpus}", "data.max_length=48", "train.max_steps=2"]
-    common += ["train.batch_size=8", "train.micro_batch_size=8"]
+    common += ["train.batch_size=8", "train.micro_batch_size=8", f"counterfactual.lexicon={few_words}"]
     assert train_distill.main([*common, runs % "1e-3"]) == 0
     shutil.rmtree(tmp_path / "teacher")
     assert "made from another teacher.model" in refused([*common, runs % "1e-2"], capsys)

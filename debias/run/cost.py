@@ -1,4 +1,4 @@
-"""What a run will cost, from the sizes of its models and texts: operations, memory, disk, GPU-hours.
+"""What a run costs, from the sizes of its models and texts: operations, memory, disk, GPU-hours.
 
 A multiplication with its addition counts as two floating-point operations (FLOP). Attention is causal: a token sees
 half of the length on average. Only matrix products are counted; test_plan.py holds them against PyTorch's own counter.
@@ -9,15 +9,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-# FLOP/s of dense 16-bit matrix products, by the makers' data sheets; of a CPU core nothing general can be said
+# FLOP/s of dense 16-bit matrix products, from the makers' data sheets
 PEAK = {"t4": 65e12, "v100": 125e12, "l4": 121e12, "a100": 312e12, "h100": 989e12, "h200": 989e12}
-SHARE = 0.3  # of the peak that a small model reaches, unless told otherwise
+SHARE = 0.3  # fraction of the peak that a small model is assumed to reach
 PAIR_BYTES = 2  # a token id in a pair set; 4 where the vocabulary is larger than 65,536
 
 
 @dataclass(frozen=True)
 class Shape:
-    """Sizes of a causal language model. parameters: shared weights once; head: rows × width of its output."""
+    """Sizes of a causal language model.
+
+    parameters: all, shared ones once; blocks: those in the matrices of its blocks; head: rows × width of its output
+    embeddings.
+    """
 
     parameters: int
     blocks: int
@@ -27,7 +31,7 @@ class Shape:
 
     @classmethod
     def of(cls, model: Any) -> Shape:
-        """Of a model with or without values (device meta)."""
+        """The sizes of a model, which may be on the meta device."""
         weight = model.get_output_embeddings().weight
         layers = model.config.num_hidden_layers
         inside = {id(p) for m in (model.get_input_embeddings(), model.get_output_embeddings()) for p in m.parameters()}
@@ -38,7 +42,7 @@ class Shape:
         return cls(model.num_parameters(), matrices, weight.numel(), layers, weight.shape[1])
 
     def forward(self, length: int) -> float:
-        """FLOP of a token's forward pass in a sequence of `length`."""
+        """FLOP of the forward pass per token, in sequences of `length`."""
         return 2 * (self.blocks + self.head) + 2 * self.layers * self.width * length
 
 

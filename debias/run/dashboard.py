@@ -15,9 +15,9 @@ LOSSES = ("loss", "kd", "kd_plain", "lm", "hidden")
 def workspace(
     *, project: str, entity: str, during: Sequence[str], results: Sequence[str], name: str = "Evenhand"
 ) -> Any:
-    """A wandb_workspaces Workspace. during: figures taken while training, results: those of finished models.
+    """A wandb_workspaces Workspace. during, results: TASK/METRIC of figures during training and of finished models.
 
-    Both are named TASK/METRIC, as runs log them. ValueError if wandb-workspaces is not installed.
+    ValueError if wandb-workspaces is not installed.
     """
     try:
         import wandb_workspaces.reports.v2 as wr
@@ -49,12 +49,12 @@ def workspace(
 
 
 def save(made: Any, out: Path | None) -> str:
-    """Save to the server, or its specification to a JSON file; returns where it is. ValueError if refused."""
+    """Save to the server, or as JSON to the file `out`; returns where it is. ValueError if the server refuses."""
     if out is not None:
         write_whole(out, json.dumps(made._to_model().model_dump(mode="json"), indent=1) + "\n")
         return str(out)
     try:
         made.save()
-    except Exception as error:  # whatever the client makes of a missing key, project or network
+    except Exception as error:  # the client raises anything without a key, project or network
         raise ValueError(f"dashboard: {' '.join(str(error).split())}; --out FILE.json writes it instead") from None
     return str(made.url)

@@ -1,17 +1,17 @@
-"""Checkpoints that are whole or not there, and the step to go on from.
+"""Checkpoints that are complete or not there, and exact resume.
 
-`step-0000500/` is a model that from_pretrained loads (config.json, model.safetensors, tokenizer) with what training
-needs to go on exactly: training.safetensors, the optimizer's moments by parameter, and checkpoint.json, the step and
-the hash of each file. No pickles, and no random states: they follow from (seed, step, rank).
+`step-0000500/` is a model that from_pretrained loads (config.json, model.safetensors, tokenizer), with what training
+needs to resume exactly: training.safetensors, the optimizer's moments by parameter, and checkpoint.json, the step and
+the hash of each file. There are no pickles, and no random states: they follow from (seed, step, rank).
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import os
 import re
 import shutil
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -21,19 +21,20 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from counterfactuals.files import sha256_of, write_whole
-from debias import shards
+from debias.run import shards
 
+log = logging.getLogger(__name__)
 FACTS = "checkpoint.json"  # written last
 
 
 def save(
     accelerator: Any, task: Any, optimizer: Any, tokenizer: Any, folder: Path, step: int, *, keep: int, **facts: Any
 ) -> None:
-    """Save what is needed to go on after `step` steps; delete all but the newest `keep`, and the best.
+    """Save what a run needs to resume after `step` steps; delete all but the newest `keep`, and the best.
 
-    facts are kept beside the step; the best checkpoint is the one with the lowest facts["figure"], if there is one.
-    Written beside its place and renamed: a run killed while saving leaves the last complete checkpoint to go on from.
-    Raises ValueError where the folder cannot be written into; earlier checkpoints stay.
+    facts are stored beside the step; the best checkpoint is the one with the lowest facts["figure"], if there is one.
+    The files are written to another folder, which is then renamed: a run killed while saving leaves the last complete
+    checkpoint. Raises ValueError where the folder cannot be written to; earlier checkpoints are kept.
     """
     weights, rest = _gather(accelerator, task, optimizer)
     if not accelerator.is_main_process:
@@ -58,7 +59,7 @@ def save(
     except (OSError, SafetensorError) as error:
         shutil.rmtree(partial, ignore_errors=True)
         there = complete(folder)
-        left = f"{there[-1].name} is whole: the same command goes on from there" if there else "nothing is saved yet"
+        left = f"{there[-1].name} is complete: the same command resumes from it" if there else "nothing is saved yet"
         raise ValueError(f"{final}: cannot be written ({_reason(error)}); {left} once there is room") from None
 
 
@@ -68,7 +69,7 @@ def complete(folder: Path) -> list[Path]:
 
 
 def best(folder: Path) -> Path | None:
-    """The checkpoint with the lowest figure of train.keep_best, None where none was asked for."""
+    """The checkpoint with the lowest figure of train.keep_best; None if that is not set."""
     found = [(facts["figure"], path) for path in complete(folder) if "figure" in (facts := _facts(path))]
     return min(found)[1] if found else None
 
@@ -76,8 +77,8 @@ def best(folder: Path) -> Path | None:
 def restore(accelerator: Any, task: Any, optimizer: Any, folder: Path, *, allow_changes: bool = False) -> dict:
     """Load the newest intact checkpoint into task and optimizer; returns its facts, {"step": 0} if there is none.
 
-    A damaged one is named and passed over. Every rank takes part; only the first reads files. The number of ranks may
-    differ from the one that saved. Raises ValueError where a checkpoint is of another model or precision.
+    A damaged checkpoint is named and passed over. Every rank takes part, but only the first reads files. The number of
+    ranks may differ from when it was saved. Raises ValueError if the checkpoint has another model or precision.
     """
     path, facts = None, {"step": 0}
     if accelerator.is_main_process:
@@ -85,7 +86,7 @@ def restore(accelerator: Any, task: Any, optimizer: Any, folder: Path, *, allow_
             facts, problem = _facts(path), _damage(path)
             if not problem:
                 break
-            print(f"warning: {path}: {problem}; going on from the one before", file=sys.stderr, flush=True)
+            log.warning("%s: %s; resuming from the checkpoint before it", path, problem)
             path, facts = None, {"step": 0}
     path, facts = broadcast_object_list([path, facts])
     if path is None:
@@ -102,7 +103,7 @@ def restore(accelerator: Any, task: Any, optimizer: Any, folder: Path, *, allow_
 
 
 def export(accelerator: Any, task: Any, optimizer: Any, tokenizer: Any, folder: Path) -> None:
-    """Write the student and its tokenizer so that from_pretrained loads them; complete or not there."""
+    """Write the student and its tokenizer so that from_pretrained loads them; the folder is complete or not there."""
     weights, _ = _gather(accelerator, task, optimizer, moments=False)
     if accelerator.is_main_process:
         partial = folder.with_name(folder.name + ".partial")
@@ -118,7 +119,7 @@ def export(accelerator: Any, task: Any, optimizer: Any, tokenizer: Any, folder: 
 
 
 def same_inputs(path: Path, inputs: dict[str, str]) -> None:
-    """Record what a run is made from, or refuse to go on with something else: {what: fingerprint}."""
+    """Record what a run is made from, {what: fingerprint}; or refuse to resume it with something else."""
     if not path.exists():
         write_whole(path, json.dumps(inputs, indent=2) + "\n")
         return
@@ -129,7 +130,7 @@ def same_inputs(path: Path, inputs: dict[str, str]) -> None:
     changed = [what for what, value in inputs.items() if saved.get(what) != value]
     if changed:
         raise ValueError(
-            f"{path.parent}: was made from another {', '.join(changed)} than is there now; delete this folder too, "
+            f"{path.parent}: was made from another {', '.join(changed)} than there is now; delete this folder too, "
             "or choose another output_dir"
         )
 
@@ -137,7 +138,7 @@ def same_inputs(path: Path, inputs: dict[str, str]) -> None:
 def _gather(
     accelerator: Any, task: Any, optimizer: Any, *, moments: bool = True
 ) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
-    """On the main rank: the student's weights by their own names, and everything else training needs."""
+    """On the main rank: the student's weights by their own names, and everything else that training needs."""
     weights: dict[str, torch.Tensor] = {}
     rest: dict[str, torch.Tensor] = {}
     for name, parameter in shards.parameters(accelerator, task):
@@ -152,7 +153,7 @@ def _gather(
 
 
 def _spread(accelerator: Any, task: Any, optimizer: Any, path: Path, num_updates: int) -> None:
-    """The inverse of _gather: the main rank reads, every rank keeps its share."""
+    """The inverse of _gather: the main rank reads, and every rank keeps its share."""
     tensors = [
         (_key(name, what), parameter, what)
         for name, parameter in shards.parameters(accelerator, task)
@@ -167,7 +168,7 @@ def _spread(accelerator: Any, task: Any, optimizer: Any, path: Path, num_updates
         sizes = {key: list(shards.shape(parameter)) for key, parameter, _ in tensors}
         other = [key for key in there.keys() | sizes if key not in there or there[key].get_shape() != sizes.get(key)]
         if other:
-            raise ValueError(f"{path}: is of another model ({min(other)} differs); choose another output_dir")
+            raise ValueError(f"{path}: holds another model ({min(other)} differs); choose another output_dir")
     for key, parameter, what in tensors:
         value = torch.empty(shards.shape(parameter), device=accelerator.device)
         if accelerator.is_main_process:
@@ -178,7 +179,7 @@ def _spread(accelerator: Any, task: Any, optimizer: Any, path: Path, num_updates
 
 
 def _key(name: str, what: str) -> str:
-    """What a tensor of parameter `name` is called in the files: the student's weights have their own names."""
+    """The name of a parameter's tensor in the files: the student's weights keep their own names."""
     own = what == "weight" and name.startswith("student.")
     return name.removeprefix("student.") if own else f"{what}/{name}"
 
@@ -204,21 +205,21 @@ def _facts(path: Path) -> dict[str, Any]:
 
 
 def _damage(path: Path) -> str:
-    """What is wrong with a checkpoint, "" if it is as it was written."""
+    """What is wrong with a checkpoint; "" if nothing is."""
     facts = _facts(path)
     if not {"step", "updates", "precision", "sha256"} <= facts.keys():
         return f"{FACTS} is damaged"
     for name, digest in facts["sha256"].items():
         try:
             if sha256_of(path / name) != digest:
-                return f"{name} is not as it was written"
+                return f"{name} has changed since it was written"
         except OSError as error:
             return f"{name}: {error.strerror}"
     return ""
 
 
 def _to_disk(folder: Path) -> None:
-    """So that the rename is not on the disk before the files are: a power cut leaves no torn checkpoint either."""
+    """Flush the files to disk before the folder is renamed, so that a power cut leaves no torn checkpoint either."""
     for path in [*folder.iterdir(), folder]:
         descriptor = os.open(path, os.O_RDONLY)
         try:
@@ -228,5 +229,5 @@ def _to_disk(folder: Path) -> None:
 
 
 def _reason(error: Exception) -> str:
-    number = re.search(r"os error (\d+)", str(error))  # safetensors wraps what the system says
+    number = re.search(r"os error (\d+)", str(error))  # safetensors wraps the system's error
     return os.strerror(int(number[1])) if number else getattr(error, "strerror", None) or str(error)

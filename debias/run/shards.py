@@ -1,7 +1,7 @@
-"""Whole tensors of a task that is trained on one process, replicated (DDP) or in shards (DeepSpeed ZeRO, FSDP 2).
+"""Whole tensors of a task that is trained in one process, replicated (DDP) or in shards (DeepSpeed ZeRO, FSDP 2).
 
-Checkpoints are written and read through `read` and `write`, one parameter at a time, so they look alike however a run
-is spread, and go on with any number of ranks. All ranks call both, in the same order.
+Checkpoints are written and read through `read` and `write`, one parameter at a time. So they are the same however a run
+is distributed, and can be resumed with any number of ranks. All ranks call both functions, in the same order.
 """
 
 from __future__ import annotations
@@ -16,12 +16,13 @@ MOMENTS = ("exp_avg", "exp_avg_sq")  # of AdamW, the one optimizer of debias/opt
 
 
 def parameters(accelerator: Any, task: Any) -> Iterator[tuple[str, nn.Parameter]]:
-    """What is trained, each once: (name in DistillTask, parameter)."""
+    """(name in DistillTask, parameter) of everything that is trained, each parameter once."""
     yield from accelerator.unwrap_model(task, keep_torch_compile=False).named_parameters()
 
 
 def shape(parameter: nn.Parameter) -> torch.Size:
-    return getattr(parameter, "ds_shape", parameter.shape)  # ZeRO-3 leaves an empty tensor between uses
+    """Shape of the whole parameter."""
+    return getattr(parameter, "ds_shape", parameter.shape)  # under ZeRO-3 the tensor is empty between uses
 
 
 def read(optimizer: Any, parameter: nn.Parameter, what: str) -> torch.Tensor:
@@ -41,7 +42,7 @@ def read(optimizer: Any, parameter: nn.Parameter, what: str) -> torch.Tensor:
 
 
 def whole(tensor: Any) -> Any:
-    """A tensor that FSDP has spread, as one; anything else as it is."""
+    """A tensor that FSDP has split, as one; anything else unchanged."""
     return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
 
 
@@ -66,7 +67,7 @@ def updates(optimizer: Any) -> int:
 
 
 def begin(optimizer: Any, num_updates: int) -> None:
-    """Make the optimizer's state as it is after that many steps, with moments of zero for `write` to fill."""
+    """Create the optimizer's state after that many steps, with zero moments for `write` to fill."""
     base, zero = _torch(optimizer), _zero(optimizer)
     owned = [p for group in base.param_groups for p in group["params"]]
     for parameter in getattr(zero, "fp32_partitioned_groups_flat", owned):  # ZeRO-3 empties its groups between steps
@@ -93,7 +94,7 @@ def _zero(optimizer: Any) -> Any:
 
 
 def _link(zero: Any) -> None:
-    """Let parameters of ZeRO-1 and 2 find their moments. It does so itself, but only for the first group's."""
+    """Let parameters of ZeRO-1 and 2 find their moments; ZeRO itself does this only for the first group."""
     if hasattr(zero, "_lazy_init_hp_params_optimizer_state"):
         zero._hp_optimizer_states_linked = False
         zero._lazy_init_hp_params_optimizer_state()

@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from datetime import timedelta
+from typing import Any
 
 import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.utils import InitProcessGroupKwargs, set_seed
 
-WAIT = timedelta(hours=12)  # of ranks for each other: the first may be preparing pairs
+WAIT = timedelta(hours=12)  # how long ranks wait for each other: the first may be preparing pairs
 
 
 def make_accelerator(
@@ -19,8 +20,8 @@ def make_accelerator(
 ) -> Accelerator:
     """Accelerate's state for this process; accumulation follows from the batch sizes and the number of ranks.
 
-    precision None takes what `accelerate launch` was told. cpu_threads 0: all cores this process may use, shared by the
-    ranks. Raises ValueError if the sizes do not divide, or if fewer processes run than were launched.
+    precision None: as given to `accelerate launch`. cpu_threads 0: the ranks share all cores this process may use.
+    Raises ValueError if the sizes do not divide, or if fewer processes run than were launched.
     """
     world = int(os.environ.get("WORLD_SIZE", "1"))
     accumulation, rest = divmod(batch_size, micro_batch_size * world)
@@ -33,7 +34,7 @@ def make_accelerator(
     deepspeed = _asked("ACCELERATE_USE_DEEPSPEED")
     if deepspeed and on_cpu:
         _prepare_deepspeed_on_cpu()
-    # DeepSpeed on CPU ranks takes another backend unless told; ranks wait long while the first prepares the pairs
+    # without a backend DeepSpeed chooses another on CPU ranks
     group = InitProcessGroupKwargs(backend="gloo" if on_cpu else None, timeout=WAIT)
     accelerator = Accelerator(
         gradient_accumulation_steps=accumulation,
@@ -41,6 +42,15 @@ def make_accelerator(
         cpu=on_cpu and not deepspeed,
         kwargs_handlers=[group] if world > 1 or deepspeed else None,
     )
+    _check_launch(accelerator, world)
+    if accelerator.device.type == "cpu":
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        torch.set_num_threads(cpu_threads or max(1, cores // world))
+    return accelerator
+
+
+def _check_launch(accelerator: Accelerator, world: int) -> None:
+    """Refuse a launch that Accelerate has silently turned into another."""
     for kind in ("DEEPSPEED", "FSDP"):
         if _asked(f"ACCELERATE_USE_{kind}") and accelerator.distributed_type != kind:
             raise ValueError(
@@ -52,10 +62,6 @@ def make_accelerator(
             f"{world} processes were launched, but Accelerate runs {accelerator.num_processes}; on a CPU use "
             f"ACCELERATE_USE_CPU=true torchrun --nproc_per_node {world} train_distill.py …"
         )
-    if accelerator.device.type == "cpu":
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        torch.set_num_threads(cpu_threads or max(1, cores // world))
-    return accelerator
 
 
 def _asked(variable: str) -> bool:
@@ -63,32 +69,63 @@ def _asked(variable: str) -> bool:
 
 
 def _prepare_deepspeed_on_cpu() -> None:
-    """What makes DeepSpeed run on CPU ranks; without it Accelerate trains with DDP and does not say so."""
+    """Make DeepSpeed run on CPU ranks; without this Accelerate silently trains with DDP."""
     os.environ.pop("ACCELERATE_USE_CPU", None)
     os.environ.setdefault("LOCAL_RANK", "0")
     import deepspeed.ops
 
-    # its collectives through shared memory are C++ that the first run compiles for a minute; gloo has the same
+    # its shared-memory collectives take a minute to compile in the first run; gloo has the same
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+
+
+def configure_deepspeed(
+    accelerator: Any, *, micro_batch_size: int, max_grad_norm: float, precision: str | None = None
+) -> None:
+    """Fill in what Accelerate's "auto" cannot know, since no data loader is prepared, or gets wrong: it clips at 1.0,
+    and keeps the batch sizes of an earlier run of the same command.
+
+    precision None leaves what the JSON says.
+    """
+    plugin = getattr(accelerator.state, "deepspeed_plugin", None)
+    if plugin is not None:
+        config = plugin.deepspeed_config
+        accumulation, world = accelerator.gradient_accumulation_steps, accelerator.num_processes
+        config["train_micro_batch_size_per_gpu"] = micro_batch_size
+        config["gradient_accumulation_steps"] = accumulation
+        config["train_batch_size"] = micro_batch_size * accumulation * world
+        config["gradient_clipping"] = max_grad_norm
+        if precision is not None:
+            config |= {kind: config.get(kind, {}) | {"enabled": precision == kind} for kind in ("bf16", "fp16")}
+
+
+def refuse_overflow(optimizer: Any) -> None:
+    """Make ZeRO skip steps with non-finite gradients in float32 too, as it does in bf16 and fp16."""
+    zero: Any = getattr(optimizer, "optimizer", None)
+    if hasattr(zero, "check_grad_overflow"):
+        zero.check_grad_overflow = True
 
 
 def is_sharded(accelerator: Accelerator) -> bool:
     """Whether no rank holds the whole model (FSDP, ZeRO-3)."""
+    return accelerator.distributed_type == "FSDP" or is_zero3(accelerator)
+
+
+def is_zero3(accelerator: Accelerator) -> bool:
     plugin = getattr(accelerator.state, "deepspeed_plugin", None)
-    return accelerator.distributed_type == "FSDP" or (plugin is not None and plugin.zero_stage == 3)
+    return plugin is not None and plugin.zero_stage == 3
 
 
 def load_whole_again() -> None:
-    """After a run under ZeRO-3: else transformers splits every model it loads from then on among the ranks."""
+    """After a run under ZeRO-3: otherwise transformers splits every model loaded from then on among the ranks."""
     from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
     unset_hf_deepspeed_config()
 
 
 def any_rank(world: int) -> Callable[..., list[bool]]:
-    """A function of flags of this rank that tells which of them are true on any rank.
+    """A function of this rank's flags that tells which of them are true on any rank.
 
-    The flags do not pass through the GPUs, whose queues that would drain.
+    The flags do not go through the GPUs, so it does not wait for their queues.
     """
     if world == 1:
         return lambda *flags: list(flags)
@@ -104,5 +141,5 @@ def any_rank(world: int) -> Callable[..., list[bool]]:
 
 
 def seed_step(seed: int, step: int, rank: int) -> None:
-    """Make dropout a function of (seed, step, rank): a run that goes on needs no saved random states."""
+    """Make dropout a function of (seed, step, rank): a resumed run needs no saved random states."""
     set_seed(int(np.random.SeedSequence([seed, step, rank]).generate_state(1)[0]))

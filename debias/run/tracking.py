@@ -1,6 +1,6 @@
-"""Where a run's figures go: metrics.jsonl always; a bar, lines or JSON to watch; W&B or TensorBoard if asked.
+"""Where a run's figures go: metrics.jsonl, the console, and Weights & Biases or TensorBoard if asked.
 
-Silent off the main rank. A sink is anything with `log(step, figures)` and `close()`.
+Only the main rank writes. A sink is anything with `log(step, figures)` and `close()`.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ class Sink(Protocol):
 
 
 class Tracker:
-    """Use as a context manager around a loop of `total` steps that begins at `step`.
+    """A context manager around a loop of `total` steps that begins at `step`.
 
-    Lines after `step` in an existing metrics.jsonl belong to steps that are about to be done again, and are dropped.
-    watching: auto is a progress bar on a terminal and lines elsewhere; json prints each line of metrics.jsonl with the
-    run's name and speed; quiet prints nothing.
+    Lines after `step` in an existing metrics.jsonl are dropped: their steps are about to be repeated. watching: auto
+    is a progress bar on a terminal and lines elsewhere; json prints each line of metrics.jsonl with the run's name and
+    speed; quiet prints nothing.
     """
 
     def __init__(
@@ -83,17 +83,18 @@ class Tracker:
 
     @property
     def seconds(self) -> float:
-        """Since this process began the loop."""
+        """Seconds since this process began the loop."""
         return max(time.perf_counter() - self._start, 1e-9)
 
     def advance(self, num_tokens: int) -> None:
+        """Count a step and its tokens."""
         self.tokens += num_tokens
         self.step += 1
         if self.on:
             self._progress.advance(self._bar)
 
     def log(self, **figures: float) -> None:
-        """Write one line: the step and its figures. Speed is shown, not written: the file depends on the run alone."""
+        """Write one line: the step and its figures. Speed is only shown: the file must not depend on the machine."""
         if not self.on:
             return
         rate = self.tokens / self.seconds
@@ -127,7 +128,7 @@ def make_sinks(to: str, folder: Path, *, config: Mapping[str, Any], step: int = 
 
 
 def check(to: str, mode: str) -> None:
-    """Refuse what cannot work before anything is trained."""
+    """Refuse a missing library or login before anything is trained."""
     if to == "wandb":
         wandb = _wandb()
         if mode == "online" and not wandb.login(prompt=False):
@@ -153,7 +154,7 @@ def _summary_writer() -> Any:
 
 
 class TensorBoardSink:
-    """Event files in FOLDER/tensorboard; what an interrupted attempt wrote after `step` is hidden."""
+    """Event files in FOLDER/tensorboard; those an interrupted attempt wrote after `step` are hidden."""
 
     def __init__(self, folder: Path, *, step: int = 0):
         self._writer = _summary_writer()(str(folder / "tensorboard"), purge_step=step + 1 if step else None)
@@ -167,15 +168,15 @@ class TensorBoardSink:
 
 
 def in_a_sweep() -> bool:
-    """Whether an agent of a W&B sweep started this process: it has drawn the id of its only run."""
+    """Whether an agent of a Weights & Biases sweep started this process, which then has one run with a given id."""
     return "WANDB_SWEEP_ID" in os.environ and "WANDB_RUN_ID" in os.environ
 
 
 class WandbSink:
-    """A run of Weights & Biases. Its id is kept in FOLDER/wandb.json, so a resumed run continues the same one.
+    """A run of Weights & Biases. Its id is stored in FOLDER/wandb.json, so that a resumed run continues it.
 
-    mode: online, offline (written to FOLDER/wandb, for `wandb sync`) or disabled. What it is told is the resolved
-    settings and figures; no key or token is among them.
+    mode: online, offline (written to FOLDER/wandb, for `wandb sync`) or disabled. It is sent settings and figures,
+    never a key or token.
     """
 
     def __init__(
@@ -194,7 +195,7 @@ class WandbSink:
         wandb = _wandb()
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / "wandb.json"
-        new = os.environ.get("WANDB_RUN_ID") or uuid.uuid4().hex[:12]  # an agent of a sweep has drawn one
+        new = os.environ.get("WANDB_RUN_ID") or uuid.uuid4().hex[:12]  # set by the agent of a sweep
         known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"id": new}
         try:
             self.run = wandb.init(
@@ -233,13 +234,13 @@ class WandbSink:
     def artifact(
         self, kind: str, name: str, folder: Path, *, facts: Mapping[str, Any], reference: bool = False
     ) -> None:
-        """Version a folder. reference: its files stay where they are and only their hashes are kept."""
+        """Store a version of a folder. reference: only the hashes of its files, which stay where they are."""
         artifact = _wandb().Artifact(name, kind, metadata=dict(facts))
         if reference:
             artifact.add_reference(folder.resolve().as_uri())
         else:
             artifact.add_dir(str(folder))
-        if kind == "dataset" and not self.run.offline:  # what the run is made from; offline it can only be logged
+        if kind == "dataset" and not self.run.offline:  # an input of the run; offline it can only be logged
             self.run.use_artifact(artifact)
         else:
             self.run.log_artifact(artifact)
@@ -256,6 +257,6 @@ def _step_of(line: str) -> float:
 
 
 def write_facts(path: Path, **facts: Any) -> None:
-    """A finished run's figures and versions, as JSON; its presence says that the run is complete."""
+    """A finished run's figures and versions, as JSON; where the file exists, the run is complete."""
     facts = {key: round(float(value), 4) if isinstance(value, float) else value for key, value in facts.items()}
     write_whole(path, json.dumps(facts | {"versions": versions()}, indent=2) + "\n")

@@ -1,4 +1,4 @@
-"""Finished models and their figures, sent where others see them: the Hub, Weights & Biases."""
+"""Send finished models and their results to the Hub and to Weights & Biases."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from debias.tracking import WandbSink, in_a_sweep
+from debias.run.tracking import WandbSink, in_a_sweep
 
 Result = Mapping[str, Any]
 MAX_TEXTS = 200  # rows of a table of generated pairs
 
 
 def check_push(repo: str | None, runs: Sequence[str]) -> None:
-    """Refuse what the Hub would refuse after hours of training: a bad name, one name for several models, no token."""
+    """Refuse now what the Hub would refuse after training: a bad name, one name for several models, no token."""
     if repo is None:
         return
     from huggingface_hub import get_token
@@ -33,7 +33,7 @@ def check_push(repo: str | None, runs: Sequence[str]) -> None:
 
 
 def push(folder: Path, repo: str, *, private: bool) -> str:
-    """Upload a model's folder with its card; returns the address of the commit. ValueError, one line, if refused."""
+    """Upload a model's folder with its card; returns the address of the commit. ValueError if the Hub refuses."""
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError
 
@@ -53,43 +53,28 @@ def to_wandb(
     output: Path,
     runs: Mapping[str, str],
     *,
+    title: str,
     pair_sets: Mapping[str, Path] | None = None,
     **options: Any,
 ) -> None:
-    """Figures of a study: in the summary of each model's run, and as tables and charts in a run of their own.
+    """Results of a study: in the summary of each model's run, and as tables and charts in a run of their own.
 
-    headlines: (task, metric) of the main table. runs: row → folder of its run under `output`. pair_sets: row → what it
-    was trained on; given, each run's model is kept as an artifact, and its pair set by reference, named alike where
-    runs share it. options: of WandbSink.
+    headlines: (task, metric) of the main table. runs: row → folder of its run under `output`. pair_sets: row → pair
+    set it was trained on; if given, each model is stored as an artifact, and its pair set by reference. options: of
+    WandbSink.
     """
-    title = options.pop("title")
     for row in rows:
         folder = runs.get(row["model"])
         if folder is not None and (output / folder / "wandb.json").exists():
-            known = json.loads((output / folder / "wandb.json").read_text(encoding="utf-8"))
-            sink = WandbSink(output / folder, title=known["title"], **options)
-            sink.summary(dict(_flat(row)))
-            if pair_sets is not None:
-                pairs, figures = pair_sets[row["model"]], dict(_flat(row))
-                sink.artifact("dataset", pairs.name, pairs, facts={"fingerprint": pairs.name}, reference=True)
-                facts = {**figures, "pairs": pairs.name}
-                sink.artifact("model", known["title"], output / folder / "model", facts=facts)
-            sink.close()
+            _finish_run(row, output / folder, pair_sets, options)
     if in_a_sweep():
-        return  # whatever is opened in an agent's process is its one run, which has the figures by now
+        return  # an agent's process has one run only, and it has the results by now
     study = WandbSink(output / "evaluation", title=f"{title}-evaluation", job_type="evaluation", **options)
     columns = [f"{task}/{metric}" for task, metric in headlines]
     cells = [[row["tasks"].get(task, {}).get(metric, {}).get("value") for task, metric in headlines] for row in rows]
     study.table("figures", ["model", *columns], [[row["model"], *cell] for row, cell in zip(rows, cells)])
     for row in rows:
-        for label, metrics in row["tasks"].items():
-            shares = {
-                key.partition("/")[2]: figure["value"]
-                for key, figure in metrics.items()
-                if key.startswith("male_share/") and figure["value"] is not None
-            }
-            if shares:
-                study.bars(f"{label}/male_share/{row['model']}", f"Male share, {label}, {row['model']}", shares)
+        _male_shares(study, row)
     models = [row["model"] for row in rows]
     generated = list(_generated(output, models))
     if generated:
@@ -99,7 +84,33 @@ def to_wandb(
     study.close()
 
 
+def _finish_run(row: Result, folder: Path, pair_sets: Mapping[str, Path] | None, options: Mapping[str, Any]) -> None:
+    """Add a model's results, and its artifacts if wanted, to the run in which it was trained."""
+    known = json.loads((folder / "wandb.json").read_text(encoding="utf-8"))
+    figures = dict(_flat(row))
+    sink = WandbSink(folder, title=known["title"], **options)
+    sink.summary(figures)
+    if pair_sets is not None:
+        pairs = pair_sets[row["model"]]
+        sink.artifact("dataset", pairs.name, pairs, facts={"fingerprint": pairs.name}, reference=True)
+        sink.artifact("model", known["title"], folder / "model", facts={**figures, "pairs": pairs.name})
+    sink.close()
+
+
+def _male_shares(study: WandbSink, row: Result) -> None:
+    """A bar chart of the male share by group, for each task that has one."""
+    for label, metrics in row["tasks"].items():
+        shares = {
+            key.partition("/")[2]: figure["value"]
+            for key, figure in metrics.items()
+            if key.startswith("male_share/") and figure["value"] is not None
+        }
+        if shares:
+            study.bars(f"{label}/male_share/{row['model']}", f"Male share, {label}, {row['model']}", shares)
+
+
 def _flat(row: Result) -> Iterator[tuple[str, float]]:
+    """(TASK/METRIC, value) of a model's results."""
     for label, metrics in row["tasks"].items():
         for metric, figure in metrics.items():
             if figure["value"] is not None:
@@ -107,7 +118,7 @@ def _flat(row: Result) -> Iterator[tuple[str, float]]:
 
 
 def _generated(output: Path, models: Sequence[str]) -> Iterator[list[str]]:
-    """A prompt, its reversal, and each model's text after either, from the rows that tasks keep."""
+    """Rows of the table of generated pairs: prompt, reversed prompt, each model's text after either."""
     texts: dict[tuple[str, str], dict[str, tuple[str, str]]] = {}
     for path in sorted(output.glob("rows-*.jsonl")):
         with path.open(encoding="utf-8") as file:

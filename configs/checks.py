@@ -1,0 +1,115 @@
+"""Rules between several settings: each check yields a line for what no run can have."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from configs.schema import Config, near
+
+
+def problems(config: Config, earlier: Sequence[str]) -> list[str]:
+    """A line for each rule that `config` breaks. earlier: names of the runs that are trained before this one."""
+    found = list(models_of_earlier_runs(config, earlier))
+    for check in CHECKS:
+        found += check(config)
+    return found
+
+
+def models_of_earlier_runs(c: Config, earlier: Sequence[str]) -> Iterator[str]:
+    for key, model in (("teacher.model", c.teacher.model), ("student.model", c.student.model)):
+        name = (model or "").removeprefix("run:")
+        if (model or "").startswith("run:") and name not in earlier:
+            known = ", ".join(earlier) or "none"
+            yield f"{key}: {model} is not an earlier run{near(name, earlier)}; earlier: {known}"
+
+
+def teacher(c: Config) -> Iterator[str]:
+    if c.teacher.model is None:
+        if c.loss.kd_weight:
+            yield "loss.kd_weight: without a teacher it must be 0; or name one in teacher.model"
+        if c.student.init == "layers":
+            yield "student.init: layers needs teacher.model; without one use pretrained or random"
+        if c.loss.hidden_weight:
+            yield "loss.hidden_weight: above 0 needs teacher.model"
+    if c.loss.hidden_weight and c.teacher.cache:
+        yield "loss.hidden_weight: needs the teacher's hidden states, and teacher.cache does not store them"
+
+
+def student(c: Config) -> Iterator[str]:
+    if (c.student.model is not None) != (c.student.init == "pretrained"):
+        yield "student.model: goes with student.init pretrained, and only with it"
+    if bool(c.student.config) != (c.student.init == "random"):
+        yield "student.config: goes with student.init random, and only with it"
+    if c.student.init != "layers" and c.student.layers != "even":
+        yield "student.layers: matters only with student.init layers"
+
+
+def tokenizer(c: Config) -> Iterator[str]:
+    from_scratch = c.student.init == "random" and c.teacher.model is None
+    if c.tokenizer.train_vocab_size is not None:
+        if c.tokenizer.name is not None:
+            yield "tokenizer.name: not together with tokenizer.train_vocab_size"
+        if not from_scratch:
+            yield "tokenizer.train_vocab_size: only for a random student without a teacher"
+    elif from_scratch and not c.tokenizer.name:
+        yield "tokenizer.name: needed to train from scratch (or tokenizer.train_vocab_size)"
+
+
+def weights(c: Config) -> Iterator[str]:
+    if c.loss.kd_weight == c.loss.lm_weight == 0:
+        yield "loss.kd_weight, loss.lm_weight: both are 0, there is nothing to learn from"
+    if c.loss.kd_weight == 0 and c.loss.op != "none":
+        yield "loss.op: has no effect when loss.kd_weight is 0; use none"
+
+
+def op(c: Config) -> Iterator[str]:
+    if c.loss.op == "none":
+        if c.loss.vocabulary != "plain":
+            yield "loss.vocabulary: reversed needs an op that combines; with loss.op none use plain"
+        if c.loss.strength != 1 or c.loss.strength_warmup:
+            yield "loss.strength, loss.strength_warmup: have no effect with loss.op none"
+    if c.loss.mix != 0.5 and c.loss.op != "mix":
+        yield "loss.mix: matters only with loss.op mix"
+    if c.counterfactual.perturb == "original" and not (c.counterfactual.augment and c.loss.op != "none"):
+        yield "counterfactual.perturb: original matters only with counterfactual.augment and an op; use both"
+    if not c.counterfactual.stop_at_cue and c.loss.vocabulary != "reversed":
+        yield "counterfactual.stop_at_cue: matters only with loss.vocabulary reversed"
+
+
+def hidden_states(c: Config) -> Iterator[str]:
+    if not c.loss.hidden_weight and (c.loss.hidden_layers, c.loss.hidden_target) != ("last", "mean"):
+        yield "loss.hidden_layers, loss.hidden_target: matter only with loss.hidden_weight above 0"
+    if c.loss.hidden_weight and c.loss.hidden_layers == "kept" and c.student.init != "layers":
+        yield "loss.hidden_layers: kept uses student.layers, with student.init layers; use last"
+
+
+def steps(c: Config) -> Iterator[str]:
+    t = c.train
+    if t.epochs is None and t.max_steps is None:
+        yield "train.epochs or train.max_steps: one of them must be set"
+    if t.batch_size % t.micro_batch_size:
+        yield f"train.batch_size: {t.batch_size} is not a multiple of train.micro_batch_size {t.micro_batch_size}"
+    if c.counterfactual.augment and t.micro_batch_size < 2:
+        yield "train.micro_batch_size: at least 2 with counterfactual.augment (a text and its counterfactual)"
+
+
+def streaming(c: Config) -> Iterator[str]:
+    if not c.data.streaming:
+        return
+    apart = {"data.pairs_dir": c.data.pairs_dir, "teacher.cache": c.teacher.cache}
+    apart["tokenizer.train_vocab_size"] = str(c.tokenizer.train_vocab_size or "") or None
+    yield from (f"{key}: not together with data.streaming" for key, value in apart.items() if value is not None)
+    if c.tracking.artifacts:
+        yield "tracking.artifacts: not together with data.streaming, which keeps no pair set"
+    if c.train.max_steps is None:
+        yield "train.max_steps: needed with data.streaming, whose corpus has no length"
+    if c.data.shuffle_buffer < c.train.batch_size:
+        yield f"data.shuffle_buffer: at least train.batch_size {c.train.batch_size}, not {c.data.shuffle_buffer}"
+
+
+def small_evaluations(c: Config) -> Iterator[str]:
+    if bool(c.eval.during) != (c.eval.every > 0):
+        yield "eval.every, eval.during: set both (steps between small evaluations, and their tasks) or neither"
+
+
+CHECKS = (teacher, student, tokenizer, weights, op, hidden_states, steps, streaming, small_evaluations)

@@ -1,0 +1,153 @@
+"""Evenhand: distil language models without distilling their bias, and measure it.
+
+    >>> import evenhand
+    >>> evenhand.reverse("He gave her his book.").reversed
+    'She gave him her book.'
+
+Nothing heavy is imported before it is used. Every name has its own help, e.g. `help(evenhand.DistillTask)`.
+
+Text
+    reverse                 a text with its roles exchanged
+    Reverser                the same for many texts, with one lexicon and one set of options
+    load_lexicon            the word table of an attribute, by name or path
+    make_pairs              texts → aligned pairs of tokens
+    collate                 pairs → a batch
+    role_tokens             the tokens that carry a role, for VocabularyRoles
+
+Distillation
+    DistillTask             a student that learns from a teacher: batch → loss
+    distillation_loss       the loss alone, chunk by chunk, for a loop of your own
+    perturb                 a prediction combined with its counterpart's
+    VocabularyRoles         the reversed vocabulary, for perturb and DistillTask
+    load_model              a causal language model, checked
+    student_from_layers     a student made of some of its teacher's layers
+
+Evaluation
+    evaluate                models × tasks → results, with intervals
+    Scorer                  log-probabilities, hidden states and samples of a model
+    Task                    a benchmark
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+import sys
+from collections.abc import Sequence
+from functools import lru_cache
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+NAMES = {  # name: the module that defines it
+    "Reverser": "counterfactuals.text.reverse",
+    "load_lexicon": "counterfactuals.text.lexicon",
+    "make_pairs": "counterfactuals.tokens.pairs",
+    "collate": "counterfactuals.tokens.batch",
+    "role_tokens": "counterfactuals.tokens.vocabulary",
+    "DistillTask": "debias.task",
+    "distillation_loss": "debias.losses",
+    "perturb": "debias.ops",
+    "VocabularyRoles": "debias.ops",
+    "load_model": "debias.models",
+    "student_from_layers": "debias.models",
+    "evaluate": "eval.run",
+    "Scorer": "eval.scoring",
+    "Task": "eval.task",
+}
+__all__ = ["reverse", *NAMES]
+
+COMMANDS = {  # name: (module, whether `main` wants the name as its first argument, meaning)
+    "reverse": ("counterfactuals.__main__", True, "reverse the roles in text, a line in, a line out"),
+    "audit": ("counterfactuals.__main__", True, "a page that shows how well your texts are reversed"),
+    "round_trip": ("counterfactuals.__main__", True, "reverse texts twice: what does not come back, and why"),
+    "build": ("counterfactuals.__main__", True, "prepare the pairs of a corpus"),
+    "sample": ("counterfactuals.__main__", True, "write the built-in sample corpus"),
+    "cache": ("debias.__main__", True, "store a teacher's predictions once, for any number of runs"),
+    "train": ("train_distill", False, "train and evaluate what a configuration describes"),
+    "eval": ("eval.__main__", False, "measure any causal language model"),
+    "report": ("eval.__main__", True, "a page that compares runs and evaluations"),
+    "correlate": ("eval.__main__", True, "how measures agree over models"),
+    "dashboard": ("debias.__main__", True, "a Weights & Biases workspace for a configuration"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in NAMES:
+        raise AttributeError(f"evenhand has no {name!r}{_near(name, __all__)}")
+    found = globals()[name] = getattr(import_module(NAMES[name]), name)
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *NAMES})
+
+
+def reverse(text: str, lexicon: str = "gender", **options: Any) -> Any:
+    """`text` with its roles exchanged: a Reversal with text, reversed, spans, cue and flags.
+
+    lexicon: name or path of a word table. options: of Reverser (direction, policy, protected, seed).
+
+        >>> evenhand.reverse("The queen thanked him.", protected=("queen",)).reversed
+        'The queen thanked her.'
+    """
+    return _reverser(lexicon, **options)(text)
+
+
+@lru_cache(maxsize=16)
+def _reverser(lexicon: str, **options: Any) -> Any:
+    return __getattr__("Reverser")(__getattr__("load_lexicon")(lexicon), **options)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command line: hand on to the module that does the work; its exit code, or 2 for an unknown command."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    if not words or words[0] in ("-h", "--help", "help"):
+        print(_usage())
+        return 0
+    if words[0] == "--version":
+        print(_version())
+        return 0
+    name, *rest = words
+    if name not in COMMANDS:
+        print(f"error: no command {name!r}{_near(name, COMMANDS)}; evenhand --help lists them", file=sys.stderr)
+        return 2
+    module, is_named, _ = COMMANDS[name]
+    if module in ("counterfactuals.__main__", "eval.__main__"):  # the others read settings, key.sub=value
+        rest = as_flags(rest)
+    if module == "counterfactuals.__main__":
+        rest = ["--out" if word == "--output_dir" else word for word in rest]
+    return import_module(module).main([name, *rest] if is_named else rest)
+
+
+def as_flags(words: Sequence[str]) -> list[str]:
+    """Words with `key=value` as `--key value`, except right after a flag, whose value it may be."""
+    found: list[str] = []
+    for before, word in zip(["", *words], words):
+        is_setting = re.match(r"[a-z_]+=", word) and not before.startswith("--")
+        key, _, value = word.partition("=")
+        found += [f"--{key}", value] if is_setting else [word]
+    return found
+
+
+def _usage() -> str:
+    meaning = "Distil language models without distilling their bias, and measure it."
+    lines = ["usage: evenhand COMMAND …", "", meaning, ""]
+    lines += [f"  {name:<11} {does}" for name, (_, _, does) in COMMANDS.items()]
+    return "\n".join([*lines, "", "evenhand COMMAND --help says more; evenhand --version; import evenhand in Python."])
+
+
+def _version() -> str:
+    try:
+        return version("evenhand")
+    except PackageNotFoundError:
+        return "not installed"
+
+
+def _near(word: str, known: Sequence[str] | dict[str, Any]) -> str:
+    match = difflib.get_close_matches(word, list(known), n=1)
+    return f"; did you mean {match[0]}?" if match else ""
+
+
+if __name__ == "__main__":
+    sys.exit(main())
