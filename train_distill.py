@@ -194,9 +194,9 @@ def due(step: int, every: int, total: int) -> bool:
 
 def report(whole: Config, runs: dict[str, Config]) -> None:
     """Measure every model of the command; write results.json, tables and pictures."""
-    from eval.ablation import over_training_seeds, write_ablation
-    from eval.page import Study, write_page
-    from eval.report import print_report, write_report
+    from eval.report.page import Study, write_page
+    from eval.report.seeds import over_training_seeds, write_ablation
+    from eval.report.table import print_report, write_report
 
     results, output = build.evaluate(whole, runs), Path(whole.output_dir)
     shown = results

@@ -397,8 +397,8 @@ def evaluate(whole: Config, runs: dict[str, Config]) -> dict[str, Any]:
 
 def publish_all(whole: Config, runs: dict[str, Config], results: dict[str, Any]) -> None:
     """A card for each trained model; to Weights & Biases and the Hub what settings ask for."""
-    from eval.card import write_card
-    from eval.report import headlines
+    from eval.report.card import write_card
+    from eval.report.table import headlines
 
     output, rows = Path(whole.output_dir), results["rows"]
     folders = {name or "student": name for name in runs}

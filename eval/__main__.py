@@ -168,11 +168,11 @@ def _tasks(names: list[str], settings: list[str]) -> dict[str, dict[str, str]]:
 def main(arguments: list[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else arguments
     if arguments[:1] == ["correlate"]:
-        from eval.correlate import main as correlate
+        from eval.report.correlate import main as correlate
 
         return correlate(arguments[1:])
     if arguments[:1] == ["report"]:
-        from eval.page import main as report
+        from eval.report.page import main as report
 
         return report(arguments[1:])
     options = parser().parse_args(arguments)
@@ -193,8 +193,8 @@ def main(arguments: list[str] | None = None) -> int:
         models = _labelled(options.model)
         from transformers.utils import logging
 
-        from eval.page import Study, write_page
-        from eval.report import print_report, write_report
+        from eval.report.page import Study, write_page
+        from eval.report.table import print_report, write_report
         from eval.run import evaluate, write_json
 
         logging.disable_progress_bar()

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from safetensors import SafetensorError
 
-from eval.scoring import Scorer
+from eval.model import Scorer
 
 VALUES = {
     **dict.fromkeys(("negative", "neg", "-1", "toxic", "hate", "offensive"), -1),

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from eval.run import check
-from eval.scoring import Scorer
+from eval.check import check
+from eval.model import Scorer
 
 
 class Probe:

@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from eval.scoring import check_model, find_device
-from eval.task import read_table
+from eval.data import read_table
+from eval.model import check_model, find_device
 
 
 def parser() -> argparse.ArgumentParser:

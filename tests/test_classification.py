@@ -10,10 +10,10 @@ import pytest
 from sklearn.metrics import f1_score, roc_auc_score
 from test_gaps import plain_tprd
 
-from eval import classification as shared
+from eval.data import read_table
+from eval.measures import classification as shared
+from eval.model import Scorer
 from eval.run import evaluate
-from eval.scoring import Scorer
-from eval.task import read_table
 from eval.tasks import TASKS, bios, classify, hatexplain, sst2
 
 QUICK = {"epochs": 3, "max_tokens": 16}
@@ -330,7 +330,7 @@ def test_hatexplain_by_hand():
 def test_reversed_texts_and_sensitivity_are_those_of_the_classifier(scorer, data, monkeypatch):
     from counterfactuals.text.lexicon import load_lexicon
     from counterfactuals.text.reverse import reverse
-    from eval import heads
+    from eval.measures import heads
 
     kept = []
     monkeypatch.setattr(heads, "train", lambda *a, train=heads.train, **k: kept.append(train(*a, **k)) or kept[-1])

@@ -12,8 +12,9 @@ from counterfactuals.text.reverse import Reverser
 from counterfactuals.tokens.vocabulary import RoleTokens, role_tokens
 from eval import train_classifier
 from eval.classifier import Classifier, label_values
-from eval.distributions import exchanged, jensen_shannon, total_variation
-from eval.task import MissingData, by_group
+from eval.data import by_group
+from eval.measures.distributions import exchanged, jensen_shannon, total_variation
+from eval.task import MissingData
 from eval.tasks import TASKS, counterfactual_prompts, honest, regard
 
 SUBJECTS = {"female": ("she", "the girl", "the child"), "male": ("he", "the boy", "the child")}

@@ -12,10 +12,12 @@ from transformers import AutoModelForCausalLM
 
 from configs import build, schema
 from eval import run
-from eval.metrics import Interval, bootstrap, equitability, interval, paired_difference, resampled_sums
+from eval.data import find_data, read_prompts
+from eval.measures.intervals import Interval, bootstrap, interval, paired_difference, resampled_sums
+from eval.measures.polarity import equitability
+from eval.model import Scorer
 from eval.run import differences, evaluate, over_seeds
-from eval.scoring import Scorer
-from eval.task import MissingData, Task, figure, find_data, read_prompts
+from eval.task import MissingData, Task, figure
 from eval.tasks import TASKS
 
 

@@ -1,4 +1,4 @@
-"""eval.scoring against slow, plain computations on a tiny random GPT-2."""
+"""eval.model against slow, plain computations on a tiny random GPT-2."""
 
 import math
 import random
@@ -17,7 +17,8 @@ from transformers import (
 )
 
 from counterfactuals.tokens.tokenizer import encode_behind
-from eval.scoring import Scorer, in_nucleus, sample_top_p, windows
+from eval.model import Scorer, windows
+from eval.sampling import decode_steps, in_nucleus, sample_top_p
 from eval.tasks import honest
 from tests.test_align import llama_2, metaspace
 
@@ -240,7 +241,7 @@ def test_cached_steps_equal_uncached_for_any_padding(sharp_scorer, tiny_tokenize
         return torch.tensor(tokens)
 
     with torch.inference_mode():
-        out = scorer.decode_steps(prompts, choose, limit)
+        out = decode_steps(scorer, prompts, choose, limit)
     assert [len(new) for new in out] == [*range(1, limit), limit]  # row r ends at step r + 2; the last at the limit
     assert sizes[0] == num_rows > sizes[-1]  # ended rows leave in the end …
     assert (sizes[2] == num_rows) == (num_rows == 20)  # … but not one by one

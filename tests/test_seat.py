@@ -7,8 +7,8 @@ import pytest
 import torch
 from test_association import plain_effect
 
-from eval.scoring import Scorer
-from eval.task import by_group
+from eval.data import by_group
+from eval.model import Scorer
 from eval.tasks import seat
 
 SENTENCES = {

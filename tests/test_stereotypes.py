@@ -10,9 +10,9 @@ import pytest
 import torch
 from tiny_data import BBQ, CROWS, INTER, INTRA, write_stereotype_data
 
-from eval.scoring import Scorer
-from eval.stereotypes import chosen, sentence_logprobs
-from eval.task import by_group, thinned
+from eval.data import by_group, chosen, thinned
+from eval.measures.sentences import sentence_logprobs
+from eval.model import Scorer
 from eval.tasks import TASKS, bbq, crows_pairs, stereoset, winobias, winogender
 
 

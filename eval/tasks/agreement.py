@@ -18,9 +18,10 @@ from typing import Any
 import numpy as np
 
 from counterfactuals.tokens.tokenizer import encode_behind
-from eval.metrics import FEMALE_WORDS, MALE_WORDS
-from eval.scoring import Scorer
-from eval.task import Metrics, Row, Task, average, find_data, read_jsonl, thinned
+from eval.data import find_data, read_jsonl, thinned
+from eval.measures.polarity import FEMALE_WORDS, MALE_WORDS
+from eval.model import Scorer
+from eval.task import Metrics, Row, Task, average
 
 OPTIONS = {"file": "agreement.jsonl", "bos": True}
 

@@ -32,10 +32,10 @@ from typing import Any
 
 import numpy as np
 
-from eval.metrics import interval, resampled_sums
-from eval.scoring import Scorer
-from eval.stereotypes import hub_csv
-from eval.task import Hub, Metrics, Row, Task, cluster_sums, figure, find_data, read_table, thinned
+from eval.data import find_data, hub_csv, read_table, thinned
+from eval.measures.intervals import cluster_sums, interval, resampled_sums
+from eval.model import Scorer
+from eval.task import Hub, Metrics, Row, Task, figure
 
 FILE = "bbq_gender/Gender_identity.csv"
 OPTIONS = {"file": FILE, "normalise": "sum", "bos": False}

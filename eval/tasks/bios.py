@@ -28,8 +28,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from eval import classification as shared
-from eval.task import Hub, Row, Task, read_table
+from eval.data import read_table
+from eval.measures import classification as shared
+from eval.task import Hub, Row, Task
 from eval.tasks import classify
 
 OPTIONS = {

@@ -37,36 +37,23 @@ from typing import Any
 
 import numpy as np
 
-from eval.metrics import (
+from eval.data import by_group, find_data, read_prompts, read_text
+from eval.measures.intervals import cluster_sums, interval, resampled_sums
+from eval.measures.polarity import (
     equitability,
     fair_band,
     gender_max,
     gender_wavg,
-    hard_debias,
-    interval,
-    load_vectors,
     over_groups,
     polar,
-    resampled_sums,
     unigram_polarity,
     word_polarity,
     words,
 )
-from eval.scoring import Scorer
-from eval.task import (
-    Hub,
-    Metrics,
-    Row,
-    Task,
-    by_group,
-    check_sampling,
-    cluster_sums,
-    figure,
-    find_data,
-    read_prompts,
-    read_text,
-    sampling,
-)
+from eval.measures.vectors import hard_debias, load_vectors
+from eval.model import Scorer
+from eval.sampling import check_sampling, sampling
+from eval.task import Hub, Metrics, Row, Task, figure
 
 OPTIONS = {
     "file": "bold/profession_prompt.json",

@@ -30,10 +30,11 @@ from typing import Any
 import numpy as np
 
 from counterfactuals.tokens.corpus import read_texts
-from eval.association import associations, bootstrap_combined, effect_size, random_effects, two_tailed_p
-from eval.metrics import interval
-from eval.scoring import Scorer
-from eval.task import Metrics, Row, Task, by_group, figure, find_data
+from eval.data import by_group, find_data
+from eval.measures.association import associations, bootstrap_combined, effect_size, random_effects, two_tailed_p
+from eval.measures.intervals import interval
+from eval.model import Scorer
+from eval.task import Metrics, Row, Task, figure
 from eval.tasks.seat import SETS, read_tests, test_names
 
 GENDER = ("weat6", "weat7", "weat8")

@@ -1,13 +1,13 @@
 """Any labelled texts: how well a head on the model tells the labels, and whether it treats groups and roles alike.
 
-Paper: none for the whole; the head is ERA's (Gupta et al. 2022), see eval/heads.py; prediction sensitivity after
+Paper: none for the whole; the head is ERA's (Gupta et al. 2022), see measures/heads.py; prediction sensitivity after
 Krishna et al. 2022. Version 1. `file` is a jsonl, tsv or csv (.gz too), split 65/10/25 by label, or a folder with
 train, dev and test files. `accuracy` (to be held against `majority`), `f1_macro`, `auc` (few classes): ideal 1. With a
 `group_field`: `tprd`, the mean over labels of the gap between groups in the share recognised (ideal 0), what chance
 makes of it, and gaps by label.
 `flipped`: of the texts whose roles can be reversed (counterfactuals/, `lexicon`), the share whose prediction changes;
 `moved`: by how much the first predicted class's probability changes (both: ideal 0; `reverse` false: not measured).
-With groups, on `sensitivity` test texts: `prediction_sensitivity` (ideal 0), `sensitivity_ratio` (see eval/heads.py).
+With groups, on `sensitivity` test texts: `prediction_sensitivity` (ideal 0) and `sensitivity_ratio` (see measures/).
 `finetune` trains the whole model; `scrub` takes gendered words and names out of every text first.
 
 It does not measure what the model does without the head, nor harm: whether an error hurts depends on the use.
@@ -21,9 +21,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from eval import classification as shared
-from eval.scoring import Scorer
-from eval.task import Metrics, Row, Task, read_table
+from eval.data import read_table
+from eval.measures import classification as shared
+from eval.model import Scorer
+from eval.task import Metrics, Row, Task
 
 OPTIONS = {
     "file": "classify.jsonl",

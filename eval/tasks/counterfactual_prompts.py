@@ -35,21 +35,12 @@ from counterfactuals.text.lexicon import load_lexicon
 from counterfactuals.text.reverse import Reversal, Reverser
 from counterfactuals.tokens.vocabulary import RoleTokens, role_tokens
 from eval.classifier import check_classifier, named_classifier
-from eval.distributions import exchanged, jensen_shannon, total_variation
-from eval.metrics import words
-from eval.scoring import Scorer
-from eval.task import (
-    Metrics,
-    Row,
-    Task,
-    average,
-    check_sampling,
-    find_data,
-    read_jsonl,
-    read_prompts,
-    sampling,
-    thinned,
-)
+from eval.data import find_data, read_jsonl, read_prompts, thinned
+from eval.measures.distributions import exchanged, jensen_shannon, total_variation
+from eval.measures.polarity import words
+from eval.model import Scorer
+from eval.sampling import check_sampling, sampling
+from eval.task import Metrics, Row, Task, average
 from eval.tasks import bold
 
 FILE = "bold/gender_prompt.json"

@@ -21,9 +21,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from eval.scoring import Scorer
-from eval.stereotypes import check_start, chosen, hub_csv, sentence_logprobs
-from eval.task import Hub, Metrics, Row, Task, average, by_group, find_data, percentage, read_table, thinned
+from eval.data import by_group, chosen, find_data, hub_csv, read_table, thinned
+from eval.measures.sentences import check_start, sentence_logprobs
+from eval.model import Scorer
+from eval.task import Hub, Metrics, Row, Task, average, percentage
 
 FILE = "crows_pairs/crows_pairs_anonymized.csv"
 OPTIONS = {

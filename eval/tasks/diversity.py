@@ -20,9 +20,10 @@ from typing import Any
 
 import numpy as np
 
-from eval.metrics import interval, resampled_sums
-from eval.scoring import Scorer
-from eval.task import Metrics, Row, Task, by_group, figure
+from eval.data import by_group
+from eval.measures.intervals import interval, resampled_sums
+from eval.model import Scorer
+from eval.task import Metrics, Row, Task, figure
 from eval.tasks import bold, generated
 
 OPTIONS = generated.OPTIONS

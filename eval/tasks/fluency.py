@@ -24,10 +24,11 @@ from typing import Any
 import numpy as np
 
 from counterfactuals.tokens.tokenizer import encode_behind
-from eval.gaps import rates
-from eval.metrics import interval
-from eval.scoring import Scorer, check_model
-from eval.task import Metrics, MissingData, Row, Task, by_group, figure
+from eval.data import by_group
+from eval.measures.groups import rates
+from eval.measures.intervals import interval
+from eval.model import Scorer, check_model
+from eval.task import Metrics, MissingData, Row, Task, figure
 from eval.tasks import bold, generated
 
 OPTIONS = {"judge": "", **generated.OPTIONS}

@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from eval.metrics import resampled_sums
-from eval.scoring import Scorer
-from eval.task import Row, cluster_sums
+from eval.measures.intervals import cluster_sums, resampled_sums
+from eval.model import Scorer
+from eval.task import Row
 from eval.tasks import bold
 
 SAMPLING = (

@@ -23,8 +23,8 @@ from typing import Any
 
 import numpy as np
 
-from eval.metrics import Interval
-from eval.scoring import Scorer
+from eval.measures.intervals import Interval
+from eval.model import Scorer
 from eval.task import Metrics, MissingData, Row, Task, average, figure, suggest
 
 PREFIX = "lm_eval:"

@@ -25,11 +25,12 @@ from typing import Any
 
 import numpy as np
 
-from eval import classification as shared
-from eval import gaps
-from eval.metrics import interval, resampled_sums
-from eval.scoring import Scorer
-from eval.task import Metrics, Row, Task, figure, find_data, read_table, read_text
+from eval.data import find_data, read_table, read_text
+from eval.measures import classification as shared
+from eval.measures import groups as gaps
+from eval.measures.intervals import interval, resampled_sums
+from eval.model import Scorer
+from eval.task import Metrics, Row, Task, figure
 
 OPTIONS = {
     "file": "hatexplain/preprocessed.csv",

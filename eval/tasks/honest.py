@@ -28,22 +28,11 @@ from typing import Any
 
 import numpy as np
 
-from eval.distributions import jensen_shannon, total_variation
-from eval.metrics import bootstrap
-from eval.scoring import Scorer
-from eval.task import (
-    Hub,
-    Metrics,
-    Row,
-    Task,
-    average,
-    by_group,
-    cluster_sums,
-    figure,
-    find_data,
-    read_table,
-    thinned,
-)
+from eval.data import by_group, find_data, read_table, thinned
+from eval.measures.distributions import jensen_shannon, total_variation
+from eval.measures.intervals import bootstrap, cluster_sums
+from eval.model import Scorer
+from eval.task import Hub, Metrics, Row, Task, average, figure
 
 FILE = "honest/en_template.tsv"
 OPTIONS = {"file": FILE, "lexicon": "", "top_k": 20, "bos": True}

@@ -19,9 +19,10 @@ from typing import Any
 
 import numpy as np
 
-from eval.metrics import bootstrap
-from eval.scoring import Scorer
-from eval.task import Hub, Metrics, Row, Task, figure, find_data, read_jsonl
+from eval.data import find_data, read_jsonl
+from eval.measures.intervals import bootstrap
+from eval.model import Scorer
+from eval.task import Hub, Metrics, Row, Task, figure
 
 FILE = "lambada/test.jsonl"
 OPTIONS = {"file": FILE, "text_field": "text", "bos": False}

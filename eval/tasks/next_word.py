@@ -22,9 +22,11 @@ from typing import Any
 
 import numpy as np
 
-from eval.metrics import equitability, interval, over_groups, resampled_sums
-from eval.scoring import Scorer
-from eval.task import Metrics, Row, Task, by_group, figure, find_data, read_prompts
+from eval.data import by_group, find_data, read_prompts
+from eval.measures.intervals import interval, resampled_sums
+from eval.measures.polarity import equitability, over_groups
+from eval.model import Scorer
+from eval.task import Metrics, Row, Task, figure
 from eval.tasks import bold
 
 FILE = "bold/profession_prompt.json"

@@ -26,9 +26,10 @@ from typing import Any
 
 import numpy as np
 
-from eval.metrics import bootstrap
-from eval.scoring import Scorer, windows
-from eval.task import Hub, Metrics, Row, Task, cluster_sums, figure, find_data, read_jsonl, read_text
+from eval.data import find_data, read_jsonl, read_text
+from eval.measures.intervals import bootstrap, cluster_sums
+from eval.model import Scorer, windows
+from eval.task import Hub, Metrics, Row, Task, figure
 
 FILE = "wikitext2/test.txt"
 OPTIONS = {

@@ -28,9 +28,11 @@ from typing import Any
 import numpy as np
 
 from eval.classifier import check_classifier, named_classifier
-from eval.metrics import bootstrap
-from eval.scoring import Scorer
-from eval.task import Metrics, MissingData, Row, Task, check_sampling, cluster_sums, figure, sampling, thinned
+from eval.data import thinned
+from eval.measures.intervals import bootstrap, cluster_sums
+from eval.model import Scorer
+from eval.sampling import check_sampling, sampling
+from eval.task import Metrics, MissingData, Row, Task, figure
 
 OPTIONS = {
     "classifier": "",

@@ -24,10 +24,11 @@ from typing import Any
 
 import numpy as np
 
-from eval.association import associations, bootstrap_effects, effect_size, permutation_p
-from eval.metrics import interval
-from eval.scoring import Scorer
-from eval.task import Metrics, Row, Task, by_group, figure, find_data, read_text, suggest, thinned
+from eval.data import by_group, find_data, read_text, thinned
+from eval.measures.association import associations, bootstrap_effects, effect_size, permutation_p
+from eval.measures.intervals import interval
+from eval.model import Scorer
+from eval.task import Metrics, Row, Task, figure, suggest
 
 GENDER = ("sent-weat6", "sent-weat6b", "sent-weat7", "sent-weat7b", "sent-weat8", "sent-weat8b")
 SETS = ("targ1", "targ2", "attr1", "attr2")

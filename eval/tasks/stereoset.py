@@ -31,10 +31,11 @@ from typing import Any
 
 import numpy as np
 
-from eval.metrics import interval, resampled_sums
-from eval.scoring import Scorer
-from eval.stereotypes import check_start, chosen, sentence_logprobs, start_token
-from eval.task import Hub, Metrics, Row, Task, by_group, figure, find_data, read_jsonl, read_text, thinned
+from eval.data import by_group, chosen, find_data, read_jsonl, read_text, thinned
+from eval.measures.intervals import interval, resampled_sums
+from eval.measures.sentences import check_start, sentence_logprobs, start_token
+from eval.model import Scorer
+from eval.task import Hub, Metrics, Row, Task, figure
 
 OPTIONS = {
     "intrasentence": "stereoset/intrasentence.jsonl",

@@ -21,9 +21,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from eval.scoring import Scorer
-from eval.stereotypes import check_start, chosen, sentence_logprobs
-from eval.task import Metrics, Row, Task, average, find_data, percentage, read_text, thinned
+from eval.data import chosen, find_data, read_text, thinned
+from eval.measures.sentences import check_start, sentence_logprobs
+from eval.model import Scorer
+from eval.task import Metrics, Row, Task, average, percentage
 
 OPTIONS = {"folder": "winobias", "types": "all", "splits": "all", "start": "kept"}
 MALE, FEMALE = frozenset({"he", "him", "his", "himself"}), frozenset({"she", "her", "hers", "herself"})

@@ -25,10 +25,11 @@ from typing import Any
 
 import numpy as np
 
-from eval.metrics import interval, pearson, spearman
-from eval.scoring import Scorer
-from eval.stereotypes import check_start, sentence_logprobs
-from eval.task import Metrics, Row, Task, average, by_group, figure, find_data, percentage, read_table, thinned
+from eval.data import by_group, find_data, read_table, thinned
+from eval.measures.intervals import interval, pearson, spearman
+from eval.measures.sentences import check_start, sentence_logprobs
+from eval.model import Scorer
+from eval.task import Metrics, Row, Task, average, figure, percentage
 
 OPTIONS = {
     "file": "winogender/all_sentences.tsv",

@@ -1,4 +1,4 @@
-"""The only file of this package that runs a model: log-probabilities, windows, hidden states, sampling.
+"""A causal language model as the tasks see it: log-probabilities, windows, hidden states, sampled texts.
 
 Shapes: B rows of a batch, T positions, V vocabulary, K chosen tokens, D width. Log-probabilities are natural, float32.
 """
@@ -17,9 +17,9 @@ import numpy as np
 import torch
 from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer
-from transformers.cache_utils import DynamicCache, DynamicLayer
 
 from counterfactuals.tokens.tokenizer import TOKENIZER_FILES, encode_behind, encode_texts
+from eval import sampling
 
 Ids = Sequence[int]
 
@@ -50,71 +50,6 @@ def windows(length: int, window: int, stride: int) -> list[tuple[int, int, int]]
         if end == length:
             break
     return [cut for cut in cuts if cut[2] < cut[1]]
-
-
-def in_nucleus(probs_BV: torch.Tensor, token_B: torch.Tensor, top_p: float) -> torch.Tensor:
-    """Whether each row's token belongs to its top-p nucleus: the tokens more probable than it hold less than top_p.
-
-    The smallest set of most probable tokens that reaches top_p (Holtzman et al. 2020); equal tokens enter together.
-    Needs no sort. Returns a boolean (B,).
-    """
-    prob_B1 = probs_BV.gather(1, token_B[:, None])
-    above_B = torch.where(probs_BV > prob_B1, probs_BV, 0.0).sum(1)
-    return (above_B < top_p) & (prob_B1[:, 0] > 0)
-
-
-def sample_top_p(logits_BV: torch.Tensor, *, top_p: float, temperature: float, generator: torch.Generator):
-    """Draw one token a row from the top-p nucleus of softmax(logits / temperature). Returns token ids (B,).
-
-    Rejection: draw from the whole distribution, keep what lies in the nucleus, draw again for the other rows. That is
-    exactly the nucleus distribution and, as a draw is kept with probability ≥ top_p, much cheaper than sorting.
-    The uniforms come from a CPU generator, so the draws do not depend on the device's own generator.
-    """
-    probs_BV = torch.softmax(logits_BV.float() / temperature if temperature != 1 else logits_BV.float(), dim=-1)
-    cumulative_BV = probs_BV.cumsum(1)
-    token_B = torch.empty(len(probs_BV), dtype=torch.long, device=probs_BV.device)
-    rows = torch.arange(len(probs_BV), device=probs_BV.device)
-    while len(rows):
-        uniform = torch.rand(len(rows), 1, generator=generator, dtype=torch.float64).to(cumulative_BV)
-        drawn = torch.searchsorted(cumulative_BV, uniform * cumulative_BV[:, -1:], right=True)[:, 0]
-        drawn = drawn.clamp_(max=probs_BV.shape[1] - 1)
-        token_B[rows] = drawn
-        # A token with more than 1 − top_p of the mass leaves less than top_p above it: no need to look.
-        doubtful = (probs_BV.gather(1, drawn[:, None])[:, 0] <= 1 - top_p + 1e-6).nonzero()[:, 0]
-        kept = in_nucleus(probs_BV[doubtful], drawn[doubtful], top_p)
-        again = doubtful[~kept]
-        rows, probs_BV, cumulative_BV = rows[again], probs_BV[again], cumulative_BV[again]
-    return token_B
-
-
-class _RoomyLayer(DynamicLayer):
-    """Keys and values in one buffer with room for `capacity` tokens.
-
-    Growing by concatenation, as transformers does, copies all of it each step: most of a small model's sampling time.
-    """
-
-    def __init__(self, capacity: int) -> None:
-        super().__init__()
-        self._capacity = capacity
-        self._buffers: list[torch.Tensor] = []
-
-    def update(self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any) -> tuple:
-        begin = self.get_seq_length()
-        end = begin + key_states.shape[-2]
-        if not self.is_initialized:
-            self.lazy_initialization(key_states, value_states)
-            self._buffers = [
-                new.new_empty((*new.shape[:-2], self._capacity, new.shape[-1])) for new in (key_states, value_states)
-            ]
-        for buffer, new in zip(self._buffers, (key_states, value_states)):
-            buffer[..., begin:end, :] = new
-        self.keys, self.values = (buffer[..., :end, :] for buffer in self._buffers)
-        return self.keys, self.values
-
-    def batch_select_indices(self, indices: torch.Tensor) -> None:
-        end = self.get_seq_length()
-        self._buffers = [buffer[indices] for buffer in self._buffers]
-        self.keys, self.values = (buffer[..., :end, :] for buffer in self._buffers)
 
 
 def _check_folder(path: Path) -> None:
@@ -148,7 +83,7 @@ def fingerprint_folder(path: str | Path) -> str:
 
 
 def find_device(device: str | torch.device | None) -> torch.device:
-    """The device of that name, by default cuda if there is one, else cpu. ValueError if this machine has it not."""
+    """The device of that name; by default cuda if there is one, else cpu. ValueError if this machine lacks it."""
     try:
         found = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         torch.empty(0, device=found)
@@ -161,6 +96,23 @@ def find_device(device: str | torch.device | None) -> torch.device:
 
 def _first_line(error: Exception) -> str:
     return next(iter(str(error).splitlines()), type(error).__name__)
+
+
+def _load(name: str, tokenizer: Any, **options: Any) -> tuple[Any, Any]:
+    """Model and tokenizer of a local folder or a Hub name; every problem is one line of ValueError."""
+    try:
+        found: Any = AutoModelForCausalLM.from_pretrained(
+            name, use_safetensors=True, output_loading_info=True, **options
+        )
+        model, loaded = found
+        if loaded["missing_keys"]:  # transformers would draw them at random
+            raise ValueError(f"weights are missing: {', '.join(sorted(loaded['missing_keys'])[:3])} …")
+        trusted = options["trust_remote_code"]
+        return model, tokenizer or AutoTokenizer.from_pretrained(name, trust_remote_code=trusted)
+    except SafetensorError as error:
+        raise ValueError(f"model {name!r}: its weights are damaged or incomplete ({error})") from error
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        raise ValueError(f"model {name!r}: {_first_line(error)}; name a local folder, or a Hub model") from error
 
 
 class Scorer:
@@ -185,25 +137,8 @@ class Scorer:
             raise ValueError(f"batch_size {batch_size}: must be at least 1")
         self.device = find_device(device)
         if isinstance(model, (str, Path)):
-            name = str(model)
-            check_model(name)
-            try:
-                found: Any = AutoModelForCausalLM.from_pretrained(
-                    name,
-                    use_safetensors=True,
-                    trust_remote_code=trust_remote_code,
-                    dtype=dtype,
-                    output_loading_info=True,
-                )
-                model, loaded = found
-                if loaded["missing_keys"]:  # transformers would draw them at random
-                    raise ValueError(f"weights are missing: {', '.join(sorted(loaded['missing_keys'])[:3])} …")
-                tokenizer = tokenizer or AutoTokenizer.from_pretrained(name, trust_remote_code=trust_remote_code)
-            except SafetensorError as error:
-                raise ValueError(f"model {name!r}: its weights are damaged or incomplete ({error})") from error
-            except (OSError, ValueError, KeyError, RuntimeError) as error:
-                reason = _first_line(error)
-                raise ValueError(f"model {name!r}: {reason}; name a local folder, or a Hub model") from error
+            check_model(model)
+            model, tokenizer = _load(str(model), tokenizer, dtype=dtype, trust_remote_code=trust_remote_code)
         elif tokenizer is None:
             raise ValueError("a loaded model needs its tokenizer: Scorer(model, tokenizer)")
         rows = model.get_input_embeddings().weight.shape[0]
@@ -219,7 +154,7 @@ class Scorer:
         limits = [getattr(config, name, None) for name in ("n_positions", "max_position_embeddings", "n_ctx")]
         self.max_length: int = next((limit for limit in limits if isinstance(limit, int) and limit > 0), 2048)
         self.vocab_size: int = model.get_output_embeddings().weight.shape[0]
-        self._accepts = set(inspect.signature(model.forward).parameters)
+        self.accepts = set(inspect.signature(model.forward).parameters)
         self._logit_budget = 2**27 if self.device.type == "cpu" else 2**30
         self._cache_budget = 2**30 if self.device.type == "cpu" else 2**34
         self.num_layers: int = getattr(config, "num_hidden_layers", 12)
@@ -266,7 +201,7 @@ class Scorer:
     def decode_behind(self, before: Sequence[int], ids: Sequence[Ids]) -> list[str]:
         """The text that each row of ids adds behind the token of `before`, without special tokens.
 
-        Not the text of the row alone: decoders of SentencePiece's kind take the blank that a text begins with away.
+        The row alone would not do: decoders such as SentencePiece's drop a text's leading blank.
         """
 
         def texts(rows: Sequence[Ids]) -> list[str]:
@@ -336,7 +271,7 @@ class Scorer:
                 yield row, states_TD[: len(ids[row])]
 
     def check_layer(self, layer: int) -> None:
-        """ValueError for a layer that this model has not."""
+        """ValueError for a layer that this model does not have."""
         if not -1 <= layer <= self.num_layers:
             raise ValueError(f"layer {layer}: must be 0 (embeddings) to {self.num_layers}, or -1 for the last")
 
@@ -378,7 +313,7 @@ class Scorer:
         for rows in self._batches([len(row) for row in ids], cost=self.vocab_size, budget=self._logit_budget):
             longest = max(len(ids[row]) for row in rows)
             begins = [0 if last is None else len(ids[row]) - 1 - last[row] for row in rows]
-            options = {"logits_to_keep": longest - min(begins)} if "logits_to_keep" in self._accepts else {}
+            options = {"logits_to_keep": longest - min(begins)} if "logits_to_keep" in self.accepts else {}
             batch_BT, logits_BTV = self._logits([ids[row] for row in rows], **options)
             left_out = longest - logits_BTV.shape[1]
             for i, (row, begin) in enumerate(zip(rows, begins)):  # by row: a float32 copy of all doubles the memory
@@ -400,7 +335,7 @@ class Scorer:
         for rows in self._batches([len(row) for row in ids], cost=self.vocab_size, budget=self._logit_budget):
             lengths = [len(ids[row]) for row in rows]
             spread = max(lengths) - min(lengths) + 1
-            options = {"logits_to_keep": spread} if "logits_to_keep" in self._accepts else {}
+            options = {"logits_to_keep": spread} if "logits_to_keep" in self.accepts else {}
             _, logits_BTV = self._logits([ids[row] for row in rows], **options)
             first = max(lengths) - logits_BTV.shape[1]
             last_B = torch.tensor(lengths, device=self.device) - 1 - first
@@ -441,99 +376,14 @@ class Scorer:
             for cut, num_tokens, score in zip(cuts, last, self.token_logprobs(rows, last))
         ]
 
-    @torch.inference_mode()
-    def decode_steps(
-        self, ids: Sequence[Ids], choose: Callable[[torch.Tensor, list[int]], torch.Tensor], max_new_tokens: int
-    ) -> list[list[int]]:
-        """Continue one batch of sequences token by token with cached keys and values; EOS ends a row and is left out.
-
-        `choose(logits_BV, rows)` gives the next token ids (B,) for those rows of `ids`; what it gives for an ended row
-        is ignored. Rows are padded on the left, with their own positions. Equal sequences are read once, and ended rows
-        leave the batch when an eighth of it has ended.
-        """
-        first: dict[tuple[int, ...], int] = {}
-        copies = torch.tensor([first.setdefault(tuple(row), len(first)) for row in ids], device=self.device)
-        longest = max(len(row) for row in ids)
-        padding = torch.tensor([longest - len(row) for row in first], device=self.device)
-        tokens = torch.tensor([[0] * (longest - len(row)) + list(row) for row in first], device=self.device)
-        mask = (torch.arange(longest, device=self.device) >= padding[:, None]).long()
-        positions = (torch.arange(longest, device=self.device) - padding[:, None]).clamp_(min=0)
-        rows = torch.arange(len(ids), device=self.device)
-        steps = torch.tensor([min(max_new_tokens, self.max_length - len(row)) for row in ids], device=self.device)
-        ended = torch.zeros(len(ids), dtype=torch.bool, device=self.device)
-        eos = -1 if self.tokenizer.eos_token_id is None else self.tokenizer.eos_token_id
-        cache = DynamicCache(config=self.model.config)
-        # Newer transformers calls it `cache`, and says that the older name goes with 5.40.
-        extra: dict[str, Any] = {"cache" if "cache" in self._accepts else "past_key_values": cache}
-        capacity = longest + int(steps.max())
-        cache.layers = [_RoomyLayer(capacity) if type(layer) is DynamicLayer else layer for layer in cache.layers]
-        if "logits_to_keep" in self._accepts:
-            extra["logits_to_keep"] = 1
-        chosen: list[tuple[list[int], list[int]]] = []
-        for step in range(1, max_new_tokens + 1):
-            if "position_ids" in self._accepts:
-                extra["position_ids"] = positions
-            output = self.model(tokens, attention_mask=mask, use_cache=True, **extra)
-            logits_BV = output.logits[:, -1]
-            if step == 1 and len(first) < len(ids):
-                logits_BV, mask, positions = logits_BV[copies], mask[copies], positions[copies]
-                cache.batch_select_indices(copies)
-            token_B = choose(logits_BV, rows.tolist())
-            ended |= token_B == eos
-            chosen.append((rows[~ended].tolist(), token_B[~ended].tolist()))
-            ended |= steps <= step
-            num_ended = int(ended.sum())
-            if num_ended == len(rows):
-                break
-            # An ended row that stays may not run past the model's last position.
-            tokens, positions = token_B[:, None], (positions[:, -1:] + 1).clamp_(max=self.max_length - 1)
-            mask = torch.cat([mask, mask.new_ones(len(mask), 1)], 1)
-            if 8 * num_ended >= len(rows):  # seldom, since it copies the whole cache
-                alive = (~ended).nonzero()[:, 0]
-                rows, steps, ended, mask = rows[alive], steps[alive], ended[alive], mask[alive]
-                tokens, positions = tokens[alive], positions[alive]
-                cache.batch_select_indices(alive)
-        out: list[list[int]] = [[] for _ in ids]
-        for numbers, values in chosen:
-            for number, value in zip(numbers, values):
-                out[number].append(value)
-        return out
-
-    def sample_ids(
-        self,
-        ids: Sequence[Ids],
-        *,
-        top_p: float = 0.9,
-        temperature: float = 1.0,
-        max_new_tokens: int = 100,
-        seed: int = 0,
-        batch_size: int | None = None,
-    ) -> list[list[int]]:
-        """One sampled continuation for each sequence (repeat a sequence for more), without the prompt and the EOS.
-
-        Same arguments, same texts on the same machine; another batch size draws other texts from the same distribution.
-        """
-        if not 0 < top_p <= 1 or temperature <= 0 or max_new_tokens < 1:
-            raise ValueError(
-                f"top_p {top_p}, temperature {temperature}, max_new_tokens {max_new_tokens}: "
-                "needs 0 < top_p ≤ 1, temperature > 0, max_new_tokens ≥ 1"
-            )
-        for row in ids:
-            if not 1 <= len(row) < self.max_length:
-                raise ValueError(f"a prompt of {len(row)} tokens: sampling needs 1 to {self.max_length - 1}")
-        generator = torch.Generator().manual_seed(seed)
-
-        def choose(logits_BV: torch.Tensor, rows: list[int]) -> torch.Tensor:
-            return sample_top_p(logits_BV, top_p=top_p, temperature=temperature, generator=generator)
-
+    def sampling_batches(self, lengths: Sequence[int], batch_size: int | None) -> Iterator[list[int]]:
+        """Row numbers in batches whose keys, values and logits fit into memory."""
         cap = batch_size or max(1, min(1024, self._logit_budget // (2 * self.vocab_size)))
-        budget = self._cache_budget // self._cache_bytes_a_token
-        lengths = [min(len(row) + max_new_tokens, self.max_length) for row in ids]
-        out: list[list[int]] = [[] for _ in ids]
-        for batch in self._batches(lengths, cap=cap, cost=1, budget=budget):
-            for number, new in zip(batch, self.decode_steps([ids[i] for i in batch], choose, max_new_tokens)):
-                out[number] = new
-        return out
+        yield from self._batches(lengths, cap=cap, cost=1, budget=self._cache_budget // self._cache_bytes_a_token)
+
+    def sample_ids(self, ids: Sequence[Ids], **options: Any) -> list[list[int]]:
+        """One sampled continuation for each sequence; see `eval.sampling.sample_ids`."""
+        return sampling.sample_ids(self, ids, **options)
 
     def sample(self, prompts: Sequence[str], *, bos: bool = True, **options: Any) -> list[str]:
         """One sampled continuation text for each prompt; options as in `sample_ids`. The prompt is not repeated."""

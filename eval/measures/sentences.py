@@ -1,44 +1,14 @@
-"""What the stereotype tests share: scores of whole sentences, choices of settings.
-
-Log-probabilities are natural.
-"""
+"""Log-probabilities of whole sentences, as the stereotype tests need them. Natural logarithms."""
 
 from __future__ import annotations
 
-import csv
-import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
-from eval.scoring import Scorer
-from eval.task import Row
+from eval.model import Scorer
 
 STARTS = ("first", "kept")
-
-
-def hub_csv(
-    records: Iterable[Row], columns: Sequence[str], *, labels: Mapping[str, Sequence[str]] | None = None
-) -> str:
-    """The csv file of records from the Hub; `labels`: the names behind columns that hold class numbers."""
-    out = io.StringIO(newline="")
-    table = csv.DictWriter(out, columns, extrasaction="ignore", lineterminator="\n")
-    table.writeheader()
-    for record in records:
-        named = {key: names[record[key]] for key, names in (labels or {}).items() if isinstance(record[key], int)}
-        table.writerow({**record, **named})
-    return out.getvalue()
-
-
-def chosen(value: str, known: Sequence[str], setting: str) -> list[str]:
-    """The parts of "a,b" (or "all"), each of which must be known."""
-    parts = list(known) if value == "all" else [part.strip() for part in value.split(",") if part.strip()]
-    for part in parts:
-        if part not in known:
-            raise ValueError(f"{setting} {part!r}: must be all, or of {', '.join(known)}")
-    if not parts:
-        raise ValueError(f"{setting}: names nothing; all, or of {', '.join(known)}")
-    return parts
 
 
 def check_start(start: str, task: str) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from eval.metrics import unit
+from eval.measures.vectors import unit
 
 
 def associations(targets: Any, a: Any, b: Any) -> np.ndarray:

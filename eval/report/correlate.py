@@ -21,8 +21,9 @@ from typing import Any
 
 import numpy as np
 
-from eval.metrics import interval, pearson, spearman
-from eval.report import INK, _name, _save, headlines
+from eval.measures.intervals import interval, pearson, spearman
+from eval.report import charts
+from eval.report.table import headlines, name_of
 from eval.run import write_json
 from eval.task import suggest
 
@@ -196,46 +197,25 @@ def markdown(result: Mapping[str, Any]) -> str:
 
 def _label(name: str) -> str:
     label, _, metric = name.partition(".")
-    return _name(label, metric)
+    return name_of(label, metric)
 
 
 def plot(result: Mapping[str, Any], path: str | Path) -> Path:
     """The matrix as a picture: Spearman's ρ below the diagonal, Pearson's r above; bold: the interval excludes 0."""
-    from matplotlib.figure import Figure
-
     names = [measure["name"] for measure in result["measures"]]
-    size = len(names)
-    grid = np.full((size, size), np.nan)
     place = {name: i for i, name in enumerate(names)}
-    figure = Figure(figsize=(3.4 + 0.8 * size, 2.8 + 0.62 * size), layout="constrained")
-    figure.get_layout_engine().set(w_pad=0.12, h_pad=0.08)  # type: ignore[call-arg, union-attr]
-    axes = figure.add_subplot()
+    grid: list[list[float | None]] = [[None] * len(names) for _ in names]
+    sure = []
     for pair in result["pairs"]:
         i, j = place[pair["a"]], place[pair["b"]]  # i < j
-        for (row, col), found in (((i, j), pair["pearson"]), ((j, i), pair["spearman"])):
-            if found["value"] is None:
-                continue
-            grid[row, col] = found["value"]
-            sure = found["low"] is not None and (found["low"] > 0 or found["high"] < 0)
-            axes.text(
-                col, row, f"{found['value']:.2f}", ha="center", va="center", fontsize=9,
-                color="white" if abs(found["value"]) > 0.65 else INK, weight="bold" if sure else "normal",
-            )  # fmt: skip
-    image = axes.imshow(grid, cmap="PuOr", vmin=-1, vmax=1)
-    labels = [
-        f"{_label(name)} (n={sum(v is not None for v in m['values'])})" for name, m in zip(names, result["measures"])
-    ]
-    axes.set_xticks(range(size), labels, rotation=40, ha="right", fontsize=9)
-    axes.set_yticks(range(size), labels, fontsize=9)
-    axes.tick_params(length=0)
-    for side in axes.spines.values():
-        side.set_visible(False)
-    axes.set_title(
-        f"{len(result['models'])} models: Pearson r above, Spearman ρ below\nbold: the 95 % interval excludes 0",
-        fontsize=10, color=INK, loc="left",
-    )  # fmt: skip
-    figure.colorbar(image, ax=axes, shrink=0.7, ticks=[-1, -0.5, 0, 0.5, 1])
-    return _save(figure, path)
+        for cell, found in (((i, j), pair["pearson"]), ((j, i), pair["spearman"])):
+            grid[cell[0]][cell[1]] = found["value"]
+            if found["low"] is not None and (found["low"] > 0 or found["high"] < 0):
+                sure.append(cell)
+    counts = [sum(value is not None for value in measure["values"]) for measure in result["measures"]]
+    labels = [f"{_label(name)} (n={count})" for name, count in zip(names, counts)]
+    title = f"{len(result['models'])} models: Pearson r above, Spearman ρ below\nbold: the 95 % interval excludes 0"
+    return charts.save(charts.correlations(grid, sure, labels, title), path)
 
 
 def main(arguments: list[str] | None = None) -> int:

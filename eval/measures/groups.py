@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from eval.metrics import resampled_sums
+from eval.measures.intervals import resampled_sums
 
 
 def numbered(values: Sequence[Any], names: Sequence[Any]) -> np.ndarray:

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from eval.scoring import Scorer
+from eval.model import Scorer
 
 OPTIONS: dict[str, Any] = {
     "max_tokens": 128,

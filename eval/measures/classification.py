@@ -14,10 +14,12 @@ from typing import Any
 
 import numpy as np
 
-from eval import gaps, heads
-from eval.metrics import Interval, interval, resampled_sums
-from eval.scoring import Scorer
-from eval.task import TABLES, Metrics, Row, average, figure, find_data, thinned
+from eval.data import TABLES, find_data, thinned
+from eval.measures import groups as gaps
+from eval.measures import heads
+from eval.measures.intervals import Interval, interval, resampled_sums
+from eval.model import Scorer
+from eval.task import Metrics, Row, average, figure
 
 OPTIONS: dict[str, Any] = {
     **heads.OPTIONS,

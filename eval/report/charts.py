@@ -1,0 +1,445 @@
+"""All pictures, drawn by matplotlib: files for report.md, and SVG that the page holds in itself.
+
+A model is told apart by colour and by mark, so that nothing depends on colour alone. Colours: Okabe & Ito (2008).
+Every function returns a matplotlib Figure; `width` is in inches, so that the page can draw for wide and narrow screens.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import re
+import textwrap
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from html import escape
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from eval.report.labels import label as put_labels
+
+Result = Mapping[str, Any]
+# Dark to light so that neighbours differ in grey too; black stays for reference lines.
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8a7f00")
+MARKS = ("o", "s", "D", "^", "v", "P", "X")
+INK, GREY, FAINT, BAND, PAPER = "#222222", "#666666", "#d9d9d9", "#f6f6f6", "#ffffff"
+POLES = ("#2f6fb0", "#d9d6ce", "#c6622a")  # male, neutral, female
+WIDE, NARROW = 8.5, 4.1  # inches
+# In the page colours are the theme's, which has a light and a dark form.
+_THEME = {
+    **{colour: f"--c{i}" for i, colour in enumerate(COLOURS)},
+    **{colour: f"--p{i}" for i, colour in enumerate(POLES)},
+    INK: "--ink", GREY: "--soft", FAINT: "--line", BAND: "--faint", PAPER: "--card",
+}  # fmt: skip
+_FONT: Any = {"font.family": "DejaVu Sans", "svg.fonttype": "none", "font.size": 10}
+
+
+class Spot(NamedTuple):
+    """A labelled point of a scatter plot with its intervals. `hollow`: not measured here, shown for comparison."""
+
+    label: str
+    x: float
+    y: float
+    x_range: tuple[float, float] | None = None
+    y_range: tuple[float, float] | None = None
+    hollow: bool = False
+
+
+def picture(draw: Callable[[float], Any], describe: str) -> str:
+    """The HTML of a chart, drawn once for wide and once for narrow screens; the page's style shows one of them."""
+    return "".join(
+        f'<div class="{kind}">{svg(draw(width), f"{describe}, {kind}")}</div>'
+        for kind, width in (("wide", WIDE), ("narrow", NARROW))
+    )
+
+
+def svg(figure: Any, describe: str) -> str:
+    """The figure as an SVG element without scripts, links or fonts of its own, in the colours of the page's theme."""
+    import matplotlib
+
+    out = io.StringIO()
+    with matplotlib.rc_context({**_FONT, "svg.hashsalt": describe}):
+        figure.savefig(out, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    text = out.getvalue()
+    text = text[text.index("<svg") :]
+    text = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>|<!--.*?-->", "", text, flags=re.DOTALL)
+    used = set(re.findall(r"#([\w-]+)", text))
+    text = re.sub(r' id="([^"]*)"', lambda found: found[0] if found[1] in used else "", text)  # once on a page
+    text = re.sub(
+        r'<svg [^>]*?viewBox="([^"]*)"[^>]*>', rf'<svg role="img" aria-label="{escape(describe)}" viewBox="\1">', text
+    )
+    text = re.sub(r"(font: [^;\"]*?px) [^;\"]*", r"\1 system-ui, sans-serif", text)
+    text = text.replace("xlink:href", "href")
+    return re.sub(r"#[0-9a-f]{6}\b", lambda found: f"var({_THEME[found[0]]})" if found[0] in _THEME else found[0], text)
+
+
+def save(figure: Any, path: str | Path) -> Path:
+    """Write the figure as PNG, SVG or PDF, by the name of the file."""
+    import matplotlib
+
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with matplotlib.rc_context(_FONT):
+        figure.savefig(path, dpi=160, facecolor="white")
+    return path
+
+
+def canvas(
+    width: float,
+    height: float,
+    *,
+    margins: tuple[float, float, float],
+    names: Sequence[str] = (),
+    title: str = "",
+    subtitle: str = "",
+    rows: int = 1,
+    titled: bool = False,
+) -> tuple[Any, list[Any]]:
+    """A figure with `rows` axes, one below the other, and a legend of the models on top.
+
+    width, height: of the axes' part, in inches; what stands above it adds to the height. margins: left, right, below.
+    titled: the axes have titles of their own.
+    """
+    from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
+
+    lines = math.ceil(len(names) / _legend_columns(width, names)) if names else 0
+    head = 0.12 + 0.34 * bool(title) + 0.28 * bool(subtitle) + 0.25 * lines + 0.22 * titled
+    whole = height + head
+    figure = Figure(figsize=(width, whole))
+    left, right, below = margins
+    figure.subplots_adjust(left / width, below / whole, 1 - right / width, 1 - head / whole)
+    y = 1 - 0.1 / whole
+    for text, size, weight, colour, used in ((title, 14, "bold", INK, 0.34), (subtitle, 10, "normal", GREY, 0.28)):
+        if text:
+            figure.text(0.12 / width, y, text, fontsize=size, weight=weight, color=colour, va="top")
+            y -= used / whole
+    if names:
+        handles = [Line2D([], [], linestyle="", markersize=7, **style(k), label=name) for k, name in enumerate(names)]
+        figure.legend(
+            handles=handles, loc="upper left", bbox_to_anchor=(0.02 / width, y + 0.05 / whole), frameon=False,
+            ncols=_legend_columns(width, names), fontsize=10, labelcolor=INK, handletextpad=0.1, columnspacing=1.3,
+            borderpad=0, labelspacing=0.55,
+        )  # fmt: skip
+    axes = list(figure.subplots(rows, 1, squeeze=False)[:, 0])
+    for each in axes:
+        for side in ("top", "right", "left"):
+            each.spines[side].set_visible(False)
+        each.spines["bottom"].set_color(FAINT)
+        each.tick_params(length=0, colors=INK, labelsize=10)
+        each.set_axisbelow(True)
+        each.patch.set_visible(False)
+    return figure, axes
+
+
+def style(series: int) -> dict[str, Any]:
+    """Colour and mark of a series."""
+    return {"color": COLOURS[series % len(COLOURS)], "marker": MARKS[series % len(MARKS)]}
+
+
+def _legend_columns(width: float, names: Sequence[str]) -> int:
+    return max(1, int((width - 0.3) / (0.42 + 0.085 * max(map(len, names)))))
+
+
+def _wrapped(name: str, most: int) -> str:
+    return "\n".join(textwrap.wrap(name.replace("_", " "), most)) or name
+
+
+def _text_width(text: str) -> float:
+    """Inches of a line in 10 points."""
+    from matplotlib.textpath import TextPath
+
+    return TextPath((0, 0), text or " ", size=10).get_extents().x1 / 72
+
+
+def _mark(axes: Any, k: int, x: float, y: float, figure: Result, scale: float = 1.0, **more: Any) -> None:
+    """A model's mark with its interval; hollow where the figure was counted over few or has no interval."""
+    colour, low, high = style(k)["color"], figure.get("low"), figure.get("high")
+    if low is not None and high is not None:
+        axes.plot([low / scale, high / scale], [y, y], color=colour, linewidth=1.4, alpha=0.6, zorder=2)
+    sure = low is not None and not figure.get("small")
+    face = {"markerfacecolor": colour, "markeredgecolor": PAPER} if sure else {"markerfacecolor": PAPER}
+    axes.plot(
+        [x], [y], linestyle="", markersize=7, markeredgewidth=0.8 if sure else 1.4, zorder=3 + k, **style(k), **face
+    )
+
+
+# ---------------------------------------------------------------- groups
+
+
+def group_figures(rows: Sequence[Result], task: str, metric: str) -> dict[str, list[Result | None]]:
+    """The figure METRIC/GROUP of each model (None: undefined), by group. Groups that no model has are left out.
+
+    A share or ratio counted over one text is no figure of a group: all of one is always all female or all male.
+    """
+    prefix = metric + "/"
+    keys = dict.fromkeys(key for row in rows for key in row["tasks"].get(task, {}) if key.startswith(prefix))
+    groups = {}
+    for key in keys:
+        found = [row["tasks"].get(task, {}).get(key) for row in rows]
+        known = [
+            f if f and f.get("value") is not None and not (f.get("n") == 1 and f.get("low") is None) else None
+            for f in found
+        ]
+        if any(known):
+            groups[key.removeprefix(prefix)] = known
+    return groups
+
+
+def groups(
+    rows: Sequence[Result],
+    task: str,
+    *,
+    metric: str = "male_share",
+    title: str = "",
+    width: float = WIDE,
+    reference: int = 0,
+) -> Any:
+    """One line for each group of `task`, one mark a model, parity marked: who moved, and where to.
+
+    `metric` is what stands before the slash: male_share (parity is the figure's ideal: ½, or 50 in percent),
+    equitability or ratio. Groups are in the order of the values of model number `reference`. ValueError without such
+    figures.
+    """
+    found = group_figures(rows, task, metric)
+    if not found:
+        known = any(key.startswith(metric + "/") for row in rows for key in row["tasks"].get(task, {}))
+        what = "is undefined, or counted over one," if known else "is no figure"
+        raise ValueError(f"{metric}/GROUP {what} of task {task!r} in these results")
+    names = [row["model"] for row in rows]
+    order = sorted(found, key=lambda g: (found[g][reference] is None, (found[g][reference] or {}).get("value", 0)))
+    ideal = next(f["ideal"] for figures in found.values() for f in figures if f) or 1.0
+    kind = next((known for known in ("male_share", "equitability") if metric.endswith(known)), "ratio")
+    scale = 2 * ideal if kind == "male_share" else 1.0
+    ticks = [_wrapped(group, 40 if width >= WIDE else 15) for group in order]
+    left = 0.25 + max(_text_width(line) for tick in ticks for line in tick.split("\n"))
+    step = max(0.34, 0.11 * len(rows), *(0.2 * (1 + tick.count("\n")) for tick in ticks))
+    subtitle = _GROUPS_MEAN[kind] if title else ""
+    figure, (axes,) = canvas(
+        width, 0.5 + step * len(order), margins=(left, 0.35, 0.42), names=names, title=title, subtitle=subtitle
+    )
+    axes.barh(range(0, len(order), 2), 1e6, left=-5e5, height=1, color=BAND, zorder=0)
+    axes.axvline(0.5 if kind == "male_share" else 1.0, color=INK, linewidth=1, zorder=1)
+    spread = min(0.62, 0.16 * (len(rows) - 1))  # lines of one group apart, so that marks do not hide each other
+    for i, group in enumerate(order):
+        for k, one in enumerate(found[group]):
+            if one:
+                offset = spread / 2 - (spread * k / (len(rows) - 1) if len(rows) > 1 else 0)
+                _mark(axes, k, one["value"] / scale, i + offset, one, scale)
+    axes.set_yticks(range(len(order)), ticks)
+    axes.set_ylim(-0.6, len(order) - 0.4)
+    values = [f["value"] for figures in found.values() for f in figures if f and f["value"]]
+    _group_axis(axes, kind, values, narrow=width < WIDE)
+    return figure
+
+
+_GROUPS_MEAN = {
+    "male_share": "male share of male and female, by group; lines: 95 % intervals; hollow: counted over few",
+    "equitability": "min(m/f, f/m) by group, 1 is parity; lines: 95 % intervals; hollow: counted over few",
+    "ratio": "male : female by group, 1 is parity; lines: 95 % intervals; hollow: counted over few",
+}
+
+
+def _group_axis(axes: Any, kind: str, values: Sequence[float], *, narrow: bool) -> None:
+    if kind == "male_share":
+        words = (
+            ("all\nfemale", "", "parity", "", "all\nmale")
+            if narrow
+            else ("all female", "25 %", "parity", "75 %", "all male")
+        )
+        axes.set_xlim(-0.03, 1.03)
+        axes.set_xticks([0, 0.25, 0.5, 0.75, 1], words)
+    elif kind == "equitability":
+        axes.set_xlim(-0.03, 1.04)
+    else:
+        axes.set_xscale("log")
+        axes.xaxis.set_major_formatter("{x:g}")
+        axes.set_xlim(min([0.5, *values]) / 1.3, max([2.0, *values]) * 1.3)
+
+
+# ---------------------------------------------------------------- one figure against another
+
+
+def spots(rows: Sequence[Result], x: tuple[str, str], y: tuple[str, str], *, level: float = 1.0) -> list[Spot]:
+    """A spot for each model that has both figures, each a (task, metric); x in units of `level`. ValueError if none."""
+
+    def span(figure: Result, unit: float) -> tuple[float, float] | None:
+        return None if figure.get("low") is None else (figure["low"] / unit, figure["high"] / unit)
+
+    found = []
+    for row in rows:
+        across, up = (row["tasks"].get(task, {}).get(metric, {}) for task, metric in (x, y))
+        if across.get("value") is not None and up.get("value") is not None:
+            found.append(Spot(row["model"], across["value"] / level, up["value"], span(across, level), span(up, 1.0)))
+    if not found:
+        raise ValueError(f"no model has both {x[0]}.{x[1]} and {y[0]}.{y[1]} in these results")
+    return found
+
+
+def pareto(points: Sequence[tuple[float, float]]) -> list[int]:
+    """Indices of the points that no other beats in both (smaller first, larger second), from left to right."""
+    order = sorted(range(len(points)), key=lambda i: (points[i][0], -points[i][1]))
+    front: list[int] = []
+    for i in order:
+        if not front or points[i][1] > points[front[-1]][1]:
+            front.append(i)
+    return front
+
+
+def tradeoff(
+    found: Sequence[Spot],
+    *,
+    x_name: str,
+    y_name: str,
+    front: bool = False,
+    title: str = "",
+    subtitle: str = "",
+    width: float = WIDE,
+) -> Any:
+    """Fairness (up is better) against perplexity (left is better): a mark with a cross of intervals a model.
+
+    `front`: a line joins the models that no other beats in both, and the others are grey.
+    """
+    points = [(spot.x, spot.y) for spot in found]
+    best = pareto(points) if front else []
+    figure, (axes,) = canvas(width, min(5.0, 1.0 * width), margins=(0.75, 0.25, 0.6), title=title, subtitle=subtitle)
+    axes.axhline(1, color=INK, linewidth=1, zorder=1)
+    axes.annotate(
+        "parity", (0, 1), xycoords=("axes fraction", "data"), xytext=(4, 3), textcoords="offset points", color=GREY
+    )
+    if best:
+        corners = [points[best[0]]]  # no axes.step, whose corners labels could not keep clear of
+        for i in best[1:]:
+            corners += [(points[i][0], corners[-1][1]), points[i]]
+        axes.plot(*zip(*corners), color=COLOURS[0], linewidth=1.2, zorder=1)
+    for i, spot in enumerate(found):
+        looks = {"color": COLOURS[0] if i in best else GREY, "marker": "o"} if front else style(i)
+        for span, xs, ys in ((spot.x_range, spot.x_range, [spot.y] * 2), (spot.y_range, [spot.x] * 2, spot.y_range)):
+            if span:
+                axes.plot(xs, ys, color=looks["color"], linewidth=1.3, alpha=0.6, zorder=2)
+        if spot.hollow:
+            looks |= {"color": GREY, "markerfacecolor": PAPER, "marker": "o"}
+        else:
+            looks |= {"markeredgecolor": PAPER}
+        axes.plot(spot.x, spot.y, linestyle="", markersize=8, zorder=4, **looks)
+    axes.set_ylim(min(-0.02, *(y for _, y in points)), max(1.08, *(y for _, y in points)))
+    axes.margins(x=0.15)
+    axes.locator_params(axis="x", nbins=7 if width >= WIDE else 4)
+    axes.grid(color=FAINT, linewidth=0.6)
+    axes.set_xlabel(x_name, color=INK)
+    axes.set_ylabel(y_name, color=INK)
+    figure.draw_without_rendering()  # now all stands where it will be
+    faint = [i for i, spot in enumerate(found) if spot.hollow or (front and i not in best)]
+    names = [_wrapped(spot.label, 60 if width >= WIDE else 18) for spot in found]
+    put_labels(axes, names, points, faint=faint, ink=INK, grey=GREY)
+    return figure
+
+
+# ---------------------------------------------------------------- other pictures
+
+
+def strips(panels: Mapping[str, Sequence[Result | None]], names: Sequence[str], *, width: float = WIDE) -> Any:
+    """A panel for each figure, each on its own scale: a line a model, and the ideal value as a line upright."""
+    each = 0.22 * len(names) + 0.62
+    figure, axes = canvas(
+        width, each * len(panels) + 0.1, margins=(0.25, 0.35, 0.35), names=names, rows=len(panels), titled=True
+    )
+    figure.subplots_adjust(hspace=0.62 / (each - 0.62))
+    for panel, (name, figures) in zip(axes, panels.items()):
+        known = [one for one in figures if one]
+        ideal = known[0]["ideal"]
+        for k, one in enumerate(figures):
+            if one:
+                _mark(panel, k, one["value"], -k, one)
+        panel.axvline(ideal, color=INK, linewidth=1, zorder=1)
+        panel.set_title(f"{name} (ideal: {ideal:g})", loc="left", fontsize=10, color=INK, pad=3)
+        panel.set_ylim(-len(names) + 0.4, 0.6)
+        panel.set_yticks([])
+        panel.margins(x=0.04)
+        panel.locator_params(axis="x", nbins=8 if width >= WIDE else 4)
+        panel.grid(axis="x", color=FAINT, linewidth=0.6)
+    return figure
+
+
+def shares(counts: Mapping[str, Mapping[str, int]], *, width: float = WIDE) -> Any:
+    """One bar a model, cut into male, neutral and female parts of its total."""
+    from matplotlib.patches import Patch
+
+    labels = [_wrapped(name, 40 if width >= WIDE else 14) for name in counts]
+    left = 0.25 + max(_text_width(line) for text in labels for line in text.split("\n"))
+    figure, (axes,) = canvas(width, 0.42 * len(counts) + 0.45, margins=(left, 0.2, 0.05))
+    for i, parts in enumerate(counts.values()):
+        total, begin = sum(parts.values()) or 1, 0.0
+        for colour, count in zip(POLES, parts.values()):
+            share = count / total
+            axes.barh(i, share, left=begin, height=0.68, color=colour)
+            if share >= (0.06 if width >= WIDE else 0.14):
+                ink = INK if colour == POLES[1] else PAPER
+                axes.text(begin + share / 2, i, f"{share:.0%}", ha="center", va="center", color=ink, fontsize=9)
+            begin += share
+    axes.set_yticks(range(len(counts)), labels)
+    axes.set_ylim(len(counts) - 0.4, -0.95)
+    axes.set_xlim(0, 1)
+    axes.set_xticks([])
+    axes.spines["bottom"].set_visible(False)
+    keys = [Patch(color=colour, label=name) for colour, name in zip(POLES, next(iter(counts.values())))]
+    axes.legend(
+        handles=keys, loc="upper left", bbox_to_anchor=(0, 1.02), ncols=3, frameon=False, labelcolor=INK, borderpad=0
+    )
+    return figure
+
+
+def curves(panels: Mapping[str, Mapping[str, Sequence[tuple[float, float]]]], *, width: float = WIDE) -> Any:
+    """A panel for each figure taken while training: {figure: {model: [(step, value), …]}}, a line a model."""
+    names = list(dict.fromkeys(model for lines in panels.values() for model in lines))
+    height = 2.1
+    figure, axes = canvas(
+        width, height * len(panels), margins=(0.65, 0.3, 0.55), names=names, rows=len(panels), titled=True
+    )
+    figure.subplots_adjust(hspace=0.45)
+    for panel, (name, lines) in zip(axes, panels.items()):
+        for model, line in lines.items():
+            k = names.index(model)
+            panel.plot(*zip(*line), color=style(k)["color"], linewidth=1.6, zorder=2)
+            panel.plot(
+                *line[-1], linestyle="", markersize=6, markeredgecolor=PAPER, zorder=3, clip_on=False, **style(k)
+            )
+        values = sorted(value for line in lines.values() for _, value in line)
+        low, high = (
+            values[0],
+            values[min(len(values) - 1, int(0.97 * len(values)))],
+        )  # the first steps would flatten the rest
+        pad = 0.06 * ((high - low) or 1)
+        panel.set_ylim(low - pad, high + pad)
+        panel.set_title(name, loc="left", fontsize=10, color=INK, pad=4)
+        panel.locator_params(nbins=5)
+        panel.grid(color=FAINT, linewidth=0.6)
+    axes[-1].set_xlabel("optimizer step", color=INK)
+    return figure
+
+
+def correlations(
+    grid: Sequence[Sequence[float | None]], sure: Iterable[tuple[int, int]], labels: Sequence[str], title: str
+) -> Any:
+    """A matrix of correlations as coloured cells; bold: cells (row, column) in `sure`."""
+    import numpy as np
+    from matplotlib.figure import Figure
+
+    size, bold = len(labels), set(sure)
+    figure = Figure(figsize=(3.4 + 0.8 * size, 2.8 + 0.62 * size), layout="constrained")
+    axes = figure.add_subplot()
+    for row, values in enumerate(grid):
+        for column, value in enumerate(values):
+            if value is not None:
+                axes.text(
+                    column, row, f"{value:.2f}", ha="center", va="center", fontsize=9,
+                    color="white" if abs(value) > 0.65 else INK, weight="bold" if (row, column) in bold else "normal",
+                )  # fmt: skip
+    image = axes.imshow(np.array(grid, float), cmap="PuOr", vmin=-1, vmax=1)
+    axes.set_xticks(range(size), labels, rotation=40, ha="right", fontsize=9)
+    axes.set_yticks(range(size), labels, fontsize=9)
+    axes.tick_params(length=0)
+    for side in axes.spines.values():
+        side.set_visible(False)
+    axes.set_title(title, fontsize=10, color=INK, loc="left")
+    figure.colorbar(image, ax=axes, shrink=0.7, ticks=[-1, -0.5, 0, 0.5, 1])
+    return figure
