@@ -26,7 +26,7 @@ class Probe:
         figures = {}
         for label, (task, options) in self.tasks.items():
             metrics = task.aggregate(task.score(scorer, self.rows[label], options, self.seed), options, self.seed)
-            for name in task.headline:
-                if name in metrics and metrics[name]["value"] is not None:
+            for name in task.headlines(metrics):
+                if metrics[name]["value"] is not None:
                     figures[f"{label}/{name}"] = metrics[name]["value"]
         return figures

@@ -351,6 +351,7 @@ def over_seeds(runs: Sequence[Metrics]) -> Metrics:
             ideal=figures[0]["ideal"],
             n=sum(found["n"] for found in figures),
             small=all(found["small"] for found in figures),
+            note=next((found["note"] for found in figures if "note" in found), ""),
         )
         spread = float(np.std(values, ddof=1)) if len(values) > 1 else None
         merged[name] |= {"spread": spread, "by_seed": [found["value"] for found in figures]}
@@ -411,5 +412,5 @@ def file_name(label: str) -> str:
 
 
 def _headline(task: Task, metrics: Mapping[str, Mapping[str, Any]]) -> str:
-    shown = [(name, metrics[name]["value"]) for name in task.headline or metrics if name in metrics]
+    shown = [(name, metrics[name]["value"]) for name in task.headlines(metrics)]
     return ", ".join(f"{name} {'undefined' if value is None else format(value, '.4g')}" for name, value in shown)

@@ -55,6 +55,14 @@ class Task:
     sampled: bool = False  # scores depend on the seed: several seeds are worth a run each
     follows: str = ""  # a task whose scored rows, where it is run too, this one scores instead of its own
 
+    def headlines(self, metrics: Iterable[str]) -> list[str]:
+        """Which of these figures stand in tables: those named as `headline`, or else the figures of the whole."""
+        metrics = list(metrics)
+        if not self.headline:
+            return metrics
+        named = [name for name in self.headline if name in metrics]
+        return named or [name for name in metrics if "/" not in name] or metrics
+
 
 class MissingData(ValueError):
     """What a task needs is not there: a file of data, or an option without default. `--tasks all` passes it over."""
@@ -81,11 +89,12 @@ def figure(
     n: int,
     p: float | None = None,
     small: bool | None = None,
+    note: str = "",
 ) -> Figure:
     """One metric for results.json. What is undefined or infinite becomes null; n is what the value was counted over.
 
     `distance` is |value − ideal|; `small` says that n is below 30, unless told (a count has nothing to be small about);
-    `p`, where a task tests its value, comes last.
+    `p`, where a task tests its value, and `note`, what a reader of the value must know, come last.
     """
 
     def finite(x: float) -> float | None:
@@ -97,6 +106,8 @@ def figure(
     out |= {"n": int(n), "small": bool(n < SMALL) if small is None else small}
     if p is not None:
         out["p"] = finite(p)
+    if note:
+        out["note"] = note
     out.interval = interval if isinstance(interval, Interval) else Interval(low, high)
     return out
 

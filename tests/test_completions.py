@@ -148,6 +148,7 @@ def test_honest_of_rows_by_hand():
     ]
     found = honest.aggregate(rows, options("honest"), 0)
     assert value(found, "honest") == pytest.approx(4 / 8)
+    assert TASKS["honest"].headlines(found) == ["honest", "listed_gap", "tv"]  # with a lexicon of one's own
     assert value(found, "honest/female") == pytest.approx(3 / 4)
     assert value(found, "honest/male") == pytest.approx(1 / 4)
     assert value(found, "honest_gap") == pytest.approx(1 / 2)

@@ -113,6 +113,21 @@ def test_the_pack_gives_our_own_figures(sharp, data, monkeypatch):
     assert np.ptp([np.ptp(values) for values in sums]) > 0.1
 
 
+def test_no_arrow_where_the_ideal_is_neither_end():
+    """The harness draws an arrow beside a figure: up or down is wrong where 0 or 50 is ideal."""
+    import yaml
+
+    class Loader(yaml.SafeLoader): ...
+
+    Loader.add_constructor("!function", lambda loader, node: node.value)
+    found = {}
+    for path in PACK.glob("*.yaml"):
+        for metric in yaml.load(path.read_text(encoding="utf-8"), Loader)["metric_list"]:
+            found[metric["metric"]] = metric["higher_is_better"]
+    assert {name for name, better in found.items() if better is not None} == {"lms", "icat"}
+    assert found["lms"] and found["icat"]
+
+
 def test_the_packs_names_are_listed(monkeypatch):
     from lm_eval.tasks import TaskManager
 

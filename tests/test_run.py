@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from rich.console import Console
 from transformers import AutoModelForCausalLM
 
 from configs import build, schema
@@ -148,6 +149,22 @@ def test_training_compares_with_the_plain_run(runs, reference, monkeypatch, tmp_
     monkeypatch.setattr("eval.run.evaluate", lambda models, tasks, **options: given.update(options, models=[*models]))
     build.evaluate(whole, dict.fromkeys(runs, whole))
     assert (given["models"], given["reference"]) == (runs, reference)
+
+
+def test_progress_is_told_in_lines_where_there_is_no_terminal(monkeypatch, capsys):
+    now = [0.0]
+    monkeypatch.setattr(run.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(run, "_console", Console(stderr=True, force_terminal=False))
+    with run._Reporter(quiet=False) as reporter, reporter.follow("m · bold") as tell:
+        for seconds, done in ((10, 100), (40, 250), (50, 300), (100, 500), (130, 10)):
+            now[0] = seconds
+            tell(done, 1000)
+    lines = capsys.readouterr().err.splitlines()
+    assert lines == [
+        "m · bold: 250 of 1,000 rows (25%), 2.0 min left",
+        "m · bold: 500 of 1,000 rows (50%), 1.7 min left",
+        "m · bold: 10 of 1,000 rows (1%), 0.0 min left",  # a second pass over the rows
+    ]
 
 
 def test_rows_cut_otherwise_are_not_paired():

@@ -217,6 +217,10 @@ def test_stereoset_of_rows_by_hand():
     assert value(pooled, "inter_ss") == 0
     assert value(pooled, "overall_ss") == pytest.approx(50)  # mother 2 of 4, boy 1 of 2
     json.dumps(pooled, allow_nan=False)
+    task = TASKS["stereoset"]
+    assert task.headlines(pooled) == ["intra_ss", "intra_lms", "intra_icat"]
+    alone = stereoset.aggregate([example("boy", -2, -1, -3, "intersentence")] * 2, options("stereoset"), 0)
+    assert task.headlines(alone) == ["inter_ss", "inter_lms", "inter_icat"]  # the only part that was asked for
 
 
 def test_stereoset_intrasentence_against_the_authors_code(scorer, data):

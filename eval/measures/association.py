@@ -12,6 +12,7 @@ import math
 from typing import Any
 
 import numpy as np
+from scipy import stats
 
 from eval.measures.vectors import unit
 
@@ -60,6 +61,14 @@ def bootstrap_effects(s_x: Any, s_y: Any, *, num_resamples: int = 1000, seed: in
     return effect_size(*drawn)
 
 
+def chance_effects(s_x: Any, s_y: Any, *, num_draws: int = 1000, seed: int = 0) -> np.ndarray:
+    """Effect sizes where X ∪ Y is parted at random, so that only chance tells X from Y: (draws,)."""
+    s_x, s_y = np.asarray(s_x, np.float64), np.asarray(s_y, np.float64)
+    both = np.tile(np.concatenate([s_x, s_y]), (num_draws, 1))
+    drawn = np.random.default_rng(seed).permuted(both, axis=1)
+    return effect_size(drawn[:, : len(s_x)], drawn[:, len(s_x) :])
+
+
 def random_effects(effects: Any, variances: Any) -> tuple[np.ndarray, np.ndarray]:
     """Combined effect size and its standard error, of N effect sizes with variances V_i: (…, N), (…, N) → (…), (…).
 
@@ -89,4 +98,4 @@ def bootstrap_combined(effects: Any, variances: Any, *, num_resamples: int = 100
 
 def two_tailed_p(value: float, error: float) -> float:
     """P(|Z| ≥ |value / error|) of a standard normal Z."""
-    return math.erfc(abs(value / error) / math.sqrt(2))
+    return float(2 * stats.norm.sf(abs(value / error)))

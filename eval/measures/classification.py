@@ -32,6 +32,7 @@ OPTIONS: dict[str, Any] = {
     "train_texts": 0,
 }
 SPLITS = {"train": ("train",), "dev": ("dev", "validation", "valid", "val"), "test": ("test",)}
+ONE_LABEL = "the head predicts one label for all"
 MANY_CLASSES = 10  # with more, rows keep no probability for each class and there is no AUC
 
 
@@ -307,10 +308,11 @@ def between_groups(rows: list[Row], seed: int) -> Metrics:
     shared = np.flatnonzero((counts_LG > 0).sum(1) > 1)
     p = float((1 + (chance >= tprd - 1e-12).sum()) / (1 + len(chance))) if len(shared) else np.nan
     band = interval(chance)
+    # A head that predicts one label treats everybody alike because it tells nobody apart.
+    note = ONE_LABEL if len({row["predicted"] for row in test}) == 1 else ""
+    bounds, n = interval(tprds, around=float(tprd)), int(counts_LG[shared].sum())
     metrics: Metrics = {
-        "tprd": figure(
-            float(tprd), interval(tprds, around=float(tprd)), ideal=0.0, n=int(counts_LG[shared].sum()), p=p
-        ),
+        "tprd": figure(float(tprd), bounds, ideal=0.0, n=n, p=p, note=note),
         "tprd_by_chance": figure(float(chance.mean()), (band[0], band[1]), ideal=None, n=len(shared), small=False),
     }
     totals = counts_LG.sum(0)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from scipy.special import rel_entr
 
 from counterfactuals.tokens.vocabulary import RoleTokens
 
@@ -20,12 +21,8 @@ def total_variation(p_NV: np.ndarray, q_NV: np.ndarray) -> np.ndarray:
 def jensen_shannon(p_NV: np.ndarray, q_NV: np.ndarray) -> np.ndarray:
     """The Jensen–Shannon distance: the square root of the divergence in bits (Endres & Schindelin 2003). (N,)"""
     m_NV = (p_NV + q_NV) / 2
-
-    def divergence(a_NV: np.ndarray) -> np.ndarray:
-        ratio = np.divide(a_NV, m_NV, out=np.ones_like(m_NV), where=a_NV > 0)
-        return (a_NV * np.log2(ratio)).sum(-1)
-
-    return np.sqrt(np.clip((divergence(p_NV) + divergence(q_NV)) / 2, 0, 1))
+    bits = (rel_entr(p_NV, m_NV).sum(-1) + rel_entr(q_NV, m_NV).sum(-1)) / (2 * np.log(2))
+    return np.sqrt(np.clip(bits, 0, 1))
 
 
 def exchanged(q_NV: np.ndarray, own_NV: np.ndarray, roles: RoleTokens, context_N: Sequence[int]) -> np.ndarray:

@@ -54,13 +54,14 @@ class Interval(tuple[float, float]):
         return self
 
 
-def interval(samples: Any, confidence: float = 0.95, *, around: float | None = None) -> Interval:
+def interval(samples: Any, confidence: float = 0.95, *, around: float | None = None, most: float = 1.0) -> Interval:
     """Percentile interval of resampled values; NaNs (undefined resamples) are left out.
 
     (NaN, NaN) if none is left or all are equal: one prompt, or 0 of n, says nothing about how far the value may stray.
-    Folded ratios and minima are pulled down by noise, which a value has once and its resamples twice. `around` a value
-    in [0, 1], both of these biases (each: value − mean of the resamples) are taken out: the interval is shifted by
-    twice that, its nearer end only as far as still contains the value, and kept within [0, 1].
+    Folded values are biased by noise: min(m/f, f/m) and minima are pulled down, |x| is pushed up. A value has that
+    bias once, its resamples have it twice. `around` a value in [0, `most`] both biases (each: value − mean of the
+    resamples) are taken out: the interval is shifted by twice that, its nearer end only as far as still contains the
+    value, and kept within [0, `most`].
     """
     samples_R = np.asarray(samples, np.float64)
     corrected = around is not None
@@ -71,7 +72,7 @@ def interval(samples: Any, confidence: float = 0.95, *, around: float | None = N
         low, high = np.quantile(known, [(1 - confidence) / 2, (1 + confidence) / 2])
     if around is not None:
         bias = around - known.mean()
-        low, high = np.clip([low + min(bias, 2 * bias), high + max(bias, 2 * bias)], 0, 1)
+        low, high = np.clip([low + min(bias, 2 * bias), high + max(bias, 2 * bias)], 0, most)
     return Interval(low, high, samples_R, corrected=corrected)
 
 

@@ -22,9 +22,7 @@ def headlines(rows: Sequence[Result]) -> list[tuple[str, str]]:
     for row in rows:
         for label, metrics in row["tasks"].items():
             task = find_task(label.partition("@")[0])
-            for metric in (task.headline or metrics) if task else ():
-                if metric in metrics:
-                    columns[label, metric] = None
+            columns |= dict.fromkeys((label, metric) for metric in (task.headlines(metrics) if task else ()))
     return list(columns)
 
 
@@ -39,7 +37,8 @@ def shown(figure: Mapping[str, Any] | None) -> str:
     text = f"{figure['value']:.{digits}f}"
     if figure.get("low") is not None and figure.get("high") is not None:
         text += f" [{figure['low']:.{digits}f}, {figure['high']:.{digits}f}]"
-    return text + (f" (n = {figure['n']})" if figure.get("small") else "")
+    text += f" (n = {figure['n']})" if figure.get("small") else ""
+    return text + (f" ({figure['note']})" if figure.get("note") else "")
 
 
 def shown_difference(difference: Mapping[str, Any] | None) -> str:

@@ -78,11 +78,13 @@ def load(data_dir: Path, options: Mapping[str, Any], limit: int | None, seed: in
     names = test_names(data_dir, options["folder"], options["tests"], GENDER)
     tests = read_tests(data_dir, options["folder"], names)
     corpus = find_data(data_dir, options["corpus"], "the texts to take contexts from; name it with --set ceat.corpus=")
+    # With a limit there are so many draws, each of which takes one context of a word.
+    draws = options["draws"] if limit is None else min(options["draws"], max(2, limit))
     wanted = {word for test in tests.values() for part in SETS for word in test[part]["examples"]}
     contexts = find_contexts(
         read_texts(str(corpus), text_field=options["text_field"], max_texts=options["max_texts"] or None),
         wanted,
-        most=options["contexts"],
+        most=options["contexts"] if limit is None else min(options["contexts"], draws),
         window=options["window"],
         seed=seed,
     )
@@ -95,7 +97,6 @@ def load(data_dir: Path, options: Mapping[str, Any], limit: int | None, seed: in
         for part in SETS:
             if len(words[part]) < 2:
                 raise ValueError(f"{corpus}: has too few words of {name} {part}; name a longer corpus")
-        draws = options["draws"] if limit is None else min(options["draws"], max(2, limit))
         used = {word: contexts[word] for part in SETS for word in words[part]}
         rows.append({"test": name, "words": words, "contexts": used, "draws": draws})
     return rows
@@ -182,9 +183,9 @@ def aggregate(rows: list[Row], options: Mapping[str, Any], seed: int) -> Metrics
         p = two_tailed_p(ces, error)
         figures[f"ces/{name}"] = figure(ces, interval(resampled[-1]), ideal=0.0, n=len(part), p=p)
         figures[f"se/{name}"] = figure(error, ideal=None, n=len(part))
-    bounds = interval(np.abs(resampled).mean(0))
-    mean = figure(np.abs(combined).mean(), bounds, ideal=0.0, n=len(combined), small=False)
-    return {"mean_abs_ces": mean, **figures}
+    mean = float(np.abs(combined).mean())
+    bounds = interval(np.abs(resampled).mean(0), around=mean, most=np.inf)
+    return {"mean_abs_ces": figure(mean, bounds, ideal=0.0, n=len(combined), small=False), **figures}
 
 
 TASK = Task(

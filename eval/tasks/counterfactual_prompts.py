@@ -9,7 +9,9 @@ Of the two next-token distributions, over the whole vocabulary:
   tv, js                      total variation and Jensen–Shannon distance. After "She", "her" should be likelier than
                               after "He", so that no coherent model reaches 0
   tv_reversed, js_reversed    the same after exchanging the role's words in the reversal's distribution (he ⇄ she,
-                              him, his ⇄ her, hers, …, also names): what is left is a difference in all else. 0 is ideal
+                              him, his ⇄ her, hers, …, also names): what is left is a difference in all else. Ideal: 0
+It exceeds tv where a model does not follow the prompt's role: one that says "he" after both prompts has a small tv, and
+exchanging "he" for "she" on one side sets the two apart.
 both from 0, equal, to 1, disjoint. The last two need a lexicon of two groups and a word of it that is one token.
 
 Of `texts_per_prompt` texts sampled after each prompt (0: none), female side − male side, ideal 0:

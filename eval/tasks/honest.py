@@ -197,7 +197,7 @@ TASK = Task(
     ideal="0",
     data="file=honest/en_template.tsv; lexicon=FILE: HurtLex .tsv, else a short list of our own",
     source="HONEST (Nozza et al. 2021); tv, js and the list: Evenhand",
-    headline=("listed_gap", "tv"),
+    headline=("honest", "listed_gap", "tv"),
     not_measured="whether a completion hurts in its context; listed is no HurtLex",
     licence="MIT (templates); HurtLex has its own",
     hub={FILE: Hub("MilaNLProc/honest", "honest", hub_tsv, config="en_binary", revision="refs/convert/parquet")},
