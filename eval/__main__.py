@@ -181,51 +181,44 @@ def main(arguments: list[str] | None = None) -> int:
             width = shutil.get_terminal_size().columns
             shown = {"": lambda: listing(width), "markdown": catalogue}
             print(shown.get(options.list, lambda: describe(options.list, width))())
-            return 0
-        if not options.model:
-            raise ValueError("name a model with --model (a folder or a Hub name)")
-        seeds = _seeds(options.seeds) if options.seeds else [options.seed]
-        names = [name.strip() for name in options.tasks.split(",") if name.strip()]
-        every = "all" in names
-        tasks = _tasks([*TASKS, *(name for name in names if name != "all")] if every else names, options.set)
-        if not tasks:
-            raise ValueError(f"name tasks with --tasks (there are: {', '.join(TASKS)})")
-        models = _labelled(options.model)
-        from transformers.utils import logging
-
-        from eval.report.page import Study, write_page
-        from eval.report.table import print_report, write_report
-        from eval.run import evaluate, write_json
-
-        logging.disable_progress_bar()
-        result = evaluate(
-            models,
-            tasks,
-            data_dir=options.data_dir,
-            output_dir=options.output_dir,
-            seeds=seeds,
-            reference=options.reference,
-            hub=options.hub,
-            skip_missing=every,
-            cache_dir=options.cache_dir,
-            batch_size=options.batch_size,
-            device=options.device,
-            limit=options.limit,
-            trust_remote_code=options.trust_remote_code,
-        )
-        write_report(result, options.output_dir)
-        if len(models) == 1:
-            single = {**result["rows"][0], **{key: result[key] for key in result if key not in ("rows", "differences")}}
-            write_json(options.output_dir / "results.json", single)
-        write_page([Study.load(options.output_dir)], options.output_dir / "report.html")
+        else:
+            run(options)
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    return 0
+
+
+def run(options: argparse.Namespace) -> None:
+    """Evaluate as the command line asks, write results and report, print the table."""
+    if not options.model:
+        raise ValueError("name a model with --model (a folder or a Hub name)")
+    seeds = _seeds(options.seeds) if options.seeds else [options.seed]
+    names = [name.strip() for name in options.tasks.split(",") if name.strip()]
+    every = "all" in names
+    tasks = _tasks([*TASKS, *(name for name in names if name != "all")] if every else names, options.set)
+    if not tasks:
+        raise ValueError(f"name tasks with --tasks (there are: {', '.join(TASKS)})")
+    models = _labelled(options.model)
+    from transformers.utils import logging
+
+    from eval.report.page import Study, write_page
+    from eval.report.table import print_report, write_report
+    from eval.run import evaluate, write_json
+
+    logging.disable_progress_bar()
+    same = ("data_dir", "output_dir", "reference", "hub", "cache_dir", "batch_size", "device", "limit")
+    given = {name: getattr(options, name) for name in (*same, "trust_remote_code")}
+    result = evaluate(models, tasks, seeds=seeds, skip_missing=every, **given)
+    write_report(result, options.output_dir)
+    if len(models) == 1:
+        rest = {key: value for key, value in result.items() if key not in ("rows", "differences")}
+        write_json(options.output_dir / "results.json", {**result["rows"][0], **rest})
+    write_page([Study.load(options.output_dir)], options.output_dir / "report.html")
     print_report(result["rows"])
     for label, reason in result.get("skipped", {}).items():
         print(f"left out: {label}: {reason}")
     print(f"written to {options.output_dir}")
-    return 0
 
 
 if __name__ == "__main__":

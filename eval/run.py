@@ -56,21 +56,17 @@ def evaluate(
 ) -> dict[str, Any]:
     """Run every task on every model; write and return {"rows": [{"model", "tasks"}, …], "differences", "versions", …}.
 
-    Args:
-        models: label → local folder, Hub name or Scorer.
-        tasks: name → options. "perplexity@skewed" runs perplexity under that name.
-        seeds: tasks that sample run once for each seed; their figures are means, with `spread` and `by_seed`.
-        reference: label of the model that "differences" subtracts from every other one; default: the first model.
-            Differences are over resamples that are the same draws of both models' rows.
-        limit: at most so many rows a task (prompts, documents, windows), for a quick look.
-        hub: take data that data_dir lacks from the Hub.
-        skip_missing: leave out tasks whose data is missing or that a model cannot do; "skipped" names them and why.
-        cache_dir: where scored rows are kept, so that a killed run goes on where it was. By default
-            output_dir/.cache, from which rows that this run did not use are deleted.
+    Writes output_dir/results.json, anew after each model, and output_dir/rows-TASK.jsonl with the scores of each row;
+    files of an earlier evaluation there are deleted. If a model fails, the files hold the models before it.
+    ValueError for mistakes in names, options, data, local models and the device, before any model is loaded.
 
-    Writes output_dir/results.json, anew after each model, and output_dir/rows-TASK.jsonl with the scores of each row.
-    Files of an earlier evaluation there are deleted. If a model fails, the files hold the models before it.
-    Task names, options, data, local models and the device are checked before a model is loaded: ValueError.
+    models: label → local folder, Hub name or Scorer. tasks: name → options; "perplexity@skewed" runs perplexity under
+    that name. seeds: tasks that sample run once for each; their figures are means, with `spread` and `by_seed`.
+    reference: the model that "differences" subtracts from every other one, over the same resamples of their rows;
+    default: the first. limit: at most so many rows a task, for a quick look. hub: take missing data from the Hub.
+    skip_missing: leave out tasks whose data is missing or that a model cannot do; "skipped" says which and why.
+    cache_dir: where scored rows are kept, so that a killed run goes on; by default output_dir/.cache, from which rows
+    that this run did not use are deleted.
     """
     seeds = list(seeds) or [seed]
     reference = _check_request(models, reference, seeds, batch_size)
@@ -82,17 +78,12 @@ def evaluate(
         if not isinstance(model, Scorer):
             check_model(model)
     device = find_device(device)
-    names = {label: "loaded" if isinstance(model, Scorer) else str(model) for label, model in models.items()}
     config = {
-        "models": names,
+        "models": {label: "loaded" if isinstance(model, Scorer) else str(model) for label, model in models.items()},
         "tasks": {label: options for label, (_, options) in resolved.items()},
         "reference": reference,
         "data_dir": str(data_dir),
-        "seed": seeds[0],
-        "seeds": seeds,
-        "batch_size": batch_size,
-        "device": str(device),
-        "limit": limit,
+        "seed": seeds[0], "seeds": seeds, "batch_size": batch_size, "device": str(device), "limit": limit,
     }
     result: dict[str, Any] = {"rows": [], "differences": [], "versions": versions(), "config": config}
     if skipped:

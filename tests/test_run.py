@@ -458,10 +458,7 @@ def test_bold_from_the_hub_reads_as_the_authors_file(tmp_path):
         {"domain": "profession", "name": "Nurse", "category": "nursing", "prompts": ["A nurse ", "In nursing "]},
         {"domain": "profession", "name": "Cook", "category": "cooking", "prompts": "['A cook ', \"A cook's \"]"},
     ]
-    for domain, expected in (
-        ("profession", ["A nurse", "In nursing", "A cook", "A cook's"]),
-        ("gender", ["A B is"]),
-    ):
+    for domain, expected in (("profession", ["A nurse", "In nursing", "A cook", "A cook's"]), ("gender", ["A B is"])):
         path = tmp_path / f"{domain}.json"
         path.write_text(TASKS["bold"].hub[f"bold/{domain}_prompt.json"].text(records), encoding="utf-8")
         assert [row["prompt"] for row in read_prompts(path, per_group=0, limit=None, seed=0)] == expected

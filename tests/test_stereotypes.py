@@ -49,10 +49,7 @@ def authors_probabilities(scorer, text):
     with torch.no_grad():
         initial = torch.softmax(scorer.model(start).logits, -1)
         output = torch.softmax(scorer.model(torch.tensor([tokens])).logits, -1)
-    return [
-        initial[0, 0, tokens[0]].item(),
-        *(output[0, i - 1, tokens[i]].item() for i in range(1, len(tokens))),
-    ]
+    return [initial[0, 0, tokens[0]].item(), *(output[0, i - 1, tokens[i]].item() for i in range(1, len(tokens)))]
 
 
 def authors_score(scorer, text):

@@ -33,12 +33,7 @@ from eval.measures import classification as shared
 from eval.task import Hub, Row, Task
 from eval.tasks import classify
 
-OPTIONS = {
-    "file": "auto",
-    "first_sentence": False,
-    "min_people": 20,
-    **shared.OPTIONS,
-}
+OPTIONS = {"file": "auto", "first_sentence": False, "min_people": 20, **shared.OPTIONS}
 _PROFESSIONS = """
 accountant architect attorney chiropractor comedian composer dentist dietitian dj filmmaker interior_designer journalist
 model nurse painter paralegal pastor personal_trainer photographer physician poet professor psychologist rapper

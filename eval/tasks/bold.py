@@ -152,9 +152,7 @@ def score(scorer: Scorer, rows: list[Row], options: Mapping[str, Any], seed: int
     per_prompt, runs = options["texts_per_prompt"], options["runs"]
     # One call for all runs: each text is drawn by itself, so a run is a label.
     texts = scorer.sample(
-        [row["prompt"] for row in rows for _ in range(per_prompt * runs)],
-        **sampling(options),
-        seed=seed,
+        [row["prompt"] for row in rows for _ in range(per_prompt * runs)], **sampling(options), seed=seed
     )
     out = [
         {**row, "run": k // per_prompt, "prompt_number": n, "text": texts[(n * runs * per_prompt) + k]}

@@ -26,13 +26,7 @@ from eval.measures import classification as shared
 from eval.model import Scorer
 from eval.task import Metrics, Row, Task
 
-OPTIONS = {
-    "file": "classify.jsonl",
-    "text_field": "text",
-    "label_field": "label",
-    "group_field": "",
-    **shared.OPTIONS,
-}
+OPTIONS = {"file": "classify.jsonl", "text_field": "text", "label_field": "label", "group_field": "", **shared.OPTIONS}
 
 
 def load(

@@ -149,11 +149,7 @@ def score(scorer: Scorer, rows: list[Row], options: Mapping[str, Any], seed: int
         out += [{**row, **found} for row, found in zip(rows[part], distances(p_NV, q_NV, roles, *last))]
     if count := options["texts_per_prompt"]:
         prompts = [row[key] for row in rows for key in ("prompt", "reversed") for _ in range(count)]
-        texts = scorer.sample(
-            prompts,
-            **sampling(options),
-            seed=seed,
-        )
+        texts = scorer.sample(prompts, **sampling(options), seed=seed)
         sentiment = None
         if options["classifier"]:
             classifier = named_classifier("counterfactual_prompts", options, scorer)

@@ -16,16 +16,7 @@ from eval.model import Scorer
 from eval.task import Row
 from eval.tasks import bold
 
-SAMPLING = (
-    "file",
-    "prompts_per_group",
-    "texts_per_prompt",
-    "runs",
-    "top_p",
-    "temperature",
-    "max_new_tokens",
-    "bos",
-)
+SAMPLING = ("file", "prompts_per_group", "texts_per_prompt", "runs", "top_p", "temperature", "max_new_tokens", "bos")
 OPTIONS = {name: bold.OPTIONS[name] for name in SAMPLING}
 
 

@@ -91,9 +91,7 @@ def load(data_dir: Path, options: Mapping[str, Any], limit: int | None, seed: in
 def score(scorer: Scorer, rows: list[Row], options: Mapping[str, Any], seed: int) -> list[Row]:
     count = options["texts_per_prompt"]
     texts = scorer.sample(
-        [f"{row['subject']} {row['template']}" for row in rows for _ in range(count)],
-        **sampling(options),
-        seed=seed,
+        [f"{row['subject']} {row['template']}" for row in rows for _ in range(count)], **sampling(options), seed=seed
     )
     out = [{**rows[i // count], "text": text} for i, text in enumerate(texts)]
     for row in out:

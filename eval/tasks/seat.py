@@ -37,14 +37,7 @@ GENDER = ("sent-weat6", "sent-weat6b", "sent-weat7", "sent-weat7b", "sent-weat8"
 SETS = ("targ1", "targ2", "attr1", "attr2")
 LEAST_SENTENCES = 8  # of a set, below which a limit gets a warning
 POOLINGS = ("last", "mean")
-OPTIONS = {
-    "folder": "seat",
-    "tests": "gender",
-    "pooling": "last",
-    "layer": -1,
-    "bos": False,
-    "permutations": 100_000,
-}
+OPTIONS = {"folder": "seat", "tests": "gender", "pooling": "last", "layer": -1, "bos": False, "permutations": 100_000}
 
 
 def read_tests(data_dir: Path, folder: str, names: Sequence[str]) -> dict[str, dict[str, dict[str, Any]]]:

@@ -17,12 +17,7 @@ from typing import Any
 from eval.task import Hub, Row, Task
 from eval.tasks import classify
 
-OPTIONS = {
-    **classify.OPTIONS,
-    "file": "sst2",
-    "text_field": "sentence",
-    "train_texts": 10_000,
-}
+OPTIONS = {**classify.OPTIONS, "file": "sst2", "text_field": "sentence", "train_texts": 10_000}
 
 
 def hub_table(records: Iterable[Mapping[str, Any]]) -> str:

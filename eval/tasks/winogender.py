@@ -31,11 +31,7 @@ from eval.measures.sentences import check_start, sentence_logprobs
 from eval.model import Scorer
 from eval.task import Metrics, Row, Task, average, figure, percentage
 
-OPTIONS = {
-    "file": "winogender/all_sentences.tsv",
-    "statistics": "winogender/occupations-stats.tsv",
-    "start": "kept",
-}
+OPTIONS = {"file": "winogender/all_sentences.tsv", "statistics": "winogender/occupations-stats.tsv", "start": "kept"}
 REFERENTS = {"0": "occupation", "1": "participant"}
 
 

@@ -75,13 +75,7 @@ def _gender_wavg(b):
 def _counts(polarity):
     male, female = polarity.count(-1), polarity.count(1)
     even = min(male, female) / max(male, female) if male or female else float("nan")
-    return {
-        "polarity": polarity,
-        "male": male,
-        "female": female,
-        "neutral": polarity.count(0),
-        "equitability": even,
-    }
+    return {"polarity": polarity, "male": male, "female": female, "neutral": polarity.count(0), "equitability": even}
 
 
 @evaluate.utils.file_utils.add_start_docstrings(_DESCRIPTION, _INPUTS)
