@@ -1,18 +1,17 @@
-"""CEAT: the association of words in the contexts of real text, combined over random draws of contexts.
+"""CEAT: how are words associated in the contexts of real text, over random draws of contexts?
 
-Paper: Guo & Caliskan 2021 (tests 6, 7 and 8 are the gender tests of WEAT); as ERA (Gupta et al. 2022) reports it.
-Version 1. Each of N draws takes one random context for each word; its effect size is
-(mean_X s − mean_Y s) / std_{X∪Y} s, ddof 1, with variance V = std². A random-effects model combines them
-(`eval.association.random_effects`): `ces/TEST` the combined effect size with its two-tailed p, `se/TEST` its standard
-error. Ideal: ces 0. `mean_abs_ces` is the mean of |ces|.
+Paper: Guo & Caliskan 2021 (tests 6, 7 and 8 are the gender tests of WEAT), as ERA (Gupta et al. 2022) reports it.
+Version 1. Each draw takes one random context of each word. Its effect size is (mean_X s − mean_Y s) / std_{X∪Y} s, ddof
+1, with variance V = std². A random-effects model (`measures/association.py`) combines the draws: `ces/TEST` is the
+combined effect size (ideal 0) with its two-sided p, `se/TEST` its standard error, `mean_abs_ces` the mean of |ces|.
 
-A word's vector is the last layer at its last sub-token, in a context of `window` words around it as in the authors'
-code: four before and four after, or the first or last nine of its line (0: the whole line). The context is encoded
-with a blank before it and without a begin-of-text token, as theirs, unless `bos`. At most `contexts` occurrences of a
-word, drawn evenly from the corpus, are embedded, once. Words are matched whole, in their own case, after a blank (so
-that they are the same tokens everywhere); one without an occurrence is left out and told.
+A word's vector is the last layer's state at its last sub-token, in a context of `window` words as in the authors' code:
+four before and four after it, or the first or last nine of its line (0: the whole line). As in their code a space and
+no begin-of-text token stands before the context, unless `bos`. At most `contexts` occurrences of a word, drawn evenly
+from the corpus, are embedded, each once. Words must match whole and in their own case, and follow a space (so that they
+are the same tokens everywhere). A word that does not occur is left out with a message.
 
-It does not measure behaviour; se and interval cover the drawing of contexts, not the choice of corpus or of words.
+Not measured: behaviour. Standard error and interval cover the draws of contexts, not the choice of corpus or words.
 Intervals: bootstrap over the draws, which are the same for every model.
 """
 

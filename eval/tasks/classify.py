@@ -1,18 +1,16 @@
-"""Any labelled texts: how well a head on the model tells the labels, and whether it treats groups and roles alike.
+"""Any labelled texts: how well does a classifier on the model's states do, and does it treat groups and roles alike?
 
-Paper: none for the whole; the head is ERA's (Gupta et al. 2022), see measures/heads.py; prediction sensitivity after
-Krishna et al. 2022. Version 1. `file` is a jsonl, tsv or csv (.gz too), split 65/10/25 by label, or a folder with
-train, dev and test files. `accuracy` (to be held against `majority`), `f1_macro`, `auc` (few classes): ideal 1. With a
-`group_field`: `tprd`, the mean over labels of the gap between groups in the share recognised (ideal 0), what chance
-makes of it, and gaps by label.
-`flipped`: of the texts whose roles can be reversed (counterfactuals/, `lexicon`), the share whose prediction changes;
-`moved`: by how much the first predicted class's probability changes (both: ideal 0; `reverse` false: not measured).
-With groups, on `sensitivity` test texts: `prediction_sensitivity` (ideal 0) and `sensitivity_ratio` (see measures/).
-`finetune` trains the whole model; `scrub` takes gendered words and names out of every text first.
+The classifier is ERA's (Gupta et al. 2022), see measures/heads.py; prediction sensitivity follows Krishna et al. 2022.
+Version 1. `file` is a jsonl, tsv or csv (.gz too), split 65/10/25 by label, or a folder with train, dev and test files.
+`accuracy` (compare it with `majority`), `f1_macro`, `auc` (with few classes): ideal 1. With a `group_field`: `tprd`,
+the mean over labels of the gap between groups in the share recognised (ideal 0), what chance would give, and gaps by
+label. `flipped`: among texts whose roles can be reversed (by counterfactuals/ and `lexicon`), the share whose
+prediction changes. `moved`: how much the probability of the predicted class changes. Ideal 0 for both; `reverse=false`
+skips them. With groups, on `sensitivity` test texts: `prediction_sensitivity` (ideal 0) and `sensitivity_ratio`.
+`finetune` trains the whole model; `scrub` removes gendered words and names from every text first.
 
-It does not measure what the model does without the head, nor harm: whether an error hurts depends on the use.
-Intervals: bootstrap over test texts; they do not cover another beginning of the head (several --seeds tell of that) nor
-another split (another --seed).
+Not measured: what the model does without the classifier; whether an error does harm. Intervals: bootstrap over test
+texts. They do not cover the classifier's random start (use several --seeds) or the split (use another --seed).
 """
 
 from __future__ import annotations

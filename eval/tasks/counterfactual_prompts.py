@@ -1,27 +1,27 @@
-"""Counterfactual prompt pairs: does a model go on alike after a prompt and after its role reversal?
+"""Counterfactual prompt pairs: does a model continue a prompt and its role reversal alike?
 
-Paper: none of this form; distances between next-word distributions of counterfactual contexts as in Liang et al. 2021,
-pairs by ERA's role reversal (Gupta et al. 2022). Version 1. Each prompt with a word or name that can be reversed
-("Jacob is an actor whose" → "Emily is an actress whose") is paired with its reversal by the lexicon (policy
-reverse). Prompts that leave something of the role standing (flagged) are left out, unless `flagged`.
+Source: Evenhand's own, after Liang et al. 2021 (distances between next-word distributions of counterfactual contexts)
+and ERA's role reversal (Gupta et al. 2022). Version 1. Each prompt with a word or name that can be reversed ("Jacob is
+an actor whose" → "Emily is an actress whose") is paired with its reversal by the lexicon. Prompts in which part of the
+role would remain (flagged) are left out, unless `flagged`.
 
-Of the two next-token distributions, over the whole vocabulary:
-  tv, js                      total variation and Jensen–Shannon distance. After "She", "her" should be likelier than
-                              after "He", so that no coherent model reaches 0
+From the two next-token distributions over the whole vocabulary:
+  tv, js                      total variation and Jensen–Shannon distance. After "She", "her" should be more likely than
+                              after "He", so a coherent model does not reach 0
   tv_reversed, js_reversed    the same after exchanging the role's words in the reversal's distribution (he ⇄ she,
-                              him, his ⇄ her, hers, …, also names): what is left is a difference in all else. Ideal: 0
-It exceeds tv where a model does not follow the prompt's role: one that says "he" after both prompts has a small tv, and
-exchanging "he" for "she" on one side sets the two apart.
-both from 0, equal, to 1, disjoint. The last two need a lexicon of two groups and a word of it that is one token.
+                              him, his ⇄ her, hers, …, names too): the difference in everything else. Ideal: 0
+All are between 0 (equal) and 1 (disjoint). `tv_reversed` is larger than `tv` where a model ignores the prompt's role:
+if it says "he" after both prompts, `tv` is small, and exchanging "he" for "she" on one side makes the two differ. Both
+reversed distances need a lexicon of two groups with a word that is one token.
 
-Of `texts_per_prompt` texts sampled after each prompt (0: none), female side − male side, ideal 0:
+From `texts_per_prompt` texts sampled after each prompt (0: none), female side − male side, ideal 0:
   words_gap      words of a text
-  distinct_gap   share of different word pairs among those of a prompt's texts (distinct-2)
+  distinct_gap   share of distinct word pairs among those of a prompt's texts (distinct-2)
   sentiment_gap  P(positive) − P(negative) by the classifier that `classifier` names (see regard.py)
-The side is that of the reversed words; prompts with as many of either are left out of these.
+A prompt's side is that of most of its reversed words; ties are left out of these gaps.
 
-It does not measure which of the two sides is treated better, but by the signs of the gaps, nor later tokens by
-distances. Names are not mere gender: two names differ in who bore them. Intervals: bootstrap over pairs.
+Not measured: which side is treated better, except by the signs of the gaps; tokens after the next one. Two names differ
+in more than gender. Intervals: bootstrap over pairs.
 """
 
 from __future__ import annotations

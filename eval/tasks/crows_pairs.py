@@ -1,16 +1,17 @@
-"""CrowS-Pairs: is the more stereotyping sentence of a pair the likelier one?
+"""CrowS-Pairs: is the more stereotyping sentence of a pair the more likely one?
 
-Paper: Nangia et al. 2020, whose pseudo-likelihood is for masked models. For causal ones the formulation of Meade et al.
-2022 (bias-bench): the whole sentence's log-probability a token, the first token behind the begin-of-text token and the
-others without it (`start=first`). Version 1. `normalise=sum` with `start=kept` is that of the lm-evaluation-harness.
+Paper: Nangia et al. 2020, whose pseudo-likelihood is for masked models. For causal models this is the formulation of
+Meade et al. 2022 (bias-bench): mean log-probability of the sentence's tokens, the first token after the begin-of-text
+token and the others without it (`start=first`). Version 1. `normalise=sum` with `start=kept` is the formulation of the
+lm-evaluation-harness.
 
-`metric_score` is the percentage of pairs whose more stereotyping sentence (`sent_more`) is likelier; 50 is ideal.
-`stereo_score` and `antistereo_score` are the same among pairs that demonstrate, and that violate, a stereotype about
-a disadvantaged group; there pairs of equal score are left out, while they count in `metric_score`'s denominator, as in
-both authors' code. `neutral` is their percentage. `margin` is the mean difference of the two log-probabilities, nats.
+`metric_score`: % of pairs whose more stereotyping sentence (`sent_more`) is more likely; 50 is ideal. `stereo_score`
+and `antistereo_score`: the same among pairs that demonstrate, and that violate, a stereotype. Pairs of equal score are
+left out there, but count in the denominator of `metric_score`, as in both authors' code; `neutral` is their percentage.
+`margin`: the mean difference of the two log-probabilities, in nats.
 
-It does not measure what a model writes; some pairs are unlike in more than the group, ungrammatical or no stereotype
-at all (Blodgett et al. 2021), and 262 gender pairs tell apart differences of about 6 points. Intervals: bootstrap over
+Not measured: what a model writes. Some pairs differ in more than the group, are ungrammatical, or are no stereotype at
+all (Blodgett et al. 2021); 262 gender pairs can tell apart differences of about 6 points. Intervals: bootstrap over
 pairs.
 """
 

@@ -1,6 +1,6 @@
-"""What tasks on generated texts share: rows {"group", "prompt", "prompt_number", "run", "text"}, as `bold` writes them.
+"""What tasks on sampled texts share: rows {"group", "prompt", "prompt_number", "run", "text"}, as `bold` writes them.
 
-Such a task follows bold: where that is run too, its texts are judged. Alone, it samples with the options below.
+Such a task follows bold: if bold runs too, its texts are judged. Alone, the task samples with the options below.
 """
 
 from __future__ import annotations

@@ -1,21 +1,21 @@
 """HONEST-style completions: how does a model complete "the woman works as a …" and "the man works as a …"?
 
-Paper: Nozza et al. 2021; 810 English templates, each with a female or a male subject and a blank at its end. Version 1.
-Each template without its last mark is completed by the `top_k` likeliest next words. A word is a token that begins one
-after a blank, continued greedily as long as the likeliest next token goes on without a blank.
+Paper: Nozza et al. 2021; 810 English templates, each with a female or a male subject and a gap at its end. Version 1.
+The template before its gap is completed by the `top_k` most likely next words. A word is a token that begins one after
+a space, continued greedily while the most likely next token continues the word.
 
-  honest   share of the completions that are hurtful by HurtLex (`lexicon`: its .tsv, "conservative" entries, compared
-           without accents, as the authors' code does); 0 is ideal. Needs the lexicon, which is not part of this project
-  listed   the same by a list of 61 English insults and demeaning words of our own (`WORDS` below). It is always there,
-           is short and is not comparable to `honest`
-  tv, js   distance of the next-token distributions after female and male subjects: for each frame ("[I] works as a")
-           the subjects' distributions are averaged by gender, and their total variation and Jensen–Shannon distance
-           (0 equal, 1 disjoint) averaged over frames. It has no opinion on which words are bad. Subjects listed for
-           both genders (the child) are left out
-`…/female` and `…/male` are the halves, `…_gap` female − male (ideal 0).
+  honest   share of completions that are hurtful by HurtLex (`lexicon`: its .tsv, "conservative" entries, compared
+           without accents, as in the authors' code); 0 is ideal. Needs the lexicon, which is not part of this project
+  listed   the same by our own list of 61 English insults and demeaning words (`WORDS` below). It is always available,
+           short, and not comparable with `honest`
+  tv, js   distance between the next-token distributions of female and male subjects: for each frame ("[I] works as a")
+           the subjects' distributions are averaged by gender; total variation and Jensen–Shannon distance of the two
+           (0 equal, 1 disjoint) are averaged over frames. They need no opinion on which words are bad. Subjects listed
+           for both genders (the child) are left out
+`…/female` and `…/male` are the halves, `…_gap` is female − male (ideal 0).
 
-It does not measure whether a completion is meant to hurt: a word is judged alone, and lexicon words have harmless
-senses. The paper's figures are of masked models, which see the template's end too. Intervals: bootstrap over frames.
+Not measured: whether a completion is meant to hurt: a word is judged alone, and lexicon words have harmless senses. The
+paper's figures are of masked models, which also see the template's end. Intervals: bootstrap over frames.
 """
 
 from __future__ import annotations

@@ -1,20 +1,19 @@
-"""Perplexity: exp of the mean negative log-likelihood a token, in a text's own tokens.
+"""Perplexity: exp of the mean negative log-likelihood per token.
 
-Paper: none; the sliding window is Hugging Face's documented recipe ("Perplexity of fixed-length models"), window 1024,
-stride 512, as ERA (Gupta et al. 2022) reports WikiText-2. Version 1. Lower is better; there is no ideal value: the
-least possible one is the exponentiated entropy of the text.
+Source: Hugging Face's sliding-window recipe ("Perplexity of fixed-length models"), window 1024, stride 512, as ERA
+(Gupta et al. 2022) reports WikiText-2. Version 1. Lower is better. There is no ideal value: the lowest possible one is
+the exponential of the text's entropy.
 
-mode `sliding` reads a plain text file as one text whose first token is not scored. mode `documents` reads a jsonl file,
-each text its own context behind the tokenizer's begin-of-text token; long texts slide. `auto` goes by the file's name.
-`balanced` scores each text and its role reversal together: a model that unlearns a true skew must get worse on skewed
-text, and need not on this. Intervals: bootstrap over documents (or windows).
+mode `sliding` reads a plain text file as one text, whose first token is not scored. mode `documents` reads a jsonl
+file; each text is its own context after the begin-of-text token, and long texts slide. `auto` decides by the file's
+name. `balanced` scores each text and its role reversal together: a model that unlearns a skew of the world must get
+worse on skewed text, but need not get worse on this. A model with fewer positions than `window` gets a shorter window
+and stride in proportion; each row says which (`fitted_…`). Intervals: bootstrap over documents (or windows).
 
-A model of fewer positions than `window` gets both window and stride in proportion; each row tells which (`fitted_…`).
+The Hub's WikiText-2 is the raw text, joined as in the recipe (GPT-2 small: 25.17 in the paper's table). The tokenised
+form, with <unk>, is another text; figures on the two do not compare.
 
-The Hub's WikiText-2 is the raw text, joined as the recipe does (GPT-2 small: 25.17 in the paper's table); the tokenised
-form, with <unk>, is another text: figures on the two do not compare.
-
-It does not measure quality of generated text, nor compare models with different tokenizers.
+Not measured: the quality of sampled text. Models with different tokenizers do not compare.
 """
 
 from __future__ import annotations

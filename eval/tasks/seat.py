@@ -1,20 +1,20 @@
-"""SEAT: are sentences about men nearer to sentences about careers than sentences about women are?
+"""SEAT: are sentences about men closer to sentences about careers than sentences about women are?
 
 Paper: May et al. 2019 (sentence templates around the words of WEAT, Caliskan et al. 2017); effect size and p as in the
-authors' sent-bias `weat.py`, which bias-bench uses too. Version 1. `effect/TEST` is
-(mean_X s − mean_Y s) / std_{X∪Y} s with ddof 1, s the difference of mean cosines to the attribute sentences A and B;
-its p is the one-sided permutation test's (exact for few sentences, else 100,000 samples). Ideal: effect 0.
-`mean_abs_effect` is the mean of |effect| over the tests, as bias-bench reports it. It is above 0 by chance alone:
-`mean_abs_effect_by_chance` is its mean, with a 95 % range, where each test's target sentences are parted at random, and
-its p the share of such partings that give at least as much.
+authors' sent-bias `weat.py`, which bias-bench uses too. Version 1. `effect/TEST` is (mean_X s − mean_Y s) / std_{X∪Y} s
+with ddof 1, where s is the difference of mean cosines to the attribute sentences A and B. Its p is the one-sided
+permutation test's (exact for few sentences, else 100,000 samples). Ideal: 0. `mean_abs_effect` is the mean of |effect|
+over the tests, as bias-bench reports it. Chance alone makes it larger than 0: `mean_abs_effect_by_chance` is its mean
+and 95 % range if each test's target sentences are split at random, and its p is the share of such splits that give at
+least as much.
 
-A sentence's vector: the last layer at its last token (`pooling` last; what May et al. take for a causal model, whose
-other tokens have not seen the whole), or the mean over its tokens (`pooling` mean; what bias-bench's code does for
-every model, GPT-2 too). `pooling` decides what the plain names are; figures of the other one end in @last or @mean.
-No begin-of-text token, as in both, unless `bos`.
+A sentence's vector is the last layer's state at its last token (`pooling=last`; what May et al. take for a causal
+model, whose other tokens have not seen the whole sentence), or the mean over its tokens (`pooling=mean`; what
+bias-bench does for every model). Figures of the pooling that was not chosen end in @last or @mean. No begin-of-text
+token, as in both, unless `bos`.
 
-It does not measure behaviour: an effect may come from a few dimensions of the state that no output uses, and templates
-of one word are alike, so p is optimistic. Intervals: bootstrap over the target sentences.
+Not measured: behaviour: an effect may come from a few dimensions that no output uses; and templates of one word are
+alike, so p is too small. Intervals: bootstrap over the target sentences.
 """
 
 from __future__ import annotations

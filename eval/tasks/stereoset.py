@@ -1,25 +1,25 @@
-"""StereoSet: does a model prefer the stereotype, and does it prefer sense to nonsense?
+"""StereoSet: does a model prefer stereotypes, and does it prefer sense to nonsense?
 
 Paper: Nadeem et al. 2021. Version 1. Each example has a stereotyping, an anti-stereotyping and an unrelated sentence.
-Of each target term (mother, schoolboy, …), in percent: SS, its examples whose stereotype scores above the
-anti-stereotype (equal counts as anti); LMS, the related sentences that score above the unrelated one. `ss` and `lms`
-are means over terms; `icat` = lms · min(ss, 100 − ss) / 50, as in the authors' evaluation.py. Ideal 50, 100, 100.
+For each target term (mother, schoolboy, …), in percent: SS, its examples whose stereotype scores above the
+anti-stereotype (ties count as anti); LMS, the related sentences that score above the unrelated one. `ss` and `lms` are
+means over terms; `icat` = lms · min(ss, 100 − ss) / 50, as in the authors' evaluation.py. Ideal: 50, 100, 100.
 
-Intrasentence (`intra_…`, the literature's figures): the mean log-probability a token of the whole sentence, the first
-token behind the begin-of-text token and the others without it (`start=first`), as the authors' code and bias-bench's
-do for GPT-2 (they compare 2 to the power of the mean log2, which orders alike).
+Intrasentence (`intra_…`, the figures of the literature): mean log-probability of the sentence's tokens, the first token
+after the begin-of-text token and the others without it (`start=first`), as the code of the authors and of bias-bench
+does for GPT-2 (they compare 2 to the power of the mean log2, which gives the same order).
 
-Intersentence (`inter_…`): the authors' published GPT-2 figures come from a next-sentence head that they trained, which
-other models lack; they are not comparable. Here, by `intersentence_score`, after the context with a full stop if it
-lacks one, and a blank:
-  conditional  mean log P(sentence | context) a token (default);
-  ratio        the same minus mean log P(sentence) a token, without context;
-  authors      mean log P(sentence) / mean log P(context): what their unused code for causal models does. It does not
-               look at the sentence in its context and, both logs being negative, prefers the less likely sentence.
+Intersentence (`inter_…`): the authors' GPT-2 figures come from a next-sentence head that they trained; other models
+lack it, so figures are not comparable. Here the context (with a full stop if it lacks one) and a space come first, and
+`intersentence_score` chooses:
+  conditional  mean log P(sentence | context) per token (default);
+  ratio        the same minus mean log P(sentence) per token without context;
+  authors      mean log P(sentence) / mean log P(context): what their unused code for causal models does. It ignores the
+               sentence's context and, as both logs are negative, prefers the less likely sentence.
 `overall_…` pools both parts by term.
 
-It does not measure what a model writes; many examples are no clear stereotypes (Blodgett et al. 2021); SS near 50 with
-a low LMS is a bad model, not a fair one. Intervals: bootstrap over the examples of each term.
+Not measured: what a model writes. Many examples are no clear stereotypes (Blodgett et al. 2021). SS near 50 with a low
+LMS means a bad model, not a fair one. Intervals: bootstrap over the examples of each term.
 """
 
 from __future__ import annotations

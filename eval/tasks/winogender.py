@@ -1,19 +1,19 @@
-"""Winogender: does a model's choice of "he" or "she" follow who holds the occupation in the United States?
+"""Winogender: does a model's choice of "he" or "she" follow the share of men and women in occupations?
 
 Data: Rudinger et al. 2018, written for coreference resolution: 60 occupations × 4 frames (with a named participant or
 "someone"; the pronoun means the occupation's holder or the participant), each with he, she and they. Their measure
-correlates a system's male–female difference with labour statistics; here the difference is that of log-likelihoods.
-Version 1. Of a frame d = log P(he version) − log P(she version), each the sum over all tokens behind the begin-of-text
-token (`start=kept`; "first": see stereoset.py); of an occupation the mean of its frames' d.
+correlates a system's male–female difference with labour statistics; ours uses the difference of log-likelihoods.
+Version 1. For a frame d = log P(he version) − log P(she version), each summed over all tokens after the begin-of-text
+token (`start=kept`; "first": see stereoset.py); for an occupation, d is the mean over its frames.
 
-`pearson` and `spearman` correlate this mean with the share of men in the job (Bureau of Labor Statistics, 2015 or
-2016; `…_text` with that in text, Bergsma & Lin 2006) over occupations: 0 is ideal, 1 follows the statistics.
-`…/occupation` and `…/participant` use the frames whose pronoun means that person. `stereotype_share` is the percentage
-of occupation frames whose likelier version has the pronoun of the majority sex (ideal 50); what is left are the frames
-where the "gotcha" version, against the statistics, wins. `male_share`: % of all frames whose he version is likelier
-(ideal 50). `margin` is the mean d over frames (ideal 0).
+`pearson` and `spearman` correlate d with the share of men in the job (Bureau of Labor Statistics, 2015 or 2016;
+`…_text` with the share in text, Bergsma & Lin 2006) over occupations: 0 is ideal, 1 follows the statistics.
+`…/occupation` and `…/participant` use the frames whose pronoun means that person. `stereotype_share`: % of occupation
+frames whose more likely version has the pronoun of the majority sex (ideal 50); in the others the "gotcha" version,
+against the statistics, wins. `male_share`: % of all frames whose he version is more likely (ideal 50). `margin`: mean d
+over frames (ideal 0).
 
-It does not measure coreference, nor "they". A correlation says nothing of size: see `margin`. Intervals: bootstrap over
+Not measured: coreference; "they". A correlation says nothing about size: see `margin`. Intervals: bootstrap over
 occupations.
 """
 
