@@ -34,26 +34,35 @@ def parser() -> argparse.ArgumentParser:
         help="tasks, comma-separated; task@label runs it once more; lm_eval:NAME is one of lm-evaluation-harness; all: "
         "every task whose data is there",
     )
-    out.add_argument("--data_dir", type=Path, default=Path("data"), metavar="DIR", help="where the data lies (data)")
+    out.add_argument(
+        "--data_dir", type=Path, default=Path("data"), metavar="DIR", help="folder of the data (default data)"
+    )
     out.add_argument("--output_dir", type=Path, default=Path("runs/eval"), metavar="DIR", help="default runs/eval")
     out.add_argument(
         "--set", action="append", default=[], metavar="TASK.OPTION=VALUE", help="an option of a task, see --list"
     )
     out.add_argument("--limit", type=int, metavar="N", help="at most N rows a task: a quick look, not a result")
-    out.add_argument("--seed", type=int, default=0, help="of sampling, prompt choice and bootstrap (0)")
+    out.add_argument("--seed", type=int, default=0, help="seed of sampling, prompt choice and bootstrap (default 0)")
     out.add_argument(
-        "--seeds", metavar="0,1,2", help="tasks that sample run once for each; mean and spread; instead of --seed"
+        "--seeds",
+        metavar="0,1,2",
+        help="tasks that sample run once for each seed, and report mean and spread; instead of --seed",
     )
     out.add_argument(
         "--reference", metavar="LABEL", help="the model that the others are compared with (default: the first)"
     )
     out.add_argument(
-        "--hub", action="store_true", help="take data that --data_dir lacks from the Hub, and keep it there"
+        "--hub", action="store_true", help="take data that --data_dir lacks from the Hub, and store it there"
     )
     out.add_argument(
-        "--cache_dir", type=Path, metavar="DIR", help="where scored rows are kept between runs (OUTPUT_DIR/.cache)"
+        "--cache_dir",
+        type=Path,
+        metavar="DIR",
+        help="where scored rows are kept between runs (default OUTPUT_DIR/.cache)",
     )
-    out.add_argument("--batch_size", type=int, default=64, metavar="N", help="rows of a scoring batch at most (64)")
+    out.add_argument(
+        "--batch_size", type=int, default=64, metavar="N", help="most rows in a scoring batch (default 64)"
+    )
     out.add_argument("--device", metavar="NAME", help="cuda if there is one, else cpu")
     out.add_argument("--trust_remote_code", action="store_true", help="run code that comes with a Hub model")
     out.add_argument(
@@ -61,7 +70,7 @@ def parser() -> argparse.ArgumentParser:
         nargs="?",
         const="",
         metavar="TASK",
-        help="show the tasks, or all about one: data, licence, options …; markdown: a table of all",
+        help="list the tasks, or show one in full (data, licence, options, …); markdown: a table of all",
     )
     return out
 
@@ -93,7 +102,7 @@ def catalogue() -> str:
 
 
 def describe(name: str, width: int) -> str:
-    """All that a task says about itself, its options with their defaults, in lines of at most `width` characters."""
+    """Everything a task says about itself, with its options and defaults, in lines of at most `width` characters."""
     task = find_task(name)
     if task is None:
         raise ValueError(suggest(name, TASKS, "task"))

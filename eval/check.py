@@ -67,9 +67,9 @@ def check(
 ) -> tuple[dict[str, tuple[Task, dict[str, Any]]], dict[str, list[Row]]]:
     """All that can be checked without a model: names, options, data. Returns what `resolve` does, and rows by label.
 
-    `hub`: data files that data_dir lacks are taken from the Hub first. `skipped`, a dict to be filled with {label:
-    reason}: tasks whose data is not there are left out, not refused. A task that follows another one of the run has no
-    rows of its own, and that one's values of the options they share.
+    hub: first take data files that data_dir lacks from the Hub. skipped: a dict that is filled with {label: reason} of
+    tasks whose data is missing; without it, missing data is an error. A task that follows another task of the run gets
+    no rows of its own, and the other task's values for the options that both have.
     """
     if limit is not None and limit < 1:
         raise ValueError(f"limit {limit}: must be at least 1")
@@ -79,7 +79,7 @@ def check(
     if data_dir is None:
         raise ValueError("the tasks need data: name its folder with eval.data_dir (config) or --data_dir (eval)")
     inputs = {}
-    # Whoever follows comes after.
+    # A task that follows another one runs after it.
     resolved = dict(sorted(resolved.items(), key=lambda item: leader(item[0], resolved) is not None))
     for label, (task, options) in list(resolved.items()):
         followed = leader(label, resolved)
@@ -106,7 +106,7 @@ def check(
 
 
 def leader(label: str, resolved: Mapping[str, tuple[Task, Any]]) -> str | None:
-    """The label whose scored rows this one scores: the task it follows, under the same @label or the first one run."""
+    """The label of the task whose scored rows this task uses: with the same @label if there is one, else the first."""
     followed = resolved[label][0].follows
     found = [other for other, (task, _) in resolved.items() if task.name == followed]
     same = [other for other in found if other.partition("@")[2] == label.partition("@")[2]]

@@ -106,7 +106,7 @@ def read_table(path: Path, needed: Sequence[str]) -> list[Row]:
 
 
 def read_prompts(path: Path, *, per_group: int, limit: int | None, seed: int) -> list[Row]:
-    """Rows {"group", "title", "prompt"} of a BOLD file {group: {title: [prompt, …]}}, blanks at the ends cut off.
+    """Rows {"group", "title", "prompt"} of a BOLD file {group: {title: [prompt, …]}}, without spaces at the ends.
 
     `per_group` > 0 keeps that many prompts of each group, drawn by `seed`; `limit` keeps that many in all, spread
     evenly over the groups.
@@ -144,7 +144,7 @@ def read_prompts(path: Path, *, per_group: int, limit: int | None, seed: int) ->
 
 
 def by_group(rows: Sequence[Row], key: str = "group") -> dict[str, list[Row]]:
-    """Rows by the value of `key`, in order of first appearance."""
+    """Rows by their value of `key`, in order of first appearance."""
     groups: dict[str, list[Row]] = {}
     for row in rows:
         groups.setdefault(row[key], []).append(row)
@@ -152,9 +152,9 @@ def by_group(rows: Sequence[Row], key: str = "group") -> dict[str, list[Row]]:
 
 
 def thinned(rows: Sequence[Any], limit: int | None) -> list[Any]:
-    """At most `limit` rows, spread over all of them: one of each of so many equal parts, the same every time.
+    """At most `limit` rows, one drawn from each of so many equal parts, the same ones every time.
 
-    Drawn, since every n-th of rows that alternate (she, he, she, he) would be one side only.
+    They are drawn because every n-th of rows that alternate (she, he, she, he) would be of one side only.
     """
     if limit is None or limit >= len(rows):
         return list(rows)
@@ -166,7 +166,7 @@ def thinned(rows: Sequence[Any], limit: int | None) -> list[Any]:
 def hub_csv(
     records: Iterable[Row], columns: Sequence[str], *, labels: Mapping[str, Sequence[str]] | None = None
 ) -> str:
-    """The csv file of records from the Hub; `labels`: the names behind columns that hold class numbers."""
+    """The csv file of records from the Hub; `labels`: the class names of columns that hold class numbers."""
     out = io.StringIO(newline="")
     table = csv.DictWriter(out, columns, extrasaction="ignore", lineterminator="\n")
     table.writeheader()
@@ -177,7 +177,7 @@ def hub_csv(
 
 
 def chosen(value: str, known: Sequence[str], setting: str) -> list[str]:
-    """The parts of "a,b" (or "all"), each of which must be known."""
+    """The parts of "a,b", or all that are known for "all". ValueError for others."""
     parts = list(known) if value == "all" else [part.strip() for part in value.split(",") if part.strip()]
     for part in parts:
         if part not in known:

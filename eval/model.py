@@ -183,9 +183,9 @@ class Scorer:
         return [start + row for row in encode_texts(self.tokenizer, texts)]
 
     def encode_pairs(self, pairs: Sequence[tuple[str, str]], *, bos: bool = False) -> list[tuple[list[int], list[int]]]:
-        """Token ids of (context, what follows it): encoded as one text, cut behind the tokens of the context alone.
+        """Token ids of (context, what follows it): encoded as one text, and cut after the tokens of the context alone.
 
-        Blanks at a context's end go to what follows, as in the lm-evaluation-harness.
+        Spaces at a context's end go to what follows, as in the lm-evaluation-harness.
         """
         bare = [context.rstrip() for context, _ in pairs]
         contexts = list(dict.fromkeys(bare))
@@ -194,14 +194,14 @@ class Scorer:
         return [(row[: length[context]], row[length[context] :]) for context, row in zip(bare, rows)]
 
     def word_token(self, word: str) -> int | None:
-        """The id of the word after a blank if that is one token, else None."""
+        """The id of the word after a space if that is one token, else None."""
         ids = encode_behind(self.tokenizer, [" " + word])[0]
         return ids[0] if len(ids) == 1 else None
 
     def decode_behind(self, before: Sequence[int], ids: Sequence[Ids]) -> list[str]:
-        """The text that each row of ids adds behind the token of `before`, without special tokens.
+        """The text that each row of ids adds after the token of `before`, without special tokens.
 
-        The row alone would not do: decoders such as SentencePiece's drop a text's leading blank.
+        The row alone would not do: decoders such as SentencePiece's drop a text's leading space.
         """
 
         def texts(rows: Sequence[Ids]) -> list[str]:
@@ -296,7 +296,7 @@ class Scorer:
     def token_logprobs(self, ids: Sequence[Ids], last: Sequence[int] | None = None) -> list[np.ndarray]:
         """log P(token t | tokens before it) for t = 1 … T−1: a float32 array of T−1 for each sequence of T ≥ 1 ids.
 
-        `last`: how many of each, counted from the end (0 … T−1), are wanted; the others are not computed.
+        `last`: how many scores of each sequence are wanted, counted from the end (0 … T−1); others are not computed.
         """
         return self._token_scores(ids, last)[0]
 
@@ -304,7 +304,7 @@ class Scorer:
     def _token_scores(
         self, ids: Sequence[Ids], last: Sequence[int] | None, *, first: bool = False
     ) -> tuple[list[np.ndarray], list[bool]]:
-        """As `token_logprobs`; `first` also tells of each sequence whether every token asked for is the likeliest."""
+        """As `token_logprobs`; with `first` also whether every wanted token of a sequence is the most likely one."""
         self._check_lengths(ids, 1)
         out: list[np.ndarray] = [np.zeros(0, np.float32)] * len(ids)
         likeliest = [True] * len(ids)

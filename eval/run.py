@@ -83,7 +83,11 @@ def evaluate(
         "tasks": {label: options for label, (_, options) in resolved.items()},
         "reference": reference,
         "data_dir": str(data_dir),
-        "seed": seeds[0], "seeds": seeds, "batch_size": batch_size, "device": str(device), "limit": limit,
+        "seed": seeds[0],
+        "seeds": seeds,
+        "batch_size": batch_size,
+        "device": str(device),
+        "limit": limit,
     }
     result: dict[str, Any] = {"rows": [], "differences": [], "versions": versions(), "config": config}
     if skipped:
@@ -269,13 +273,13 @@ def write_json(path: Path, content: Any) -> None:
 
 
 class _Loaded:
-    """A model that is loaded when it is first asked to score, and known by its fingerprint before that if it can be."""
+    """A model that is loaded when it is first needed; a folder's fingerprint is known without loading it."""
 
     def __init__(self, model: str | Path | Scorer, **options: Any) -> None:
         self._model, self._options = model, options
         self._scorer = model if isinstance(model, Scorer) else None
         self.num_scored = 0
-        self.broken = False  # it could not be loaded
+        self.broken = False  # whether it could not be loaded
         self.progress: Callable[[int, int], None] | None = None
 
     @property
@@ -304,7 +308,7 @@ class _Loaded:
 def _scored(
     loaded: _Loaded, task: Task, options: Mapping[str, Any], rows: list[Row], seed: int, cache: Cache
 ) -> list[Row]:
-    """The task's scored rows: those kept for the same model, task version, options, data and seed, or scored now."""
+    """The task's scored rows: kept ones for the same model, task version, options, data and seed, else scored now."""
     key = {
         "model": loaded.fingerprint,
         "task": task.name,
@@ -320,9 +324,9 @@ def _scored(
 
 
 def over_seeds(runs: Sequence[Metrics]) -> Metrics:
-    """Figures of runs of several seeds as one: mean of the values and of the paired resamples, counts added.
+    """The figures of runs with several seeds as one: means of the values and of the paired resamples; counts are added.
 
-    Of bounds without resamples (fair_band_avg: where chance puts the figure of one run) the means; there is no `p`.
+    Bounds without resamples (fair_band_avg) are averaged; there is no `p`.
     `spread` is the standard deviation over seeds (ddof 1), `by_seed` the values. Undefined values are left out.
     """
     merged: Metrics = {}
@@ -350,7 +354,7 @@ def over_seeds(runs: Sequence[Metrics]) -> Metrics:
 
 
 def _extent(rows: Sequence[Row]) -> tuple[int, list[int], list[int]]:
-    """How many rows there are, which of them the model had to leave out, and the tokens of each that is a window."""
+    """How many rows there are, which of them the model left out, and how many tokens each window has."""
     left_out = [n for n, row in enumerate(rows) if row.get("left_out")]
     return len(rows), left_out, [row["tokens"] for row in rows if "window" in row]
 
@@ -358,9 +362,9 @@ def _extent(rows: Sequence[Row]) -> tuple[int, list[int], list[int]]:
 def _new_differences(
     result: Mapping[str, Any], reference: str, extents: Mapping[str, Mapping[str, list[Any]]]
 ) -> list[dict[str, Any]]:
-    """The differences between the reference and the models not compared yet: none before its own row is there.
+    """The differences of models not compared yet from the reference; none before the reference itself is evaluated.
 
-    Rows that are not the same ones (another tokenizer cut them otherwise, a shorter model left some out) are no pairs.
+    Tasks whose rows are not the same (cut by another tokenizer, or too long for one model) are not compared.
     """
     base = next((row for row in result["rows"] if row["model"] == reference), None)
     if base is None:
@@ -378,8 +382,8 @@ def _new_differences(
 def differences(first: Mapping[str, Any], other: Mapping[str, Any], labels: Sequence[str]) -> dict[str, Any]:
     """A model's figures minus another's: {"model", "minus", "tasks": {label: {metric: value, low, high and p}}}.
 
-    Resamples are the same draws of both models' rows, so what the rows have in common cancels. p: see
-    `eval.metrics.paired_difference`. Figures without resamples, and undefined ones, are left out.
+    Resamples are the same draws of both models' rows, so what they have in common cancels. p: see
+    `paired_difference`. Figures without resamples, and undefined ones, are left out.
     """
     tasks: dict[str, dict[str, Any]] = {}
     for label in labels:
@@ -398,7 +402,7 @@ def differences(first: Mapping[str, Any], other: Mapping[str, Any], labels: Sequ
 
 
 def file_name(label: str) -> str:
-    """A task's label as part of a file name: lm_eval:NAME has a colon, which not every file system takes."""
+    """A task's label in a file name: lm_eval:NAME has a colon, which some file systems do not allow."""
     return label.replace(":", "-")
 
 

@@ -22,7 +22,7 @@ def sampling(options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def check_sampling(options: Mapping[str, Any], task: str) -> None:
-    """ValueError for a setting that no text can be sampled with."""
+    """ValueError for a sampling option out of its range."""
     if options["max_new_tokens"] < 1:
         raise ValueError(f"{task}.max_new_tokens {options['max_new_tokens']}: must be at least 1")
     if not 0 < options["top_p"] <= 1:
@@ -136,7 +136,7 @@ class _Batch:
         return logits_BV
 
     def append(self, token_B: torch.Tensor) -> None:
-        """Put a token behind each row. When an eighth of the rows has ended, they leave the batch."""
+        """Add a token to each row. Once an eighth of the rows have ended, they leave the batch."""
         # An ended row that stays may not run past the model's last position.
         self.positions = (self.positions[:, -1:] + 1).clamp_(max=self.scorer.max_length - 1)
         self.tokens = token_B[:, None]

@@ -34,8 +34,8 @@ class Task:
     """One benchmark: rows(data_dir, options, limit, seed) → score(scorer, rows, options, seed) → aggregate(rows, …).
 
     `rows` reads the data, without a model; `score` returns rows with scores (kept in rows-TASK.jsonl); `aggregate`
-    turns those, as JSON gives them back, into metrics and needs nothing else. What it resamples with its seed (through
-    eval.metrics: bootstrap, resampled_sums) is drawn alike for every model, as long as their rows are in one order.
+    turns these, as read back from JSON, into metrics and needs nothing else. Its resamples (measures/intervals.py) are
+    the same draws for every model, as long as the models' rows are in the same order.
     """
 
     name: str
@@ -65,7 +65,7 @@ class Task:
 
 
 class MissingData(ValueError):
-    """What a task needs is not there: a file of data, or an option without default. `--tasks all` passes it over."""
+    """Something a task needs is missing: a data file, or an option without default. `--tasks all` skips the task."""
 
 
 class MissingFile(MissingData):
@@ -91,10 +91,10 @@ def figure(
     small: bool | None = None,
     note: str = "",
 ) -> Figure:
-    """One metric for results.json. What is undefined or infinite becomes null; n is what the value was counted over.
+    """One metric for results.json. Undefined and infinite values become null.
 
-    `distance` is |value − ideal|; `small` says that n is below 30, unless told (a count has nothing to be small about);
-    `p`, where a task tests its value, and `note`, what a reader of the value must know, come last.
+    n: how many rows (texts, people, …) were counted. `distance` is |value − ideal|. `small` says that n is below 30,
+    unless given (a count is never small). p: if the task tests the value. note: what a reader of the value must know.
     """
 
     def finite(x: float) -> float | None:
@@ -113,7 +113,7 @@ def figure(
 
 
 def average(values: Any, *, ideal: float | None, seed: int) -> Figure:
-    """The mean of one value a row, with a bootstrap interval over rows."""
+    """The mean of one value per row, with a bootstrap interval over rows."""
     values_N2 = np.stack([np.asarray(values, np.float64), np.ones(len(values))], axis=1)
     if not len(values_N2):
         return figure(np.nan, ideal=ideal, n=0)
@@ -122,12 +122,12 @@ def average(values: Any, *, ideal: float | None, seed: int) -> Figure:
 
 
 def percentage(hits: Any, *, ideal: float | None, seed: int) -> Figure:
-    """100 × the mean of `hits` (booleans, one a row), with a bootstrap interval over rows."""
+    """100 × the mean of `hits` (one boolean per row), with a bootstrap interval over rows."""
     return average(100 * np.asarray(hits, np.float64), ideal=ideal, seed=seed)
 
 
 def suggest(name: str, known: Iterable[str], what: str) -> str:
-    """An error line for an unknown name: what exists, and the nearest of it."""
+    """An error line for an unknown name: what exists, and the closest match."""
     known = list(known)
     near = difflib.get_close_matches(name, known, n=1)
     hint = f"; did you mean {near[0]!r}?" if near else ""

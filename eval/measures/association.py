@@ -32,10 +32,10 @@ def effect_size(s_x: Any, s_y: Any) -> np.ndarray:
 
 
 def permutation_p(s_x: Any, s_y: Any, *, num_samples: int = 100_000, seed: int = 0) -> float:
-    """One-sided p: the share of partitions of X ∪ Y into such sizes whose X sums to at least what X sums to.
+    """One-sided p: the share of partitions of X ∪ Y into sets of these sizes whose first set sums to at least X's.
 
-    Exact where there are at most `num_samples` partitions; else so many are drawn, the first of which counts as a hit
-    (as sent-bias does), so p is never 0.
+    Exact if there are at most `num_samples` partitions; else so many are drawn, the first of which counts as a hit
+    (as in sent-bias), so p is never 0.
     """
     s_x, s_y = np.asarray(s_x, np.float64), np.asarray(s_y, np.float64)
     both, size = np.concatenate([s_x, s_y]), len(s_x)
@@ -62,7 +62,7 @@ def bootstrap_effects(s_x: Any, s_y: Any, *, num_resamples: int = 1000, seed: in
 
 
 def chance_effects(s_x: Any, s_y: Any, *, num_draws: int = 1000, seed: int = 0) -> np.ndarray:
-    """Effect sizes where X ∪ Y is parted at random, so that only chance tells X from Y: (draws,)."""
+    """Effect sizes of random splits of X ∪ Y into sets of the same sizes: what chance alone gives, (draws,)."""
     s_x, s_y = np.asarray(s_x, np.float64), np.asarray(s_y, np.float64)
     both = np.tile(np.concatenate([s_x, s_y]), (num_draws, 1))
     drawn = np.random.default_rng(seed).permuted(both, axis=1)

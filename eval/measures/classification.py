@@ -1,4 +1,4 @@
-"""What the classification tasks share: tables of labelled texts, splits, scored rows, figures.
+"""What the classification tasks share: labelled texts, splits, scored rows, figures.
 
 A row is {"id", "text", "label", "group" (or None), "split": train | dev | test}. Each task is one file in tasks/.
 """
@@ -37,7 +37,7 @@ MANY_CLASSES = 10  # with more, rows keep no probability for each class and ther
 
 
 def check_options(options: Mapping[str, Any], task: str) -> None:
-    """ValueError for a setting that no classifier can be trained or measured with."""
+    """ValueError for an option out of its range."""
     heads.check_options(options, task)
     for name in ("sensitivity", "train_texts"):
         if options[name] < 0:
@@ -84,9 +84,9 @@ def split(labels: Sequence[Any], seed: int, *, dev: float = 0.10, test: float = 
 
 
 def shortened(rows: list[Row], options: Mapping[str, Any], limit: int | None, seed: int) -> list[Row]:
-    """At most `train_texts` rows to train on (0: all). With a limit: so many test rows, no dev, tenfold to train on.
+    """At most `train_texts` training rows (0: all). With a limit: so many test rows, no dev rows, 10 × to train.
 
-    Those left out are drawn by the seed; the order stays.
+    The seed decides which are left out; the order stays.
     """
     most: dict[str, float] = {"train": options["train_texts"] or np.inf, "dev": np.inf, "test": np.inf}
     if limit is not None:
@@ -126,7 +126,7 @@ def scrub(text: str, lexicon: str = "gender") -> str:
 
 
 def score(scorer: Scorer, rows: list[Row], options: Mapping[str, Any], seed: int) -> list[Row]:
-    """Train on the train rows; dev and test rows with prediction and probabilities, test rows also reversed."""
+    """Train on the train rows; return dev and test rows with predictions, test rows also of their reversal."""
 
     def read(text: str) -> str:
         return scrub(text, options["lexicon"]) if options["scrub"] else text
@@ -187,7 +187,7 @@ def score(scorer: Scorer, rows: list[Row], options: Mapping[str, Any], seed: int
 
 
 def sensitive_rows(rows: Sequence[Row], most: int) -> list[int]:
-    """Places of at most `most` test rows, spread evenly."""
+    """Indices of at most `most` test rows, spread evenly."""
     return thinned([n for n, row in enumerate(rows) if row["split"] == "test"], most)
 
 
@@ -210,7 +210,7 @@ def macro_f1(sums: np.ndarray) -> np.ndarray:
 def performance(rows: list[Row], seed: int) -> Metrics:
     """accuracy, f1_macro, auc (few classes) of the test rows, dev_accuracy; standard metrics from scikit-learn.
 
-    `majority`: the share of the test's commonest label, which accuracy has to beat to mean anything.
+    `majority`: the share of the most common label of the test, which accuracy must exceed to mean anything.
     """
     from sklearn.metrics import accuracy_score, f1_score
 
@@ -262,7 +262,7 @@ def _auc_bounds(true_N: np.ndarray, probs_NK: np.ndarray, seed: int) -> Interval
 
 
 def counterfactual(rows: list[Row], seed: int) -> Metrics:
-    """How predictions change where roles are reversed, over the test texts in which they can be. Ideal: 0 for both.
+    """How predictions change when roles are reversed, over the test texts that can be reversed. Ideal: 0 for both.
 
     `flipped`: share of predictions that change; `moved`: mean change of the first predicted class's probability.
     """
@@ -274,7 +274,7 @@ def counterfactual(rows: list[Row], seed: int) -> Metrics:
 
 
 def sensitivities(rows: list[Row], seed: int) -> Metrics:
-    """Means of accumulated prediction sensitivity (ideal 0) and of its ratio to an even weighing of the tokens."""
+    """Means of accumulated prediction sensitivity (ideal 0) and of its ratio to that with equal token weights."""
     metrics: Metrics = {}
     for key, name, ideal in (("sensitivity", "prediction_sensitivity", 0.0), ("sensitivity_ratio",) * 2 + (None,)):
         if values := [row[key] for row in rows if row.get(key) is not None]:
@@ -283,11 +283,11 @@ def sensitivities(rows: list[Row], seed: int) -> Metrics:
 
 
 def between_groups(rows: list[Row], seed: int) -> Metrics:
-    """TPRD with what chance makes of it, the gap of each label, accuracy by group, for test rows with a group.
+    """TPRD, the TPRD that chance would give, the gap of each label, accuracy by group; over test rows with a group.
 
     `gap/LABEL`: of two groups the first's true positive rate minus the second's, in alphabetical order; of more the
     largest minus the smallest. n is the smallest group's number of people there. `tprd_by_chance`: mean and 95 % range
-    of the TPRD if groups were dealt at random within each label; p: the share of such at least as large.
+    of the TPRD if groups were assigned at random within each label; p: the share of assignments at least as large.
     """
     test = [row for row in rows if row["split"] == "test" and row["group"] is not None]
     groups = sorted({row["group"] for row in test})

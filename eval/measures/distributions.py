@@ -1,4 +1,4 @@
-"""How far two next-word distributions are apart, plainly and with the vocabulary's roles exchanged. Plain numpy.
+"""Distances between next-word distributions, as they are and with the roles in the vocabulary exchanged.
 
 Shapes: N pairs, V vocabulary. Distances are symmetric and in [0, 1]: 0 for equal distributions, 1 for disjoint ones.
 """

@@ -1,4 +1,4 @@
-"""How classification differs between groups of people: rates, gaps, and what gap chance alone would make.
+"""How classification differs between groups of people: rates, gaps, and the gap that chance alone would give.
 
 Plain numpy; N people, L labels, G groups, R resamples. Sources: true positive rate gap, De-Arteaga et al. 2019 (Bias in
 Bios); subgroup AUCs, Borkan et al. 2019, as HateXplain (Mathew et al. 2021) uses them.
@@ -15,7 +15,7 @@ from eval.measures.intervals import resampled_sums
 
 
 def numbered(values: Sequence[Any], names: Sequence[Any]) -> np.ndarray:
-    """The place of each value in `names`, −1 where it is not there."""
+    """The index of each value in `names`; −1 if it is not there."""
     place = {name: i for i, name in enumerate(names)}
     return np.array([place.get(value, -1) for value in values], np.int64)
 
@@ -29,7 +29,7 @@ def cells(label_N: np.ndarray, group_N: np.ndarray, num_labels: int, num_groups:
 
 
 def rates(hits: Any, counts: Any) -> np.ndarray:
-    """hits / counts of any shape, NaN where there is nobody."""
+    """hits / counts of any shape; NaN where the count is 0."""
     hits, counts = np.asarray(hits, np.float64), np.asarray(counts, np.float64)
     return np.divide(hits, counts, out=np.full(np.broadcast_shapes(hits.shape, counts.shape), np.nan), where=counts > 0)
 
@@ -68,10 +68,10 @@ def resampled_cells(
 
 
 def chance_differences(hits_LG: Any, counts_LG: Any, *, num_draws: int = 1000, seed: int = 0) -> np.ndarray:
-    """TPRD where groups are dealt anew among the people of each label, so that only chance tells them apart: (draws,).
+    """TPRD with groups assigned at random among the people of each label, so that only chance differs: (draws,).
 
-    The hits of a label fall on its groups as a multivariate hypergeometric draw. A mean of absolute gaps is above 0
-    by chance, the more so the fewer people there are.
+    A label's hits are spread over its groups by a multivariate hypergeometric draw. A mean of absolute gaps is above 0
+    by chance; the fewer people, the more.
     """
     hits_LG, counts_LG = np.asarray(hits_LG, np.int64), np.asarray(counts_LG, np.int64)
     generator = np.random.default_rng(seed)
@@ -93,7 +93,7 @@ def auc(score_N: Any, positive_N: Any) -> float:
 
 
 def resampled_auc(score_N: Any, positive_N: Any, times_RN: np.ndarray) -> np.ndarray:
-    """`auc` where each text stands as many times as a resample says: (R, N) → (R,), NaN without both kinds."""
+    """`auc` of resamples, each given as how often it has each text: (R, N) → (R,); NaN without both kinds."""
     score_N, positive_N = np.asarray(score_N, np.float64), np.asarray(positive_N, bool)
     if not len(score_N):
         return np.full(len(times_RN), np.nan)
@@ -107,14 +107,14 @@ def resampled_auc(score_N: Any, positive_N: Any, times_RN: np.ndarray) -> np.nda
 
 
 def resample_times(num_texts: int, *, num_resamples: int = 200, seed: int = 0) -> np.ndarray:
-    """How many times each text stands in each resample: (R, N)."""
+    """How often each resample has each text: (R, N)."""
     generator = np.random.default_rng(seed)
     drawn = (generator.integers(num_texts, size=num_texts) for _ in range(num_resamples))
     return np.stack([np.bincount(rows, minlength=num_texts) for rows in drawn]).astype(np.float64)
 
 
 def subgroup_texts(positive_N: Any, member_N: Any) -> dict[str, np.ndarray]:
-    """Over which texts (N,) Borkan et al.'s three AUCs of one group go.
+    """The texts (N,) over which Borkan et al.'s three AUCs of one group are computed.
 
     subgroup: the group's texts. bpsn: its negatives and the others' positives (low: its innocent texts are called
     toxic). bnsp: its positives and the others' negatives (low: what is toxic about it is missed).
@@ -128,7 +128,7 @@ def subgroup_texts(positive_N: Any, member_N: Any) -> dict[str, np.ndarray]:
 
 
 def power_mean(values: Any, power: float = -5) -> float:
-    """Generalised mean (1/n Σ v^p)^(1/p) of what is not NaN: p = −5 leans to the worst group (Borkan et al. 2019)."""
+    """Generalised mean (1/n Σ v^p)^(1/p) without NaNs; p = −5 stresses the worst group (Borkan et al. 2019)."""
     values = np.asarray(values, np.float64)
     values = values[~np.isnan(values)]
     if not len(values):

@@ -1,8 +1,8 @@
 """Text classifiers on a causal language model: states → attention pooling with a learned query → linear layer.
 
 The language model is frozen, its states are computed once for each text (float16 where they are many, on disk where
-they are very many); or a copy of it is fine-tuned together with the head. What is computed of such a classifier:
-class probabilities, and by how much they hang on what gives a protected group away (`sensitivity`).
+they are very many); or a copy of it is fine-tuned together with the head. They give class
+probabilities, and how much these depend on what reveals a protected group (`sensitivity`).
 Shapes: N texts, B texts of a batch, T tokens, D width, K classes.
 """
 
@@ -35,7 +35,7 @@ _HALF, _DISK = 2**30, 2**32  # bytes of float32 states from which they are kept 
 
 
 def check_options(options: dict[str, Any] | Any, task: str) -> None:
-    """ValueError for a setting of OPTIONS that no classifier can be trained with."""
+    """ValueError for an option out of its range."""
     for name in ("max_tokens", "epochs", "train_batch", "finetune_epochs", "finetune_batch"):
         if options[name] < 1:
             raise ValueError(f"{task}.{name} {options[name]}: must be at least 1")
@@ -128,7 +128,7 @@ def train(
 ) -> TrainedHead:
     """A head trained on the frozen model's states of these rows: AdamW, cross-entropy, `epochs` passes.
 
-    Beginning and order of the batches come from the seed alone.
+    The head's initial weights and the order of batches depend on the seed alone.
     """
     generator = torch.Generator().manual_seed(seed)
     head = Head(scorer.width, num_classes, generator).to(scorer.device)
@@ -193,7 +193,7 @@ def jacobian(classifier: TrainedHead, ids: Sequence[Sequence[int]], *, classes: 
     """How much each token's input embedding moves the class probabilities: Σ over d of |∂p_k / ∂e_td|.
 
     `classes` "predicted": of each text's most probable class only, (B, 1, T); "uniform": of every class, (B, K, T).
-    Returns that, 0 behind a text's end, and the pooling weights of the head (B, T).
+    Returns this, with 0 after a text's end, and the pooling weights of the head (B, T).
     """
     scorer = classifier.scorer
     batch_BT, mask_BT = _padded(scorer, ids)
@@ -203,7 +203,7 @@ def jacobian(classifier: TrainedHead, ids: Sequence[Sequence[int]], *, classes: 
         logits_BK, weights_BT = classifier.head(states_BTD, mask_BT)
         probs_BK = logits_BK.softmax(-1)
         chosen = [probs_BK.amax(-1)] if classes == "predicted" else list(probs_BK.unbind(-1))
-        # A text's probabilities hang on its own embeddings only, so one sum serves the whole batch.
+        # A text's probabilities depend on its own embeddings only, so one sum serves the whole batch.
         gradients = [torch.autograd.grad(probs_B.sum(), embedded_BTD, retain_graph=True)[0] for probs_B in chosen]
     moved_BKT = torch.stack([gradient.abs().sum(-1) for gradient in gradients], 1) * mask_BT[:, None]
     return moved_BKT.double().cpu().numpy(), weights_BT.detach().double().cpu().numpy()
@@ -222,16 +222,16 @@ def sensitivity(
     classes: str = "predicted",
     protected_weights: str = "gradient",
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Accumulated prediction sensitivity P = wᵀ |J| v of each text (N,), and P over its value for even v (N,).
+    """Accumulated prediction sensitivity P = wᵀ |J| v of each text (N,), and its ratio to P with equal weights v (N,).
 
-    Krishna et al., ACL 2022, measure how far a prediction hangs on protected status as wᵀ J v; of their paper only the
-    abstract was at hand, so the rest is derived here. J is the Jacobian of the task classifier's class probabilities
-    with respect to the input embeddings, in absolute values. w weighs the classes: all on the predicted one
-    ("predicted") or 1/K each ("uniform"). v weighs the tokens, sums to 1, and says where a protected-status classifier
-    finds the group: its own gradients Σ_d |∂p_group / ∂e_td| of its predicted group ("gradient"), or its pooling
-    weights ("attention"); a token's weight holds for each of its D entries. P is 0 where no token that gives the group
-    away moves the prediction. P scales with 1 / size of the embeddings, the ratio does not: 1 says that such tokens
-    move the prediction as much as the text's average token.
+    After Krishna et al., ACL 2022 (only the abstract was available; the rest is derived here).
+    J: the Jacobian of the task classifier's class probabilities with respect to the input embeddings.
+    w: weights of the classes: all on the predicted one ("predicted") or 1/K each ("uniform").
+    v: weights of the tokens, which sum to 1: where a protected-status classifier finds the group. Either its own
+    gradients Σ_d |∂p_group / ∂e_td| of its predicted group ("gradient") or its pooling weights ("attention").
+
+    P is 0 if no token that reveals the group changes the prediction. P scales with 1 / size of the embeddings, the
+    ratio does not: 1 means that such tokens change the prediction as much as the text's average token.
     """
     if classes not in ("predicted", "uniform") or protected_weights not in ("gradient", "attention"):
         raise ValueError(

@@ -24,7 +24,7 @@ def cluster_sums(clusters: Sequence[Any], values_NK: Any) -> np.ndarray:
 
 
 def resampled_sums(values_CK: Any, *, num_resamples: int = 1000, seed: int = 0) -> np.ndarray:
-    """Column sums of bootstrap resamples of the C rows (clusters: all that belongs together goes together): (R, K)."""
+    """Column sums of bootstrap resamples of the C rows, one per cluster of dependent values: (R, K)."""
     values_CK = np.asarray(values_CK, np.float64)
     num_clusters = len(values_CK)
     generator = np.random.default_rng(seed)
@@ -40,13 +40,13 @@ def resampled_sums(values_CK: Any, *, num_resamples: int = 1000, seed: int = 0) 
 
 
 class Interval(tuple[float, float]):
-    """(low, high), with the resampled values behind it (R,), undefined ones NaN.
+    """(low, high), with the resampled values (R,) that it comes from; undefined values are NaN.
 
     Resamples of the same seed and number of clusters are the same draws, so those of two models are paired.
     """
 
     samples: np.ndarray | None
-    corrected: bool  # whether the bias of folded values was taken out
+    corrected: bool  # whether the bias of folded values was removed
 
     def __new__(cls, low: float, high: float, samples: np.ndarray | None = None, *, corrected: bool = False):
         self = super().__new__(cls, (float(low), float(high)))
@@ -57,11 +57,11 @@ class Interval(tuple[float, float]):
 def interval(samples: Any, confidence: float = 0.95, *, around: float | None = None, most: float = 1.0) -> Interval:
     """Percentile interval of resampled values; NaNs (undefined resamples) are left out.
 
-    (NaN, NaN) if none is left or all are equal: one prompt, or 0 of n, says nothing about how far the value may stray.
+    (NaN, NaN) if none is left or all are equal: one prompt, or 0 of n, says nothing about the value's uncertainty.
     Folded values are biased by noise: min(m/f, f/m) and minima are pulled down, |x| is pushed up. A value has that
     bias once, its resamples have it twice. `around` a value in [0, `most`] both biases (each: value − mean of the
-    resamples) are taken out: the interval is shifted by twice that, its nearer end only as far as still contains the
-    value, and kept within [0, `most`].
+    resamples) are removed: the interval is shifted by twice the bias, but always contains the value, and is kept
+    within [0, `most`].
     """
     samples_R = np.asarray(samples, np.float64)
     corrected = around is not None
@@ -79,10 +79,10 @@ def interval(samples: Any, confidence: float = 0.95, *, around: float | None = N
 def paired_difference(value: float, first: Interval, second: Interval) -> tuple[Interval, float]:
     """Interval and two-sided bootstrap p of second − first = `value`, from resamples that are the same draws of both.
 
-    The resampled differences are centred on `value`: what noise adds to a folded ratio it adds to both models' values,
-    and twice to both models' resamples, so that in differences once is left over. p is twice the smaller share of them
-    on either side of 0, each side counting the value itself once, so that p is never 0; NaN without resamples, or where
-    one is infinite (a ratio without a denominator).
+    The resampled differences are centred on `value`: noise biases a folded ratio once in both models' values and twice
+    in both models' resamples, so one bias would be left. p is twice the smaller share of them on either side of 0. Each
+    side counts the value itself once, so p is never 0. NaN without resamples, or if one of them is infinite (a ratio
+    without a denominator).
     """
     if first.samples is None or second.samples is None or len(first.samples) != len(second.samples):
         return Interval(np.nan, np.nan), float("nan")

@@ -36,7 +36,7 @@ def _known(word: str, table: Any) -> str | None:
 def unigram_polarity(text: str) -> int:
     """1 if a text has more female than male words of BOLD's two lists, −1 if more male, 0 if as many.
 
-    A word counts by itself or, if a clitic hangs on it (he'll, woman's), by what stands before the apostrophe.
+    A word with a clitic (he'll, woman's) counts by the part before the apostrophe.
     """
     total = sum(_SIGNS[key] for word in words(text) if (key := _known(word, _SIGNS)))
     return (total > 0) - (total < 0)
@@ -100,11 +100,11 @@ def over_groups(values: Any) -> tuple[np.ndarray, np.ndarray]:
 def fair_band(
     polar_texts: Any, *, num_draws: int = 2000, seed: int = 0, confidence: float = 0.95
 ) -> dict[str, tuple[float, float, float]]:
-    """Where the equitability of a perfectly fair model falls by chance: {"avg" | "min": (low, median, high)}.
+    """The equitability that a perfectly fair model would have by chance: {"avg" | "min": (low, median, high)}.
 
     `polar_texts`: male plus female texts of each group, (G,), or (runs, G) when the figure is averaged over runs. Each
-    polar text is male with probability ½, on its own; groups without polar texts are left out. A model that is even
-    only within a group, but not for each prompt, strays further than this.
+    polar text is independently male with probability ½; groups without polar texts are left out. A model that is even
+    within a group, but not for each prompt, varies more than this.
     """
     counts = np.atleast_2d(np.asarray(polar_texts, np.int64))
     if not (counts > 0).any():

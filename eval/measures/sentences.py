@@ -17,7 +17,7 @@ def check_start(start: str, task: str) -> None:
 
 
 def start_token(scorer: Scorer) -> int:
-    """The token that stands before a text: begin-of-text or, without one, end-of-text (as GPT-2's serves as both)."""
+    """The token before a text: begin-of-text or, without one, end-of-text (GPT-2's serves as both)."""
     tokenizer = scorer.tokenizer
     for token in (tokenizer.bos_token_id, tokenizer.eos_token_id):
         if token is not None:
@@ -28,8 +28,8 @@ def start_token(scorer: Scorer) -> int:
 def sentence_logprobs(scorer: Scorer, texts: Sequence[str], *, start: str) -> list[np.ndarray]:
     """The log-probability of every token of each text: float64 arrays, one value a token.
 
-    start "kept": all tokens behind the start token. "first": the first token behind it, the others without it before
-    them, which is how the StereoSet (Nadeem et al. 2021) and bias-bench (Meade et al. 2022) code scores GPT-2.
+    start "kept": all tokens after the start token. "first": only the first token after it, the others as if it were not
+    there, which is how the StereoSet (Nadeem et al. 2021) and bias-bench (Meade et al. 2022) code scores GPT-2.
     """
     begin = start_token(scorer)
     distinct = list(dict.fromkeys(texts))

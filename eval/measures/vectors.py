@@ -44,7 +44,7 @@ def hard_debias(
 
     Every word outside `gender_specific` loses its component along the gender direction; then both words of each
     equalize pair (lower-case, Title and UPPER forms) are set at equal distance on either side of that direction's
-    null space. Pairs with a missing word are passed over. Input vectors are scaled to unit length first.
+    null space. Pairs with a missing word are skipped. Input vectors are scaled to unit length first.
     """
     direction = gender_direction(vectors, definitional_pairs)
     names = list(vectors)
@@ -69,8 +69,8 @@ def hard_debias(
 def load_vectors(path: str | Path) -> Mapping[str, np.ndarray]:
     """Word vectors from a file: word2vec .bin(.gz), word2vec or GloVe text, or .safetensors.
 
-    A .safetensors file holds one matrix (words, width); beside it lies NAME.json, the list of its words in order.
-    The others need gensim; its own .kv files are refused: they are pickles.
+    A .safetensors file holds one matrix (words, width), and NAME.json beside it the list of its words in order.
+    Other formats need gensim, whose own .kv files are refused: they are pickles.
     """
     path = Path(path)
     if not path.is_file():

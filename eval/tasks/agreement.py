@@ -95,6 +95,6 @@ TASK = Task(
     data="file=agreement.jsonl {prompt, right, wrong}",
     source="Evenhand",
     headline=("agreement",),
-    not_measured="how likely any of these words is at all, or agreement over long distances",
+    not_measured="how likely any of these words is at all; agreement over long distances",
     licence="Apache-2.0 (written by the project: counterfactuals/sample.py)",
 )

@@ -220,7 +220,7 @@ TASK = Task(
     data="file=bbq_gender/Gender_identity.csv, or BBQ's own .jsonl",
     source="BBQ (Parrish et al. 2022); prompt of the lm-evaluation-harness",
     headline=("s_amb", "s_dis"),
-    not_measured="what a model writes by itself; near chance accuracy the scores say little",
+    not_measured="what a model writes by itself; with accuracy near chance the scores say little",
     licence="CC BY 4.0",
     hub={FILE: Hub("oskarvanderwal/bbq", "test", hub_text, config="All")},
 )

@@ -239,7 +239,7 @@ TASK = Task(
     data="file=bold/profession_prompt.json {group: {title: [prompt]}}; vectors=FILE for Gender-Max and Gender-Wavg",
     source="BOLD (Dhamala et al. 2021), ERA (Gupta et al. 2022)",
     headline=("unigram_equitability_avg", "unigram_equitability_min"),
-    not_measured="what is said about whom, or how well; gender beyond two poles",
+    not_measured="what is said about whom; quality; gender beyond two poles",
     licence="CC BY-SA 4.0",
     hub={
         f"bold/{domain}_prompt.json": Hub("AmazonScience/bold", "train", partial(hub_prompts, domain=domain))

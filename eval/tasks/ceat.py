@@ -49,11 +49,11 @@ OPTIONS = {
     "layer": -1,
     "bos": False,
 }
-_WORD = re.compile(r"(?<!\S)[^\W_]+(?:['’-][^\W_]+)*(?=[^\w\s]*(?!\S))")  # a blank before, punctuation may follow
+_WORD = re.compile(r"(?<!\S)[^\W_]+(?:['’-][^\W_]+)*(?=[^\w\s]*(?!\S))")  # a space before, punctuation may follow
 
 
 def around(text: str, start: int, window: int) -> tuple[str, int]:
-    """`window` blank-separated words of the line that holds `start`, and where in them `start` lies.
+    """`window` space-separated words of the line that contains `start`, and the position of `start` in them.
 
     As the authors cut it: half of the window before the word, or the line's first or last words where it is near an
     end. (Their slice loses the last word after it; a causal model does not see that one.)
@@ -104,7 +104,7 @@ def load(data_dir: Path, options: Mapping[str, Any], limit: int | None, seed: in
 def find_contexts(
     texts: Any, words: set[str], *, most: int, window: int, seed: int
 ) -> dict[str, list[tuple[str, int]]]:
-    """At most `most` contexts (text, offset) of each word, each occurrence as likely as another."""
+    """At most `most` contexts (text, offset) of each word, all occurrences equally likely."""
     found: dict[str, list[tuple[str, int]]] = {word: [] for word in words}
     seen = dict.fromkeys(words, 0)
     draw = random.Random(seed)
@@ -122,14 +122,14 @@ def find_contexts(
 
 
 def drawn(counts: Sequence[int], draws: int, seed: int) -> np.ndarray:
-    """Which context of each word each draw takes: (draws, words), each as likely as another."""
+    """The context of each word that each draw takes, all equally likely: (draws, words)."""
     return np.random.default_rng(seed).integers(np.array(counts), size=(draws, len(counts)))
 
 
 def embed(scorer: Scorer, contexts: Mapping[str, Sequence[tuple[str, int]]], *, layer: int, bos: bool) -> dict:
     """{word: (contexts, D)}: the state at the last sub-token of the word.
 
-    The text is read as far as the word's end, with a blank before it: no state of a causal model sees what follows.
+    The text is read up to the word's end, after a space: no state of a causal model sees what follows.
     """
     places = [(word, i) for word, found in contexts.items() for i in range(len(found))]
     texts = [" " + contexts[w][i][0][: contexts[w][i][1] + len(w)] for w, i in places]

@@ -198,7 +198,7 @@ TASK = Task(
     data='file=bold/gender_prompt.json in BOLD\'s layout, or a .jsonl of {"prompt"}; classifier=FOLDER for sentiment',
     source="Evenhand, after Liang et al. 2021 and ERA (Gupta et al. 2022)",
     headline=("tv", "tv_reversed"),
-    not_measured="who is treated better, but by the signs of the gaps; names differ in more than gender",
+    not_measured="which side is treated better, except by the signs of the gaps; names differ in more than gender",
     licence="CC BY-SA 4.0 (BOLD's prompts)",
     hub={FILE: bold.TASK.hub[FILE]},
     sampled=True,

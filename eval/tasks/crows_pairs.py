@@ -100,7 +100,7 @@ TASK = Task(
     score=score,
     aggregate=aggregate,
     options=OPTIONS,
-    meaning="percentage of pairs whose more stereotyping sentence is likelier",
+    meaning="% of pairs whose more stereotyping sentence is more likely",
     ideal="50",
     data="file=crows_pairs/crows_pairs_anonymized.csv; bias_type=gender, another, a,b or all",
     source="CrowS-Pairs (Nangia et al. 2020), scored as by Meade et al. 2022",

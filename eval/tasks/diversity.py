@@ -88,7 +88,7 @@ TASK = Task(
     score=score,
     aggregate=aggregate,
     options=OPTIONS,
-    meaning="distinct n-grams among the texts of a prompt; n-grams a text repeats (rep-n, seq-rep-4)",
+    meaning="distinct n-grams in the texts of a prompt; n-grams that a text repeats (rep-n, seq-rep-4)",
     ideal="none (human text: near 1, and rep near 0)",
     data="texts of bold in the same run, or file=bold/profession_prompt.json to sample",
     source="Li et al. 2016, Welleck et al. 2020, Su et al. 2022",

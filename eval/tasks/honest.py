@@ -93,7 +93,7 @@ def hub_tsv(records: Iterable[Row]) -> str:
 
 
 def _word_tokens(scorer: Scorer) -> tuple[np.ndarray, np.ndarray]:
-    """Which tokens begin a word after a blank, and which go on with one: booleans (V,)."""
+    """Which tokens begin a word after a space, and which continue one: booleans (V,)."""
     tokens, other = range(min(scorer.vocab_size, len(scorer.tokenizer))), scorer.encode(["a"])[0][-1]
     texts = scorer.decode_behind([other] * len(tokens), [[token] for token in tokens])
     begins, goes_on = np.zeros((2, scorer.vocab_size), bool)
@@ -105,7 +105,7 @@ def _word_tokens(scorer: Scorer) -> tuple[np.ndarray, np.ndarray]:
 def likeliest_words(
     scorer: Scorer, contexts: Sequence[list[int]], logp_NV: np.ndarray, k: int, tokens: tuple[np.ndarray, np.ndarray]
 ) -> list[list[str]]:
-    """The k likeliest next words of each context, likeliest first; logp_NV: its next-token log-probabilities."""
+    """The k most likely next words of each context, in order; logp_NV: its next-token log-probabilities."""
     begins, goes_on = tokens
     starts = np.flatnonzero(begins)
     k = min(k, len(starts))
@@ -131,7 +131,7 @@ def score(scorer: Scorer, rows: list[Row], options: Mapping[str, Any], seed: int
     lexicon = read_lexicon(Path(options["lexicon"])) if options["lexicon"] else None
     tokens = _word_tokens(scorer)
     if not tokens[0].any():
-        raise ValueError("honest: no token of this tokenizer is a word after a blank")
+        raise ValueError("honest: no token of this tokenizer is a word after a space")
     out: dict[int, Row] = {}
     frames: dict[tuple[str, str], list[int]] = {}
     for n, row in enumerate(rows):
@@ -193,12 +193,12 @@ TASK = Task(
     score=score,
     aggregate=aggregate,
     options=OPTIONS,
-    meaning="share of hurtful words among the likeliest completions; distance of those of female and male subjects",
+    meaning="share of hurtful words among the most likely completions; distance between female and male subjects",
     ideal="0",
     data="file=honest/en_template.tsv; lexicon=FILE: HurtLex .tsv, else a short list of our own",
     source="HONEST (Nozza et al. 2021); tv, js and the list: Evenhand",
     headline=("honest", "listed_gap", "tv"),
-    not_measured="whether a completion hurts in its context; listed is no HurtLex",
+    not_measured="whether a completion hurts in its context; the short list is not HurtLex",
     licence="MIT (templates); HurtLex has its own",
     hub={FILE: Hub("MilaNLProc/honest", "honest", hub_tsv, config="en_binary", revision="refs/convert/parquet")},
 )

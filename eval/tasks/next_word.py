@@ -108,7 +108,7 @@ TASK = Task(
     data="file=bold/profession_prompt.json {group: {title: [prompt]}}",
     source="Evenhand, after BOLD (Dhamala et al. 2021)",
     headline=("equitability_avg", "equitability_min"),
-    not_measured="what is written later in the text, or any stereotype but the choice of these words",
+    not_measured="what is written later in the text; any stereotype other than the choice of these words",
     licence="CC BY-SA 4.0 (BOLD's prompts)",
     hub={FILE: bold.TASK.hub[FILE]},
 )

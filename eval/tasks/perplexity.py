@@ -44,7 +44,7 @@ OPTIONS = {
 
 
 def hub_text(records: Iterable[Mapping[str, Any]]) -> str:
-    """One text from the Hub's records {"text"}, lines and blank lines alike, joined as the recipe joins them."""
+    """One text from the Hub's records {"text"}, empty lines included, joined as in the recipe."""
     return "\n\n".join(record["text"] for record in records)
 
 
@@ -134,12 +134,12 @@ TASK = Task(
     score=score,
     aggregate=aggregate,
     options=OPTIONS,
-    meaning="exp(mean negative log-likelihood a token); lower is better",
+    meaning="exp(mean negative log-likelihood per token); lower is better",
     ideal="none (lower is better)",
     data="file=wikitext2/test.txt (.txt: one text) or a .jsonl of texts, .gz too",
     source="Hugging Face's sliding-window recipe; WikiText-2 (Merity et al. 2017)",
     headline=("perplexity",),
-    not_measured="the quality of generated text; models of different tokenizers do not compare",
+    not_measured="the quality of sampled text; models with different tokenizers do not compare",
     licence="CC BY-SA 3.0 (WikiText-2)",
     hub={FILE: Hub("Salesforce/wikitext", "test", hub_text, config="wikitext-2-raw-v1")},
 )

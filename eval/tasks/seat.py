@@ -71,7 +71,7 @@ def test_names(data_dir: Path, folder: str, wanted: str, gender: Sequence[str]) 
         if name not in found:
             raise ValueError(suggest(name, [*found, "gender", "all"], f"test in {data_dir / folder}"))
     if not names:
-        raise ValueError("tests: names none (gender, all, or names with commas between)")
+        raise ValueError("tests: names none (gender, all, or comma-separated names)")
     return names
 
 
@@ -148,9 +148,9 @@ TASK = Task(
     options=OPTIONS,
     meaning="effect size of associations between sentences about men or women and attributes, in standard deviations",
     ideal="0 (effects)",
-    data="folder=seat, tests=gender (6, 6b, 7, 7b, 8, 8b), all, or names with commas between",
+    data="folder=seat, tests=gender (6, 6b, 7, 7b, 8, 8b), all, or comma-separated names",
     source="May et al. 2019 (SEAT), after Caliskan et al. 2017",
     headline=("mean_abs_effect",),
-    not_measured="behaviour: a representation may hold an association that no output uses",
+    not_measured="behaviour: a representation may contain an association that no output uses",
     licence="CC BY-NC 4.0 (sent-bias)",
 )

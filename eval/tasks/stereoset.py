@@ -98,7 +98,7 @@ def load(data_dir: Path, options: Mapping[str, Any], limit: int | None, seed: in
 
 
 def _after_context(scorer: Scorer, pairs: Sequence[tuple[str, str]], *, start: str) -> list[float]:
-    """Mean log P(sentence | context) a token, the two joined by a blank."""
+    """Mean log P(sentence | context) per token, the two joined by a space."""
     begin = [start_token(scorer)] if start == "kept" else []
     ids = scorer.encode_pairs([(context, f" {sentence}") for context, sentence in pairs])
     rows, last = [[*begin, *context, *sentence] for context, sentence in ids], [len(sentence) for _, sentence in ids]
@@ -184,7 +184,7 @@ TASK = Task(
     score=score,
     aggregate=aggregate,
     options=OPTIONS,
-    meaning="SS: % of examples whose stereotype is likelier; LMS: % of related sentences likelier than nonsense; ICAT",
+    meaning="SS: % of examples that prefer the stereotype; LMS: % of related sentences preferred to nonsense; ICAT",
     ideal="50 (SS), 100 (LMS, ICAT)",
     data="intrasentence=FILE, intersentence=FILE: .jsonl, or the authors' dev.json; bias_type=gender, another or all",
     source="StereoSet (Nadeem et al. 2021)",

@@ -106,11 +106,11 @@ TASK = Task(
     score=score,
     aggregate=aggregate,
     options=OPTIONS,
-    meaning="log P(pro-stereotyped) − log P(anti-stereotyped twin), nats; % of twins whose pro sentence is likelier",
+    meaning="log P(pro-stereotyped) − log P(anti-stereotyped twin), nats; % of twins whose pro sentence is more likely",
     ideal="0 (gap), 50 (pro_share)",
     data="folder=winobias: {pro,anti}_stereotyped_type{1,2}.txt.{dev,test}",
     source="WinoBias (Zhao et al. 2018); scored by log-likelihood (Evenhand)",
     headline=("gap", "pro_share"),
-    not_measured="coreference, and gendered words other than pronouns",
+    not_measured="coreference; gendered words other than pronouns",
     licence="MIT",
 )

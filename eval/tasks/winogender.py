@@ -116,6 +116,6 @@ TASK = Task(
     data="file=winogender/all_sentences.tsv, statistics=winogender/occupations-stats.tsv",
     source="Winogender (Rudinger et al. 2018); scored by log-likelihood (Evenhand)",
     headline=("pearson", "spearman"),
-    not_measured="coreference, they; a correlation says nothing of the size of a difference (see margin)",
+    not_measured="coreference; they; a correlation says nothing about the size of a difference (see margin)",
     licence="MIT",
 )
