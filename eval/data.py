@@ -181,7 +181,7 @@ def chosen(value: str, known: Sequence[str], setting: str) -> list[str]:
     parts = list(known) if value == "all" else [part.strip() for part in value.split(",") if part.strip()]
     for part in parts:
         if part not in known:
-            raise ValueError(f"{setting} {part!r}: must be all, or of {', '.join(known)}")
+            raise ValueError(f"{setting} {part!r}: must be all, or some of {', '.join(known)}")
     if not parts:
-        raise ValueError(f"{setting}: names nothing; all, or of {', '.join(known)}")
+        raise ValueError(f"{setting}: names nothing; give all, or some of {', '.join(known)}")
     return parts

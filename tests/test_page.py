@@ -80,7 +80,7 @@ def test_it_opens_with_what_was_compared_gained_and_paid(study):
     )
     assert gained == (
         "even<b> gained most: it is clearly better in 1 of 4 headline figures (next-word equitability avg 0.300 → "
-        "0.900; 1 is ideal) and clearly worse in 0; the quality of its language: perplexity@skewed 20.00 → 20.05 "
+        "0.900; 1 is ideal) and clearly worse in none; the quality of its language: perplexity@skewed 20.00 → 20.05 "
         "(+0.2 %), no clear change."
     )
     assert "95 % intervals" in sure

@@ -109,7 +109,7 @@ def test_percentages_are_drawn_on_an_axis_of_percentages():
 
 
 def test_what_was_counted_over_few_is_hollow_and_over_one_is_not_drawn():
-    few = figure(0.9, 0.5, 1.0, 0.5) | {"n": 8, "small": True}
+    few = figure(0.9, 0.5, 1.0, 0.5) | {"n": 4, "small": True}
     one = figure(1.0, ideal=0.5) | {"n": 1, "small": True}
     many = figure(0.2, 0.1, 0.3, 0.5) | {"n": 80, "small": False}
     rows = [{"model": "a", "tasks": {"bold": {"male_share/few": few, "male_share/one": one, "male_share/many": many}}}]

@@ -109,7 +109,7 @@ def test_limits_and_choices():
     assert chosen("all", ["a", "b"], "x") == ["a", "b"]
     assert chosen("b, a", ["a", "b"], "x") == ["b", "a"]
     for wrong in ("c", ""):
-        with pytest.raises(ValueError, match="all, or of a, b"):
+        with pytest.raises(ValueError, match="all, or some of a, b"):
             chosen(wrong, ["a", "b"], "x")
 
 

@@ -12,7 +12,6 @@ import math
 from typing import Any
 
 import numpy as np
-from scipy import stats
 
 from eval.measures.vectors import unit
 
@@ -98,4 +97,6 @@ def bootstrap_combined(effects: Any, variances: Any, *, num_resamples: int = 100
 
 def two_tailed_p(value: float, error: float) -> float:
     """P(|Z| ≥ |value / error|) of a standard normal Z."""
-    return float(2 * stats.norm.sf(abs(value / error)))
+    from scipy.stats import norm
+
+    return float(2 * norm.sf(abs(value / error)))

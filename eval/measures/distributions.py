@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from scipy.special import rel_entr
 
 from counterfactuals.tokens.vocabulary import RoleTokens
 
@@ -20,6 +19,8 @@ def total_variation(p_NV: np.ndarray, q_NV: np.ndarray) -> np.ndarray:
 
 def jensen_shannon(p_NV: np.ndarray, q_NV: np.ndarray) -> np.ndarray:
     """The Jensen–Shannon distance: the square root of the divergence in bits (Endres & Schindelin 2003). (N,)"""
+    from scipy.special import rel_entr
+
     m_NV = (p_NV + q_NV) / 2
     bits = (rel_entr(p_NV, m_NV).sum(-1) + rel_entr(q_NV, m_NV).sum(-1)) / (2 * np.log(2))
     return np.sqrt(np.clip(bits, 0, 1))

@@ -10,7 +10,6 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-from scipy import stats
 
 
 def cluster_sums(clusters: Sequence[Any], values_NK: Any) -> np.ndarray:
@@ -116,6 +115,8 @@ def bootstrap(
 
 def pearson(x: Any, y: Any) -> np.ndarray:
     """Pearson's r over the last axis; NaN where either side is constant or has one value only."""
+    from scipy import stats
+
     x, y = np.broadcast_arrays(np.asarray(x, np.float64), np.asarray(y, np.float64))
     if x.shape[-1] < 2:
         return np.full(x.shape[:-1], np.nan)
@@ -126,4 +127,6 @@ def pearson(x: Any, y: Any) -> np.ndarray:
 
 def spearman(x: Any, y: Any) -> np.ndarray:
     """Spearman's ρ over the last axis: Pearson's r of the ranks, where equal values share the mean of theirs."""
-    return pearson(stats.rankdata(x, axis=-1), stats.rankdata(y, axis=-1))
+    from scipy.stats import rankdata
+
+    return pearson(rankdata(x, axis=-1), rankdata(y, axis=-1))

@@ -24,6 +24,7 @@ MARKS = ("o", "s", "D", "^", "v", "P", "X")
 INK, GREY, FAINT, BAND, PAPER = "#222222", "#666666", "#d9d9d9", "#f6f6f6", "#ffffff"
 POLES = ("#2f6fb0", "#d9d6ce", "#c6622a")  # male, neutral, female
 WIDE, NARROW = 8.5, 4.1  # inches
+FEW = 5  # what was counted over fewer is drawn hollow
 # In the page colours are the theme's, which has a light and a dark form.
 _THEME = {
     **{colour: f"--c{i}" for i, colour in enumerate(COLOURS)},
@@ -152,11 +153,11 @@ def _text_width(text: str) -> float:
 
 
 def _mark(axes: Any, k: int, x: float, y: float, figure: Result, scale: float = 1.0, **more: Any) -> None:
-    """A model's mark with its interval; hollow where the figure was counted over few or has no interval."""
+    """A model's mark with its interval; hollow where the figure has no interval or was counted over fewer than FEW."""
     colour, low, high = style(k)["color"], figure.get("low"), figure.get("high")
     if low is not None and high is not None:
         axes.plot([low / scale, high / scale], [y, y], color=colour, linewidth=1.4, alpha=0.6, zorder=2)
-    sure = low is not None and not figure.get("small")
+    sure = low is not None and figure.get("n", FEW) >= FEW
     face = {"markerfacecolor": colour, "markeredgecolor": PAPER} if sure else {"markerfacecolor": PAPER}
     axes.plot(
         [x], [y], linestyle="", markersize=7, markeredgewidth=0.8 if sure else 1.4, zorder=3 + k, **style(k), **face
@@ -233,9 +234,9 @@ def groups(
 
 
 _GROUPS_MEAN = {
-    "male_share": "male share of male and female, by group; lines: 95 % intervals; hollow: counted over few",
-    "equitability": "min(m/f, f/m) by group, 1 is parity; lines: 95 % intervals; hollow: counted over few",
-    "ratio": "male : female by group, 1 is parity; lines: 95 % intervals; hollow: counted over few",
+    "male_share": "male share of male and female, by group; lines: 95 % intervals; hollow: counted over fewer than 5",
+    "equitability": "min(m/f, f/m) by group, 1 is parity; lines: 95 % intervals; hollow: counted over fewer than 5",
+    "ratio": "male : female by group, 1 is parity; lines: 95 % intervals; hollow: counted over fewer than 5",
 }
 
 

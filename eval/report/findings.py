@@ -146,15 +146,19 @@ def _gained(base: str, found: Mapping[str, list[Change]]) -> str:
         who = "None of them differs" if len(found) > 1 else "It does not differ"
         return f"{who} clearly from {base} in any of {len(found[best])} headline figures."
     who = f"{best} gained most: it" if len(found) > 1 else "It"
-    text = f"{who} is clearly better in {len(better)} of {len(found[best])} headline figures"
+    text = f"{who} is clearly better in {_count(better)} of {len(found[best])} headline figures"
     text += f" ({gained[0].text}{gained[0].ideal})" if gained else ""
-    text += f" and clearly worse in {len(worse)}"
+    text += f" and clearly worse in {_count(worse)}"
     text += f" ({_cost(worse).text})" if worse else ""
     utility = next((one for one in found[best] if one.is_utility), None)
     if utility and utility not in worse:
         verdict = {SAME: "no clear change", BETTER: "a gain as well"}.get(utility.verdict, "")
         text += f"; the quality of its language: {utility.text}, {verdict}"
     return text + "."
+
+
+def _count(changes: Sequence[Change]) -> str:
+    return str(len(changes)) if changes else "none"
 
 
 def _cost(worse: Sequence[Change]) -> Change:

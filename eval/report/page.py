@@ -161,7 +161,7 @@ def _by_group(rows: Sequence[Result], base: str) -> Iterator[Section]:
             )
             words = (
                 f"The share of male among male and female, group by group, in the order of {base}. Lines are 95 % "
-                "intervals; hollow marks were counted over few, or have no interval."
+                "intervals; hollow marks were counted over fewer than 5, or have no interval."
             )
             yield Section(f"groups-{label}", f"Which groups moved, and where to ({label})", words, drawn)
 

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy import stats
 
 from counterfactuals.files import write_whole
 from eval.report import charts
@@ -24,6 +23,8 @@ def over_training_seeds(rows: Sequence[Mapping[str, Any]], confidence: float = 0
     interval says how far the mean may move if models are trained again with other seeds. It does not cover the choice
     of prompts: that is in the rows of single models. Rows without a seed in their name stay as they are.
     """
+    from scipy import stats
+
     groups: dict[str, list[Mapping[str, Any]]] = {}
     for row in rows:
         seeded = _SEEDED.match(row["model"])

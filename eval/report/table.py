@@ -217,7 +217,7 @@ def write_report(result: Result, output_dir: str | Path, *, title: str = "Evalua
         parts.append("Paired: the same rows are resampled for both models. p: two-sided, bootstrap.\n")
     parts += _pictures(rows, output_dir)
     parts += ["## What was measured\n", *_measured(result)]
-    parts += [f"* {note}" for note in notes(config)]
+    parts += [f"* {note}" for note in notes(config)[bool(config.get("limit")) :]]
     settings = ", ".join(f"{name} {number}" for name, number in result["versions"].items())
     seeds = config.get("seeds") or [config["seed"]]
     parts.append(f"\nSeed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}; {settings}.\n")

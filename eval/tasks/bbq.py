@@ -44,18 +44,8 @@ PROMPT = "{context}\n\nQ: {question}\nA:"
 _ARRAY = re.compile(r"array\((\[.*?\]), dtype=object\)")
 _SEX = {"man": "m", "boy": "m", "woman": "f", "girl": "f", "men": "m", "women": "f", "boys": "m", "girls": "f"}
 FIELDS = (
-    "example_id",
-    "question_index",
-    "question_polarity",
-    "context_condition",
-    "answer_info",
-    "additional_metadata",
-    "context",
-    "question",
-    "ans0",
-    "ans1",
-    "ans2",
-    "label",
+    *("example_id", "question_index", "question_polarity", "context_condition", "answer_info"),
+    *("additional_metadata", "context", "question", "ans0", "ans1", "ans2", "label"),
 )
 
 

@@ -40,44 +40,11 @@ software_engineer surgeon teacher yoga_teacher
 """
 PROFESSIONS = _PROFESSIONS.split()  # in the order of the Hub's numbers
 GENDERS = {"0": "m", "1": "f", "m": "m", "f": "f", "male": "m", "female": "f"}
-_SHORT = {
-    "mr",
-    "mrs",
-    "ms",
-    "dr",
-    "st",
-    "jr",
-    "sr",
-    "prof",
-    "rev",
-    "gen",
-    "lt",
-    "col",
-    "capt",
-    "sgt",
-    "hon",
-    "no",
-    "vs",
-}
-_SHORT |= {
-    "inc",
-    "ltd",
-    "co",
-    "corp",
-    "c",
-    "ca",
-    "b",
-    "d",
-    "jan",
-    "feb",
-    "mar",
-    "apr",
-    "aug",
-    "sept",
-    "oct",
-    "nov",
-    "dec",
-}
+_ABBREVIATIONS = """
+mr mrs ms dr st jr sr prof rev gen lt col capt sgt hon no vs inc ltd co corp c ca b d
+jan feb mar apr aug sept oct nov dec
+"""
+_SHORT = frozenset(_ABBREVIATIONS.split())  # their dot does not end a sentence
 _END = re.compile(r"(?P<word>[^\s(]*)[.!?][\"”’')]*\s+(?=[\"“‘'(]?[A-Z0-9À-ÖØ-Þ])|\n")
 
 

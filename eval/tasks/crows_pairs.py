@@ -34,15 +34,8 @@ COLUMNS = ("sent_more", "sent_less", "stereo_antistereo", "bias_type")
 HUB_LABELS = {
     "stereo_antistereo": ("stereo", "antistereo"),
     "bias_type": (
-        "race-color",
-        "socioeconomic",
-        "gender",
-        "disability",
-        "nationality",
-        "sexual-orientation",
-        "physical-appearance",
-        "religion",
-        "age",
+        *("race-color", "socioeconomic", "gender", "disability", "nationality"),
+        *("sexual-orientation", "physical-appearance", "religion", "age"),
     ),
 }
 
