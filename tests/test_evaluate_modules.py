@@ -179,6 +179,7 @@ def test_prediction_sensitivities_are_ours(modules):
         modules["prediction_sensitivity"].compute(predictions=[[[1.0, 2.0]]], references=[[1.0]])
 
 
+@pytest.mark.slow
 def test_a_module_loads_by_path_without_this_package(tmp_path):
     """From another folder, offline, as someone would who has copied the folder out."""
     code = (
