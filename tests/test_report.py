@@ -98,7 +98,7 @@ def test_groups_are_drawn(tmp_path, metric):
 def drawn_points(figure):
     """(x, y, filled) of every mark."""
     lines = [line for line in figure.axes[0].lines if line.get_marker() not in ("None", None, "")]
-    return [(*line.get_xydata()[0], line.get_markerfacecolor() != charts.PAPER) for line in lines]
+    return [(*place, line.get_markerfacecolor() != charts.PAPER) for line in lines for place in line.get_xydata()]
 
 
 def test_percentages_are_drawn_on_an_axis_of_percentages():

@@ -147,21 +147,31 @@ def _wrapped(name: str, most: int) -> str:
 
 def _text_width(text: str) -> float:
     """Inches of a line in 10 points."""
-    from matplotlib.textpath import TextPath
+    from matplotlib.font_manager import FontProperties
+    from matplotlib.textpath import text_to_path
 
-    return TextPath((0, 0), text or " ", size=10).get_extents().x1 / 72
+    return text_to_path.get_text_width_height_descent(text or " ", FontProperties(size=10), False)[0] / 72
 
 
-def _mark(axes: Any, k: int, x: float, y: float, figure: Result, scale: float = 1.0, **more: Any) -> None:
-    """A model's mark with its interval; hollow where the figure has no interval or was counted over fewer than FEW."""
-    colour, low, high = style(k)["color"], figure.get("low"), figure.get("high")
-    if low is not None and high is not None:
-        axes.plot([low / scale, high / scale], [y, y], color=colour, linewidth=1.4, alpha=0.6, zorder=2)
-    sure = low is not None and figure.get("n", FEW) >= FEW
-    face = {"markerfacecolor": colour, "markeredgecolor": PAPER} if sure else {"markerfacecolor": PAPER}
-    axes.plot(
-        [x], [y], linestyle="", markersize=7, markeredgewidth=0.8 if sure else 1.4, zorder=3 + k, **style(k), **face
-    )
+def _marks(axes: Any, k: int, places: Sequence[tuple[float, Result]], scale: float = 1.0) -> None:
+    """A model's marks with their intervals, each at (y, figure).
+
+    Hollow are figures without an interval and those counted over fewer than FEW.
+    """
+    colour = style(k)["color"]
+    known = [(y, figure) for y, figure in places if figure.get("low") is not None and figure.get("high") is not None]
+    if known:
+        lows, highs = ([figure[key] / scale for _, figure in known] for key in ("low", "high"))
+        axes.hlines([y for y, _ in known], lows, highs, color=colour, linewidth=1.4, alpha=0.6, zorder=2)
+    sure = [(y, figure) for y, figure in known if figure.get("n", FEW) >= FEW]
+    unsure = [place for place in places if place not in sure]
+    for part, looks in (
+        (sure, {"markerfacecolor": colour, "markeredgecolor": PAPER, "markeredgewidth": 0.8}),
+        (unsure, {"markerfacecolor": PAPER, "markeredgewidth": 1.4}),
+    ):
+        if part:
+            xs, ys = [figure["value"] / scale for _, figure in part], [y for y, _ in part]
+            axes.plot(xs, ys, linestyle="", markersize=7, zorder=3 + k, **style(k), **looks)
 
 
 # ---------------------------------------------------------------- groups
@@ -221,11 +231,9 @@ def groups(
     axes.barh(range(0, len(order), 2), 1e6, left=-5e5, height=1, color=BAND, zorder=0)
     axes.axvline(0.5 if kind == "male_share" else 1.0, color=INK, linewidth=1, zorder=1)
     spread = min(0.62, 0.16 * (len(rows) - 1))  # lines of one group apart, so that marks do not hide each other
-    for i, group in enumerate(order):
-        for k, one in enumerate(found[group]):
-            if one:
-                offset = spread / 2 - (spread * k / (len(rows) - 1) if len(rows) > 1 else 0)
-                _mark(axes, k, one["value"] / scale, i + offset, one, scale)
+    for k in range(len(rows)):
+        offset = spread / 2 - (spread * k / (len(rows) - 1) if len(rows) > 1 else 0)
+        _marks(axes, k, [(i + offset, one) for i, group in enumerate(order) if (one := found[group][k])], scale)
     axes.set_yticks(range(len(order)), ticks)
     axes.set_ylim(-0.6, len(order) - 0.4)
     values = [f["value"] for figures in found.values() for f in figures if f and f["value"]]
@@ -350,7 +358,7 @@ def strips(panels: Mapping[str, Sequence[Result | None]], names: Sequence[str], 
         ideal = known[0]["ideal"]
         for k, one in enumerate(figures):
             if one:
-                _mark(panel, k, one["value"], -k, one)
+                _marks(panel, k, [(-k, one)])
         panel.axvline(ideal, color=INK, linewidth=1, zorder=1)
         panel.set_title(f"{name} (ideal: {ideal:g})", loc="left", fontsize=10, color=INK, pad=3)
         panel.set_ylim(-len(names) + 0.4, 0.6)
