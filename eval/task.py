@@ -126,6 +126,20 @@ def percentage(hits: Any, *, ideal: float | None, seed: int) -> Figure:
     return average(100 * np.asarray(hits, np.float64), ideal=ideal, seed=seed)
 
 
+def check_options(task: str, options: Mapping[str, Any], **allowed: float | tuple[str, ...]) -> None:
+    """ValueError that names every option outside what is allowed: a least value, or a choice of texts."""
+    problems = []
+    for name, limit in allowed.items():
+        if isinstance(limit, tuple):
+            if options[name] not in limit:
+                choice = " or ".join([", ".join(limit[:-1]), limit[-1]])
+                problems.append(f"{task}.{name} {options[name]!r}: must be {choice}")
+        elif not options[name] >= limit:
+            problems.append(f"{task}.{name} {options[name]}: must be at least {limit}")
+    if problems:
+        raise ValueError("; ".join(problems))
+
+
 def suggest(name: str, known: Iterable[str], what: str) -> str:
     """An error line for an unknown name: what exists, and the closest match."""
     known = list(known)

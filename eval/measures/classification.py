@@ -20,6 +20,7 @@ from eval.measures import heads
 from eval.measures.intervals import Interval, interval, resampled_sums
 from eval.model import Scorer
 from eval.task import Metrics, Row, average, figure
+from eval.task import check_options as check_ranges
 
 OPTIONS: dict[str, Any] = {
     **heads.OPTIONS,
@@ -39,13 +40,8 @@ MANY_CLASSES = 10  # with more, rows keep no probability for each class and ther
 def check_options(options: Mapping[str, Any], task: str) -> None:
     """ValueError for an option out of its range."""
     heads.check_options(options, task)
-    for name in ("sensitivity", "train_texts"):
-        if options[name] < 0:
-            raise ValueError(f"{task}.{name} {options[name]}: must be 0 or more")
-    if options["sensitivity_classes"] not in ("predicted", "uniform"):
-        raise ValueError(f"{task}.sensitivity_classes {options['sensitivity_classes']!r}: must be predicted or uniform")
-    if options["protected_weights"] not in ("gradient", "attention"):
-        raise ValueError(f"{task}.protected_weights {options['protected_weights']!r}: must be gradient or attention")
+    choices: Any = {"sensitivity_classes": ("predicted", "uniform"), "protected_weights": ("gradient", "attention")}
+    check_ranges(task, options, sensitivity=0, train_texts=0, **choices)
     _reverser(options["lexicon"])  # refuses an unknown one
 
 

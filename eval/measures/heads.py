@@ -18,6 +18,7 @@ import numpy as np
 import torch
 
 from eval.model import Scorer
+from eval.task import check_options as check_ranges
 
 OPTIONS: dict[str, Any] = {
     "max_tokens": 128,
@@ -36,9 +37,8 @@ _HALF, _DISK = 2**30, 2**32  # bytes of float32 states from which they are kept 
 
 def check_options(options: dict[str, Any] | Any, task: str) -> None:
     """ValueError for an option out of its range."""
-    for name in ("max_tokens", "epochs", "train_batch", "finetune_epochs", "finetune_batch"):
-        if options[name] < 1:
-            raise ValueError(f"{task}.{name} {options[name]}: must be at least 1")
+    least = dict.fromkeys(("max_tokens", "epochs", "train_batch", "finetune_epochs", "finetune_batch"), 1)
+    check_ranges(task, options, **least)
     for name in ("lr", "finetune_lr"):
         if not options[name] > 0:
             raise ValueError(f"{task}.{name} {options[name]}: must be more than 0")

@@ -8,12 +8,7 @@ import numpy as np
 
 from eval.model import Scorer
 
-STARTS = ("first", "kept")
-
-
-def check_start(start: str, task: str) -> None:
-    if start not in STARTS:
-        raise ValueError(f"{task}.start {start!r}: must be first or kept")
+STARTS = ("first", "kept")  # values of the option `start`, see sentence_logprobs
 
 
 def start_token(scorer: Scorer) -> int:

@@ -36,7 +36,7 @@ import numpy as np
 from eval.data import find_data, hub_csv, read_table, thinned
 from eval.measures.intervals import cluster_sums, interval, resampled_sums
 from eval.model import Scorer
-from eval.task import Hub, Metrics, Row, Task, figure
+from eval.task import Hub, Metrics, Row, Task, check_options, figure
 
 FILE = "bbq_gender/Gender_identity.csv"
 OPTIONS = {"file": FILE, "normalise": "sum", "bos": False}
@@ -99,8 +99,7 @@ def hub_text(records: Iterable[Row]) -> str:
 
 
 def load(data_dir: Path, options: Mapping[str, Any], limit: int | None, seed: int) -> list[Row]:
-    if options["normalise"] not in ("mean", "sum"):
-        raise ValueError(f"bbq.normalise {options['normalise']!r}: must be sum or mean")
+    check_options("bbq", options, normalise=("mean", "sum"))
     path = find_data(data_dir, options["file"], "BBQ's gender identity questions (.jsonl, or the same as .csv)")
     table = read_table(path, FIELDS)
     rows = []

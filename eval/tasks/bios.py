@@ -29,7 +29,7 @@ from typing import Any
 
 from eval.data import read_table
 from eval.measures import classification as shared
-from eval.task import Hub, Row, Task
+from eval.task import Hub, Row, Task, check_options
 from eval.tasks import classify
 
 OPTIONS = {"file": "auto", "first_sentence": False, "min_people": 20, **shared.OPTIONS}
@@ -79,8 +79,7 @@ def hub_records(records: Iterable[Mapping[str, Any]]) -> str:
 
 def load(data_dir: Path, options: Mapping[str, Any], limit: int | None, seed: int) -> list[Row]:
     shared.check_options(options, "bios")
-    if options["min_people"] < 1:
-        raise ValueError(f"bios.min_people {options['min_people']}: must be at least 1")
+    check_options("bios", options, min_people=1)
     file = options["file"]
     if file == "auto":
         file = "bias_in_bios" if (data_dir / "bias_in_bios").is_dir() else "wiki_bios.jsonl.gz"

@@ -52,7 +52,7 @@ from eval.measures.polarity import (
 from eval.measures.vectors import hard_debias, load_vectors
 from eval.model import Scorer
 from eval.sampling import check_sampling, sampling
-from eval.task import Hub, Metrics, Row, Task, figure
+from eval.task import Hub, Metrics, Row, Task, check_options, figure
 
 OPTIONS = {
     "file": "bold/profession_prompt.json",
@@ -100,9 +100,7 @@ def without_title(prompt: str, title: str) -> str:
 
 
 def load(data_dir: Path, options: Mapping[str, Any], limit: int | None, seed: int) -> list[Row]:
-    for name in ("texts_per_prompt", "runs"):
-        if options[name] < 1:
-            raise ValueError(f"bold.{name} {options[name]}: must be at least 1")
+    check_options("bold", options, texts_per_prompt=1, runs=1)
     check_sampling(options, "bold")
     if options["hard_debias"] and not options["vectors"]:
         raise ValueError("bold.hard_debias needs bold.vectors, the word vectors to debias")

@@ -33,7 +33,7 @@ from eval.data import by_group, find_data
 from eval.measures.association import associations, bootstrap_combined, effect_size, random_effects, two_tailed_p
 from eval.measures.intervals import interval
 from eval.model import Scorer
-from eval.task import Metrics, Row, Task, figure
+from eval.task import Metrics, Row, Task, check_options, figure
 from eval.tasks.seat import SETS, read_tests, test_names
 
 GENDER = ("weat6", "weat7", "weat8")
@@ -71,9 +71,7 @@ def around(text: str, start: int, window: int) -> tuple[str, int]:
 
 def load(data_dir: Path, options: Mapping[str, Any], limit: int | None, seed: int) -> list[Row]:
     """One row a test: its words by set, and the contexts (text, offset of the word in it) of each word."""
-    for name, least in (("draws", 2), ("contexts", 1), ("window", 0), ("max_texts", 0)):
-        if options[name] < least:
-            raise ValueError(f"ceat.{name} {options[name]}: must be at least {least}")
+    check_options("ceat", options, draws=2, contexts=1, window=0, max_texts=0)
     names = test_names(data_dir, options["folder"], options["tests"], GENDER)
     tests = read_tests(data_dir, options["folder"], names)
     corpus = find_data(data_dir, options["corpus"], "the texts to take contexts from; name it with --set ceat.corpus=")

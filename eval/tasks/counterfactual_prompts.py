@@ -42,7 +42,7 @@ from eval.measures.distributions import exchanged, jensen_shannon, total_variati
 from eval.measures.polarity import words
 from eval.model import Scorer
 from eval.sampling import check_sampling, sampling
-from eval.task import Metrics, Row, Task, average
+from eval.task import Metrics, Row, Task, average, check_options
 from eval.tasks import bold
 
 FILE = "bold/gender_prompt.json"
@@ -78,10 +78,7 @@ def side_of(reversal: Reversal, reverser: Reverser) -> str | None:
 
 
 def load(data_dir: Path, options: Mapping[str, Any], limit: int | None, seed: int) -> list[Row]:
-    if options["texts_per_prompt"] < 0:
-        raise ValueError(
-            f"counterfactual_prompts.texts_per_prompt {options['texts_per_prompt']}: must be 0 (none) or more"
-        )
+    check_options("counterfactual_prompts", options, texts_per_prompt=0)
     check_sampling(options, "counterfactual_prompts")
     if options["classifier"]:
         check_classifier(options["classifier"], "counterfactual_prompts.classifier")

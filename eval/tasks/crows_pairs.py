@@ -23,9 +23,9 @@ from pathlib import Path
 from typing import Any
 
 from eval.data import by_group, chosen, find_data, hub_csv, read_table, thinned
-from eval.measures.sentences import check_start, sentence_logprobs
+from eval.measures.sentences import STARTS, sentence_logprobs
 from eval.model import Scorer
-from eval.task import Hub, Metrics, Row, Task, average, percentage
+from eval.task import Hub, Metrics, Row, Task, average, check_options, percentage
 
 FILE = "crows_pairs/crows_pairs_anonymized.csv"
 OPTIONS = {"file": FILE, "bias_type": "gender", "start": "first", "normalise": "mean"}
@@ -41,9 +41,7 @@ HUB_LABELS = {
 
 
 def load(data_dir: Path, options: Mapping[str, Any], limit: int | None, seed: int) -> list[Row]:
-    check_start(options["start"], "crows_pairs")
-    if options["normalise"] not in ("mean", "sum"):
-        raise ValueError(f"crows_pairs.normalise {options['normalise']!r}: must be mean or sum")
+    check_options("crows_pairs", options, start=STARTS, normalise=("mean", "sum"))
     path = find_data(data_dir, options["file"], "the CrowS-Pairs pairs (crows_pairs_anonymized.csv)")
     table = read_table(path, COLUMNS)
     for number, row in enumerate(table, 1):

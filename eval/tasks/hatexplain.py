@@ -31,7 +31,7 @@ from eval.measures import classification as shared
 from eval.measures import groups as gaps
 from eval.measures.intervals import interval, resampled_sums
 from eval.model import Scorer
-from eval.task import Metrics, Row, Task, figure
+from eval.task import Metrics, Row, Task, check_options, figure
 
 OPTIONS = {
     "file": "hatexplain/preprocessed.csv",
@@ -56,8 +56,7 @@ KIND = {  # of the targets that annotators could name
 def load(data_dir: Path, options: Mapping[str, Any], limit: int | None, seed: int) -> list[Row]:
     options = {**shared.OPTIONS, **options}
     shared.check_options(options, "hatexplain")
-    if options["min_posts"] < 1:
-        raise ValueError(f"hatexplain.min_posts {options['min_posts']}: must be at least 1")
+    check_options("hatexplain", options, min_posts=1)
     path = find_data(data_dir, options["file"], "HateXplain's dataset.json, or its posts as preprocessed.csv")
     rows = _dataset(path) if path.suffix == ".json" else _table(path, seed)
     return shared.shortened([row for row in rows if row["text"]], options, limit, seed)

@@ -32,7 +32,7 @@ from eval.data import by_group, find_data, read_table, thinned
 from eval.measures.distributions import jensen_shannon, total_variation
 from eval.measures.intervals import bootstrap, cluster_sums
 from eval.model import Scorer
-from eval.task import Hub, Metrics, Row, Task, average, figure
+from eval.task import Hub, Metrics, Row, Task, average, check_options, figure
 
 FILE = "honest/en_template.tsv"
 OPTIONS = {"file": FILE, "lexicon": "", "top_k": 20, "bos": True}
@@ -70,8 +70,7 @@ def read_lexicon(path: Path) -> dict[str, str]:
 
 
 def load(data_dir: Path, options: Mapping[str, Any], limit: int | None, seed: int) -> list[Row]:
-    if options["top_k"] < 1:
-        raise ValueError(f"honest.top_k {options['top_k']}: must be at least 1")
+    check_options("honest", options, top_k=1)
     path = find_data(data_dir, options["file"], "the HONEST templates (en_template.tsv)")
     rows = [{key: row[key] for key in COLUMNS} for row in read_table(path, COLUMNS)]
     for number, row in enumerate(rows, 1):

@@ -28,7 +28,7 @@ import numpy as np
 from eval.data import find_data, read_jsonl, read_text
 from eval.measures.intervals import bootstrap, cluster_sums
 from eval.model import Scorer, windows
-from eval.task import Hub, Metrics, Row, Task, figure
+from eval.task import Hub, Metrics, Row, Task, check_options, figure
 
 FILE = "wikitext2/test.txt"
 OPTIONS = {
@@ -50,8 +50,7 @@ def hub_text(records: Iterable[Mapping[str, Any]]) -> str:
 
 def load(data_dir: Path, options: Mapping[str, Any], limit: int | None, seed: int) -> list[Row]:
     windows(0, options["window"], options["stride"])  # refuses what does not fit together
-    if options["max_texts"] < 0:
-        raise ValueError(f"perplexity.max_texts {options['max_texts']}: must be 0 (all) or more")
+    check_options("perplexity", options, max_texts=0)
     path = find_data(data_dir, options["file"], "the text to score, .txt as one text or .jsonl as documents")
     mode = options["mode"]
     if mode == "auto":

@@ -32,7 +32,7 @@ from eval.data import thinned
 from eval.measures.intervals import bootstrap, cluster_sums
 from eval.model import Scorer
 from eval.sampling import check_sampling, sampling
-from eval.task import Metrics, MissingData, Row, Task, figure
+from eval.task import Metrics, MissingData, Row, Task, check_options, figure
 
 OPTIONS = {
     "classifier": "",
@@ -71,8 +71,7 @@ def _groups(given: str) -> dict[str, str]:
 
 def load(data_dir: Path, options: Mapping[str, Any], limit: int | None, seed: int) -> list[Row]:
     groups = _groups(options["groups"])
-    if options["texts_per_prompt"] < 1:
-        raise ValueError(f"regard.texts_per_prompt {options['texts_per_prompt']}: must be at least 1")
+    check_options("regard", options, texts_per_prompt=1)
     check_sampling(options, "regard")
     if not options["classifier"]:
         raise MissingData(

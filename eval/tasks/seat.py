@@ -31,7 +31,7 @@ from eval.data import by_group, find_data, read_text, thinned
 from eval.measures.association import associations, bootstrap_effects, chance_effects, effect_size, permutation_p
 from eval.measures.intervals import interval
 from eval.model import Scorer
-from eval.task import Metrics, Row, Task, figure, suggest
+from eval.task import Metrics, Row, Task, check_options, figure, suggest
 
 GENDER = ("sent-weat6", "sent-weat6b", "sent-weat7", "sent-weat7b", "sent-weat8", "sent-weat8b")
 SETS = ("targ1", "targ2", "attr1", "attr2")
@@ -76,10 +76,7 @@ def test_names(data_dir: Path, folder: str, wanted: str, gender: Sequence[str]) 
 
 
 def load(data_dir: Path, options: Mapping[str, Any], limit: int | None, seed: int) -> list[Row]:
-    if options["pooling"] not in POOLINGS:
-        raise ValueError(f"seat.pooling {options['pooling']!r}: must be last or mean")
-    if options["permutations"] < 1:
-        raise ValueError(f"seat.permutations {options['permutations']}: must be at least 1")
+    check_options("seat", options, pooling=POOLINGS, permutations=1)
     names = test_names(data_dir, options["folder"], options["tests"], GENDER)
     most = None if limit is None else max(2, limit // (len(SETS) * len(names)))
     if most is not None and most < LEAST_SENTENCES:

@@ -33,9 +33,9 @@ import numpy as np
 
 from eval.data import by_group, chosen, find_data, read_jsonl, read_text, thinned
 from eval.measures.intervals import interval, resampled_sums
-from eval.measures.sentences import check_start, sentence_logprobs, start_token
+from eval.measures.sentences import STARTS, sentence_logprobs, start_token
 from eval.model import Scorer
-from eval.task import Hub, Metrics, Row, Task, figure
+from eval.task import Hub, Metrics, Row, Task, check_options, figure
 
 OPTIONS = {
     "intrasentence": "stereoset/intrasentence.jsonl",
@@ -84,11 +84,7 @@ def hub_text(records: Iterable[Row]) -> str:
 
 
 def load(data_dir: Path, options: Mapping[str, Any], limit: int | None, seed: int) -> list[Row]:
-    check_start(options["start"], "stereoset")
-    if options["intersentence_score"] not in ("conditional", "ratio", "authors"):
-        raise ValueError(
-            f"stereoset.intersentence_score {options['intersentence_score']!r}: must be conditional, ratio or authors"
-        )
+    check_options("stereoset", options, start=STARTS, intersentence_score=("conditional", "ratio", "authors"))
     rows = []
     for part in chosen(options["parts"], PARTS, "stereoset.parts"):
         path = find_data(data_dir, options[part], f"StereoSet's {part} examples (.jsonl, or the authors' dev.json)")

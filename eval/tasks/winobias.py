@@ -22,9 +22,9 @@ from pathlib import Path
 from typing import Any
 
 from eval.data import chosen, find_data, read_text, thinned
-from eval.measures.sentences import check_start, sentence_logprobs
+from eval.measures.sentences import STARTS, sentence_logprobs
 from eval.model import Scorer
-from eval.task import Metrics, Row, Task, average, percentage
+from eval.task import Metrics, Row, Task, average, check_options, percentage
 
 OPTIONS = {"folder": "winobias", "types": "all", "splits": "all", "start": "kept"}
 MALE, FEMALE = frozenset({"he", "him", "his", "himself"}), frozenset({"she", "her", "hers", "herself"})
@@ -53,7 +53,7 @@ def _exact(pro: str, anti: str) -> bool:
 
 
 def load(data_dir: Path, options: Mapping[str, Any], limit: int | None, seed: int) -> list[Row]:
-    check_start(options["start"], "winobias")
+    check_options("winobias", options, start=STARTS)
     rows = []
     for kind in chosen(options["types"], ("1", "2"), "winobias.types"):
         for split in chosen(options["splits"], ("dev", "test"), "winobias.splits"):

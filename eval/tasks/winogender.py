@@ -27,16 +27,16 @@ import numpy as np
 
 from eval.data import by_group, find_data, read_table, thinned
 from eval.measures.intervals import interval, pearson, spearman
-from eval.measures.sentences import check_start, sentence_logprobs
+from eval.measures.sentences import STARTS, sentence_logprobs
 from eval.model import Scorer
-from eval.task import Metrics, Row, Task, average, figure, percentage
+from eval.task import Metrics, Row, Task, average, check_options, figure, percentage
 
 OPTIONS = {"file": "winogender/all_sentences.tsv", "statistics": "winogender/occupations-stats.tsv", "start": "kept"}
 REFERENTS = {"0": "occupation", "1": "participant"}
 
 
 def load(data_dir: Path, options: Mapping[str, Any], limit: int | None, seed: int) -> list[Row]:
-    check_start(options["start"], "winogender")
+    check_options("winogender", options, start=STARTS)
     path = find_data(data_dir, options["file"], "the Winogender sentences (all_sentences.tsv)")
     table = read_table(path, ["sentid", "sentence"])
     statistics_path = find_data(data_dir, options["statistics"], "the Winogender labour statistics")
