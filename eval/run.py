@@ -60,24 +60,18 @@ def evaluate(
     files of an earlier evaluation there are deleted. If a model fails, the files hold the models before it.
     ValueError for mistakes in names, options, data, local models and the device, before any model is loaded.
 
-    models: label → local folder, Hub name or Scorer. tasks: name → options; "perplexity@skewed" runs perplexity under
-    that name. seeds: tasks that sample run once for each; their figures are means, with `spread` and `by_seed`.
-    reference: the model that "differences" subtracts from every other one, over the same resamples of their rows;
-    default: the first. limit: at most so many rows a task, for a quick look. hub: take missing data from the Hub.
-    skip_missing: leave out tasks whose data is missing or that a model cannot do; "skipped" says which and why.
-    cache_dir: where scored rows are kept, so that a killed run goes on; by default output_dir/.cache, from which rows
-    that this run did not use are deleted.
+    models: label → local folder, Hub name or Scorer. tasks: name → options; "perplexity@mine" is perplexity once more.
+    seeds: tasks that sample run once for each; figures are means. limit: at most so many rows a task, for a quick look.
+    reference: what "differences" subtracts from every other model, over the same resamples; default: the first model.
+    hub: take missing data from the Hub. skip_missing: leave out, and name under "skipped", tasks without data or that a
+    model cannot do. cache_dir: where scored rows are kept; default: output_dir/.cache, cleared of what was not used.
     """
     seeds = list(seeds) or [seed]
     reference = _check_request(models, reference, seeds, batch_size)
-    skipped: dict[str, str] = {}
+    device, skipped = find_device(device), dict[str, str]()
     resolved, inputs = check(
         tasks, data_dir=data_dir, limit=limit, seed=seeds[0], hub=hub, skipped=skipped if skip_missing else None
     )
-    for model in models.values():
-        if not isinstance(model, Scorer):
-            check_model(model)
-    device = find_device(device)
     config = {
         "models": {label: "loaded" if isinstance(model, Scorer) else str(model) for label, model in models.items()},
         "tasks": {label: options for label, (_, options) in resolved.items()},
@@ -95,17 +89,9 @@ def evaluate(
     output = _Output(Path(output_dir), resolved)
     cache = Cache(output.folder / ".cache" if cache_dir is None else Path(cache_dir))
     work = _Work(resolved, inputs, seeds, cache, skip_missing=skip_missing)
-    extents: dict[str, dict[str, Any]] = {}
+    loading = {"device": device, "batch_size": batch_size, "trust_remote_code": trust_remote_code}
     with output, _Reporter(quiet=quiet) as reporter:
-        for label, model in models.items():
-            loaded = _Loaded(model, device=device, batch_size=batch_size, trust_remote_code=trust_remote_code)
-            row, extents[label], failed = _evaluate_model(label, loaded, work, output, reporter)
-            result["rows"].append(row)
-            if failed:
-                result.setdefault("skipped", {}).update(failed)
-            result["differences"] += _new_differences(result, reference, extents)
-            output.save(result)
-            del loaded
+        _evaluate_models(models, loading, work, output, reporter, result)
     if cache_dir is None:
         cache.prune()
     return result
@@ -123,7 +109,29 @@ def _check_request(models: Mapping[str, Any], reference: str | None, seeds: Sequ
     if len(set(seeds)) < len(seeds) or min(seeds) < 0:
         what = "seeds" if len(seeds) > 1 else "seed"
         raise ValueError(f"{what} {', '.join(map(str, seeds))}: must differ and not be negative")
+    for model in models.values():
+        if not isinstance(model, Scorer):
+            check_model(model)
     return reference
+
+
+def _evaluate_models(
+    models: Mapping[str, str | Path | Scorer],
+    loading: Mapping[str, Any],
+    work: _Work,
+    output: _Output,
+    reporter: _Reporter,
+    result: dict[str, Any],
+) -> None:
+    """All models one after the other; `result` grows, and is saved, with each."""
+    extents: dict[str, dict[str, Any]] = {}
+    for label, model in models.items():
+        row, extents[label], failed = _evaluate_model(label, _Loaded(model, **loading), work, output, reporter)
+        result["rows"].append(row)
+        if failed:
+            result.setdefault("skipped", {}).update(failed)
+        result["differences"] += _new_differences(result, result["config"]["reference"], extents)
+        output.save(result)
 
 
 def _evaluate_model(

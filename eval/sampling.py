@@ -1,19 +1,16 @@
 """Sampling texts from a causal language model: top-p, cached keys and values, rows that end at different times.
 
-Shapes: B rows of a batch, T positions, V vocabulary.
+`scorer` is an `eval.model.Scorer` everywhere. Shapes: B rows of a batch, T positions, V vocabulary.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from transformers.cache_utils import DynamicCache, DynamicLayer
-
-if TYPE_CHECKING:
-    from eval.model import Scorer
 
 
 def sampling(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -99,7 +96,7 @@ class _RoomyLayer(DynamicLayer):
 class _Batch:
     """Sequences that grow together, padded on the left, with their own positions. Equal sequences are read once."""
 
-    def __init__(self, scorer: Scorer, ids: Sequence[Sequence[int]], max_new_tokens: int) -> None:
+    def __init__(self, scorer: Any, ids: Sequence[Sequence[int]], max_new_tokens: int) -> None:
         self.scorer, device = scorer, scorer.device
         first: dict[tuple[int, ...], int] = {}
         self.copies = torch.tensor([first.setdefault(tuple(row), len(first)) for row in ids], device=device)
@@ -150,7 +147,7 @@ class _Batch:
 
 @torch.inference_mode()
 def decode_steps(
-    scorer: Scorer,
+    scorer: Any,
     ids: Sequence[Sequence[int]],
     choose: Callable[[torch.Tensor, list[int]], torch.Tensor],
     max_new_tokens: int,
@@ -176,7 +173,7 @@ def decode_steps(
 
 
 def sample_ids(
-    scorer: Scorer,
+    scorer: Any,
     ids: Sequence[Sequence[int]],
     *,
     top_p: float = 0.9,

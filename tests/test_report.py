@@ -5,7 +5,7 @@ import io
 import pytest
 from rich.console import Console
 
-from eval.report import charts
+from eval.report import canvas, charts
 from eval.report import table as report
 
 
@@ -90,7 +90,7 @@ def test_table_shows_every_figure():
 def test_groups_are_drawn(tmp_path, metric):
     figure = charts.groups(results()["rows"], "bold", metric=metric)
     for name in ("groups.png", "groups.svg"):
-        content = charts.save(figure, tmp_path / "new" / name).read_bytes()
+        content = canvas.save(figure, tmp_path / "new" / name).read_bytes()
         assert content[:4] == b"\x89PNG" if name.endswith("png") else b"<svg" in content
         assert len(content) > 5000
 
@@ -98,7 +98,7 @@ def test_groups_are_drawn(tmp_path, metric):
 def drawn_points(figure):
     """(x, y, filled) of every mark."""
     lines = [line for line in figure.axes[0].lines if line.get_marker() not in ("None", None, "")]
-    return [(*place, line.get_markerfacecolor() != charts.PAPER) for line in lines for place in line.get_xydata()]
+    return [(*place, line.get_markerfacecolor() != canvas.PAPER) for line in lines for place in line.get_xydata()]
 
 
 def test_percentages_are_drawn_on_an_axis_of_percentages():
@@ -153,7 +153,7 @@ def test_a_table_that_is_piped_is_not_squeezed(capsys):
     assert max(map(len, text.splitlines())) > 100
 
 
-@pytest.mark.parametrize("width", [charts.WIDE, charts.NARROW])
+@pytest.mark.parametrize("width", [canvas.WIDE, canvas.NARROW])
 @pytest.mark.parametrize("names", [("teacher", "even"), tuple(f"a model with a long name{i}" for i in range(5))])
 def test_labels_are_not_cut(names, width):
     rows = [{**results()["rows"][i % 2], "model": name} for i, name in enumerate(names)]
@@ -161,7 +161,7 @@ def test_labels_are_not_cut(names, width):
     measures = {"a": [{"value": 0.1, "low": 0, "high": 1, "ideal": 0.0}] * len(rows)}
     lines = {"loss": {name: [(0, 1.0), (10, 0.5)] for name in names}}
     drawn = [
-        charts.groups(rows, "bold", width=width, title="Disparity by group" if width == charts.WIDE else ""),
+        charts.groups(rows, "bold", width=width, title="Disparity by group" if width == canvas.WIDE else ""),
         charts.tradeoff(charts.spots(rows, *keys), x_name="x", y_name="y", width=width),
         charts.strips(measures, names, width=width),
         charts.curves(lines, width=width),

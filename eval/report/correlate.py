@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from eval.measures.intervals import interval, pearson, spearman
-from eval.report import charts
+from eval.report import canvas, charts
 from eval.report.table import headlines, name_of
 from eval.run import write_json
 from eval.task import suggest
@@ -215,7 +215,7 @@ def plot(result: Mapping[str, Any], path: str | Path) -> Path:
     counts = [sum(value is not None for value in measure["values"]) for measure in result["measures"]]
     labels = [f"{_label(name)} (n={count})" for name, count in zip(names, counts)]
     title = f"{len(result['models'])} models: Pearson r above, Spearman ρ below\nbold: the 95 % interval excludes 0"
-    return charts.save(charts.correlations(grid, sure, labels, title), path)
+    return canvas.save(charts.correlations(grid, sure, labels, title), path)
 
 
 def main(arguments: list[str] | None = None) -> int:

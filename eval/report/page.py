@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from counterfactuals.files import write_whole
-from eval.report import charts
+from eval.report import canvas, charts
 from eval.report.findings import VERDICTS, changes, lower_is_better, sentences
 from eval.report.table import fairness_and_utility, headlines, name_of, notes, shown
 from eval.tasks import find_task
@@ -155,7 +155,7 @@ def _by_group(rows: Sequence[Result], base: str) -> Iterator[Section]:
     first = [row["model"] for row in rows].index(base)
     for label in _labels(rows):
         if charts.group_figures(rows, label, "male_share"):
-            drawn = charts.picture(
+            drawn = canvas.picture(
                 lambda width, label=label: charts.groups(rows, label, width=width, reference=first),  # type: ignore[misc]
                 f"Male share by group, {label}, one mark for each model",
             )
@@ -186,7 +186,7 @@ def _tradeoff(rows: Sequence[Result], base: str) -> Iterator[Section]:
             " Hollow: the figures of Gupta et al. (2022), GPT-2 to DistilGPT-2, BOLD and WikiText-2: other data and "
             "another measure. Compare directions, not values."
         )
-    drawn = charts.picture(
+    drawn = canvas.picture(
         lambda width: charts.tradeoff(
             spots,
             x_name=f"perplexity over that of {base} (left is better)",
@@ -208,7 +208,7 @@ def _gaps(rows: Sequence[Result], base: str) -> Iterator[Section]:
             panels[name_of(label, metric)] = known
     if panels:
         names = [row["model"] for row in rows]
-        drawn = charts.picture(
+        drawn = canvas.picture(
             lambda width: charts.strips(panels, names, width=width), "Other measures, one mark for each model"
         )
         words = "The upright line marks the ideal value; lines through marks are 95 % intervals. Scales differ."
@@ -229,7 +229,7 @@ def _polarity(rows: Sequence[Result], base: str) -> Iterator[Section]:
                 f"{model}: {', '.join(f'{name} {count:,}' for name, count in parts.items())}"
                 for model, parts in counts.items()
             )
-            drawn = charts.picture(lambda width, c=counts: charts.shares(c, width=width), described)  # type: ignore[misc]
+            drawn = canvas.picture(lambda width, c=counts: charts.shares(c, width=width), described)  # type: ignore[misc]
             words = "Sampled texts by which words they hold more of, male or female; neutral: as many of both, or none."
             yield Section(f"polarity-{label}", f"What was written ({label})", words, drawn)
 
@@ -248,7 +248,7 @@ def _training(rows: Sequence[Result], base: str) -> Iterator[Section]:
         }
     panels = {name: found for name, found in panels.items() if found}
     if panels:
-        drawn = charts.picture(lambda width: charts.curves(panels, width=width), "Figures by training step")
+        drawn = canvas.picture(lambda width: charts.curves(panels, width=width), "Figures by training step")
         words = "Each model’s own objective; losses of models trained with different objectives cannot be compared."
         yield Section("training", "Training", words, drawn)
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from counterfactuals.files import write_whole
-from eval.report import charts
+from eval.report import canvas, charts
 from eval.report.table import fairness_and_utility, markdown, name_of
 
 _SEEDED = re.compile(r"(.+)-seed(\d+)$")
@@ -68,7 +68,7 @@ def write_ablation(rows: Sequence[Mapping[str, Any]], output_dir: str | Path) ->
             title="Equitability against perplexity",
             subtitle="blue: no other model beats it in both; lines: 95 % intervals",
         )
-        picture = charts.save(figure, output_dir / "ablation.png")
+        picture = canvas.save(figure, output_dir / "ablation.png")
         parts.append(f"![equitability against perplexity]({picture.name})\n")
     path = output_dir / "ablation.md"
     write_whole(path, "\n".join(parts))

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.measure import Measurement
 from rich.table import Table
 
-from eval.report import charts
+from eval.report import canvas, charts
 from eval.tasks import find_task
 
 Result = Mapping[str, Any]
@@ -166,7 +166,7 @@ def _pictures(rows: Sequence[Result], output_dir: Path) -> Iterator[str]:
     for label in dict.fromkeys(label for row in rows for label in row["tasks"]):
         if charts.group_figures(rows, label, "male_share"):
             figure = charts.groups(rows, label, title=f"Disparity by group: {name_of(label, label)}")
-            path = charts.save(figure, output_dir / f"groups-{label}.png")
+            path = canvas.save(figure, output_dir / f"groups-{label}.png")
             yield f"![male share by group, {label}]({path.name})\n"
     keys = fairness_and_utility(rows)
     if keys and len(rows) > 1:
@@ -178,7 +178,7 @@ def _pictures(rows: Sequence[Result], output_dir: Path) -> Iterator[str]:
             title="Equitability against perplexity",
             subtitle="lines: 95 % intervals",
         )
-        yield f"![equitability against perplexity]({charts.save(figure, output_dir / 'tradeoff.png').name})\n"
+        yield f"![equitability against perplexity]({canvas.save(figure, output_dir / 'tradeoff.png').name})\n"
 
 
 def _measured(result: Result) -> Iterator[str]:
