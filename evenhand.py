@@ -52,7 +52,7 @@ NAMES = {  # name: the module that defines it
     "load_model": "debias.models",
     "student_from_layers": "debias.models",
     "evaluate": "eval.run",
-    "Scorer": "eval.scoring",
+    "Scorer": "eval.model",
     "Task": "eval.task",
 }
 __all__ = ["reverse", *NAMES]

@@ -134,9 +134,9 @@ def evaluate(whole: Config, runs: dict[str, Config]) -> dict[str, Any]:
 
 def report(whole: Config, runs: dict[str, Config]) -> None:
     """Evaluate every model of the command; write results.json, tables and pictures; publish what settings ask for."""
-    from eval.ablation import over_training_seeds, write_ablation
-    from eval.page import Study, write_page
-    from eval.report import print_report, write_report
+    from eval.report.seeds import over_training_seeds, write_ablation
+    from eval.report.page import Study, write_page
+    from eval.report.table import print_report, write_report
 
     results, output = evaluate(whole, runs), Path(whole.output_dir)
     shown = results
@@ -153,8 +153,8 @@ def report(whole: Config, runs: dict[str, Config]) -> None:
 
 def publish_all(whole: Config, runs: dict[str, Config], results: dict[str, Any]) -> None:
     """Write a card for each trained model; send to Weights & Biases and the Hub what settings ask for."""
-    from eval.card import write_card
-    from eval.report import headlines
+    from eval.report.card import write_card
+    from eval.report.table import headlines
 
     output, rows = Path(whole.output_dir), results["rows"]
     folders = {name or "student": name for name in runs}

@@ -34,26 +34,35 @@ def parser() -> argparse.ArgumentParser:
         help="tasks, comma-separated; task@label runs it once more; lm_eval:NAME is one of lm-evaluation-harness; all: "
         "every task whose data is there",
     )
-    out.add_argument("--data_dir", type=Path, default=Path("data"), metavar="DIR", help="where the data lies (data)")
+    out.add_argument(
+        "--data_dir", type=Path, default=Path("data"), metavar="DIR", help="folder of the data (default data)"
+    )
     out.add_argument("--output_dir", type=Path, default=Path("runs/eval"), metavar="DIR", help="default runs/eval")
     out.add_argument(
         "--set", action="append", default=[], metavar="TASK.OPTION=VALUE", help="an option of a task, see --list"
     )
     out.add_argument("--limit", type=int, metavar="N", help="at most N rows a task: a quick look, not a result")
-    out.add_argument("--seed", type=int, default=0, help="of sampling, prompt choice and bootstrap (0)")
+    out.add_argument("--seed", type=int, default=0, help="seed of sampling, prompt choice and bootstrap (default 0)")
     out.add_argument(
-        "--seeds", metavar="0,1,2", help="tasks that sample run once for each; mean and spread; instead of --seed"
+        "--seeds",
+        metavar="0,1,2",
+        help="tasks that sample run once for each seed, and report mean and spread; instead of --seed",
     )
     out.add_argument(
         "--reference", metavar="LABEL", help="the model that the others are compared with (default: the first)"
     )
     out.add_argument(
-        "--hub", action="store_true", help="take data that --data_dir lacks from the Hub, and keep it there"
+        "--hub", action="store_true", help="take data that --data_dir lacks from the Hub, and store it there"
     )
     out.add_argument(
-        "--cache_dir", type=Path, metavar="DIR", help="where scored rows are kept between runs (OUTPUT_DIR/.cache)"
+        "--cache_dir",
+        type=Path,
+        metavar="DIR",
+        help="where scored rows are kept between runs (default OUTPUT_DIR/.cache)",
     )
-    out.add_argument("--batch_size", type=int, default=64, metavar="N", help="rows of a scoring batch at most (64)")
+    out.add_argument(
+        "--batch_size", type=int, default=64, metavar="N", help="most rows in a scoring batch (default 64)"
+    )
     out.add_argument("--device", metavar="NAME", help="cuda if there is one, else cpu")
     out.add_argument("--trust_remote_code", action="store_true", help="run code that comes with a Hub model")
     out.add_argument(
@@ -61,7 +70,7 @@ def parser() -> argparse.ArgumentParser:
         nargs="?",
         const="",
         metavar="TASK",
-        help="show the tasks, or all about one: data, licence, options …; markdown: a table of all",
+        help="list the tasks, or show one in full (data, licence, options, …); markdown: a table of all",
     )
     return out
 
@@ -93,7 +102,7 @@ def catalogue() -> str:
 
 
 def describe(name: str, width: int) -> str:
-    """All that a task says about itself, its options with their defaults, in lines of at most `width` characters."""
+    """Everything a task says about itself, with its options and defaults, in lines of at most `width` characters."""
     task = find_task(name)
     if task is None:
         raise ValueError(suggest(name, TASKS, "task"))
@@ -168,11 +177,11 @@ def _tasks(names: list[str], settings: list[str]) -> dict[str, dict[str, str]]:
 def main(arguments: list[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else arguments
     if arguments[:1] == ["correlate"]:
-        from eval.correlate import main as correlate
+        from eval.report.correlate import main as correlate
 
         return correlate(arguments[1:])
     if arguments[:1] == ["report"]:
-        from eval.page import main as report
+        from eval.report.page import main as report
 
         return report(arguments[1:])
     options = parser().parse_args(arguments)
@@ -181,51 +190,44 @@ def main(arguments: list[str] | None = None) -> int:
             width = shutil.get_terminal_size().columns
             shown = {"": lambda: listing(width), "markdown": catalogue}
             print(shown.get(options.list, lambda: describe(options.list, width))())
-            return 0
-        if not options.model:
-            raise ValueError("name a model with --model (a folder or a Hub name)")
-        seeds = _seeds(options.seeds) if options.seeds else [options.seed]
-        names = [name.strip() for name in options.tasks.split(",") if name.strip()]
-        every = "all" in names
-        tasks = _tasks([*TASKS, *(name for name in names if name != "all")] if every else names, options.set)
-        if not tasks:
-            raise ValueError(f"name tasks with --tasks (there are: {', '.join(TASKS)})")
-        models = _labelled(options.model)
-        from transformers.utils import logging
-
-        from eval.page import Study, write_page
-        from eval.report import print_report, write_report
-        from eval.run import evaluate, write_json
-
-        logging.disable_progress_bar()
-        result = evaluate(
-            models,
-            tasks,
-            data_dir=options.data_dir,
-            output_dir=options.output_dir,
-            seeds=seeds,
-            reference=options.reference,
-            hub=options.hub,
-            skip_missing=every,
-            cache_dir=options.cache_dir,
-            batch_size=options.batch_size,
-            device=options.device,
-            limit=options.limit,
-            trust_remote_code=options.trust_remote_code,
-        )
-        write_report(result, options.output_dir)
-        if len(models) == 1:
-            single = {**result["rows"][0], **{key: result[key] for key in result if key not in ("rows", "differences")}}
-            write_json(options.output_dir / "results.json", single)
-        write_page([Study.load(options.output_dir)], options.output_dir / "report.html")
+        else:
+            run(options)
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    return 0
+
+
+def run(options: argparse.Namespace) -> None:
+    """Evaluate as the command line asks, write results and report, print the table."""
+    if not options.model:
+        raise ValueError("name a model with --model (a folder or a Hub name)")
+    seeds = _seeds(options.seeds) if options.seeds else [options.seed]
+    names = [name.strip() for name in options.tasks.split(",") if name.strip()]
+    every = "all" in names
+    tasks = _tasks([*TASKS, *(name for name in names if name != "all")] if every else names, options.set)
+    if not tasks:
+        raise ValueError(f"name tasks with --tasks (there are: {', '.join(TASKS)})")
+    models = _labelled(options.model)
+    from transformers.utils import logging
+
+    from eval.report.page import Study, write_page
+    from eval.report.table import print_report, write_report
+    from eval.run import evaluate, write_json
+
+    logging.disable_progress_bar()
+    same = ("data_dir", "output_dir", "reference", "hub", "cache_dir", "batch_size", "device", "limit")
+    given = {name: getattr(options, name) for name in (*same, "trust_remote_code")}
+    result = evaluate(models, tasks, seeds=seeds, skip_missing=every, **given)
+    write_report(result, options.output_dir)
+    if len(models) == 1:
+        rest = {key: value for key, value in result.items() if key not in ("rows", "differences")}
+        write_json(options.output_dir / "results.json", {**result["rows"][0], **rest})
+    write_page([Study.load(options.output_dir)], options.output_dir / "report.html")
     print_report(result["rows"])
     for label, reason in result.get("skipped", {}).items():
         print(f"left out: {label}: {reason}")
     print(f"written to {options.output_dir}")
-    return 0
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Scored rows kept by model, task, version, options, data and seed, so that a killed evaluation goes on by task."""
+"""Scored rows, kept by model, task, version, options, data and seed, so that a killed evaluation can resume."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ def digest(rows: Iterable[Mapping[str, Any]]) -> str:
 
 
 def stamps(options: Mapping[str, Any]) -> list[list[Any]]:
-    """[path, bytes, time of change] of each file that an option names, and of those in a folder that one names.
+    """[path, size, time of change] of each file named by an option, and of the files in each folder named by one.
 
-    The rows of a task do not hold what such a file holds (word vectors, a lexicon), and it may be too big to hash.
+    A task's rows do not contain what is in such a file (word vectors, a lexicon), and it may be too big to hash.
     """
     named = [Path(value) for value in options.values() if isinstance(value, str) and value]
     files = [file for path in named for file in (sorted(path.iterdir()) if path.is_dir() else [path])]
@@ -55,7 +55,7 @@ class Cache:
         return rows if first == json.loads(json.dumps(key)) else None
 
     def write(self, key: Mapping[str, Any], rows: Sequence[Row]) -> list[Row]:
-        """Keep the rows; returns them as a later `read` will."""
+        """Keep the rows; returns them as `read` will."""
         path = self._path(key)
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_name(f".{path.name}.{os.getpid()}")
@@ -72,6 +72,6 @@ class Cache:
         return kept
 
     def prune(self) -> None:
-        """Delete what this object neither read nor wrote."""
+        """Delete the files that this object neither read nor wrote."""
         for path in set(self.folder.glob("*.jsonl.gz")) - self._used:
             path.unlink(missing_ok=True)

@@ -1,6 +1,6 @@
-"""A text classifier that someone names: any Hugging Face sequence classification folder with safetensors weights.
+"""A text classifier from a folder: any Hugging Face sequence classification model with safetensors weights.
 
-Its labels are read as values: negative −1, neutral 0, positive 1. `python -m eval.train_classifier` makes one.
+Its labels stand for values: negative −1, neutral 0, positive 1. `python -m eval.train_classifier` trains one.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from safetensors import SafetensorError
 
-from eval.scoring import Scorer
+from eval.model import Scorer
 
 VALUES = {
     **dict.fromkeys(("negative", "neg", "-1", "toxic", "hate", "offensive"), -1),
@@ -23,16 +23,18 @@ VALUES = {
 
 
 def check_classifier(folder: str | Path, option: str) -> None:
-    """ValueError for what is no classifier's folder; Hub names are not looked up."""
+    """ValueError if the folder does not hold a classifier. Hub names are not looked up."""
     path = Path(folder)
     if not path.is_dir():
-        raise ValueError(f"{option} {str(folder)!r}: no such folder; name a sequence classification model's")
+        raise ValueError(
+            f"{option} {str(folder)!r}: no such folder; name the folder of a sequence classification model"
+        )
     if not (path / "config.json").is_file() or not any(path.glob("*.safetensors")):
         raise ValueError(f"{option} {str(folder)!r}: needs config.json and *.safetensors weights")
 
 
 def label_values(names: Mapping[int, str], given: str, option: str) -> list[int]:
-    """The value of each label id: of the config's label names or, where they say nothing, of `given` ("negative,…")."""
+    """The value (−1, 0, 1) of each label id, from `given` ("negative,…") or else from the config's label names."""
     labels = [part.strip() for part in given.split(",") if part.strip()] or [names[i] for i in sorted(names)]
     if len(labels) != len(names):
         raise ValueError(f"{option} {given!r}: names {len(labels)} labels, the classifier has {len(names)}")
@@ -73,7 +75,7 @@ class Classifier:
 
     @property
     def values(self) -> list[int]:
-        """−1, 0 or 1 for each class; ValueError where neither the config's label names nor `labels` say so."""
+        """−1, 0 or 1 for each class; ValueError if neither the config's label names nor `labels` say which."""
         return label_values(self.model.config.id2label, self.given, f"{self.option} labels")
 
     def probabilities(self, texts: Sequence[str]) -> np.ndarray:
@@ -105,7 +107,7 @@ class Classifier:
 
 
 def named_classifier(task: str, options: Mapping[str, Any], scorer: Scorer) -> Classifier:
-    """The classifier that a task's options `classifier` and `classifier_labels` name, where the scorer's model is."""
+    """The classifier named by a task's options `classifier` and `classifier_labels`, on the scorer's device."""
     return Classifier(
         options["classifier"],
         labels=options["classifier_labels"],

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -19,126 +21,19 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 from counterfactuals.files import write_whole
 from counterfactuals.provenance import versions
 from eval.cache import Cache, digest, stamps
-from eval.metrics import Interval, interval, paired_difference
-from eval.scoring import Scorer, check_model, find_device, fingerprint_folder
-from eval.task import Metrics, MissingData, MissingFile, Row, Task, fetch, figure, suggest
-from eval.tasks import TASKS, find_task
+from eval.check import Resolved, check, leader, resolve
+from eval.measures.intervals import Interval, interval, paired_difference
+from eval.model import Scorer, check_model, find_device, fingerprint_folder
+from eval.task import Metrics, Row, Task, figure, suggest
+
+__all__ = ["check", "differences", "evaluate", "over_seeds", "resolve", "write_json"]
 
 _console = Console(stderr=True)
 _OUTPUTS = (
-    "results.json",
-    "report.md",
-    "report.html",
-    "rows-*.jsonl",
-    ".rows-*.jsonl.*",
-    "groups-*.png",
-    "tradeoff.png",
+    *("results.json", "report.md", "report.html", "rows-*.jsonl", ".rows-*.jsonl.*"),
+    *("groups-*.png", "tradeoff.png"),
 )
-
-
-def resolve(tasks: Mapping[str, Mapping[str, Any]]) -> dict[str, tuple[Task, dict[str, Any]]]:
-    """Check task names (`task` or `task@label`) and options, and fill in the defaults: {label: (task, options)}.
-
-    An option takes the type of its default; numbers and booleans may come as text. All problems are reported at once.
-    """
-    resolved, problems = {}, []
-    for label, given in tasks.items():
-        name = label.partition("@")[0]
-        task = find_task(name)
-        if task is None:
-            problems.append(suggest(name, [*TASKS, "lm_eval:NAME"], "task"))
-            continue
-        if any(character in label for character in "/\\\0") or label.endswith("@"):
-            problems.append(f"task {label!r}: a label after @ must not be empty or hold a slash")
-            continue
-        options = dict(task.options)
-        for key, value in given.items():
-            if key not in options:
-                problems.append(f"{label}: {suggest(key, options, 'option')}")
-                continue
-            try:
-                options[key] = _as(type(options[key]), value)
-            except (ValueError, OverflowError, TypeError):
-                problems.append(f"{label}.{key}={value!r}: must be {type(options[key]).__name__}")
-        resolved[label] = (task, options)
-    if problems:
-        raise ValueError("; ".join(problems))
-    if not resolved:
-        raise ValueError(f"no task named (there are: {', '.join(TASKS)})")
-    return resolved
-
-
-def _as(kind: type, value: Any) -> Any:
-    if kind is bool:
-        known = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
-        if str(value).lower() not in known:
-            raise ValueError(value)
-        return known[str(value).lower()]
-    if kind is int and (isinstance(value, bool) or float(value) != int(float(value))):
-        raise ValueError(value)
-    return kind(float(value)) if kind is int else kind(value)
-
-
-def check(
-    tasks: Mapping[str, Mapping[str, Any]],
-    *,
-    data_dir: str | Path | None,
-    limit: int | None = None,
-    seed: int = 0,
-    hub: bool = False,
-    skipped: dict[str, str] | None = None,
-) -> tuple[dict[str, tuple[Task, dict[str, Any]]], dict[str, list[Row]]]:
-    """All that can be checked without a model: names, options, data. Returns what `resolve` does, and rows by label.
-
-    `hub`: data files that data_dir lacks are taken from the Hub first. `skipped`, a dict to be filled with {label:
-    reason}: tasks whose data is not there are left out, not refused. A task that follows another one of the run has no
-    rows of its own, and that one's values of the options they share.
-    """
-    if limit is not None and limit < 1:
-        raise ValueError(f"limit {limit}: must be at least 1")
-    if seed < 0:
-        raise ValueError(f"seed {seed}: must not be negative")
-    resolved = resolve(tasks)
-    if data_dir is None:
-        raise ValueError("the tasks need data: name its folder with eval.data_dir (config) or --data_dir (eval)")
-    inputs = {}
-    # Whoever follows comes after.
-    resolved = dict(sorted(resolved.items(), key=lambda item: leader(item[0], resolved) is not None))
-    for label, (task, options) in list(resolved.items()):
-        followed = leader(label, resolved)
-        if followed:
-            options |= {key: value for key, value in resolved[followed][1].items() if key in options}
-        try:
-            if hub:
-                fetch(task, Path(data_dir))
-            rows = task.rows(Path(data_dir), options, limit, seed)
-            inputs[label] = [] if followed else rows
-        except MissingData as error:
-            reason = str(error)
-            if isinstance(error, MissingFile):
-                reason += f". From {task.source}; licence: {task.licence}"
-                names = ", ".join(dict.fromkeys(source.dataset for source in task.hub.values()))
-                reason += f"; --hub takes it from the Hub ({names})" if names else ""
-            if skipped is None:
-                raise MissingData(reason) from error
-            skipped[label] = reason
-            del resolved[label]
-    if not resolved:
-        raise ValueError(f"{data_dir}: has the data of none of these tasks: {', '.join(tasks)}")
-    return resolved, inputs
-
-
-def leader(label: str, resolved: Mapping[str, tuple[Task, Any]]) -> str | None:
-    """The label whose scored rows this one scores: the task it follows, under the same @label or the first one run."""
-    followed = resolved[label][0].follows
-    found = [other for other, (task, _) in resolved.items() if task.name == followed]
-    same = [other for other in found if other.partition("@")[2] == label.partition("@")[2]]
-    return next(iter(same or found), None)
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Write JSON so that the file is either the old one or the whole new one."""
-    write_whole(path, json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+TELL_EVERY = 30.0  # seconds between two progress lines where stderr is no terminal
 
 
 def evaluate(
@@ -161,20 +56,49 @@ def evaluate(
 ) -> dict[str, Any]:
     """Run every task on every model; write and return {"rows": [{"model", "tasks"}, …], "differences", "versions", …}.
 
-    `models`: label → local folder, Hub name or Scorer. `tasks`: name → options; "perplexity@skewed" runs perplexity
-    under that name. `limit`: rows a task at most (prompts, documents, windows), for a quick look. `seeds`: tasks that
-    sample are run once for each; their figures are means, with `spread` and the values by seed. `hub` takes missing
-    data from the Hub; `skip_missing` leaves tasks out whose data is missing or that a model cannot do, and names them,
-    with the reason, under "skipped".
-    "differences" holds every other model's figures minus those of `reference` (a label; default: the first model), over
-    resamples that are the same draws of both.
+    Writes output_dir/results.json, anew after each model, and output_dir/rows-TASK.jsonl with the scores of each row;
+    files of an earlier evaluation there are deleted. If a model fails, the files hold the models before it.
+    ValueError for mistakes in names, options, data, local models and the device, before any model is loaded.
 
-    Writes output_dir/results.json, anew after each model, and output_dir/rows-TASK.jsonl with the scores of each row.
-    What an earlier evaluation left there goes; if a model fails, the files hold the models before it. Scored rows are
-    kept in `cache_dir` (output_dir/.cache, cleared of what the run did not use): a run that was killed, started again,
-    scores only what is not there.
-    All task names, options, data files, local models and the device are checked before a model is loaded.
+    models: label → local folder, Hub name or Scorer. tasks: name → options; "perplexity@mine" is perplexity once more.
+    seeds: tasks that sample run once for each; figures are means. limit: at most so many rows a task, for a quick look.
+    reference: what "differences" subtracts from every other model, over the same resamples; default: the first model.
+    hub: take missing data from the Hub. skip_missing: leave out, and name under "skipped", tasks without data or that a
+    model cannot do. cache_dir: where scored rows are kept; default: output_dir/.cache, cleared of what was not used.
     """
+    seeds = list(seeds) or [seed]
+    reference = _check_request(models, reference, seeds, batch_size)
+    device, skipped = find_device(device), dict[str, str]()
+    resolved, inputs = check(
+        tasks, data_dir=data_dir, limit=limit, seed=seeds[0], hub=hub, skipped=skipped if skip_missing else None
+    )
+    config = {
+        "models": {label: "loaded" if isinstance(model, Scorer) else str(model) for label, model in models.items()},
+        "tasks": {label: options for label, (_, options) in resolved.items()},
+        "reference": reference,
+        "data_dir": str(data_dir),
+        "seed": seeds[0],
+        "seeds": seeds,
+        "batch_size": batch_size,
+        "device": str(device),
+        "limit": limit,
+    }
+    result: dict[str, Any] = {"rows": [], "differences": [], "versions": versions(), "config": config}
+    if skipped:
+        result["skipped"] = skipped
+    output = _Output(Path(output_dir), resolved)
+    cache = Cache(output.folder / ".cache" if cache_dir is None else Path(cache_dir))
+    work = _Work(resolved, inputs, seeds, cache, skip_missing=skip_missing)
+    loading = {"device": device, "batch_size": batch_size, "trust_remote_code": trust_remote_code}
+    with output, _Reporter(quiet=quiet) as reporter:
+        _evaluate_models(models, loading, work, output, reporter, result)
+    if cache_dir is None:
+        cache.prune()
+    return result
+
+
+def _check_request(models: Mapping[str, Any], reference: str | None, seeds: Sequence[int], batch_size: int) -> str:
+    """ValueError for a request that makes no sense; returns the label of the reference."""
     if not models:
         raise ValueError("no model named")
     reference = next(iter(models)) if reference is None else reference
@@ -182,134 +106,188 @@ def evaluate(
         raise ValueError(f"reference: {suggest(reference, models, 'model')}")
     if batch_size < 1:
         raise ValueError(f"batch_size {batch_size}: must be at least 1")
-    seeds = list(seeds) or [seed]
     if len(set(seeds)) < len(seeds) or min(seeds) < 0:
         what = "seeds" if len(seeds) > 1 else "seed"
         raise ValueError(f"{what} {', '.join(map(str, seeds))}: must differ and not be negative")
-    skipped: dict[str, str] = {}
-    resolved, inputs = check(
-        tasks, data_dir=data_dir, limit=limit, seed=seeds[0], hub=hub, skipped=skipped if skip_missing else None
-    )
     for model in models.values():
         if not isinstance(model, Scorer):
             check_model(model)
-    device = find_device(device)
-    output_dir = Path(output_dir)
-    result: dict[str, Any] = {
-        "rows": [],
-        "differences": [],
-        "versions": versions(),
-        "config": {
-            "models": {label: "loaded" if isinstance(model, Scorer) else str(model) for label, model in models.items()},
-            "tasks": {label: options for label, (_, options) in resolved.items()},
-            "reference": reference,
-            "data_dir": str(data_dir),
-            "seed": seeds[0],
-            "seeds": seeds,
-            "batch_size": batch_size,
-            "device": str(device),
-            "limit": limit,
-        },
-    }
-    if skipped:
-        result["skipped"] = skipped
-    output_dir.mkdir(parents=True, exist_ok=True)
-    for pattern in _OUTPUTS:
-        for stale in output_dir.glob(pattern):
-            stale.unlink()
-    cache = Cache(output_dir / ".cache" if cache_dir is None else Path(cache_dir))
-    row_files = {label: output_dir / f".rows-{file_name(label)}.jsonl.{os.getpid()}" for label in resolved}
-    extents: dict[str, dict[str, list[Any]]] = {}  # by model and task: what rows there are
-    finished: dict[str, int] = {}  # bytes of each row file that belong to models with every task done
-    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn())
-    try:
-        with Progress(
-            *columns, console=_console, disable=quiet or not _console.is_terminal, transient=True
-        ) as progress:
-            for model_label, model in models.items():
-                loaded = _Loaded(model, device=device, batch_size=batch_size, trust_remote_code=trust_remote_code)
-                row: dict[str, Any] = {"model": model_label, "tasks": {}}
-                extents[model_label] = {}
-                scored: dict[tuple[str, int], list[Row]] = {}  # of tasks that others follow
-                for label, (task, _) in resolved.items():
-                    bar = progress.add_task(f"{model_label} · {label}", total=None)
-                    loaded.progress = lambda done, total, bar=bar: progress.update(bar, completed=done, total=total)
-                    start, ran = time.perf_counter(), loaded.num_scored
-                    try:
-                        row["tasks"][label], parts = _run(loaded, label, resolved, inputs, scored, seeds, cache)
-                    except ValueError as error:
-                        if loaded.broken:
-                            raise
-                        if not skip_missing:
-                            raise ValueError(f"{model_label} · {label}: {error}") from None
-                        result.setdefault("skipped", {})[f"{model_label} · {label}"] = str(error)
-                        progress.remove_task(bar)
-                        continue
-                    extents[model_label][label] = [_extent(rows) for _, rows in parts]
-                    for run_seed, rows in parts:
-                        mark = {"seed": run_seed} if len(seeds) > 1 and task.sampled else {}
-                        _append(row_files[label], {"model": model_label, **mark}, rows)
-                    progress.remove_task(bar)
-                    if not quiet:
-                        seconds = f"{time.perf_counter() - start:.1f} s"
-                        _console.print(
-                            f"{model_label} · {label}: {_headline(task, row['tasks'][label])}, "
-                            + (seconds if loaded.num_scored > ran else "kept from before"),
-                            markup=False,
-                            soft_wrap=True,
-                        )
-                result["rows"].append(row)
-                result["differences"] += _new_differences(result, reference, extents)
-                write_json(output_dir / "results.json", result)
-                finished = {label: file.stat().st_size for label, file in row_files.items() if file.exists()}
-                del loaded
-    finally:
-        for label, file in row_files.items():
-            if label in finished:
-                os.truncate(file, finished[label])
-                os.replace(file, output_dir / f"rows-{file_name(label)}.jsonl")
+    return reference
+
+
+def _evaluate_models(
+    models: Mapping[str, str | Path | Scorer],
+    loading: Mapping[str, Any],
+    work: _Work,
+    output: _Output,
+    reporter: _Reporter,
+    result: dict[str, Any],
+) -> None:
+    """All models one after the other; `result` grows, and is saved, with each."""
+    extents: dict[str, dict[str, Any]] = {}
+    for label, model in models.items():
+        row, extents[label], failed = _evaluate_model(label, _Loaded(model, **loading), work, output, reporter)
+        result["rows"].append(row)
+        if failed:
+            result.setdefault("skipped", {}).update(failed)
+        result["differences"] += _new_differences(result, result["config"]["reference"], extents)
+        output.save(result)
+
+
+def _evaluate_model(
+    model: str, loaded: _Loaded, work: _Work, output: _Output, reporter: _Reporter
+) -> tuple[dict[str, Any], dict[str, Any], dict[str, str]]:
+    """All tasks on one model: its row of results.json, the extent of each task's rows, and what it could not do."""
+    row: dict[str, Any] = {"model": model, "tasks": {}}
+    extents: dict[str, Any] = {}
+    failed: dict[str, str] = {}
+    scored: dict[tuple[str, int], list[Row]] = {}  # of tasks that others follow
+    for label, (task, _) in work.resolved.items():
+        start, ran = time.perf_counter(), loaded.num_scored
+        try:
+            with reporter.follow(f"{model} · {label}") as loaded.progress:
+                metrics, parts = work.run(loaded, label, scored)
+        except ValueError as error:
+            if loaded.broken:
+                raise
+            if not work.skip_missing:
+                raise ValueError(f"{model} · {label}: {error}") from None
+            failed[f"{model} · {label}"] = str(error)
+            continue
+        row["tasks"][label] = metrics
+        extents[label] = [_extent(rows) for _, rows in parts]
+        for seed, rows in parts:
+            mark = {"seed": seed} if len(work.seeds) > 1 and task.sampled else {}
+            output.append(label, {"model": model, **mark}, rows)
+        took = f"{time.perf_counter() - start:.1f} s" if loaded.num_scored > ran else "kept from before"
+        reporter.say(f"{model} · {label}: {_headline(task, metrics)}, {took}")
+    return row, extents, failed
+
+
+@dataclass
+class _Work:
+    """What is to be done with each model: tasks with options, their data, seeds."""
+
+    resolved: Resolved
+    inputs: Mapping[str, list[Row]]
+    seeds: Sequence[int]
+    cache: Cache
+    skip_missing: bool
+
+    def run(
+        self, loaded: _Loaded, label: str, scored: dict[tuple[str, int], list[Row]]
+    ) -> tuple[Metrics, list[tuple[int, list[Row]]]]:
+        """One task on one model: its figures (over all seeds if it samples) and (seed, scored rows) of each run.
+
+        `scored` holds, by (label, seed), the rows of tasks that others follow; this task's are added if one does.
+        """
+        task, options = self.resolved[label]
+        followed = leader(label, self.resolved)
+        parts, runs = [], []
+        for seed in self.seeds if task.sampled else self.seeds[:1]:
+            if followed and (followed, seed) not in scored:
+                raise ValueError(f"{followed}, whose texts it scores, failed")
+            rows = scored[followed, seed] if followed else self.inputs[label]
+            rows = _scored(loaded, task, options, rows, seed, self.cache)
+            if any(other.follows == task.name for other, _ in self.resolved.values()):
+                scored[label, seed] = rows
+            runs.append(task.aggregate(rows, options, self.seeds[0]))
+            parts.append((seed, rows))
+        return runs[0] if len(runs) == 1 else over_seeds(runs), parts
+
+
+class _Output:
+    """results.json and rows-TASK.jsonl of an evaluation.
+
+    Rows are written to hidden files first; on leaving, those of complete models take their final names.
+    """
+
+    def __init__(self, folder: Path, labels: Iterable[str]) -> None:
+        self.folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+        for pattern in _OUTPUTS:
+            for stale in folder.glob(pattern):
+                stale.unlink()
+        self._partial = {label: folder / f".rows-{file_name(label)}.jsonl.{os.getpid()}" for label in labels}
+        self._complete: dict[str, int] = {}  # bytes of each file that belong to complete models
+
+    def append(self, label: str, mark: Mapping[str, Any], rows: list[Row]) -> None:
+        with self._partial[label].open("a", encoding="utf-8") as file:
+            for row in rows:
+                file.write(json.dumps({**mark, **row}, ensure_ascii=False) + "\n")
+
+    def save(self, result: Mapping[str, Any]) -> None:
+        write_json(self.folder / "results.json", result)
+        self._complete = {label: file.stat().st_size for label, file in self._partial.items() if file.exists()}
+
+    def __enter__(self) -> _Output:
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        for label, file in self._partial.items():
+            if label in self._complete:
+                os.truncate(file, self._complete[label])
+                os.replace(file, self.folder / f"rows-{file_name(label)}.jsonl")
             else:
                 file.unlink(missing_ok=True)
-    if cache_dir is None:
-        cache.prune()
-    return result
 
 
-def _run(
-    loaded: _Loaded,
-    label: str,
-    resolved: Mapping[str, tuple[Task, dict[str, Any]]],
-    inputs: Mapping[str, list[Row]],
-    scored: dict[tuple[str, int], list[Row]],
-    seeds: Sequence[int],
-    cache: Cache,
-) -> tuple[Metrics, list[tuple[int, list[Row]]]]:
-    """One task on one model: its figures, over all seeds if it samples, and (seed, scored rows) of each run.
+class _Reporter:
+    """Progress on stderr: a bar in a terminal, elsewhere a line every half minute; one line for each finished task."""
 
-    `scored` holds the rows by (label, seed) that other tasks follow, and is filled with this task's if one does.
-    """
-    task, options = resolved[label]
-    followed = leader(label, resolved)
-    parts, runs = [], []
-    for seed in seeds if task.sampled else seeds[:1]:
-        if followed and (followed, seed) not in scored:
-            raise ValueError(f"{followed}, whose texts it scores, failed")
-        rows = _scored(loaded, task, options, scored[followed, seed] if followed else inputs[label], seed, cache)
-        if any(other.follows == task.name for other, _ in resolved.values()):
-            scored[label, seed] = rows
-        runs.append(task.aggregate(rows, options, seeds[0]))
-        parts.append((seed, rows))
-    return runs[0] if len(runs) == 1 else over_seeds(runs), parts
+    def __init__(self, *, quiet: bool) -> None:
+        columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+        self._quiet, self._lines = quiet, not (quiet or _console.is_terminal)
+        self._bars = Progress(*columns, console=_console, disable=quiet or self._lines, transient=True)
+
+    def __enter__(self) -> _Reporter:
+        self._bars.start()
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self._bars.stop()
+
+    def say(self, text: str) -> None:
+        if not self._quiet:
+            _console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    @contextlib.contextmanager
+    def follow(self, name: str) -> Iterator[Callable[[int, int], None]]:
+        """A function for one task's progress: it is called with the rows done and the rows in all."""
+        bar = self._bars.add_task(name, total=None)
+        start = told = time.monotonic()
+        before = 0
+
+        def tell(done: int, total: int) -> None:
+            nonlocal start, told, before
+            self._bars.update(bar, completed=done, total=total)
+            now = time.monotonic()
+            if done < before:  # the task reads its rows once more
+                start = now
+            before = done
+            if self._lines and now - told >= TELL_EVERY:
+                told, left = now, (now - start) * (total - done) / max(1, done)
+                self.say(f"{name}: {done:,} of {total:,} rows ({done / total:.0%}), {left / 60:.1f} min left")
+
+        try:
+            yield tell
+        finally:
+            self._bars.remove_task(bar)
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write JSON so that the file is either the old one or the whole new one."""
+    write_whole(path, json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 class _Loaded:
-    """A model that is loaded when it is first asked to score, and known by its fingerprint before that if it can be."""
+    """A model that is loaded when it is first needed; a folder's fingerprint is known without loading it."""
 
     def __init__(self, model: str | Path | Scorer, **options: Any) -> None:
         self._model, self._options = model, options
         self._scorer = model if isinstance(model, Scorer) else None
         self.num_scored = 0
-        self.broken = False  # it could not be loaded
+        self.broken = False  # whether it could not be loaded
         self.progress: Callable[[int, int], None] | None = None
 
     @property
@@ -338,7 +316,7 @@ class _Loaded:
 def _scored(
     loaded: _Loaded, task: Task, options: Mapping[str, Any], rows: list[Row], seed: int, cache: Cache
 ) -> list[Row]:
-    """The task's scored rows: those kept for the same model, task version, options, data and seed, or scored now."""
+    """The task's scored rows: kept ones for the same model, task version, options, data and seed, else scored now."""
     key = {
         "model": loaded.fingerprint,
         "task": task.name,
@@ -354,9 +332,9 @@ def _scored(
 
 
 def over_seeds(runs: Sequence[Metrics]) -> Metrics:
-    """Figures of runs of several seeds as one: mean of the values and of the paired resamples, counts added.
+    """The figures of runs with several seeds as one: means of the values and of the paired resamples; counts are added.
 
-    Of bounds without resamples (fair_band_avg: where chance puts the figure of one run) the means; there is no `p`.
+    Bounds without resamples (fair_band_avg) are averaged; there is no `p`.
     `spread` is the standard deviation over seeds (ddof 1), `by_seed` the values. Undefined values are left out.
     """
     merged: Metrics = {}
@@ -376,6 +354,7 @@ def over_seeds(runs: Sequence[Metrics]) -> Metrics:
             ideal=figures[0]["ideal"],
             n=sum(found["n"] for found in figures),
             small=all(found["small"] for found in figures),
+            note=next((found["note"] for found in figures if "note" in found), ""),
         )
         spread = float(np.std(values, ddof=1)) if len(values) > 1 else None
         merged[name] |= {"spread": spread, "by_seed": [found["value"] for found in figures]}
@@ -383,7 +362,7 @@ def over_seeds(runs: Sequence[Metrics]) -> Metrics:
 
 
 def _extent(rows: Sequence[Row]) -> tuple[int, list[int], list[int]]:
-    """How many rows there are, which of them the model had to leave out, and the tokens of each that is a window."""
+    """How many rows there are, which of them the model left out, and how many tokens each window has."""
     left_out = [n for n, row in enumerate(rows) if row.get("left_out")]
     return len(rows), left_out, [row["tokens"] for row in rows if "window" in row]
 
@@ -391,9 +370,9 @@ def _extent(rows: Sequence[Row]) -> tuple[int, list[int], list[int]]:
 def _new_differences(
     result: Mapping[str, Any], reference: str, extents: Mapping[str, Mapping[str, list[Any]]]
 ) -> list[dict[str, Any]]:
-    """The differences between the reference and the models not compared yet: none before its own row is there.
+    """The differences of models not compared yet from the reference; none before the reference itself is evaluated.
 
-    Rows that are not the same ones (another tokenizer cut them otherwise, a shorter model left some out) are no pairs.
+    Tasks whose rows are not the same (cut by another tokenizer, or too long for one model) are not compared.
     """
     base = next((row for row in result["rows"] if row["model"] == reference), None)
     if base is None:
@@ -411,8 +390,8 @@ def _new_differences(
 def differences(first: Mapping[str, Any], other: Mapping[str, Any], labels: Sequence[str]) -> dict[str, Any]:
     """A model's figures minus another's: {"model", "minus", "tasks": {label: {metric: value, low, high and p}}}.
 
-    Resamples are the same draws of both models' rows, so what the rows have in common cancels. p: see
-    `eval.metrics.paired_difference`. Figures without resamples, and undefined ones, are left out.
+    Resamples are the same draws of both models' rows, so what they have in common cancels. p: see
+    `paired_difference`. Figures without resamples, and undefined ones, are left out.
     """
     tasks: dict[str, dict[str, Any]] = {}
     for label in labels:
@@ -431,16 +410,10 @@ def differences(first: Mapping[str, Any], other: Mapping[str, Any], labels: Sequ
 
 
 def file_name(label: str) -> str:
-    """A task's label as part of a file name: lm_eval:NAME has a colon, which not every file system takes."""
+    """A task's label in a file name: lm_eval:NAME has a colon, which some file systems do not allow."""
     return label.replace(":", "-")
 
 
-def _append(path: Path, mark: Mapping[str, Any], rows: list[Row]) -> None:
-    with path.open("a", encoding="utf-8") as file:
-        for row in rows:
-            file.write(json.dumps({**mark, **row}, ensure_ascii=False) + "\n")
-
-
 def _headline(task: Task, metrics: Mapping[str, Mapping[str, Any]]) -> str:
-    shown = [(name, metrics[name]["value"]) for name in task.headline or metrics if name in metrics]
+    shown = [(name, metrics[name]["value"]) for name in task.headlines(metrics)]
     return ", ".join(f"{name} {'undefined' if value is None else format(value, '.4g')}" for name, value in shown)

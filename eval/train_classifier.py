@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from eval.scoring import check_model, find_device
-from eval.task import read_table
+from eval.data import read_table
+from eval.model import check_model, find_device
 
 
 def parser() -> argparse.ArgumentParser:
@@ -115,10 +115,12 @@ def run(options: argparse.Namespace) -> None:
     texts, given = read_labelled(options.file, options.text, options.label)
     values = sorted(set(given))
     if len(values) != len(names) or len(set(names)) != len(names):
-        raise ValueError(f"--names {options.names!r}: {options.file} has the labels {', '.join(values)}; a name each")
+        raise ValueError(
+            f"--names {options.names!r}: {options.file} has the labels {', '.join(values)}: give one name for each"
+        )
     tests = read_labelled(options.test_file, options.text, options.label) if options.test_file else None
     if tests and not set(tests[1]) <= set(values):
-        raise ValueError(f"{options.test_file}: labels that {options.file} has not")
+        raise ValueError(f"{options.test_file}: has labels that are not in {options.file}")
     options.device = find_device(options.device)
     torch.manual_seed(options.seed)
     if 0 < options.max_texts < len(texts):

@@ -9,7 +9,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from eval.page import Study, write_page
+from eval.report.page import Study, write_page
 from eval.run import evaluate
 
 folder = Path(tempfile.mkdtemp())

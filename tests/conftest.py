@@ -98,6 +98,6 @@ def tiny_gpt2(tiny_tokenizer: PreTrainedTokenizerFast, tmp_path_factory: pytest.
 @pytest.fixture(scope="module")
 def scorer(tiny_gpt2: Path) -> Any:
     """What tasks run the tiny model through, on the CPU."""
-    from eval.scoring import Scorer
+    from eval.model import Scorer
 
     return Scorer(tiny_gpt2, device="cpu")

@@ -9,7 +9,9 @@ import yaml
 from configs import schema
 from configs.load import differences
 from configs.load import load as load_config
-from eval.ablation import BESIDE, label_boxes, over_training_seeds, pareto, write_ablation
+from eval.report.charts import pareto
+from eval.report.labels import BESIDE, label_boxes
+from eval.report.seeds import over_training_seeds, write_ablation
 
 
 def load(tmp_path, **tree):

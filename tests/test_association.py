@@ -1,4 +1,4 @@
-"""eval.association against the formulas written out in loops, and against cases solved by hand."""
+"""eval.measures.association against the formulas written out in loops, and against cases solved by hand."""
 
 import itertools
 import math
@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 
-from eval.association import (
+from eval.measures.association import (
     associations,
     bootstrap_combined,
     bootstrap_effects,

@@ -139,5 +139,7 @@ def test_what_is_missing_is_told(data, capsys):
         ceat.load(data, options(draws=1), None, 0)
 
 
-def test_limit_bounds_the_draws(scorer, data):
-    assert len(ceat.score(scorer, ceat.load(data, options(), 3, 0), options(), 0)) == 3
+def test_a_limit_bounds_the_draws_and_the_contexts(scorer, data):
+    rows = ceat.load(data, options(), 3, 0)
+    assert len(ceat.score(scorer, rows, options(), 0)) == 3
+    assert max(len(found) for row in rows for found in row["contexts"].values()) <= 3

@@ -10,10 +10,11 @@ import pytest
 from sklearn.metrics import f1_score, roc_auc_score
 from test_gaps import plain_tprd
 
-from eval import classification as shared
+from eval.data import read_table
+from eval.measures import classification as shared
+from eval.model import Scorer
+from eval.report.table import shown
 from eval.run import evaluate
-from eval.scoring import Scorer
-from eval.task import read_table
 from eval.tasks import TASKS, bios, classify, hatexplain, sst2
 
 QUICK = {"epochs": 3, "max_tokens": 16}
@@ -269,7 +270,11 @@ def test_gaps_by_hand():
     assert found["accuracy/m"]["value"] == pytest.approx(4 / 5)
     assert found["accuracy/f"]["value"] == pytest.approx(3 / 5)
     assert 0 < found["tprd_by_chance"]["value"] < 1 and 0 < found["tprd"]["p"] <= 1
+    assert "note" not in found["tprd"]
     assert shared.between_groups(rows[:4], 0) == {}
+    one = shared.between_groups([{**row, "predicted": rows[0]["label"]} for row in rows], 0)["tprd"]
+    assert (one["value"], one["note"]) == (0, "the head predicts one label for all")
+    assert shown(one).endswith("(the head predicts one label for all)")
 
 
 def test_a_gap_beyond_chance_is_told_from_one_within():
@@ -330,7 +335,7 @@ def test_hatexplain_by_hand():
 def test_reversed_texts_and_sensitivity_are_those_of_the_classifier(scorer, data, monkeypatch):
     from counterfactuals.text.lexicon import load_lexicon
     from counterfactuals.text.reverse import reverse
-    from eval import heads
+    from eval.measures import heads
 
     kept = []
     monkeypatch.setattr(heads, "train", lambda *a, train=heads.train, **k: kept.append(train(*a, **k)) or kept[-1])

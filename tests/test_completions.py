@@ -12,8 +12,9 @@ from counterfactuals.text.reverse import Reverser
 from counterfactuals.tokens.vocabulary import RoleTokens, role_tokens
 from eval import train_classifier
 from eval.classifier import Classifier, label_values
-from eval.distributions import exchanged, jensen_shannon, total_variation
-from eval.task import MissingData, by_group
+from eval.data import by_group
+from eval.measures.distributions import exchanged, jensen_shannon, total_variation
+from eval.task import MissingData
 from eval.tasks import TASKS, counterfactual_prompts, honest, regard
 
 SUBJECTS = {"female": ("she", "the girl", "the child"), "male": ("he", "the boy", "the child")}
@@ -147,6 +148,7 @@ def test_honest_of_rows_by_hand():
     ]
     found = honest.aggregate(rows, options("honest"), 0)
     assert value(found, "honest") == pytest.approx(4 / 8)
+    assert TASKS["honest"].headlines(found) == ["honest", "listed_gap", "tv"]  # with a lexicon of one's own
     assert value(found, "honest/female") == pytest.approx(3 / 4)
     assert value(found, "honest/male") == pytest.approx(1 / 4)
     assert value(found, "honest_gap") == pytest.approx(1 / 2)

@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from eval import metrics
+from eval.measures import polarity as metrics
 
 evaluate = pytest.importorskip("evaluate")
 
-FOLDER = Path(__file__).resolve().parents[1] / "eval" / "evaluate_modules"
+FOLDER = Path(__file__).resolve().parents[1] / "eval" / "integrations" / "evaluate_modules"
 NAMES = sorted(path.name for path in FOLDER.iterdir() if (path / f"{path.name}.py").is_file())
 
 
@@ -118,7 +118,7 @@ def test_equitability_is_ours(modules):
 
 
 def test_effect_sizes_are_ours(modules):
-    association = pytest.importorskip("eval.association")
+    association = pytest.importorskip("eval.measures.association")
     rng = np.random.default_rng(0)
     for size, drawn in ((4, 100_000), (12, 3000)):
         parts = {name: rng.normal(size=(size, 5)) for name in "XYAB"}
@@ -135,7 +135,7 @@ def test_effect_sizes_are_ours(modules):
 
 
 def test_tpr_gaps_are_ours(modules):
-    gaps = pytest.importorskip("eval.gaps")
+    gaps = pytest.importorskip("eval.measures.groups")
     rng = np.random.default_rng(0)
     names, people = [f"job{i}" for i in range(5)], ["f", "m", "x"]
     label, predicted, group = (rng.integers(0, n, 300) for n in (5, 5, 3))
@@ -155,7 +155,7 @@ def test_tpr_gaps_are_ours(modules):
 
 
 def test_prediction_sensitivities_are_ours(modules):
-    heads = pytest.importorskip("eval.heads")
+    heads = pytest.importorskip("eval.measures.heads")
     rng = np.random.default_rng(0)
     jacobians = [rng.normal(size=(3, tokens)) for tokens in (4, 7)]
     weights = [rng.random(4), np.zeros(7)]
@@ -179,6 +179,7 @@ def test_prediction_sensitivities_are_ours(modules):
         modules["prediction_sensitivity"].compute(predictions=[[[1.0, 2.0]]], references=[[1.0]])
 
 
+@pytest.mark.slow
 def test_a_module_loads_by_path_without_this_package(tmp_path):
     """From another folder, offline, as someone would who has copied the folder out."""
     code = (

@@ -1,11 +1,11 @@
-"""eval.gaps on tables made by hand, against loops and against scikit-learn."""
+"""eval.measures.groups on tables made by hand, against loops and against scikit-learn."""
 
 import math
 
 import numpy as np
 import pytest
 
-from eval import gaps
+from eval.measures import groups as gaps
 
 
 def plain_tprd(people):

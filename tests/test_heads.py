@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from eval import heads
+from eval.measures import heads
 
 OPTIONS = {**heads.OPTIONS, "max_tokens": 12, "epochs": 30, "train_batch": 8, "lr": 0.01, "finetune_batch": 8}
 WOMEN = ["She works as a nurse and likes her kitchen.", "The woman said that she saw the queen.", "Her mother waited."]

@@ -1,4 +1,4 @@
-"""eval.metrics against values computed by hand."""
+"""eval.measures against values computed by hand."""
 
 import json
 from pathlib import Path
@@ -6,7 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from eval import metrics
+from eval.measures import intervals
+from eval.measures import polarity as metrics
+from eval.measures import vectors as vectors_
 
 
 def test_words_are_lower_case_with_inner_apostrophes():
@@ -82,38 +84,38 @@ def test_equitability_by_hand():
 
 def test_resampled_sums_keep_clusters_together_and_are_seeded():
     values = np.array([[1.0, 10.0], [2.0, 20.0], [3.0, 30.0]])
-    sums = metrics.resampled_sums(values, num_resamples=400, seed=3)
+    sums = intervals.resampled_sums(values, num_resamples=400, seed=3)
     np.testing.assert_allclose(sums[:, 1], 10 * sums[:, 0])
     assert sums[:, 0].min() >= 3
     assert sums[:, 0].max() <= 9
     assert sums[:, 0].mean() == pytest.approx(6, abs=0.2)
-    np.testing.assert_array_equal(sums, metrics.resampled_sums(values, num_resamples=400, seed=3))
-    assert not np.array_equal(sums, metrics.resampled_sums(values, num_resamples=400, seed=4))
+    np.testing.assert_array_equal(sums, intervals.resampled_sums(values, num_resamples=400, seed=3))
+    assert not np.array_equal(sums, intervals.resampled_sums(values, num_resamples=400, seed=4))
 
 
 def test_resampling_in_chunks_equals_at_once():
     """Enough clusters that the resamples are drawn in many parts: the mean keeps its standard error."""
     values = np.arange(30_000, dtype=float)[:, None]
-    sums = metrics.resampled_sums(values, num_resamples=200, seed=0)[:, 0] / len(values)
+    sums = intervals.resampled_sums(values, num_resamples=200, seed=0)[:, 0] / len(values)
     assert sums.mean() == pytest.approx(values.mean(), rel=1e-3)
     assert sums.std() == pytest.approx(values.std() / np.sqrt(len(values)), rel=0.2)
 
 
 def test_bootstrap_of_a_mean_has_the_textbook_width():
     values = np.random.default_rng(0).normal(5, 2, 400)
-    low, high = metrics.bootstrap(np.stack([values, np.ones(400)], 1), lambda s: s[:, 0] / s[:, 1], seed=0)
+    low, high = intervals.bootstrap(np.stack([values, np.ones(400)], 1), lambda s: s[:, 0] / s[:, 1], seed=0)
     error = 1.96 * values.std() / 20
     assert (low, high) == pytest.approx((values.mean() - error, values.mean() + error), abs=0.05)
-    assert np.isnan(metrics.bootstrap([[1.0, 1.0]], lambda s: s[:, 0])).all()
+    assert np.isnan(intervals.bootstrap([[1.0, 1.0]], lambda s: s[:, 0])).all()
 
 
 def test_interval_percentiles_undefined_and_bias():
-    assert metrics.interval(np.arange(101), 0.9) == pytest.approx((5, 95))
-    assert metrics.interval([np.nan, 0.0, np.nan, 1.0], 1.0) == (0, 1)
-    assert np.isnan(metrics.interval([np.nan])).all()
-    assert np.isnan(metrics.interval([1.0, np.nan, 1.0])).all()  # no width: one prompt, or 0 of n
-    assert metrics.interval(np.linspace(0.4, 0.6, 101), 0.9, around=0.7) == pytest.approx((0.61, 0.99))
-    assert metrics.interval(np.linspace(0.4, 0.6, 101), 0.9, around=0.95) == pytest.approx((0.86, 1.0))
+    assert intervals.interval(np.arange(101), 0.9) == pytest.approx((5, 95))
+    assert intervals.interval([np.nan, 0.0, np.nan, 1.0], 1.0) == (0, 1)
+    assert np.isnan(intervals.interval([np.nan])).all()
+    assert np.isnan(intervals.interval([1.0, np.nan, 1.0])).all()  # no width: one prompt, or 0 of n
+    assert intervals.interval(np.linspace(0.4, 0.6, 101), 0.9, around=0.7) == pytest.approx((0.61, 0.99))
+    assert intervals.interval(np.linspace(0.4, 0.6, 101), 0.9, around=0.95) == pytest.approx((0.86, 1.0))
 
 
 def test_fair_band_one_group_of_two_texts_by_hand():
@@ -155,9 +157,9 @@ def some_vectors():
 
 def test_hard_debias_neutralizes_and_equalizes():
     vectors = some_vectors()
-    direction = metrics.gender_direction(vectors, LISTS["definitional_pairs"])
+    direction = vectors_.gender_direction(vectors, LISTS["definitional_pairs"])
     assert (vectors["she"] - vectors["he"]) @ direction > 0
-    debiased = metrics.hard_debias(vectors, **LISTS)
+    debiased = vectors_.hard_debias(vectors, **LISTS)
     for vector in debiased.values():
         assert np.linalg.norm(vector) == pytest.approx(1)
     for word in ("nurse", "table"):
@@ -174,11 +176,11 @@ def test_hard_debias_neutralizes_and_equalizes():
 def test_hard_debias_does_not_change_its_input_and_names_what_is_missing():
     vectors = some_vectors()
     before = {word: vector.copy() for word, vector in vectors.items()}
-    metrics.hard_debias(vectors, **LISTS)
+    vectors_.hard_debias(vectors, **LISTS)
     for word, vector in before.items():
         np.testing.assert_array_equal(vector, vectors[word])
     with pytest.raises(ValueError, match="none of the definitional pairs"):
-        metrics.hard_debias({"nurse": np.ones(3)}, **LISTS)
+        vectors_.hard_debias({"nurse": np.ones(3)}, **LISTS)
 
 
 def test_hard_debias_with_the_authors_lists(shared_data):
@@ -194,8 +196,8 @@ def test_hard_debias_with_the_authors_lists(shared_data):
     for female, male in lists["definitional_pairs"]:
         vectors[female.lower()][0] += 4
         vectors[male.lower()][0] -= 4
-    debiased = metrics.hard_debias(vectors, **lists)
-    direction = metrics.gender_direction(vectors, lists["definitional_pairs"])
+    debiased = vectors_.hard_debias(vectors, **lists)
+    direction = vectors_.gender_direction(vectors, lists["definitional_pairs"])
     assert abs(debiased["nurse"] @ direction) < 1e-9
     assert debiased["she"] @ direction == pytest.approx(-(debiased["he"] @ direction))
 
@@ -224,7 +226,7 @@ def test_vectors_load_from_every_format(tmp_path, kind):
         path.with_suffix(".json").write_text(json.dumps(list(VECTORS)))
     if kind != "vectors.safetensors":
         pytest.importorskip("gensim")
-    vectors = metrics.load_vectors(path)
+    vectors = vectors_.load_vectors(path)
     assert set(vectors) == set(VECTORS)
     assert "unknown" not in vectors
     assert metrics.word_polarity(vectors, ["nurse", "miner"]) == pytest.approx({"nurse": 0.6, "miner": -0.8})
@@ -232,22 +234,22 @@ def test_vectors_load_from_every_format(tmp_path, kind):
 
 def test_vector_files_that_cannot_be_read_are_refused(tmp_path):
     with pytest.raises(ValueError, match="no such file"):
-        metrics.load_vectors(tmp_path / "none.bin")
+        vectors_.load_vectors(tmp_path / "none.bin")
     (tmp_path / "a.kv").write_bytes(b"x")
     with pytest.raises(ValueError, match="pickled files are refused"):
-        metrics.load_vectors(tmp_path / "a.kv")
+        vectors_.load_vectors(tmp_path / "a.kv")
     (tmp_path / "a.safetensors").write_bytes(b"x")
     with pytest.raises(ValueError, match=r"a\.json, is not beside it"):
-        metrics.load_vectors(tmp_path / "a.safetensors")
+        vectors_.load_vectors(tmp_path / "a.safetensors")
     pytest.importorskip("gensim")
     (tmp_path / "a.txt").write_text("this is\nno vector file\n")
     with pytest.raises(ValueError, match="not word2vec or GloVe"):
-        metrics.load_vectors(tmp_path / "a.txt")
+        vectors_.load_vectors(tmp_path / "a.txt")
 
 
 @pytest.mark.filterwarnings("error")
 def test_ratios_without_a_denominator_have_no_difference_and_no_warning():
-    first = metrics.interval(np.array([1.0, 2.0, np.inf, np.inf, 3.0]))
-    second = metrics.interval(np.array([1.0, np.inf, np.inf, 2.0, 3.0]))
-    assert np.isnan(metrics.paired_difference(0.0, first, second)[1])
-    assert np.isnan(metrics.paired_difference(0.0, first, second)[0][0])
+    first = intervals.interval(np.array([1.0, 2.0, np.inf, np.inf, 3.0]))
+    second = intervals.interval(np.array([1.0, np.inf, np.inf, 2.0, 3.0]))
+    assert np.isnan(intervals.paired_difference(0.0, first, second)[1])
+    assert np.isnan(intervals.paired_difference(0.0, first, second)[0][0])

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from eval import charts, page
 from eval.__main__ import main as eval_main
-from eval.page import Study, _change, write_page
+from eval.report import page
+from eval.report.findings import change
+from eval.report.page import Study, chosen_columns, write_page
 
 
 def figure(value, low=None, high=None, ideal=1.0):
@@ -64,9 +65,33 @@ def page_of(study: Path, **options) -> str:
     return write_page([Study.load(study)], study / "report.html", **options).read_text(encoding="utf-8")
 
 
-def test_it_says_what_changed_and_how_sure(study):
-    text = page_of(study)
-    answer = html.unescape(re.sub("<[^>]*>", "", text[text.index('class="answer"') : text.index('class="scroll"')]))
+def plain(text: str, begin: str, end: str) -> str:
+    """The words between two places of the page."""
+    part = text[text.index(begin) :]
+    return html.unescape(re.sub("<[^>]*>", "", part[: part.index(end)]))
+
+
+def test_it_opens_with_what_was_compared_gained_and_paid(study):
+    answer = plain(page_of(study), 'class="answer"', 'class="scroll"')
+    what, gained, sure = [line for line in answer.splitlines()[1:] if line.strip()][:3]
+    assert what == (
+        "even<b> and era were compared with plain on 4 tests of bias and of language quality "
+        "(next-word, agreement, perplexity@skewed, bold)."
+    )
+    assert gained == (
+        "even<b> gained most: it is clearly better in 1 of 4 headline figures (next-word equitability avg 0.300 → "
+        "0.900; 1 is ideal) and clearly worse in none; the quality of its language: perplexity@skewed 20.00 → 20.05 "
+        "(+0.2 %), no clear change."
+    )
+    assert "95 % intervals" in sure
+    lone = write_page([Study("a", study, {"rows": [row("a", 0.5, 0.99, 20.0)]})], study / "lone.html")
+    answer = plain(lone.read_text(encoding="utf-8"), 'class="answer"', 'class="scroll"')
+    assert "a was measured on 4 tests" in answer
+    assert "2 of 3 figures cannot be told from their ideal value" in answer
+
+
+def test_it_says_of_each_model_what_changed_and_how_sure(study):
+    answer = plain(page_of(study), '<details id="changes"', "</details>")
     assert "Compared with plain" in answer
     even = answer[answer.index("even<b>") : answer.index("era")]
     assert "Clearly better: next-word equitability avg 0.300 → 0.900" in even
@@ -91,6 +116,20 @@ def test_models_measured_together_are_told_apart_by_their_difference(study):
     assert "Compared with <b>era</b>" in page_of(study)  # as the results' own differences are
 
 
+def test_a_quick_look_says_so(study):
+    results = json.loads((study / "results.json").read_text())
+    results["config"]["limit"] = 5
+    (study / "results.json").write_text(json.dumps(results), encoding="utf-8")
+    assert "Only a quick look, not a result: at most 5 rows a task" in page_of(study)
+
+
+def test_the_first_table_has_a_figure_of_each_task_before_a_second_of_any():
+    keys = [("a", "1"), ("a", "2"), ("b@x", "1"), ("b@y", "1"), ("c", "1"), ("c", "2")]
+    assert chosen_columns(keys, most=3) == [("a", "1"), ("b@x", "1"), ("c", "1")]
+    assert chosen_columns(keys, most=4) == [("a", "1"), ("b@x", "1"), ("b@y", "1"), ("c", "1")]
+    assert chosen_columns(keys, most=9) == keys
+
+
 @pytest.mark.parametrize(
     ("before", "after", "verdict"),
     [
@@ -102,13 +141,15 @@ def test_models_measured_together_are_told_apart_by_their_difference(study):
 )
 def test_what_crosses_the_ideal_is_better_only_if_it_is_clearly_nearer(before, after, verdict):
     one, two = ({"t": {"gap": figure(*values, ideal=0.0)}} for values in (before, after))
-    assert _change("t", "gap", one, two, {"low": 0.01, "high": 1.0})[0] == verdict
+    assert change("t", "gap", one, two, {"low": 0.01, "high": 1.0}).verdict == verdict
 
 
 def test_it_is_one_safe_file(study):
     text = page_of(study)
     assert "<script" not in text and "even&lt;b&gt;" in text and "even<b>" not in text and "<i>" not in text
-    assert not re.search(r"(?:src|href)=\"(?!#)", text)  # nothing is fetched
+    assert not re.search(r"(?:src|href)=\"(?!#)|url\((?!#)|@import|@font-face", text)  # nothing is fetched
+    ids = re.findall(r'<[^>]* id="([^"]*)"', text)
+    assert len(ids) == len(set(ids)) and set(re.findall(r'(?:href="|url\()#([^")]*)', text)) <= set(ids)
     assert "op: &lt;none&gt;" in text
     assert "Student’s t where a row is a mean over training seeds" in text  # which it cannot tell from another
 
@@ -119,7 +160,7 @@ def test_its_figures_are_those_of_the_results(study):
     for entry in json.loads((study / "results.json").read_text())["rows"]:
         assert f"{entry['tasks']['next_word']['equitability_avg']['value']:.3f}" in table
         assert f"{entry['tasks']['perplexity@skewed']['perplexity']['value']:.2f}" in table
-    assert "male 2" in text and "neutral 1" in text and "female 1" in text  # counted from the rows
+    assert "plain: male 2, neutral 1, female 1" in text  # counted from the rows
     assert "He works as a" in text and "She works as a" in text and "cook" in text
 
 
@@ -160,22 +201,16 @@ def test_mistakes_are_one_line(study, tmp_path_factory):
         page_of(study, reference="plane")
 
 
-def test_ticks_are_round_and_inside():
-    assert charts.ticks(0, 1) == [0, 0.2, 0.4, 0.6, 0.8, 1.0]
-    assert charts.ticks(0.993, 1.062, 3) == [1.0, 1.025, 1.05]
-    assert charts.ticks(3, 3) == [3]
-
-
 LAYOUT = """
-const all = [...document.querySelectorAll(".label, .xt, .axis span, .legend li, .name")];
-const visible = all.filter((e) => e.textContent);
+const all = [...document.querySelectorAll("svg text")];
+const visible = all.filter((e) => e.textContent.trim() && e.getBoundingClientRect().width);
 const boxes = visible.map((e) => [e.textContent, e.getBoundingClientRect()]);
 const hits = (a, b) => a.left < b.right - 1 && b.left < a.right - 1 && a.top < b.bottom - 1 && b.top < a.bottom - 1;
 const overlaps = [];
 boxes.forEach(([s, a], i) => boxes.slice(i + 1).forEach(([t, b]) => { if (hits(a, b)) overlaps.push(s + " × " + t); }));
 const cut = boxes.filter(([, b]) => b.left < 0 || b.right > innerWidth).map(([s]) => s);
 const wide = document.documentElement.scrollWidth - innerWidth;
-const marks = document.querySelectorAll(".mark").length;
+const marks = [...document.querySelectorAll("svg use")].filter((e) => e.getBoundingClientRect().width).length;
 parent.postMessage(JSON.stringify({ overlaps, cut, wide, marks }), "*");
 """
 

@@ -5,7 +5,8 @@ import io
 import pytest
 from rich.console import Console
 
-from eval import report
+from eval.report import canvas, charts
+from eval.report import table as report
 
 
 def figure(value, low=None, high=None, ideal=1.0):
@@ -86,12 +87,35 @@ def test_table_shows_every_figure():
 
 
 @pytest.mark.parametrize("metric", ["male_share", "ratio", "equitability"])
-@pytest.mark.parametrize("name", ["groups.png", "groups.svg"])
-def test_groups_are_drawn(tmp_path, metric, name):
-    path = report.plot_groups(results()["rows"], "bold", tmp_path / "new" / name, metric=metric)
-    content = path.read_bytes()
-    assert content[:4] == b"\x89PNG" if name.endswith("png") else b"<svg" in content
-    assert len(content) > 5000
+def test_groups_are_drawn(tmp_path, metric):
+    figure = charts.groups(results()["rows"], "bold", metric=metric)
+    for name in ("groups.png", "groups.svg"):
+        content = canvas.save(figure, tmp_path / "new" / name).read_bytes()
+        assert content[:4] == b"\x89PNG" if name.endswith("png") else b"<svg" in content
+        assert len(content) > 5000
+
+
+def drawn_points(figure):
+    """(x, y, filled) of every mark."""
+    lines = [line for line in figure.axes[0].lines if line.get_marker() not in ("None", None, "")]
+    return [(*place, line.get_markerfacecolor() != canvas.PAPER) for line in lines for place in line.get_xydata()]
+
+
+def test_percentages_are_drawn_on_an_axis_of_percentages():
+    """Winogender's male_share is in percent, with the ideal 50: the axis is 0 to 1 of either."""
+    tasks = {"winogender": {"male_share/occupation": figure(55.0, 50.0, 60.0, 50.0)}}
+    ((x, _, filled),) = drawn_points(charts.groups([{"model": "a", "tasks": tasks}], "winogender"))
+    assert (x, filled) == (pytest.approx(0.55), True)
+
+
+def test_what_was_counted_over_few_is_hollow_and_over_one_is_not_drawn():
+    few = figure(0.9, 0.5, 1.0, 0.5) | {"n": 4, "small": True}
+    one = figure(1.0, ideal=0.5) | {"n": 1, "small": True}
+    many = figure(0.2, 0.1, 0.3, 0.5) | {"n": 80, "small": False}
+    rows = [{"model": "a", "tasks": {"bold": {"male_share/few": few, "male_share/one": one, "male_share/many": many}}}]
+    assert [(x, filled) for x, _, filled in drawn_points(charts.groups(rows, "bold"))] == [(0.2, True), (0.9, False)]
+    with pytest.raises(ValueError, match="male_share/GROUP is undefined, or counted over one, of task 'bold'"):
+        charts.groups([{"model": "a", "tasks": {"bold": {"male_share/one": one}}}], "bold")
 
 
 def test_where_one_table_is_too_wide_there_is_one_for_each_task():
@@ -116,7 +140,7 @@ def test_many_figures_of_one_model_are_a_line_each():
     columns = report.headlines([row])
     assert len(lines) == len(columns) + 5
     for line, (label, metric) in zip(lines[3:], columns):
-        assert report._name(label, metric) in line
+        assert report.name_of(label, metric) in line
         assert report.shown(row["tasks"][label][metric]) in line
 
 
@@ -129,41 +153,48 @@ def test_a_table_that_is_piped_is_not_squeezed(capsys):
     assert max(map(len, text.splitlines())) > 100
 
 
+@pytest.mark.parametrize("width", [canvas.WIDE, canvas.NARROW])
 @pytest.mark.parametrize("names", [("teacher", "even"), tuple(f"a model with a long name{i}" for i in range(5))])
-def test_labels_are_not_cut(names, tmp_path):
-    from matplotlib.figure import Figure
-
-    drawn = []
-    original = report._save
-    try:
-        report._save = lambda figure, path: drawn.append(figure) or original(figure, path)
-        rows = [{**results()["rows"][i % 2], "model": name} for i, name in enumerate(names)]
-        tradeoff = {"x": ("perplexity@skewed", "perplexity"), "y": ("bold", "unigram_equitability_avg")}
-        report.plot_groups(rows, "bold", tmp_path / "groups.png")
-        report.plot_tradeoff(rows, tmp_path / "tradeoff.png", **tradeoff)
-    finally:
-        report._save = original
-    for figure in drawn:
-        assert isinstance(figure, Figure)
-        figure.canvas.draw()
-        box, axes = figure.bbox, figure.axes[0]
-        assert len(figure.legends[0].get_texts()) == len(names)
-        ticks = axes.get_yticklabels() + axes.get_xticklabels() if figure is drawn[0] else []
-        for label in ticks + figure.texts + figure.legends:
+def test_labels_are_not_cut(names, width):
+    rows = [{**results()["rows"][i % 2], "model": name} for i, name in enumerate(names)]
+    keys = ("perplexity@skewed", "perplexity"), ("bold", "unigram_equitability_avg")
+    measures = {"a": [{"value": 0.1, "low": 0, "high": 1, "ideal": 0.0}] * len(rows)}
+    lines = {"loss": {name: [(0, 1.0), (10, 0.5)] for name in names}}
+    drawn = [
+        charts.groups(rows, "bold", width=width, title="Disparity by group" if width == canvas.WIDE else ""),
+        charts.tradeoff(charts.spots(rows, *keys), x_name="x", y_name="y", width=width),
+        charts.strips(measures, names, width=width),
+        charts.curves(lines, width=width),
+        charts.shares({name: {"male": 1, "neutral": 2, "female": 3} for name in names}, width=width),
+    ]
+    for picture in drawn:
+        picture.draw_without_rendering()
+        box, axes = picture.bbox, picture.axes[0]
+        ticks = axes.get_yticklabels() + axes.get_xticklabels() if picture in (drawn[0], drawn[4]) else []
+        for label in ticks + axes.texts + picture.texts + picture.legends:
             extent = label.get_window_extent()
-            assert box.x0 <= extent.x0
-            assert extent.x1 <= box.x1
-            assert box.y0 <= extent.y0
-            assert extent.y1 <= box.y1
-        assert figure.legends[0].get_window_extent().y0 >= axes.get_window_extent().y1
+            assert box.x0 <= extent.x0 and extent.x1 <= box.x1 and box.y0 <= extent.y0 and extent.y1 <= box.y1
+        for legend in picture.legends:
+            assert len(legend.get_texts()) == len(names)
+            assert legend.get_window_extent().y0 >= axes.get_window_extent().y1
+            assert legend.get_window_extent().y0 >= axes.title.get_window_extent().y1
 
 
-def test_what_cannot_be_drawn_is_named(tmp_path):
+def test_what_cannot_be_drawn_is_named():
     rows = results()["rows"]
-    with pytest.raises(ValueError, match="no figure male_share/GROUP of task 'next_word'"):
-        report.plot_groups(rows, "next_word", tmp_path / "a.png")
+    with pytest.raises(ValueError, match="male_share/GROUP is no figure of task 'next_word'"):
+        charts.groups(rows, "next_word")
     with pytest.raises(ValueError, match=r"no model has both perplexity\.perplexity"):
-        report.plot_tradeoff(rows, tmp_path / "a.png")
+        charts.spots(rows, ("perplexity", "perplexity"), ("next_word", "equitability_avg"))
+
+
+def test_report_names_the_limit_and_the_options_that_were_changed(tmp_path):
+    tasks = {"bold": {"runs": 2, "top_p": 0.9}, "perplexity@skewed": {"file": "skewed.jsonl", "mode": "auto"}}
+    config = {"seed": 0, "limit": 20, "tasks": tasks}
+    text = report.write_report({**results(), "config": config}, tmp_path).read_text()
+    assert "**Only a quick look, not a result: at most 20 rows a task (--limit 20).**" in text
+    assert "* bold with runs=2." in text and "* perplexity@skewed with file=skewed.jsonl." in text
+    assert "quick look" not in report.write_report(results(), tmp_path).read_text()
 
 
 def test_report_embeds_what_it_writes(tmp_path):

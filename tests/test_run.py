@@ -8,14 +8,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from rich.console import Console
 from transformers import AutoModelForCausalLM
 
 from configs import schema, study
 from eval import run
-from eval.metrics import Interval, bootstrap, equitability, interval, paired_difference, resampled_sums
+from eval.data import find_data, read_prompts
+from eval.measures.intervals import Interval, bootstrap, interval, paired_difference, resampled_sums
+from eval.measures.polarity import equitability
+from eval.model import Scorer
 from eval.run import differences, evaluate, over_seeds
-from eval.scoring import Scorer
-from eval.task import MissingData, Task, figure, find_data, read_prompts
+from eval.task import MissingData, Task, figure
 from eval.tasks import TASKS
 
 
@@ -146,6 +149,22 @@ def test_training_compares_with_the_plain_run(runs, reference, monkeypatch, tmp_
     monkeypatch.setattr("eval.run.evaluate", lambda models, tasks, **options: given.update(options, models=[*models]))
     study.evaluate(whole, dict.fromkeys(runs, whole))
     assert (given["models"], given["reference"]) == (runs, reference)
+
+
+def test_progress_is_told_in_lines_where_there_is_no_terminal(monkeypatch, capsys):
+    now = [0.0]
+    monkeypatch.setattr(run.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(run, "_console", Console(stderr=True, force_terminal=False))
+    with run._Reporter(quiet=False) as reporter, reporter.follow("m · bold") as tell:
+        for seconds, done in ((10, 100), (40, 250), (50, 300), (100, 500), (130, 10)):
+            now[0] = seconds
+            tell(done, 1000)
+    lines = capsys.readouterr().err.splitlines()
+    assert lines == [
+        "m · bold: 250 of 1,000 rows (25%), 2.0 min left",
+        "m · bold: 500 of 1,000 rows (50%), 1.7 min left",
+        "m · bold: 10 of 1,000 rows (1%), 0.0 min left",  # a second pass over the rows
+    ]
 
 
 def test_rows_cut_otherwise_are_not_paired():
@@ -439,10 +458,7 @@ def test_bold_from_the_hub_reads_as_the_authors_file(tmp_path):
         {"domain": "profession", "name": "Nurse", "category": "nursing", "prompts": ["A nurse ", "In nursing "]},
         {"domain": "profession", "name": "Cook", "category": "cooking", "prompts": "['A cook ', \"A cook's \"]"},
     ]
-    for domain, expected in (
-        ("profession", ["A nurse", "In nursing", "A cook", "A cook's"]),
-        ("gender", ["A B is"]),
-    ):
+    for domain, expected in (("profession", ["A nurse", "In nursing", "A cook", "A cook's"]), ("gender", ["A B is"])):
         path = tmp_path / f"{domain}.json"
         path.write_text(TASKS["bold"].hub[f"bold/{domain}_prompt.json"].text(records), encoding="utf-8")
         assert [row["prompt"] for row in read_prompts(path, per_group=0, limit=None, seed=0)] == expected

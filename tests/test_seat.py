@@ -7,8 +7,8 @@ import pytest
 import torch
 from test_association import plain_effect
 
-from eval.scoring import Scorer
-from eval.task import by_group
+from eval.data import by_group
+from eval.model import Scorer
 from eval.tasks import seat
 
 SENTENCES = {
@@ -129,3 +129,29 @@ def test_p_needs_more_than_chance():
     ]
     metrics = seat.aggregate(rows, options(permutations=5000), 0)
     assert metrics["effect/t"]["p"] < 0.01 < metrics["effect/t@mean"]["p"]
+
+
+def test_the_mean_of_absolute_effects_lies_in_its_interval_and_is_held_against_chance():
+    """|x| is pushed up by noise: of sets that do not differ, the mean is what chance gives."""
+    generator = np.random.default_rng(1)
+    tests = ("one", "two", "three")
+    for shift, differs in ((0.0, False), (2.0, True)):
+        rows = [
+            {"test": test, "set": side, "s_last": s + shift * (side == "targ1"), "s_mean": s}
+            for test in tests
+            for side in ("targ1", "targ2")
+            for s in generator.normal(size=12)
+        ]
+        metrics = seat.aggregate(rows, options(permutations=200), 0)
+        mean, chance = metrics["mean_abs_effect"], metrics["mean_abs_effect_by_chance"]
+        assert mean["low"] <= mean["value"] <= mean["high"] and mean["low"] >= 0
+        assert (chance["low"] <= mean["value"] <= chance["high"]) is not differs
+        assert (mean["p"] < 0.01) is differs
+        assert 0.2 < chance["value"] < 0.5  # of 12 against 12: the mean of |N(0, 1/6)| is about .33
+
+
+def test_a_limit_that_leaves_few_sentences_says_so(data, capsys):
+    seat.load(data, options(), 200, 0)
+    assert capsys.readouterr().err == ""
+    seat.load(data, options(), 8, 0)
+    assert capsys.readouterr().err == "seat: --limit 8 leaves 2 sentences a set: their effect sizes mean nothing\n"

@@ -1,6 +1,7 @@
 """Stereotype tests: rows by hand, and agreement with the authors' recipes written out again here."""
 
 import csv
+import functools
 import json
 import math
 from collections import Counter, defaultdict
@@ -10,9 +11,9 @@ import pytest
 import torch
 from tiny_data import BBQ, CROWS, INTER, INTRA, write_stereotype_data
 
-from eval.scoring import Scorer
-from eval.stereotypes import chosen, sentence_logprobs
-from eval.task import by_group, thinned
+from eval.data import by_group, chosen, thinned
+from eval.measures.sentences import sentence_logprobs
+from eval.model import Scorer
 from eval.tasks import TASKS, bbq, crows_pairs, stereoset, winobias, winogender
 
 
@@ -49,10 +50,7 @@ def authors_probabilities(scorer, text):
     with torch.no_grad():
         initial = torch.softmax(scorer.model(start).logits, -1)
         output = torch.softmax(scorer.model(torch.tensor([tokens])).logits, -1)
-    return [
-        initial[0, 0, tokens[0]].item(),
-        *(output[0, i - 1, tokens[i]].item() for i in range(1, len(tokens))),
-    ]
+    return [initial[0, 0, tokens[0]].item(), *(output[0, i - 1, tokens[i]].item() for i in range(1, len(tokens)))]
 
 
 def authors_score(scorer, text):
@@ -112,7 +110,7 @@ def test_limits_and_choices():
     assert chosen("all", ["a", "b"], "x") == ["a", "b"]
     assert chosen("b, a", ["a", "b"], "x") == ["b", "a"]
     for wrong in ("c", ""):
-        with pytest.raises(ValueError, match="all, or of a, b"):
+        with pytest.raises(ValueError, match="all, or some of a, b"):
             chosen(wrong, ["a", "b"], "x")
 
 
@@ -217,6 +215,10 @@ def test_stereoset_of_rows_by_hand():
     assert value(pooled, "inter_ss") == 0
     assert value(pooled, "overall_ss") == pytest.approx(50)  # mother 2 of 4, boy 1 of 2
     json.dumps(pooled, allow_nan=False)
+    task = TASKS["stereoset"]
+    assert task.headlines(pooled) == ["intra_ss", "intra_lms", "intra_icat"]
+    alone = stereoset.aggregate([example("boy", -2, -1, -3, "intersentence")] * 2, options("stereoset"), 0)
+    assert task.headlines(alone) == ["inter_ss", "inter_lms", "inter_icat"]  # the only part that was asked for
 
 
 def test_stereoset_intrasentence_against_the_authors_code(scorer, data):
@@ -280,13 +282,17 @@ def test_stereosets_published_scores_fit_our_aggregation(shared_data):
     on gender and religion are means over our terms of whole counts out of our numbers of examples."""
     published = json.loads((shared_data / "stereoset" / "reference_results_upstream.json").read_text())
     off, control = [], []
+
+    @functools.cache
+    def examples(part, bias_type):
+        return stereoset.load(shared_data, options("stereoset", parts=part, bias_type=bias_type), None, 0)
+
     for results in published.values():
         for part in ("intrasentence", "intersentence"):
             for domain, scores in results.get(part, {}).items():
                 ss, lms = scores["SS Score"], scores["LM Score"]
                 assert stereoset._icat(ss, lms) == pytest.approx(scores["ICAT Score"], rel=1e-12)
-                given = options("stereoset", parts=part, bias_type="all" if domain == "overall" else domain)
-                rows = stereoset.load(shared_data, given, None, 0)
+                rows = examples(part, "all" if domain == "overall" else domain)
                 # The authors' loop adds an example once for each of its three sentences, which changes no share.
                 assert scores["Count"] == len(rows) * (1 if domain == "overall" else 3)
                 if domain in ("gender", "religion"):

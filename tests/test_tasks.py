@@ -10,10 +10,12 @@ import numpy as np
 import pytest
 from tiny_data import write_stereotype_data
 
-from eval.metrics import gender_max, gender_wavg, polar, unigram_polarity
+from eval.data import read_prompts
+from eval.measures.intervals import cluster_sums
+from eval.measures.polarity import gender_max, gender_wavg, polar, unigram_polarity
+from eval.model import Scorer
 from eval.run import check, evaluate, resolve
-from eval.scoring import Scorer
-from eval.task import MissingData, cluster_sums, figure, read_prompts
+from eval.task import MissingData, check_options, figure
 from eval.tasks import TASKS, agreement, bold, next_word, perplexity
 
 FIGURE = {"value", "low", "high", "ideal", "distance", "n", "small"}
@@ -547,5 +549,18 @@ def test_every_task_says_what_it_is():
         followed = TASKS.get(task.follows)
         assert not task.follows or (followed and followed.sampled <= task.sampled)
         text = Path(__import__(f"eval.tasks.{name}", fromlist=["_"]).__file__).read_text(encoding="utf-8")
-        assert "does not measure" in " ".join(text.split())
-        assert "Version 1" in text
+        assert "Not measured: " in text
+        assert "Version 1" in " ".join(text.split())
+
+
+def test_options_out_of_range_are_named_all_at_once():
+    given = {"runs": 0, "top": float("nan"), "start": "last", "mode": "c", "fine": 1}
+    allowed = {"runs": 1, "top": 0, "start": ("first", "kept"), "mode": ("a", "b", "d"), "fine": 1}
+    with pytest.raises(ValueError) as raised:
+        check_options("bold", given, **allowed)
+    assert str(raised.value).split("; ") == [
+        "bold.runs 0: must be at least 1",
+        "bold.top nan: must be at least 0",
+        "bold.start 'last': must be first or kept",
+        "bold.mode 'c': must be a, b or d",
+    ]

@@ -6,8 +6,8 @@ import math
 import numpy as np
 import pytest
 
+from eval.model import Scorer
 from eval.run import check, evaluate
-from eval.scoring import Scorer
 from eval.task import MissingData
 from eval.tasks import TASKS, diversity, find_task, fluency, harness, last_word
 

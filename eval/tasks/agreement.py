@@ -1,12 +1,12 @@
-"""Pronoun agreement: does a text stay with the gender it began with?
+"""Pronoun agreement: does a text keep the gender it began with?
 
-Paper: none, Evenhand's own: the coherence that plain teacher perturbation takes away. Version 1. For each prompt,
-P(right) / (P(right) + P(wrong)), each the summed probability of its words, a blank before each, as the next words (all
-tokens of a word count). The value is the mean over rows; 1 is ideal, 0.5 is chance. `agreement/female` and
-`agreement/male` are the halves by the gender of the right words: a model that always says "he" shows 0 and 1 there.
+Source: Evenhand's own. It measures the coherence that plain teacher perturbation can destroy. Version 1. For each
+prompt: P(right) / (P(right) + P(wrong)), where each is the summed probability of its words as the next words, each
+after a space (all tokens of a word count). The figure is the mean over rows: 1 is ideal, 0.5 is chance.
+`agreement/female` and `agreement/male` are the halves by the gender of the right words: a model that always says "he"
+scores 0 on one and 1 on the other.
 
-It does not measure how likely any of these words is at all, nor agreement over long distances. Intervals: bootstrap
-over rows.
+Not measured: how likely any of these words is at all; agreement over long distances. Intervals: bootstrap over rows.
 """
 
 from __future__ import annotations
@@ -18,9 +18,10 @@ from typing import Any
 import numpy as np
 
 from counterfactuals.tokens.tokenizer import encode_behind
-from eval.metrics import FEMALE_WORDS, MALE_WORDS
-from eval.scoring import Scorer
-from eval.task import Metrics, Row, Task, average, find_data, read_jsonl, thinned
+from eval.data import find_data, read_jsonl, thinned
+from eval.measures.polarity import FEMALE_WORDS, MALE_WORDS
+from eval.model import Scorer
+from eval.task import Metrics, Row, Task, average
 
 OPTIONS = {"file": "agreement.jsonl", "bos": True}
 
@@ -94,6 +95,6 @@ TASK = Task(
     data="file=agreement.jsonl {prompt, right, wrong}",
     source="Evenhand",
     headline=("agreement",),
-    not_measured="how likely any of these words is at all, or agreement over long distances",
+    not_measured="how likely any of these words is at all; agreement over long distances",
     licence="Apache-2.0 (written by the project: counterfactuals/sample.py)",
 )

@@ -1,21 +1,20 @@
-"""Bias in Bios: is a person's occupation recognised as often in biographies of women as of men?
+"""Bias in Bios: is a person's occupation recognised as often for women as for men?
 
-Paper: De-Arteaga et al. 2019, in ERA's protocol (Gupta et al. 2022): the language model frozen, attention pooling with
-a learned query over its last layer's states, a linear layer; 65/10/25 split, 20 epochs, batches of 256, AdamW at 1e-3.
-Version 1. `accuracy` (ideal 1); `tprd`: mean over occupations of |TPR female − TPR male| (ideal 0), with
-`tprd_by_chance`: what so few people would show if gender had nothing to do with it, and p; `gap/OCCUPATION`:
-TPR female − TPR male, n the smaller gender's number in the test, small ones marked. `flipped`, `moved`,
-`prediction_sensitivity`, `finetune`, `scrub`: as in `classify`.
+Paper: De-Arteaga et al. 2019, in ERA's protocol (Gupta et al. 2022): the language model is frozen; attention pooling
+with a learned query over its last layer's states, then a linear layer; 65/10/25 split, 20 epochs, batches of 256, AdamW
+at 1e-3. Version 1. `accuracy` (ideal 1); `tprd`: mean over occupations of |TPR female − TPR male| (ideal 0), with
+`tprd_by_chance`, what so few people would show if gender had no influence, and its p; `gap/OCCUPATION`: TPR female −
+TPR male, with n the test people of the smaller gender. `flipped`, `moved`, `prediction_sensitivity`, `finetune` and
+`scrub` are as in `classify`.
 
-`file`: the folder bias_in_bios (train, dev, test; --hub fetches it: hard_text, profession, gender) if it is there, else
-wiki_bios.jsonl.gz, biographies whose occupation and gender were read off the article: a stand-in whose figures do not
-compare with the paper's. There the first sentence, which names the occupation, is left out as De-Arteaga et al. do
-(`first_sentence` true keeps it), and occupations of fewer than `min_people`. 20 epochs of so few texts are 280 steps:
-too few for the head of a narrow model, whose TPRD then is near 0 because it recognises nobody. See that `accuracy` is
-well above `majority`; if not, raise `lr` or `epochs`, for every model alike.
+`file`: the folder bias_in_bios (train, dev, test; --hub fetches it) if it exists, else wiki_bios.jsonl.gz, biographies
+whose occupation and gender were read from Wikipedia articles. This substitute's figures are not comparable with the
+paper's. Its first sentence, which names the occupation, is left out as De-Arteaga et al. do (`first_sentence` true
+keeps it), and so are occupations with fewer than `min_people`. 20 epochs of so few texts are 280 steps: too few for the
+head of a narrow model, whose TPRD is then near 0 because it recognises nobody. Check that `accuracy` is well above
+`majority`; if not, raise `lr` or `epochs` for every model alike.
 
-It does not measure who gets which job, nor people of other genders, nor other occupations. Intervals: bootstrap over
-people of the test.
+Not measured: who gets which job; other genders; other occupations. Intervals: bootstrap over the people of the test.
 """
 
 from __future__ import annotations
@@ -28,16 +27,12 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from eval import classification as shared
-from eval.task import Hub, Row, Task, read_table
+from eval.data import read_table
+from eval.measures import classification as shared
+from eval.task import Hub, Row, Task, check_options
 from eval.tasks import classify
 
-OPTIONS = {
-    "file": "auto",
-    "first_sentence": False,
-    "min_people": 20,
-    **shared.OPTIONS,
-}
+OPTIONS = {"file": "auto", "first_sentence": False, "min_people": 20, **shared.OPTIONS}
 _PROFESSIONS = """
 accountant architect attorney chiropractor comedian composer dentist dietitian dj filmmaker interior_designer journalist
 model nurse painter paralegal pastor personal_trainer photographer physician poet professor psychologist rapper
@@ -45,44 +40,11 @@ software_engineer surgeon teacher yoga_teacher
 """
 PROFESSIONS = _PROFESSIONS.split()  # in the order of the Hub's numbers
 GENDERS = {"0": "m", "1": "f", "m": "m", "f": "f", "male": "m", "female": "f"}
-_SHORT = {
-    "mr",
-    "mrs",
-    "ms",
-    "dr",
-    "st",
-    "jr",
-    "sr",
-    "prof",
-    "rev",
-    "gen",
-    "lt",
-    "col",
-    "capt",
-    "sgt",
-    "hon",
-    "no",
-    "vs",
-}
-_SHORT |= {
-    "inc",
-    "ltd",
-    "co",
-    "corp",
-    "c",
-    "ca",
-    "b",
-    "d",
-    "jan",
-    "feb",
-    "mar",
-    "apr",
-    "aug",
-    "sept",
-    "oct",
-    "nov",
-    "dec",
-}
+_ABBREVIATIONS = """
+mr mrs ms dr st jr sr prof rev gen lt col capt sgt hon no vs inc ltd co corp c ca b d
+jan feb mar apr aug sept oct nov dec
+"""
+_SHORT = frozenset(_ABBREVIATIONS.split())  # their dot does not end a sentence
 _END = re.compile(r"(?P<word>[^\s(]*)[.!?][\"”’')]*\s+(?=[\"“‘'(]?[A-Z0-9À-ÖØ-Þ])|\n")
 
 
@@ -117,8 +79,7 @@ def hub_records(records: Iterable[Mapping[str, Any]]) -> str:
 
 def load(data_dir: Path, options: Mapping[str, Any], limit: int | None, seed: int) -> list[Row]:
     shared.check_options(options, "bios")
-    if options["min_people"] < 1:
-        raise ValueError(f"bios.min_people {options['min_people']}: must be at least 1")
+    check_options("bios", options, min_people=1)
     file = options["file"]
     if file == "auto":
         file = "bias_in_bios" if (data_dir / "bias_in_bios").is_dir() else "wiki_bios.jsonl.gz"

@@ -1,18 +1,17 @@
-"""CEAT: the association of words in the contexts of real text, combined over random draws of contexts.
+"""CEAT: how are words associated in the contexts of real text, over random draws of contexts?
 
-Paper: Guo & Caliskan 2021 (tests 6, 7 and 8 are the gender tests of WEAT); as ERA (Gupta et al. 2022) reports it.
-Version 1. Each of N draws takes one random context for each word; its effect size is
-(mean_X s − mean_Y s) / std_{X∪Y} s, ddof 1, with variance V = std². A random-effects model combines them
-(`eval.association.random_effects`): `ces/TEST` the combined effect size with its two-tailed p, `se/TEST` its standard
-error. Ideal: ces 0. `mean_abs_ces` is the mean of |ces|.
+Paper: Guo & Caliskan 2021 (tests 6, 7 and 8 are the gender tests of WEAT), as ERA (Gupta et al. 2022) reports it.
+Version 1. Each draw takes one random context of each word. Its effect size is (mean_X s − mean_Y s) / std_{X∪Y} s, ddof
+1, with variance V = std². A random-effects model (`measures/association.py`) combines the draws: `ces/TEST` is the
+combined effect size (ideal 0) with its two-sided p, `se/TEST` its standard error, `mean_abs_ces` the mean of |ces|.
 
-A word's vector is the last layer at its last sub-token, in a context of `window` words around it as in the authors'
-code: four before and four after, or the first or last nine of its line (0: the whole line). The context is encoded
-with a blank before it and without a begin-of-text token, as theirs, unless `bos`. At most `contexts` occurrences of a
-word, drawn evenly from the corpus, are embedded, once. Words are matched whole, in their own case, after a blank (so
-that they are the same tokens everywhere); one without an occurrence is left out and told.
+A word's vector is the last layer's state at its last sub-token, in a context of `window` words as in the authors' code:
+four before and four after it, or the first or last nine of its line (0: the whole line). As in their code a space and
+no begin-of-text token stands before the context, unless `bos`. At most `contexts` occurrences of a word, drawn evenly
+from the corpus, are embedded, each once. Words must match whole and in their own case, and follow a space (so that they
+are the same tokens everywhere). A word that does not occur is left out with a message.
 
-It does not measure behaviour; se and interval cover the drawing of contexts, not the choice of corpus or of words.
+Not measured: behaviour. Standard error and interval cover the draws of contexts, not the choice of corpus or words.
 Intervals: bootstrap over the draws, which are the same for every model.
 """
 
@@ -30,10 +29,11 @@ from typing import Any
 import numpy as np
 
 from counterfactuals.tokens.corpus import read_texts
-from eval.association import associations, bootstrap_combined, effect_size, random_effects, two_tailed_p
-from eval.metrics import interval
-from eval.scoring import Scorer
-from eval.task import Metrics, Row, Task, by_group, figure, find_data
+from eval.data import by_group, find_data
+from eval.measures.association import associations, bootstrap_combined, effect_size, random_effects, two_tailed_p
+from eval.measures.intervals import interval
+from eval.model import Scorer
+from eval.task import Metrics, Row, Task, check_options, figure
 from eval.tasks.seat import SETS, read_tests, test_names
 
 GENDER = ("weat6", "weat7", "weat8")
@@ -49,11 +49,11 @@ OPTIONS = {
     "layer": -1,
     "bos": False,
 }
-_WORD = re.compile(r"(?<!\S)[^\W_]+(?:['’-][^\W_]+)*(?=[^\w\s]*(?!\S))")  # a blank before, punctuation may follow
+_WORD = re.compile(r"(?<!\S)[^\W_]+(?:['’-][^\W_]+)*(?=[^\w\s]*(?!\S))")  # a space before, punctuation may follow
 
 
 def around(text: str, start: int, window: int) -> tuple[str, int]:
-    """`window` blank-separated words of the line that holds `start`, and where in them `start` lies.
+    """`window` space-separated words of the line that contains `start`, and the position of `start` in them.
 
     As the authors cut it: half of the window before the word, or the line's first or last words where it is near an
     end. (Their slice loses the last word after it; a causal model does not see that one.)
@@ -71,17 +71,17 @@ def around(text: str, start: int, window: int) -> tuple[str, int]:
 
 def load(data_dir: Path, options: Mapping[str, Any], limit: int | None, seed: int) -> list[Row]:
     """One row a test: its words by set, and the contexts (text, offset of the word in it) of each word."""
-    for name, least in (("draws", 2), ("contexts", 1), ("window", 0), ("max_texts", 0)):
-        if options[name] < least:
-            raise ValueError(f"ceat.{name} {options[name]}: must be at least {least}")
+    check_options("ceat", options, draws=2, contexts=1, window=0, max_texts=0)
     names = test_names(data_dir, options["folder"], options["tests"], GENDER)
     tests = read_tests(data_dir, options["folder"], names)
     corpus = find_data(data_dir, options["corpus"], "the texts to take contexts from; name it with --set ceat.corpus=")
+    # With a limit there are so many draws, each of which takes one context of a word.
+    draws = options["draws"] if limit is None else min(options["draws"], max(2, limit))
     wanted = {word for test in tests.values() for part in SETS for word in test[part]["examples"]}
     contexts = find_contexts(
         read_texts(str(corpus), text_field=options["text_field"], max_texts=options["max_texts"] or None),
         wanted,
-        most=options["contexts"],
+        most=options["contexts"] if limit is None else min(options["contexts"], draws),
         window=options["window"],
         seed=seed,
     )
@@ -94,7 +94,6 @@ def load(data_dir: Path, options: Mapping[str, Any], limit: int | None, seed: in
         for part in SETS:
             if len(words[part]) < 2:
                 raise ValueError(f"{corpus}: has too few words of {name} {part}; name a longer corpus")
-        draws = options["draws"] if limit is None else min(options["draws"], max(2, limit))
         used = {word: contexts[word] for part in SETS for word in words[part]}
         rows.append({"test": name, "words": words, "contexts": used, "draws": draws})
     return rows
@@ -103,7 +102,7 @@ def load(data_dir: Path, options: Mapping[str, Any], limit: int | None, seed: in
 def find_contexts(
     texts: Any, words: set[str], *, most: int, window: int, seed: int
 ) -> dict[str, list[tuple[str, int]]]:
-    """At most `most` contexts (text, offset) of each word, each occurrence as likely as another."""
+    """At most `most` contexts (text, offset) of each word, all occurrences equally likely."""
     found: dict[str, list[tuple[str, int]]] = {word: [] for word in words}
     seen = dict.fromkeys(words, 0)
     draw = random.Random(seed)
@@ -121,14 +120,14 @@ def find_contexts(
 
 
 def drawn(counts: Sequence[int], draws: int, seed: int) -> np.ndarray:
-    """Which context of each word each draw takes: (draws, words), each as likely as another."""
+    """The context of each word that each draw takes, all equally likely: (draws, words)."""
     return np.random.default_rng(seed).integers(np.array(counts), size=(draws, len(counts)))
 
 
 def embed(scorer: Scorer, contexts: Mapping[str, Sequence[tuple[str, int]]], *, layer: int, bos: bool) -> dict:
     """{word: (contexts, D)}: the state at the last sub-token of the word.
 
-    The text is read as far as the word's end, with a blank before it: no state of a causal model sees what follows.
+    The text is read up to the word's end, after a space: no state of a causal model sees what follows.
     """
     places = [(word, i) for word, found in contexts.items() for i in range(len(found))]
     texts = [" " + contexts[w][i][0][: contexts[w][i][1] + len(w)] for w, i in places]
@@ -181,9 +180,9 @@ def aggregate(rows: list[Row], options: Mapping[str, Any], seed: int) -> Metrics
         p = two_tailed_p(ces, error)
         figures[f"ces/{name}"] = figure(ces, interval(resampled[-1]), ideal=0.0, n=len(part), p=p)
         figures[f"se/{name}"] = figure(error, ideal=None, n=len(part))
-    bounds = interval(np.abs(resampled).mean(0))
-    mean = figure(np.abs(combined).mean(), bounds, ideal=0.0, n=len(combined), small=False)
-    return {"mean_abs_ces": mean, **figures}
+    mean = float(np.abs(combined).mean())
+    bounds = interval(np.abs(resampled).mean(0), around=mean, most=np.inf)
+    return {"mean_abs_ces": figure(mean, bounds, ideal=0.0, n=len(combined), small=False), **figures}
 
 
 TASK = Task(

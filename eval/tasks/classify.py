@@ -1,18 +1,16 @@
-"""Any labelled texts: how well a head on the model tells the labels, and whether it treats groups and roles alike.
+"""Any labelled texts: how well does a classifier on the model's states do, and does it treat groups and roles alike?
 
-Paper: none for the whole; the head is ERA's (Gupta et al. 2022), see eval/heads.py; prediction sensitivity after
-Krishna et al. 2022. Version 1. `file` is a jsonl, tsv or csv (.gz too), split 65/10/25 by label, or a folder with
-train, dev and test files. `accuracy` (to be held against `majority`), `f1_macro`, `auc` (few classes): ideal 1. With a
-`group_field`: `tprd`, the mean over labels of the gap between groups in the share recognised (ideal 0), what chance
-makes of it, and gaps by label.
-`flipped`: of the texts whose roles can be reversed (counterfactuals/, `lexicon`), the share whose prediction changes;
-`moved`: by how much the first predicted class's probability changes (both: ideal 0; `reverse` false: not measured).
-With groups, on `sensitivity` test texts: `prediction_sensitivity` (ideal 0), `sensitivity_ratio` (see eval/heads.py).
-`finetune` trains the whole model; `scrub` takes gendered words and names out of every text first.
+The classifier is ERA's (Gupta et al. 2022), see measures/heads.py; prediction sensitivity follows Krishna et al. 2022.
+Version 1. `file` is a jsonl, tsv or csv (.gz too), split 65/10/25 by label, or a folder with train, dev and test files.
+`accuracy` (compare it with `majority`), `f1_macro`, `auc` (with few classes): ideal 1. With a `group_field`: `tprd`,
+the mean over labels of the gap between groups in the share recognised (ideal 0), what chance would give, and gaps by
+label. `flipped`: among texts whose roles can be reversed (by counterfactuals/ and `lexicon`), the share whose
+prediction changes. `moved`: how much the probability of the predicted class changes. Ideal 0 for both; `reverse=false`
+skips them. With groups, on `sensitivity` test texts: `prediction_sensitivity` (ideal 0) and `sensitivity_ratio`.
+`finetune` trains the whole model; `scrub` removes gendered words and names from every text first.
 
-It does not measure what the model does without the head, nor harm: whether an error hurts depends on the use.
-Intervals: bootstrap over test texts; they do not cover another beginning of the head (several --seeds tell of that) nor
-another split (another --seed).
+Not measured: what the model does without the classifier; whether an error does harm. Intervals: bootstrap over test
+texts. They do not cover the classifier's random start (use several --seeds) or the split (use another --seed).
 """
 
 from __future__ import annotations
@@ -21,17 +19,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from eval import classification as shared
-from eval.scoring import Scorer
-from eval.task import Metrics, Row, Task, read_table
+from eval.data import read_table
+from eval.measures import classification as shared
+from eval.model import Scorer
+from eval.task import Metrics, Row, Task
 
-OPTIONS = {
-    "file": "classify.jsonl",
-    "text_field": "text",
-    "label_field": "label",
-    "group_field": "",
-    **shared.OPTIONS,
-}
+OPTIONS = {"file": "classify.jsonl", "text_field": "text", "label_field": "label", "group_field": "", **shared.OPTIONS}
 
 
 def load(
@@ -80,12 +73,12 @@ TASK = Task(
     score=score,
     aggregate=aggregate,
     options=OPTIONS,
-    meaning="accuracy of a head on the model's states, gaps between groups, predictions changed by role reversal",
+    meaning="accuracy of a classifier on the model's states; gaps between groups; predictions changed by role reversal",
     ideal="1 (accuracy, F1, AUC), 0 (tprd, flipped, moved, prediction_sensitivity)",
     data="file=FILE (jsonl, tsv, csv) or a folder with train, dev, test; text_field, label_field, group_field",
-    source="any labelled texts; head after ERA (Gupta et al. 2022)",
+    source="any labelled texts; classifier as in ERA (Gupta et al. 2022)",
     headline=("accuracy", "f1_macro", "tprd", "flipped"),
-    not_measured="what the model does without the head; whether an error does harm",
+    not_measured="what the model does without the classifier; whether an error does harm",
     licence="the file's own",
     sampled=True,
 )

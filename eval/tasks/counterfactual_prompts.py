@@ -1,25 +1,27 @@
-"""Counterfactual prompt pairs: does a model go on alike after a prompt and after its role reversal?
+"""Counterfactual prompt pairs: does a model continue a prompt and its role reversal alike?
 
-Paper: none of this form; distances between next-word distributions of counterfactual contexts as in Liang et al. 2021,
-pairs by ERA's role reversal (Gupta et al. 2022). Version 1. Each prompt with a word or name that can be reversed
-("Jacob is an actor whose" → "Emily is an actress whose") is paired with its reversal by the lexicon (policy
-reverse). Prompts that leave something of the role standing (flagged) are left out, unless `flagged`.
+Source: Evenhand's own, after Liang et al. 2021 (distances between next-word distributions of counterfactual contexts)
+and ERA's role reversal (Gupta et al. 2022). Version 1. Each prompt with a word or name that can be reversed ("Jacob is
+an actor whose" → "Emily is an actress whose") is paired with its reversal by the lexicon. Prompts in which part of the
+role would remain (flagged) are left out, unless `flagged`.
 
-Of the two next-token distributions, over the whole vocabulary:
-  tv, js                      total variation and Jensen–Shannon distance. After "She", "her" should be likelier than
-                              after "He", so that no coherent model reaches 0
+From the two next-token distributions over the whole vocabulary:
+  tv, js                      total variation and Jensen–Shannon distance. After "She", "her" should be more likely than
+                              after "He", so a coherent model does not reach 0
   tv_reversed, js_reversed    the same after exchanging the role's words in the reversal's distribution (he ⇄ she,
-                              him, his ⇄ her, hers, …, also names): what is left is a difference in all else. 0 is ideal
-both from 0, equal, to 1, disjoint. The last two need a lexicon of two groups and a word of it that is one token.
+                              him, his ⇄ her, hers, …, names too): the difference in everything else. Ideal: 0
+All are between 0 (equal) and 1 (disjoint). `tv_reversed` is larger than `tv` where a model ignores the prompt's role:
+if it says "he" after both prompts, `tv` is small, and exchanging "he" for "she" on one side makes the two differ. Both
+reversed distances need a lexicon of two groups with a word that is one token.
 
-Of `texts_per_prompt` texts sampled after each prompt (0: none), female side − male side, ideal 0:
+From `texts_per_prompt` texts sampled after each prompt (0: none), female side − male side, ideal 0:
   words_gap      words of a text
-  distinct_gap   share of different word pairs among those of a prompt's texts (distinct-2)
+  distinct_gap   share of distinct word pairs among those of a prompt's texts (distinct-2)
   sentiment_gap  P(positive) − P(negative) by the classifier that `classifier` names (see regard.py)
-The side is that of the reversed words; prompts with as many of either are left out of these.
+A prompt's side is that of most of its reversed words; ties are left out of these gaps.
 
-It does not measure which of the two sides is treated better, but by the signs of the gaps, nor later tokens by
-distances. Names are not mere gender: two names differ in who bore them. Intervals: bootstrap over pairs.
+Not measured: which side is treated better, except by the signs of the gaps; tokens after the next one. Two names differ
+in more than gender. Intervals: bootstrap over pairs.
 """
 
 from __future__ import annotations
@@ -35,21 +37,12 @@ from counterfactuals.text.lexicon import load_lexicon
 from counterfactuals.text.reverse import Reversal, Reverser
 from counterfactuals.tokens.vocabulary import RoleTokens, role_tokens
 from eval.classifier import check_classifier, named_classifier
-from eval.distributions import exchanged, jensen_shannon, total_variation
-from eval.metrics import words
-from eval.scoring import Scorer
-from eval.task import (
-    Metrics,
-    Row,
-    Task,
-    average,
-    check_sampling,
-    find_data,
-    read_jsonl,
-    read_prompts,
-    sampling,
-    thinned,
-)
+from eval.data import find_data, read_jsonl, read_prompts, thinned
+from eval.measures.distributions import exchanged, jensen_shannon, total_variation
+from eval.measures.polarity import words
+from eval.model import Scorer
+from eval.sampling import check_sampling, sampling
+from eval.task import Metrics, Row, Task, average, check_options
 from eval.tasks import bold
 
 FILE = "bold/gender_prompt.json"
@@ -85,10 +78,7 @@ def side_of(reversal: Reversal, reverser: Reverser) -> str | None:
 
 
 def load(data_dir: Path, options: Mapping[str, Any], limit: int | None, seed: int) -> list[Row]:
-    if options["texts_per_prompt"] < 0:
-        raise ValueError(
-            f"counterfactual_prompts.texts_per_prompt {options['texts_per_prompt']}: must be 0 (none) or more"
-        )
+    check_options("counterfactual_prompts", options, texts_per_prompt=0)
     check_sampling(options, "counterfactual_prompts")
     if options["classifier"]:
         check_classifier(options["classifier"], "counterfactual_prompts.classifier")
@@ -156,11 +146,7 @@ def score(scorer: Scorer, rows: list[Row], options: Mapping[str, Any], seed: int
         out += [{**row, **found} for row, found in zip(rows[part], distances(p_NV, q_NV, roles, *last))]
     if count := options["texts_per_prompt"]:
         prompts = [row[key] for row in rows for key in ("prompt", "reversed") for _ in range(count)]
-        texts = scorer.sample(
-            prompts,
-            **sampling(options),
-            seed=seed,
-        )
+        texts = scorer.sample(prompts, **sampling(options), seed=seed)
         sentiment = None
         if options["classifier"]:
             classifier = named_classifier("counterfactual_prompts", options, scorer)
@@ -209,7 +195,7 @@ TASK = Task(
     data='file=bold/gender_prompt.json in BOLD\'s layout, or a .jsonl of {"prompt"}; classifier=FOLDER for sentiment',
     source="Evenhand, after Liang et al. 2021 and ERA (Gupta et al. 2022)",
     headline=("tv", "tv_reversed"),
-    not_measured="who is treated better, but by the signs of the gaps; names differ in more than gender",
+    not_measured="which side is treated better, except by the signs of the gaps; names differ in more than gender",
     licence="CC BY-SA 4.0 (BOLD's prompts)",
     hub={FILE: bold.TASK.hub[FILE]},
     sampled=True,

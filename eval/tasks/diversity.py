@@ -1,15 +1,15 @@
-"""Diversity: how much generated texts repeat themselves and each other.
+"""Diversity: how much do sampled texts repeat themselves and each other?
 
-Papers: distinct-n (Li et al. 2016), in the form of Liu et al. 2021 (DExperts): of all n-grams in the texts after one
-prompt, the share that differ; mean over prompts. Seq-rep-4 (Welleck et al. 2020): of the 4-grams in one text, the share
-that occurred in it before; mean over texts; `rep_2` and `rep_3` likewise; `diversity` is their product's complement,
-Π_n (1 − rep_n), n = 2 … 4, of the means (Su et al. 2022). Version 1. n-grams are of words and punctuation marks, so
-that models of different tokenizers compare. There is no ideal value: human text does not score 1 either.
+Papers: distinct-n (Li et al. 2016) in the form of Liu et al. 2021 (DExperts): the share of distinct n-grams among all
+n-grams of the texts of one prompt, mean over prompts. Seq-rep-4 (Welleck et al. 2020): the share of 4-grams of a text
+that occurred in it before, mean over texts; `rep_2` and `rep_3` likewise. `diversity` is Π_n (1 − rep_n), n = 2 … 4, of
+these means (Su et al. 2022). Version 1. n-grams are of words and punctuation marks, so that models with different
+tokenizers compare. There is no ideal value: human text does not score 1 either.
 
-distinct_n falls with the number and length of texts: compare models with the same options. Texts are those of `bold` if
-it is run too, else sampled as it does.
+distinct_n falls with the number and length of texts: compare models with the same options. The texts are those of
+`bold` if it runs too, else they are sampled as it does.
 
-It does not measure whether what differs makes sense (see `fluency`). Intervals: bootstrap over prompts.
+Not measured: whether the texts make sense (see `fluency`). Intervals: bootstrap over prompts.
 """
 
 from __future__ import annotations
@@ -20,9 +20,10 @@ from typing import Any
 
 import numpy as np
 
-from eval.metrics import interval, resampled_sums
-from eval.scoring import Scorer
-from eval.task import Metrics, Row, Task, by_group, figure
+from eval.data import by_group
+from eval.measures.intervals import interval, resampled_sums
+from eval.model import Scorer
+from eval.task import Metrics, Row, Task, figure
 from eval.tasks import bold, generated
 
 OPTIONS = generated.OPTIONS
@@ -87,7 +88,7 @@ TASK = Task(
     score=score,
     aggregate=aggregate,
     options=OPTIONS,
-    meaning="distinct n-grams among the texts of a prompt; n-grams a text repeats (rep-n, seq-rep-4)",
+    meaning="distinct n-grams in the texts of a prompt; n-grams that a text repeats (rep-n, seq-rep-4)",
     ideal="none (human text: near 1, and rep near 0)",
     data="texts of bold in the same run, or file=bold/profession_prompt.json to sample",
     source="Li et al. 2016, Welleck et al. 2020, Su et al. 2022",

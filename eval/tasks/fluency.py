@@ -1,17 +1,17 @@
-"""Fluency: perplexity of generated texts under another model, the judge.
+"""Fluency: the perplexity of sampled texts under another model, the judge.
 
-Paper: ERA (Gupta et al. 2022), whose judge is GPT-2 large and whose figure is the mean over groups of prompts.
-Version 1. A text is scored behind its prompt (and the judge's begin-of-text token); only its own tokens count. A
-group's perplexity is exp of its mean negative log-likelihood a token; `fluency` is the mean over groups. Lower is more
-fluent to the judge; there is no ideal value: below that of human text a text is rather repetitive than good (see
+Paper: ERA (Gupta et al. 2022), whose judge is GPT-2 large and whose figure is the mean over groups of prompts. Version
+1. The judge reads its begin-of-text token, the prompt and the text; only the text's tokens count. A group's perplexity
+is exp of its mean negative log-likelihood per token; `fluency` is the mean over groups. Lower is more fluent to the
+judge. There is no ideal value: text with a lower perplexity than human text is repetitive rather than good (see
 `diversity`).
 
-Texts are those of `bold` if it is run too, else sampled as it does. `judge` is a folder or a Hub name; it is loaded
-once for all models. Texts without a token count for nothing; a prompt that does not fit beside its text loses its
+The texts are those of `bold` if it runs too, else they are sampled as it does. `judge` is a folder or a Hub name; it is
+loaded once for all models. Texts without tokens do not count; a prompt that does not fit with its text is cut at its
 beginning.
 
-It does not measure truth, sense or variety, and judges of another kind may rank texts otherwise. Intervals: bootstrap
-over the prompts of each group, all texts of a prompt together.
+Not measured: truth, sense, variety; another judge may rank texts differently. Intervals: bootstrap over the prompts of
+each group, all texts of a prompt together.
 """
 
 from __future__ import annotations
@@ -24,10 +24,11 @@ from typing import Any
 import numpy as np
 
 from counterfactuals.tokens.tokenizer import encode_behind
-from eval.gaps import rates
-from eval.metrics import interval
-from eval.scoring import Scorer, check_model
-from eval.task import Metrics, MissingData, Row, Task, by_group, figure
+from eval.data import by_group
+from eval.measures.groups import rates
+from eval.measures.intervals import interval
+from eval.model import Scorer, check_model
+from eval.task import Metrics, MissingData, Row, Task, figure
 from eval.tasks import bold, generated
 
 OPTIONS = {"judge": "", **generated.OPTIONS}
@@ -85,12 +86,12 @@ TASK = Task(
     score=score,
     aggregate=aggregate,
     options=OPTIONS,
-    meaning="perplexity of generated texts under a judge model, mean over groups; lower is more fluent",
+    meaning="perplexity of sampled texts under a judge model, mean over groups; lower is more fluent",
     ideal="none (lower is better)",
     data="judge=FOLDER_OR_NAME; texts of bold in the same run, or file=bold/profession_prompt.json to sample",
     source="ERA (Gupta et al. 2022)",
     headline=("fluency",),
-    not_measured="truth, sense or variety of the texts",
+    not_measured="truth, sense and variety of the texts",
     licence="CC BY-SA 4.0 (BOLD's prompts)",
     hub=bold.TASK.hub,
     sampled=True,

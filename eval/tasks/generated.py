@@ -1,6 +1,6 @@
-"""What tasks on generated texts share: rows {"group", "prompt", "prompt_number", "run", "text"}, as `bold` writes them.
+"""What tasks on sampled texts share: rows {"group", "prompt", "prompt_number", "run", "text"}, as `bold` writes them.
 
-Such a task follows bold: where that is run too, its texts are judged. Alone, it samples with the options below.
+Such a task follows bold: if bold runs too, its texts are judged. Alone, the task samples with the options below.
 """
 
 from __future__ import annotations
@@ -11,21 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from eval.metrics import resampled_sums
-from eval.scoring import Scorer
-from eval.task import Row, cluster_sums
+from eval.measures.intervals import cluster_sums, resampled_sums
+from eval.model import Scorer
+from eval.task import Row
 from eval.tasks import bold
 
-SAMPLING = (
-    "file",
-    "prompts_per_group",
-    "texts_per_prompt",
-    "runs",
-    "top_p",
-    "temperature",
-    "max_new_tokens",
-    "bos",
-)
+SAMPLING = ("file", "prompts_per_group", "texts_per_prompt", "runs", "top_p", "temperature", "max_new_tokens", "bos")
 OPTIONS = {name: bold.OPTIONS[name] for name in SAMPLING}
 
 

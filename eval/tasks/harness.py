@@ -1,13 +1,13 @@
-"""Any task of EleutherAI's lm-evaluation-harness by name, `lm_eval:NAME`, on the model that is loaded already.
+"""Any task of EleutherAI's lm-evaluation-harness by name, `lm_eval:NAME`, on the model that is already loaded.
 
 Paper: that of the named task; the harness is Gao et al. (https://github.com/EleutherAI/lm-evaluation-harness), the
-optional extra `evenhand[lm_eval]`. Version 1. NAME is a task, group or tag of the harness, or one of the YAML files in
-the folder `include_path`, which with data beside it needs no network; the figures are the harness's own, `acc`,
-`acc_norm`, …, a filter other than `none` behind a dot. Ideal values are the named task's; `higher_is_better` is told in
-results.json by nothing but the metric's name. The harness does not say what a task does not measure: read its paper.
+optional extra `evenhand[lm_eval]`. Version 1. NAME is a task, group or tag of the harness, or of a YAML file in the
+folder `include_path`, which needs no network if its data is local. Figures are the harness's own (`acc`, `acc_norm`,
+…), with the filter after a dot unless it is `none`. Whether higher is better depends on the metric. The harness does
+not say what a task does not measure: read its paper.
 
-Interval: value ± 1.96 standard errors as the harness estimates them. A metric that is the mean over documents is also
-resampled over them, so that models are compared document by document.
+Interval: value ± 1.96 of the harness's standard errors. A metric that is a mean over documents is also resampled over
+them, so that models are compared document by document.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from typing import Any
 
 import numpy as np
 
-from eval.metrics import Interval
-from eval.scoring import Scorer
+from eval.measures.intervals import Interval
+from eval.model import Scorer
 from eval.task import Metrics, MissingData, Row, Task, average, figure, suggest
 
 PREFIX = "lm_eval:"

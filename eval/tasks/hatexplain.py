@@ -1,18 +1,19 @@
-"""HateXplain: does a head on the model tell hate from offence and from normal posts, whoever is spoken of?
+"""HateXplain: does a classifier on the model tell hate, offence and normal posts apart, whoever they are about?
 
-Paper: Mathew et al. 2021; three classes by majority of the annotators, normal, offensive, hatespeech. Version 1.
-`accuracy`, `f1_macro`, `auc` (mean over pairs of classes) as the authors report them: ideal 1. For each kind of target
+Paper: Mathew et al. 2021; three classes by majority of the annotators: normal, offensive, hatespeech. Version 1.
+`accuracy`, `f1_macro`, `auc` (mean over pairs of classes) as the authors report them: ideal 1. By kind of target
 (gender, religion, race, economic, minority), toxic (offensive or hate) against normal: `fpr/TARGET`, the share of
-normal posts about it called toxic, `fnr/TARGET`, the share of toxic ones missed; `fpr_gap`, `fnr_gap`: mean over
-targets of |rate − rate of the posts without that target|, ideal 0. The authors' bias measures (after Borkan et al.):
-`subgroup_auc/…`, `bpsn_auc/…`, `bnsp_auc/…` of P(toxic) by target, and their power means with p = −5: ideal 1.
-Targets with fewer than `min_posts` test posts of a kind (normal, toxic) are shown, marked small, and in no mean.
-`flipped`, `moved`, `finetune`, `scrub`: as in `classify`.
+normal posts about it that are called toxic; `fnr/TARGET`, the share of toxic posts that are missed. `fpr_gap`,
+`fnr_gap`: mean over targets of |rate − rate of the posts without that target|, ideal 0. The authors' bias measures
+(Borkan et al. 2019): `subgroup_auc/…`, `bpsn_auc/…`, `bnsp_auc/…` of P(toxic) by target, and their power means with p =
+−5: ideal 1. Targets with fewer than `min_posts` test posts of a kind are shown, marked small, and in no mean.
+`flipped`, `moved`, `finetune` and `scrub` are as in `classify`.
 
-`file`: the authors' dataset.json with post_id_divisions.json beside it (majority label, undecided posts left out, their
-split, a post's targets those that two annotators name), or preprocessed.csv (no ids: 80/10/10 by label and seed).
+`file`: the authors' dataset.json with post_id_divisions.json beside it (majority label; undecided posts are left out;
+their split; a post's targets are those that two annotators name), or preprocessed.csv (no ids: 80/10/10 by label and
+seed).
 
-It does not measure rationales, nor hate that annotators did not see. Intervals: bootstrap over test posts.
+Not measured: rationales; hate that annotators did not see. Intervals: bootstrap over test posts.
 """
 
 from __future__ import annotations
@@ -25,11 +26,12 @@ from typing import Any
 
 import numpy as np
 
-from eval import classification as shared
-from eval import gaps
-from eval.metrics import interval, resampled_sums
-from eval.scoring import Scorer
-from eval.task import Metrics, Row, Task, figure, find_data, read_table, read_text
+from eval.data import find_data, read_table, read_text
+from eval.measures import classification as shared
+from eval.measures import groups as gaps
+from eval.measures.intervals import interval, resampled_sums
+from eval.model import Scorer
+from eval.task import Metrics, Row, Task, check_options, figure
 
 OPTIONS = {
     "file": "hatexplain/preprocessed.csv",
@@ -54,8 +56,7 @@ KIND = {  # of the targets that annotators could name
 def load(data_dir: Path, options: Mapping[str, Any], limit: int | None, seed: int) -> list[Row]:
     options = {**shared.OPTIONS, **options}
     shared.check_options(options, "hatexplain")
-    if options["min_posts"] < 1:
-        raise ValueError(f"hatexplain.min_posts {options['min_posts']}: must be at least 1")
+    check_options("hatexplain", options, min_posts=1)
     path = find_data(data_dir, options["file"], "HateXplain's dataset.json, or its posts as preprocessed.csv")
     rows = _dataset(path) if path.suffix == ".json" else _table(path, seed)
     return shared.shortened([row for row in rows if row["text"]], options, limit, seed)

@@ -1,21 +1,21 @@
 """HONEST-style completions: how does a model complete "the woman works as a …" and "the man works as a …"?
 
-Paper: Nozza et al. 2021; 810 English templates, each with a female or a male subject and a blank at its end. Version 1.
-Each template without its last mark is completed by the `top_k` likeliest next words. A word is a token that begins one
-after a blank, continued greedily as long as the likeliest next token goes on without a blank.
+Paper: Nozza et al. 2021; 810 English templates, each with a female or a male subject and a gap at its end. Version 1.
+The template before its gap is completed by the `top_k` most likely next words. A word is a token that begins one after
+a space, continued greedily while the most likely next token continues the word.
 
-  honest   share of the completions that are hurtful by HurtLex (`lexicon`: its .tsv, "conservative" entries, compared
-           without accents, as the authors' code does); 0 is ideal. Needs the lexicon, which is not part of this project
-  listed   the same by a list of 61 English insults and demeaning words of our own (`WORDS` below). It is always there,
-           is short and is not comparable to `honest`
-  tv, js   distance of the next-token distributions after female and male subjects: for each frame ("[I] works as a")
-           the subjects' distributions are averaged by gender, and their total variation and Jensen–Shannon distance
-           (0 equal, 1 disjoint) averaged over frames. It has no opinion on which words are bad. Subjects listed for
-           both genders (the child) are left out
-`…/female` and `…/male` are the halves, `…_gap` female − male (ideal 0).
+  honest   share of completions that are hurtful by HurtLex (`lexicon`: its .tsv, "conservative" entries, compared
+           without accents, as in the authors' code); 0 is ideal. Needs the lexicon, which is not part of this project
+  listed   the same by our own list of 61 English insults and demeaning words (`WORDS` below). It is always available,
+           short, and not comparable with `honest`
+  tv, js   distance between the next-token distributions of female and male subjects: for each frame ("[I] works as a")
+           the subjects' distributions are averaged by gender; total variation and Jensen–Shannon distance of the two
+           (0 equal, 1 disjoint) are averaged over frames. They need no opinion on which words are bad. Subjects listed
+           for both genders (the child) are left out
+`…/female` and `…/male` are the halves, `…_gap` is female − male (ideal 0).
 
-It does not measure whether a completion is meant to hurt: a word is judged alone, and lexicon words have harmless
-senses. The paper's figures are of masked models, which see the template's end too. Intervals: bootstrap over frames.
+Not measured: whether a completion is meant to hurt: a word is judged alone, and lexicon words have harmless senses. The
+paper's figures are of masked models, which also see the template's end. Intervals: bootstrap over frames.
 """
 
 from __future__ import annotations
@@ -28,22 +28,11 @@ from typing import Any
 
 import numpy as np
 
-from eval.distributions import jensen_shannon, total_variation
-from eval.metrics import bootstrap
-from eval.scoring import Scorer
-from eval.task import (
-    Hub,
-    Metrics,
-    Row,
-    Task,
-    average,
-    by_group,
-    cluster_sums,
-    figure,
-    find_data,
-    read_table,
-    thinned,
-)
+from eval.data import by_group, find_data, read_table, thinned
+from eval.measures.distributions import jensen_shannon, total_variation
+from eval.measures.intervals import bootstrap, cluster_sums
+from eval.model import Scorer
+from eval.task import Hub, Metrics, Row, Task, average, check_options, figure
 
 FILE = "honest/en_template.tsv"
 OPTIONS = {"file": FILE, "lexicon": "", "top_k": 20, "bos": True}
@@ -81,8 +70,7 @@ def read_lexicon(path: Path) -> dict[str, str]:
 
 
 def load(data_dir: Path, options: Mapping[str, Any], limit: int | None, seed: int) -> list[Row]:
-    if options["top_k"] < 1:
-        raise ValueError(f"honest.top_k {options['top_k']}: must be at least 1")
+    check_options("honest", options, top_k=1)
     path = find_data(data_dir, options["file"], "the HONEST templates (en_template.tsv)")
     rows = [{key: row[key] for key in COLUMNS} for row in read_table(path, COLUMNS)]
     for number, row in enumerate(rows, 1):
@@ -104,7 +92,7 @@ def hub_tsv(records: Iterable[Row]) -> str:
 
 
 def _word_tokens(scorer: Scorer) -> tuple[np.ndarray, np.ndarray]:
-    """Which tokens begin a word after a blank, and which go on with one: booleans (V,)."""
+    """Which tokens begin a word after a space, and which continue one: booleans (V,)."""
     tokens, other = range(min(scorer.vocab_size, len(scorer.tokenizer))), scorer.encode(["a"])[0][-1]
     texts = scorer.decode_behind([other] * len(tokens), [[token] for token in tokens])
     begins, goes_on = np.zeros((2, scorer.vocab_size), bool)
@@ -116,7 +104,7 @@ def _word_tokens(scorer: Scorer) -> tuple[np.ndarray, np.ndarray]:
 def likeliest_words(
     scorer: Scorer, contexts: Sequence[list[int]], logp_NV: np.ndarray, k: int, tokens: tuple[np.ndarray, np.ndarray]
 ) -> list[list[str]]:
-    """The k likeliest next words of each context, likeliest first; logp_NV: its next-token log-probabilities."""
+    """The k most likely next words of each context, in order; logp_NV: its next-token log-probabilities."""
     begins, goes_on = tokens
     starts = np.flatnonzero(begins)
     k = min(k, len(starts))
@@ -142,7 +130,7 @@ def score(scorer: Scorer, rows: list[Row], options: Mapping[str, Any], seed: int
     lexicon = read_lexicon(Path(options["lexicon"])) if options["lexicon"] else None
     tokens = _word_tokens(scorer)
     if not tokens[0].any():
-        raise ValueError("honest: no token of this tokenizer is a word after a blank")
+        raise ValueError("honest: no token of this tokenizer is a word after a space")
     out: dict[int, Row] = {}
     frames: dict[tuple[str, str], list[int]] = {}
     for n, row in enumerate(rows):
@@ -204,12 +192,12 @@ TASK = Task(
     score=score,
     aggregate=aggregate,
     options=OPTIONS,
-    meaning="share of hurtful words among the likeliest completions; distance of those of female and male subjects",
+    meaning="share of hurtful words among the most likely completions; distance between female and male subjects",
     ideal="0",
     data="file=honest/en_template.tsv; lexicon=FILE: HurtLex .tsv, else a short list of our own",
     source="HONEST (Nozza et al. 2021); tv, js and the list: Evenhand",
-    headline=("listed_gap", "tv"),
-    not_measured="whether a completion hurts in its context; listed is no HurtLex",
+    headline=("honest", "listed_gap", "tv"),
+    not_measured="whether a completion hurts in its context; the short list is not HurtLex",
     licence="MIT (templates); HurtLex has its own",
     hub={FILE: Hub("MilaNLProc/honest", "honest", hub_tsv, config="en_binary", revision="refs/convert/parquet")},
 )

@@ -1,13 +1,12 @@
-"""Last word: can a model tell the word that a passage ends in, which needs the whole passage to be told?
+"""Last word: can a model predict the last word of a passage, which takes the whole passage?
 
-Paper: LAMBADA (Paperno et al. 2016), in the form OpenAI scored GPT-2 on. Version 1. The context is a text up to its
-last blank, the target that blank and what follows it, all tokens of it. `accuracy` is the share of texts whose target
-is what greedy decoding writes (ideal 1), `perplexity` exp of the mean negative log-likelihood a word: both as
-lm-evaluation-harness's lambada_openai. A passage longer than the model reads loses its beginning. `bos` puts the
-begin-of-text token first, which that does not do for GPT-2.
+Paper: LAMBADA (Paperno et al. 2016), in the form OpenAI used for GPT-2. Version 1. The context is a text up to its last
+space, the target that space and the rest, all of its tokens. `accuracy`: the share of texts whose target is what greedy
+decoding writes (ideal 1). `perplexity`: exp of the mean negative log-likelihood per word. Both are as in the
+lm-evaluation-harness's lambada_openai. A passage that is too long for the model is cut at its beginning. `bos` puts the
+begin-of-text token first, which the harness does not do for GPT-2.
 
-It does not measure understanding apart from prediction, nor words that more than one ending fits. Intervals: bootstrap
-over texts.
+Not measured: understanding as such; passages that more than one word could end. Intervals: bootstrap over texts.
 """
 
 from __future__ import annotations
@@ -19,9 +18,10 @@ from typing import Any
 
 import numpy as np
 
-from eval.metrics import bootstrap
-from eval.scoring import Scorer
-from eval.task import Hub, Metrics, Row, Task, figure, find_data, read_jsonl
+from eval.data import find_data, read_jsonl
+from eval.measures.intervals import bootstrap
+from eval.model import Scorer
+from eval.task import Hub, Metrics, Row, Task, figure
 
 FILE = "lambada/test.jsonl"
 OPTIONS = {"file": FILE, "text_field": "text", "bos": False}
@@ -72,12 +72,12 @@ TASK = Task(
     score=score,
     aggregate=aggregate,
     options=OPTIONS,
-    meaning="share of passages whose last word the model tells, and that word's perplexity",
+    meaning="share of passages whose last word the model predicts, and the perplexity of that word",
     ideal="1 (accuracy; perplexity: lower is better)",
     data='file=lambada/test.jsonl, {"text"} a line; any texts do',
     source="LAMBADA (Paperno et al. 2016), as lm-evaluation-harness's lambada_openai",
     headline=("accuracy", "perplexity"),
-    not_measured="understanding apart from prediction; passages that more than one word would end",
+    not_measured="understanding as such; passages that more than one word could end",
     licence="CC BY 4.0 (LAMBADA; the Hub's copy: MIT)",
     hub={FILE: Hub("EleutherAI/lambada_openai", "test", hub_jsonl, config="default")},
 )

@@ -1,17 +1,17 @@
-"""Next-word equitability: how evenly a model spreads its next word over male and female words after neutral prompts.
+"""Next-word equitability: how evenly does a model spread its next word over male and female words?
 
-Paper: none, Evenhand's own: BOLD's equitability (Dhamala et al. 2021) without sampling noise. Version 1. For each
-prompt the probability of the male and of the female words of BOLD's unigram lists as the next word; masses are summed
-over a group's prompts and equitability = min(m/f, f/m). Ideal: `equitability_avg` and `equitability_min` (over groups)
-1, `male_share_gap` (mean over groups of |male share − ½|) 0, `male_share/GROUP` ½. `gendered_mass` says how much of the
-next word these words are at all: where it is tiny, the shares say little.
+Source: Evenhand's own: BOLD's equitability (Dhamala et al. 2021) without sampling noise. Version 1. For each neutral
+prompt: the probability of the male and of the female words of BOLD's unigram lists as the next word. They are summed
+over a group's prompts, and equitability = min(m/f, f/m). Ideal: `equitability_avg` and `equitability_min` (over groups)
+1; `male_share_gap` (mean over groups of |male share − ½|) 0; `male_share/GROUP` ½. `gendered_mass` is the probability
+of all these words together: where it is tiny, the shares mean little.
 
-A word counts, lower-case and capitalised, if it is one token after a blank; male and female sides are kept in step: a
-component (he | she; him, his | her, hers; …) without a word on one side is left out on the other too. "He's" is counted
-by its first token, he. A token may also begin a longer word (he-dge), so a mass is an upper bound.
+A word counts, in lower case and capitalised, if it is one token after a space. Male and female words are kept in
+balance: a component (he | she; him, his | her, hers; …) that lacks a word on one side is left out on both. "He's"
+counts by its first token, he. A token may also begin a longer word (he-dge), so the mass is an upper bound.
 
-It does not measure what is written later in the text, nor any other stereotype than the choice of these words.
-Intervals: bootstrap over the prompts of each group.
+Not measured: what is written later in the text; any stereotype other than the choice of these words. Intervals:
+bootstrap over the prompts of each group.
 """
 
 from __future__ import annotations
@@ -22,9 +22,11 @@ from typing import Any
 
 import numpy as np
 
-from eval.metrics import equitability, interval, over_groups, resampled_sums
-from eval.scoring import Scorer
-from eval.task import Metrics, Row, Task, by_group, figure, find_data, read_prompts
+from eval.data import by_group, find_data, read_prompts
+from eval.measures.intervals import interval, resampled_sums
+from eval.measures.polarity import equitability, over_groups
+from eval.model import Scorer
+from eval.task import Metrics, Row, Task, figure
 from eval.tasks import bold
 
 FILE = "bold/profession_prompt.json"
@@ -106,7 +108,7 @@ TASK = Task(
     data="file=bold/profession_prompt.json {group: {title: [prompt]}}",
     source="Evenhand, after BOLD (Dhamala et al. 2021)",
     headline=("equitability_avg", "equitability_min"),
-    not_measured="what is written later in the text, or any stereotype but the choice of these words",
+    not_measured="what is written later in the text; any stereotype other than the choice of these words",
     licence="CC BY-SA 4.0 (BOLD's prompts)",
     hub={FILE: bold.TASK.hub[FILE]},
 )

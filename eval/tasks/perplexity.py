@@ -1,20 +1,19 @@
-"""Perplexity: exp of the mean negative log-likelihood a token, in a text's own tokens.
+"""Perplexity: exp of the mean negative log-likelihood per token.
 
-Paper: none; the sliding window is Hugging Face's documented recipe ("Perplexity of fixed-length models"), window 1024,
-stride 512, as ERA (Gupta et al. 2022) reports WikiText-2. Version 1. Lower is better; there is no ideal value: the
-least possible one is the exponentiated entropy of the text.
+Source: Hugging Face's sliding-window recipe ("Perplexity of fixed-length models"), window 1024, stride 512, as ERA
+(Gupta et al. 2022) reports WikiText-2. Version 1. Lower is better. There is no ideal value: the lowest possible one is
+the exponential of the text's entropy.
 
-mode `sliding` reads a plain text file as one text whose first token is not scored. mode `documents` reads a jsonl file,
-each text its own context behind the tokenizer's begin-of-text token; long texts slide. `auto` goes by the file's name.
-`balanced` scores each text and its role reversal together: a model that unlearns a true skew must get worse on skewed
-text, and need not on this. Intervals: bootstrap over documents (or windows).
+mode `sliding` reads a plain text file as one text, whose first token is not scored. mode `documents` reads a jsonl
+file; each text is its own context after the begin-of-text token, and long texts slide. `auto` decides by the file's
+name. `balanced` scores each text and its role reversal together: a model that unlearns a skew of the world must get
+worse on skewed text, but need not get worse on this. A model with fewer positions than `window` gets a shorter window
+and stride in proportion; each row says which (`fitted_…`). Intervals: bootstrap over documents (or windows).
 
-A model of fewer positions than `window` gets both window and stride in proportion; each row tells which (`fitted_…`).
+The Hub's WikiText-2 is the raw text, joined as in the recipe (GPT-2 small: 25.17 in the paper's table). The tokenised
+form, with <unk>, is another text; figures on the two do not compare.
 
-The Hub's WikiText-2 is the raw text, joined as the recipe does (GPT-2 small: 25.17 in the paper's table); the tokenised
-form, with <unk>, is another text: figures on the two do not compare.
-
-It does not measure quality of generated text, nor compare models with different tokenizers.
+Not measured: the quality of sampled text. Models with different tokenizers do not compare.
 """
 
 from __future__ import annotations
@@ -26,9 +25,10 @@ from typing import Any
 
 import numpy as np
 
-from eval.metrics import bootstrap
-from eval.scoring import Scorer, windows
-from eval.task import Hub, Metrics, Row, Task, cluster_sums, figure, find_data, read_jsonl, read_text
+from eval.data import find_data, read_jsonl, read_text
+from eval.measures.intervals import bootstrap, cluster_sums
+from eval.model import Scorer, windows
+from eval.task import Hub, Metrics, Row, Task, check_options, figure
 
 FILE = "wikitext2/test.txt"
 OPTIONS = {
@@ -44,14 +44,13 @@ OPTIONS = {
 
 
 def hub_text(records: Iterable[Mapping[str, Any]]) -> str:
-    """One text from the Hub's records {"text"}, lines and blank lines alike, joined as the recipe joins them."""
+    """One text from the Hub's records {"text"}, empty lines included, joined as in the recipe."""
     return "\n\n".join(record["text"] for record in records)
 
 
 def load(data_dir: Path, options: Mapping[str, Any], limit: int | None, seed: int) -> list[Row]:
     windows(0, options["window"], options["stride"])  # refuses what does not fit together
-    if options["max_texts"] < 0:
-        raise ValueError(f"perplexity.max_texts {options['max_texts']}: must be 0 (all) or more")
+    check_options("perplexity", options, max_texts=0)
     path = find_data(data_dir, options["file"], "the text to score, .txt as one text or .jsonl as documents")
     mode = options["mode"]
     if mode == "auto":
@@ -134,12 +133,12 @@ TASK = Task(
     score=score,
     aggregate=aggregate,
     options=OPTIONS,
-    meaning="exp(mean negative log-likelihood a token); lower is better",
+    meaning="exp(mean negative log-likelihood per token); lower is better",
     ideal="none (lower is better)",
     data="file=wikitext2/test.txt (.txt: one text) or a .jsonl of texts, .gz too",
     source="Hugging Face's sliding-window recipe; WikiText-2 (Merity et al. 2017)",
     headline=("perplexity",),
-    not_measured="the quality of generated text; models of different tokenizers do not compare",
+    not_measured="the quality of sampled text; models with different tokenizers do not compare",
     licence="CC BY-SA 3.0 (WikiText-2)",
     hub={FILE: Hub("Salesforce/wikitext", "test", hub_text, config="wikitext-2-raw-v1")},
 )

@@ -1,21 +1,21 @@
-"""Regard: how well does a text speak of whom it is about, after prompts about a woman and about a man?
+"""Regard: how well do texts speak of the person they are about, after prompts about a woman and about a man?
 
 Paper: Sheng et al. 2019: ten prompts (five on respect, "was described as"; five on occupation, "worked as") for each
-demographic group, 100 texts each; a classifier says whether the person is held in low, neutral or high regard, with the
+demographic group, 100 texts each. A classifier says whether the person is held in low, neutral or high regard, with the
 group's name masked as XYZ. Version 1. The authors' classifier is not part of this project: `classifier` names any
-sequence classification folder (safetensors) whose labels are negative, neutral (or other) and positive
-(`classifier_labels` says which is which). With a sentiment classifier, e.g. one that `python -m eval.train_classifier`
-makes of SST-2, it is sentiment that is measured, which is not regard ("XYZ was a victim").
+sequence classification folder (safetensors) with the labels negative, neutral (or other) and positive
+(`classifier_labels` says which is which). A sentiment classifier, such as one that `python -m eval.train_classifier`
+makes from SST-2, measures sentiment, which is not regard ("XYZ was a victim").
 
-A text is judged to the end of its first sentence, "XYZ worked as …", as in the paper's data; it is sampled with top-p
-(the paper: top-k 40). Its value is the likeliest of −1, 0 and 1.
+A text is judged up to the end of its first sentence, "XYZ worked as …", as in the paper's data. It is sampled with
+top-p (the paper: top-k 40). Its value is the most likely of −1, 0 and 1.
 
-`gap` is the mean value of the first group − that of the second (ideal 0), by context too (`gap/occupation`,
-`gap/respect`); `expected_gap` is the same of P(positive) − P(negative). `mean/GROUP`, `positive/GROUP`,
-`negative/GROUP` describe each group; with more than two groups `spread` is the largest mean − the smallest.
+`gap`: mean value of the first group − that of the second (ideal 0), also by context (`gap/occupation`, `gap/respect`);
+`expected_gap`: the same of P(positive) − P(negative). `mean/GROUP`, `positive/GROUP`, `negative/GROUP` describe each
+group; with more than two groups, `spread` is the largest mean − the smallest.
 
-It does not measure more than its classifier does, with that one's own bias. Intervals: bootstrap over the ten prompts,
-all groups of a prompt together.
+Not measured: more than the classifier does, including its own bias. Intervals: bootstrap over the ten prompts, all
+groups of a prompt together.
 """
 
 from __future__ import annotations
@@ -28,9 +28,11 @@ from typing import Any
 import numpy as np
 
 from eval.classifier import check_classifier, named_classifier
-from eval.metrics import bootstrap
-from eval.scoring import Scorer
-from eval.task import Metrics, MissingData, Row, Task, check_sampling, cluster_sums, figure, sampling, thinned
+from eval.data import thinned
+from eval.measures.intervals import bootstrap, cluster_sums
+from eval.model import Scorer
+from eval.sampling import check_sampling, sampling
+from eval.task import Metrics, MissingData, Row, Task, check_options, figure
 
 OPTIONS = {
     "classifier": "",
@@ -69,8 +71,7 @@ def _groups(given: str) -> dict[str, str]:
 
 def load(data_dir: Path, options: Mapping[str, Any], limit: int | None, seed: int) -> list[Row]:
     groups = _groups(options["groups"])
-    if options["texts_per_prompt"] < 1:
-        raise ValueError(f"regard.texts_per_prompt {options['texts_per_prompt']}: must be at least 1")
+    check_options("regard", options, texts_per_prompt=1)
     check_sampling(options, "regard")
     if not options["classifier"]:
         raise MissingData(
@@ -89,9 +90,7 @@ def load(data_dir: Path, options: Mapping[str, Any], limit: int | None, seed: in
 def score(scorer: Scorer, rows: list[Row], options: Mapping[str, Any], seed: int) -> list[Row]:
     count = options["texts_per_prompt"]
     texts = scorer.sample(
-        [f"{row['subject']} {row['template']}" for row in rows for _ in range(count)],
-        **sampling(options),
-        seed=seed,
+        [f"{row['subject']} {row['template']}" for row in rows for _ in range(count)], **sampling(options), seed=seed
     )
     out = [{**rows[i // count], "text": text} for i, text in enumerate(texts)]
     for row in out:
@@ -150,9 +149,9 @@ TASK = Task(
     score=score,
     aggregate=aggregate,
     options=OPTIONS,
-    meaning="regard (−1 low to 1 high, by a classifier) of texts about women minus that of texts about men",
+    meaning="regard (−1 low to 1 high, by a classifier) of texts about women minus texts about men",
     ideal="0 (gaps, spread)",
-    data="no data but classifier=FOLDER, a sequence classification model (negative, neutral, positive)",
+    data="only classifier=FOLDER, a sequence classification model (negative, neutral, positive)",
     source="Sheng et al. 2019",
     headline=("gap",),
     not_measured="more than its classifier does; with a sentiment classifier it is sentiment, not regard",

@@ -1,11 +1,11 @@
-"""SST-2: does a head on the model tell whether a phrase of a film review is positive?
+"""SST-2: does a classifier on the model tell whether a phrase of a film review is positive?
 
-Paper: Socher et al. 2013, in GLUE's form (Wang et al. 2019). Version 1. The same head and figures as `classify`:
-`accuracy` (the benchmark's), `f1_macro`, `auc`; ideal 1. A measure of utility; `flipped` and `moved` say how often
-exchanging men and women changes the sentiment. 10,000 phrases are trained on unless `train_texts` says otherwise
+Paper: Socher et al. 2013, in GLUE's form (Wang et al. 2019). Version 1. Classifier and figures are those of `classify`:
+`accuracy` (the benchmark's), `f1_macro`, `auc`; ideal 1. It measures utility; `flipped` and `moved` say how often
+exchanging men and women changes the sentiment. 10,000 phrases are used for training unless `train_texts` says otherwise
 (0: all 60,614); the test is GLUE's development set, whose labels are public.
 
-It does not measure sentiment in other kinds of text. Intervals: bootstrap over test phrases.
+Not measured: sentiment in other kinds of text. Intervals: bootstrap over test phrases.
 """
 
 from __future__ import annotations
@@ -17,12 +17,7 @@ from typing import Any
 from eval.task import Hub, Row, Task
 from eval.tasks import classify
 
-OPTIONS = {
-    **classify.OPTIONS,
-    "file": "sst2",
-    "text_field": "sentence",
-    "train_texts": 10_000,
-}
+OPTIONS = {**classify.OPTIONS, "file": "sst2", "text_field": "sentence", "train_texts": 10_000}
 
 
 def hub_table(records: Iterable[Mapping[str, Any]]) -> str:
@@ -41,12 +36,12 @@ TASK = Task(
     score=classify.score,
     aggregate=classify.aggregate,
     options=OPTIONS,
-    meaning="accuracy of a head trained on the model's states in telling positive from negative phrases",
+    meaning="accuracy of a classifier on the model's states in telling positive from negative phrases",
     ideal="1 (accuracy), 0 (flipped, moved)",
     data="file=sst2 {train,dev,test}.tsv: sentence, label",
     source="Socher et al. 2013; GLUE (Wang et al. 2019)",
     headline=("accuracy",),
-    not_measured="sentiment in other kinds of text; what the model does without the head",
+    not_measured="sentiment in other kinds of text; what the model does without the classifier",
     licence="GLUE's terms; no licence file of its own",
     sampled=True,
     hub={

@@ -1,19 +1,19 @@
-"""Winogender: does a model's choice of "he" or "she" follow who holds the occupation in the United States?
+"""Winogender: does a model's choice of "he" or "she" follow the share of men and women in occupations?
 
 Data: Rudinger et al. 2018, written for coreference resolution: 60 occupations × 4 frames (with a named participant or
 "someone"; the pronoun means the occupation's holder or the participant), each with he, she and they. Their measure
-correlates a system's male–female difference with labour statistics; here the difference is that of log-likelihoods.
-Version 1. Of a frame d = log P(he version) − log P(she version), each the sum over all tokens behind the begin-of-text
-token (`start=kept`; "first": see stereoset.py); of an occupation the mean of its frames' d.
+correlates a system's male–female difference with labour statistics; ours uses the difference of log-likelihoods.
+Version 1. For a frame d = log P(he version) − log P(she version), each summed over all tokens after the begin-of-text
+token (`start=kept`; "first": see stereoset.py); for an occupation, d is the mean over its frames.
 
-`pearson` and `spearman` correlate this mean with the share of men in the job (Bureau of Labor Statistics, 2015 or
-2016; `…_text` with that in text, Bergsma & Lin 2006) over occupations: 0 is ideal, 1 follows the statistics.
-`…/occupation` and `…/participant` use the frames whose pronoun means that person. `stereotype_share` is the percentage
-of occupation frames whose likelier version has the pronoun of the majority sex (ideal 50); what is left are the frames
-where the "gotcha" version, against the statistics, wins. `male_share`: % of all frames whose he version is likelier
-(ideal 50). `margin` is the mean d over frames (ideal 0).
+`pearson` and `spearman` correlate d with the share of men in the job (Bureau of Labor Statistics, 2015 or 2016;
+`…_text` with the share in text, Bergsma & Lin 2006) over occupations: 0 is ideal, 1 follows the statistics.
+`…/occupation` and `…/participant` use the frames whose pronoun means that person. `stereotype_share`: % of occupation
+frames whose more likely version has the pronoun of the majority sex (ideal 50); in the others the "gotcha" version,
+against the statistics, wins. `male_share`: % of all frames whose he version is more likely (ideal 50). `margin`: mean d
+over frames (ideal 0).
 
-It does not measure coreference, nor "they". A correlation says nothing of size: see `margin`. Intervals: bootstrap over
+Not measured: coreference; "they". A correlation says nothing about size: see `margin`. Intervals: bootstrap over
 occupations.
 """
 
@@ -25,21 +25,18 @@ from typing import Any
 
 import numpy as np
 
-from eval.metrics import interval, pearson, spearman
-from eval.scoring import Scorer
-from eval.stereotypes import check_start, sentence_logprobs
-from eval.task import Metrics, Row, Task, average, by_group, figure, find_data, percentage, read_table, thinned
+from eval.data import by_group, find_data, read_table, thinned
+from eval.measures.intervals import interval, pearson, spearman
+from eval.measures.sentences import STARTS, sentence_logprobs
+from eval.model import Scorer
+from eval.task import Metrics, Row, Task, average, check_options, figure, percentage
 
-OPTIONS = {
-    "file": "winogender/all_sentences.tsv",
-    "statistics": "winogender/occupations-stats.tsv",
-    "start": "kept",
-}
+OPTIONS = {"file": "winogender/all_sentences.tsv", "statistics": "winogender/occupations-stats.tsv", "start": "kept"}
 REFERENTS = {"0": "occupation", "1": "participant"}
 
 
 def load(data_dir: Path, options: Mapping[str, Any], limit: int | None, seed: int) -> list[Row]:
-    check_start(options["start"], "winogender")
+    check_options("winogender", options, start=STARTS)
     path = find_data(data_dir, options["file"], "the Winogender sentences (all_sentences.tsv)")
     table = read_table(path, ["sentid", "sentence"])
     statistics_path = find_data(data_dir, options["statistics"], "the Winogender labour statistics")
@@ -119,6 +116,6 @@ TASK = Task(
     data="file=winogender/all_sentences.tsv, statistics=winogender/occupations-stats.tsv",
     source="Winogender (Rudinger et al. 2018); scored by log-likelihood (Evenhand)",
     headline=("pearson", "spearman"),
-    not_measured="coreference, they; a correlation says nothing of the size of a difference (see margin)",
+    not_measured="coreference; they; a correlation says nothing about the size of a difference (see margin)",
     licence="MIT",
 )

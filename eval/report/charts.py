@@ -1,0 +1,339 @@
+"""The charts of report.md and report.html, drawn by matplotlib.
+
+Every function returns a matplotlib Figure; `width` is in inches, so that the page can draw for wide and narrow screens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from eval.report.canvas import (
+    BAND,
+    COLOURS,
+    FAINT,
+    FEW,
+    GREY,
+    INK,
+    PAPER,
+    POLES,
+    WIDE,
+    Result,
+    canvas,
+    style,
+    text_width,
+    wrapped,
+)  # fmt: skip
+from eval.report.labels import label as put_labels
+
+
+class Spot(NamedTuple):
+    """A labelled point of a scatter plot with its intervals. `hollow`: not measured here, shown for comparison."""
+
+    label: str
+    x: float
+    y: float
+    x_range: tuple[float, float] | None = None
+    y_range: tuple[float, float] | None = None
+    hollow: bool = False
+
+
+def _marks(axes: Any, k: int, places: Sequence[tuple[float, Result]], scale: float = 1.0) -> None:
+    """A model's marks with their intervals, each at (y, figure).
+
+    Hollow are figures without an interval and those counted over fewer than FEW.
+    """
+    colour = style(k)["color"]
+    known = [(y, figure) for y, figure in places if figure.get("low") is not None and figure.get("high") is not None]
+    if known:
+        lows, highs = ([figure[key] / scale for _, figure in known] for key in ("low", "high"))
+        axes.hlines([y for y, _ in known], lows, highs, color=colour, linewidth=1.4, alpha=0.6, zorder=2)
+    sure = [(y, figure) for y, figure in known if figure.get("n", FEW) >= FEW]
+    unsure = [place for place in places if place not in sure]
+    for part, looks in (
+        (sure, {"markerfacecolor": colour, "markeredgecolor": PAPER, "markeredgewidth": 0.8}),
+        (unsure, {"markerfacecolor": PAPER, "markeredgewidth": 1.4}),
+    ):
+        if part:
+            xs, ys = [figure["value"] / scale for _, figure in part], [y for y, _ in part]
+            axes.plot(xs, ys, linestyle="", markersize=7, zorder=3 + k, **style(k), **looks)
+
+
+# ---------------------------------------------------------------- groups
+
+
+def group_figures(rows: Sequence[Result], task: str, metric: str) -> dict[str, list[Result | None]]:
+    """The figure METRIC/GROUP of each model (None: undefined), by group. Groups that no model has are left out.
+
+    A share or ratio counted over one text is no figure of a group: all of one is always all female or all male.
+    """
+    prefix = metric + "/"
+    keys = dict.fromkeys(key for row in rows for key in row["tasks"].get(task, {}) if key.startswith(prefix))
+    groups = {}
+    for key in keys:
+        found = [row["tasks"].get(task, {}).get(key) for row in rows]
+        known = [
+            f if f and f.get("value") is not None and not (f.get("n") == 1 and f.get("low") is None) else None
+            for f in found
+        ]
+        if any(known):
+            groups[key.removeprefix(prefix)] = known
+    return groups
+
+
+def groups(
+    rows: Sequence[Result],
+    task: str,
+    *,
+    metric: str = "male_share",
+    title: str = "",
+    width: float = WIDE,
+    reference: int = 0,
+) -> Any:
+    """One line for each group of `task`, one mark a model, parity marked: who moved, and where to.
+
+    `metric` is what stands before the slash: male_share (parity is the figure's ideal: ½, or 50 in percent),
+    equitability or ratio. Groups are in the order of the values of model number `reference`. ValueError without such
+    figures.
+    """
+    found = group_figures(rows, task, metric)
+    if not found:
+        known = any(key.startswith(metric + "/") for row in rows for key in row["tasks"].get(task, {}))
+        what = "is undefined, or counted over one," if known else "is no figure"
+        raise ValueError(f"{metric}/GROUP {what} of task {task!r} in these results")
+    names = [row["model"] for row in rows]
+    order = sorted(found, key=lambda g: (found[g][reference] is None, (found[g][reference] or {}).get("value", 0)))
+    ideal = next(f["ideal"] for figures in found.values() for f in figures if f) or 1.0
+    kind = next((known for known in ("male_share", "equitability") if metric.endswith(known)), "ratio")
+    scale = 2 * ideal if kind == "male_share" else 1.0
+    ticks = [wrapped(group, 40 if width >= WIDE else 15) for group in order]
+    left = 0.25 + max(text_width(line) for tick in ticks for line in tick.split("\n"))
+    step = max(0.34, 0.11 * len(rows), *(0.2 * (1 + tick.count("\n")) for tick in ticks))
+    subtitle = _GROUPS_MEAN[kind] if title else ""
+    figure, (axes,) = canvas(
+        width, 0.5 + step * len(order), margins=(left, 0.35, 0.42), names=names, title=title, subtitle=subtitle
+    )
+    axes.barh(range(0, len(order), 2), 1e6, left=-5e5, height=1, color=BAND, zorder=0)
+    axes.axvline(0.5 if kind == "male_share" else 1.0, color=INK, linewidth=1, zorder=1)
+    spread = min(0.62, 0.16 * (len(rows) - 1))  # lines of one group apart, so that marks do not hide each other
+    for k in range(len(rows)):
+        offset = spread / 2 - (spread * k / (len(rows) - 1) if len(rows) > 1 else 0)
+        _marks(axes, k, [(i + offset, one) for i, group in enumerate(order) if (one := found[group][k])], scale)
+    axes.set_yticks(range(len(order)), ticks)
+    axes.set_ylim(-0.6, len(order) - 0.4)
+    values = [f["value"] for figures in found.values() for f in figures if f and f["value"]]
+    _group_axis(axes, kind, values, narrow=width < WIDE)
+    return figure
+
+
+_GROUPS_MEAN = {
+    "male_share": "male share of male and female, by group; lines: 95 % intervals; hollow: counted over fewer than 5",
+    "equitability": "min(m/f, f/m) by group, 1 is parity; lines: 95 % intervals; hollow: counted over fewer than 5",
+    "ratio": "male : female by group, 1 is parity; lines: 95 % intervals; hollow: counted over fewer than 5",
+}
+
+
+def _group_axis(axes: Any, kind: str, values: Sequence[float], *, narrow: bool) -> None:
+    if kind == "male_share":
+        words = (
+            ("all\nfemale", "", "parity", "", "all\nmale")
+            if narrow
+            else ("all female", "25 %", "parity", "75 %", "all male")
+        )
+        axes.set_xlim(-0.03, 1.03)
+        axes.set_xticks([0, 0.25, 0.5, 0.75, 1], words)
+    elif kind == "equitability":
+        axes.set_xlim(-0.03, 1.04)
+    else:
+        axes.set_xscale("log")
+        axes.xaxis.set_major_formatter("{x:g}")
+        axes.set_xlim(min([0.5, *values]) / 1.3, max([2.0, *values]) * 1.3)
+
+
+# ---------------------------------------------------------------- one figure against another
+
+
+def spots(rows: Sequence[Result], x: tuple[str, str], y: tuple[str, str], *, level: float = 1.0) -> list[Spot]:
+    """A spot for each model that has both figures, each a (task, metric); x in units of `level`. ValueError if none."""
+
+    def span(figure: Result, unit: float) -> tuple[float, float] | None:
+        return None if figure.get("low") is None else (figure["low"] / unit, figure["high"] / unit)
+
+    found = []
+    for row in rows:
+        across, up = (row["tasks"].get(task, {}).get(metric, {}) for task, metric in (x, y))
+        if across.get("value") is not None and up.get("value") is not None:
+            found.append(Spot(row["model"], across["value"] / level, up["value"], span(across, level), span(up, 1.0)))
+    if not found:
+        raise ValueError(f"no model has both {x[0]}.{x[1]} and {y[0]}.{y[1]} in these results")
+    return found
+
+
+def pareto(points: Sequence[tuple[float, float]]) -> list[int]:
+    """Indices of the points that no other beats in both (smaller first, larger second), from left to right."""
+    order = sorted(range(len(points)), key=lambda i: (points[i][0], -points[i][1]))
+    front: list[int] = []
+    for i in order:
+        if not front or points[i][1] > points[front[-1]][1]:
+            front.append(i)
+    return front
+
+
+def tradeoff(
+    found: Sequence[Spot],
+    *,
+    x_name: str,
+    y_name: str,
+    front: bool = False,
+    title: str = "",
+    subtitle: str = "",
+    width: float = WIDE,
+) -> Any:
+    """Fairness (up is better) against perplexity (left is better): a mark with a cross of intervals a model.
+
+    `front`: a line joins the models that no other beats in both, and the others are grey.
+    """
+    points = [(spot.x, spot.y) for spot in found]
+    best = pareto(points) if front else []
+    figure, (axes,) = canvas(width, min(5.0, 1.0 * width), margins=(0.75, 0.25, 0.6), title=title, subtitle=subtitle)
+    axes.axhline(1, color=INK, linewidth=1, zorder=1)
+    axes.annotate(
+        "parity", (0, 1), xycoords=("axes fraction", "data"), xytext=(4, 3), textcoords="offset points", color=GREY
+    )
+    if best:
+        corners = [points[best[0]]]  # no axes.step, whose corners labels could not keep clear of
+        for i in best[1:]:
+            corners += [(points[i][0], corners[-1][1]), points[i]]
+        axes.plot(*zip(*corners), color=COLOURS[0], linewidth=1.2, zorder=1)
+    for i, spot in enumerate(found):
+        looks = {"color": COLOURS[0] if i in best else GREY, "marker": "o"} if front else style(i)
+        for span, xs, ys in ((spot.x_range, spot.x_range, [spot.y] * 2), (spot.y_range, [spot.x] * 2, spot.y_range)):
+            if span:
+                axes.plot(xs, ys, color=looks["color"], linewidth=1.3, alpha=0.6, zorder=2)
+        if spot.hollow:
+            looks |= {"color": GREY, "markerfacecolor": PAPER, "marker": "o"}
+        else:
+            looks |= {"markeredgecolor": PAPER}
+        axes.plot(spot.x, spot.y, linestyle="", markersize=8, zorder=4, **looks)
+    axes.set_ylim(min(-0.02, *(y for _, y in points)), max(1.08, *(y for _, y in points)))
+    axes.margins(x=0.15)
+    axes.locator_params(axis="x", nbins=7 if width >= WIDE else 4)
+    axes.grid(color=FAINT, linewidth=0.6)
+    axes.set_xlabel(x_name, color=INK)
+    axes.set_ylabel(y_name, color=INK)
+    figure.draw_without_rendering()  # now all stands where it will be
+    faint = [i for i, spot in enumerate(found) if spot.hollow or (front and i not in best)]
+    names = [wrapped(spot.label, 60 if width >= WIDE else 18) for spot in found]
+    put_labels(axes, names, points, faint=faint, ink=INK, grey=GREY)
+    return figure
+
+
+# ---------------------------------------------------------------- other pictures
+
+
+def strips(panels: Mapping[str, Sequence[Result | None]], names: Sequence[str], *, width: float = WIDE) -> Any:
+    """A panel for each figure, each on its own scale: a line a model, and the ideal value as a line upright."""
+    each = 0.22 * len(names) + 0.62
+    figure, axes = canvas(
+        width, each * len(panels) + 0.1, margins=(0.25, 0.35, 0.35), names=names, rows=len(panels), titled=True
+    )
+    figure.subplots_adjust(hspace=0.62 / (each - 0.62))
+    for panel, (name, figures) in zip(axes, panels.items()):
+        known = [one for one in figures if one]
+        ideal = known[0]["ideal"]
+        for k, one in enumerate(figures):
+            if one:
+                _marks(panel, k, [(-k, one)])
+        panel.axvline(ideal, color=INK, linewidth=1, zorder=1)
+        panel.set_title(f"{name} (ideal: {ideal:g})", loc="left", fontsize=10, color=INK, pad=3)
+        panel.set_ylim(-len(names) + 0.4, 0.6)
+        panel.set_yticks([])
+        panel.margins(x=0.04)
+        panel.locator_params(axis="x", nbins=8 if width >= WIDE else 4)
+        panel.grid(axis="x", color=FAINT, linewidth=0.6)
+    return figure
+
+
+def shares(counts: Mapping[str, Mapping[str, int]], *, width: float = WIDE) -> Any:
+    """One bar a model, cut into male, neutral and female parts of its total."""
+    from matplotlib.patches import Patch
+
+    labels = [wrapped(name, 40 if width >= WIDE else 14) for name in counts]
+    left = 0.25 + max(text_width(line) for text in labels for line in text.split("\n"))
+    figure, (axes,) = canvas(width, 0.42 * len(counts) + 0.45, margins=(left, 0.2, 0.05))
+    for i, parts in enumerate(counts.values()):
+        total, begin = sum(parts.values()) or 1, 0.0
+        for colour, count in zip(POLES, parts.values()):
+            share = count / total
+            axes.barh(i, share, left=begin, height=0.68, color=colour)
+            if share >= (0.06 if width >= WIDE else 0.14):
+                ink = INK if colour == POLES[1] else PAPER
+                axes.text(begin + share / 2, i, f"{share:.0%}", ha="center", va="center", color=ink, fontsize=9)
+            begin += share
+    axes.set_yticks(range(len(counts)), labels)
+    axes.set_ylim(len(counts) - 0.4, -0.95)
+    axes.set_xlim(0, 1)
+    axes.set_xticks([])
+    axes.spines["bottom"].set_visible(False)
+    keys = [Patch(color=colour, label=name) for colour, name in zip(POLES, next(iter(counts.values())))]
+    axes.legend(
+        handles=keys, loc="upper left", bbox_to_anchor=(0, 1.02), ncols=3, frameon=False, labelcolor=INK, borderpad=0
+    )
+    return figure
+
+
+def curves(panels: Mapping[str, Mapping[str, Sequence[tuple[float, float]]]], *, width: float = WIDE) -> Any:
+    """A panel for each figure taken while training: {figure: {model: [(step, value), …]}}, a line a model."""
+    names = list(dict.fromkeys(model for lines in panels.values() for model in lines))
+    height = 2.1
+    figure, axes = canvas(
+        width, height * len(panels), margins=(0.65, 0.3, 0.55), names=names, rows=len(panels), titled=True
+    )
+    figure.subplots_adjust(hspace=0.45)
+    for panel, (name, lines) in zip(axes, panels.items()):
+        for model, line in lines.items():
+            k = names.index(model)
+            panel.plot(*zip(*line), color=style(k)["color"], linewidth=1.6, zorder=2)
+            panel.plot(
+                *line[-1], linestyle="", markersize=6, markeredgecolor=PAPER, zorder=3, clip_on=False, **style(k)
+            )
+        values = sorted(value for line in lines.values() for _, value in line)
+        low, high = (
+            values[0],
+            values[min(len(values) - 1, int(0.97 * len(values)))],
+        )  # the first steps would flatten the rest
+        pad = 0.06 * ((high - low) or 1)
+        panel.set_ylim(low - pad, high + pad)
+        panel.set_title(name, loc="left", fontsize=10, color=INK, pad=4)
+        panel.locator_params(nbins=5)
+        panel.grid(color=FAINT, linewidth=0.6)
+    axes[-1].set_xlabel("optimizer step", color=INK)
+    return figure
+
+
+def correlations(
+    grid: Sequence[Sequence[float | None]], sure: Iterable[tuple[int, int]], labels: Sequence[str], title: str
+) -> Any:
+    """A matrix of correlations as coloured cells; bold: cells (row, column) in `sure`."""
+    import numpy as np
+    from matplotlib.figure import Figure
+
+    size, bold = len(labels), set(sure)
+    figure = Figure(figsize=(3.4 + 0.8 * size, 2.8 + 0.62 * size), layout="constrained")
+    axes = figure.add_subplot()
+    for row, values in enumerate(grid):
+        for column, value in enumerate(values):
+            if value is not None:
+                axes.text(
+                    column, row, f"{value:.2f}", ha="center", va="center", fontsize=9,
+                    color="white" if abs(value) > 0.65 else INK, weight="bold" if (row, column) in bold else "normal",
+                )  # fmt: skip
+    image = axes.imshow(np.array(grid, float), cmap="PuOr", vmin=-1, vmax=1)
+    axes.set_xticks(range(size), labels, rotation=40, ha="right", fontsize=9)
+    axes.set_yticks(range(size), labels, fontsize=9)
+    axes.tick_params(length=0)
+    for side in axes.spines.values():
+        side.set_visible(False)
+    axes.set_title(title, fontsize=10, color=INK, loc="left")
+    figure.colorbar(image, ax=axes, shrink=0.7, ticks=[-1, -0.5, 0, 0.5, 1])
+    return figure

@@ -1,0 +1,251 @@
+"""Do measures of bias agree over a set of models? After Cao et al., ACL 2022 (intrinsic and extrinsic metrics).
+
+    python -m eval correlate runs/*/results.json --output_dir runs/correlations
+
+Every pair of measures gets Pearson's r and Spearman's ρ over the models that have both, with a bootstrap interval over
+models and a permutation p. A measure counts by its distance from the ideal, so that more is worse in each, or by its
+value where it has no ideal. Fewer than three models say nothing and are refused; with few the intervals are wide, and
+say so. A correlation over models of one family is no law: neither a measure's validity nor cause is measured.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import math
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from eval.measures.intervals import interval, pearson, spearman
+from eval.report import canvas, charts
+from eval.report.table import headlines, name_of
+from eval.run import write_json
+from eval.task import suggest
+
+LEAST = 3  # models
+EXTRINSIC = {"bold", "honest", "regard", "bios", "classify", "hatexplain"}  # what a model does in use
+UTILITY = {"perplexity", "fluency", "diversity", "last_word", "sst2", "lm_eval"}
+Key = tuple[str, str]  # task label, metric
+
+
+def kind(key: Key) -> str:
+    """intrinsic (of representations and probabilities), extrinsic (generation and downstream tasks) or utility."""
+    task = key[0].partition("@")[0].partition(":")[0]
+    if task in UTILITY or key[1] in ("accuracy", "f1_macro", "auc"):
+        return "utility"
+    return "extrinsic" if task in EXTRINSIC else "intrinsic"
+
+
+def read_results(paths: Sequence[str | Path]) -> list[dict[str, Any]]:
+    """Rows {"model", "tasks"} of results.json files; what several files say of one model is put together.
+
+    ValueError for a file of another kind, and for two values of one figure of one model.
+    """
+    found: dict[str, dict[str, dict[str, Any]]] = {}
+    for path in map(Path, paths):
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+            rows = content.get("rows", [content])
+            for row in rows:
+                tasks = found.setdefault(row["model"], {})
+                for label, metrics in row["tasks"].items():
+                    known = tasks.setdefault(label, {})
+                    for metric, figure in metrics.items():
+                        if metric in known and known[metric]["value"] != figure["value"]:
+                            raise ValueError(
+                                f"{path}: {row['model']} has another {label}.{metric} than in an earlier file; "
+                                "give models their own names (--model NAME=PATH when they are measured)"
+                            )
+                        known[metric] = figure
+        except OSError as error:
+            raise ValueError(f"{path}: {error.strerror or error}") from error
+        except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"{path}: not a results.json of python -m eval") from error
+    return [{"model": model, "tasks": tasks} for model, tasks in found.items()]
+
+
+def choose(rows: Sequence[Mapping[str, Any]], wanted: Sequence[str] = ()) -> list[Key]:
+    """The measures to correlate: those named ("bios.tprd"), or every headline figure, as far as three models have it.
+
+    One that is the same for every model correlates with nothing; by default it is left out.
+    """
+    every = dict.fromkeys((label, m) for row in rows for label, metrics in row["tasks"].items() for m in metrics)
+    names = {f"{label}.{metric}": (label, metric) for label, metric in every}
+    for name in wanted:
+        if name not in names:
+            raise ValueError(suggest(name, names, "measure"))
+    keys = [names[name] for name in wanted] or headlines(rows)
+    keys = [key for key in keys if np.isfinite(column(rows, key)).sum() >= LEAST]
+    if not wanted:
+        keys = [key for key in keys if np.ptp(column(rows, key)[np.isfinite(column(rows, key))]) > 0]
+    if len(keys) < 2:
+        raise ValueError(f"needs two measures that {LEAST} models or more have; found {len(keys)}")
+    order = ("intrinsic", "extrinsic", "utility")
+    return sorted(keys, key=lambda key: order.index(kind(key)))
+
+
+def column(rows: Sequence[Mapping[str, Any]], key: Key) -> np.ndarray:
+    """A measure of each model, (models,): |value − ideal|, or the value where there is no ideal; NaN without one."""
+    out = []
+    for row in rows:
+        figure = row["tasks"].get(key[0], {}).get(key[1]) or {}
+        value, ideal = figure.get("value"), figure.get("ideal")
+        out.append(math.nan if value is None else value if ideal is None else abs(value - ideal))
+    return np.array(out, np.float64)
+
+
+METHODS = {"pearson": pearson, "spearman": spearman}
+
+
+def correlation(
+    x: Any, y: Any, method: str, *, seed: int = 0, num_resamples: int = 2000, num_permutations: int = 10_000
+) -> dict[str, Any]:
+    """{"value", "low", "high", "p", "n"} of two measures of n models, NaN where a model lacks one of them.
+
+    Interval: percentiles over resamples of the models (of those in which neither is constant). p: two-sided, share of
+    the ways to deal the y to the x (all of up to 7 models, else drawn, the observed one counted) that correlate at
+    least as strongly.
+    """
+    x, y = np.asarray(x, np.float64), np.asarray(y, np.float64)
+    known = np.isfinite(x) & np.isfinite(y)
+    x, y = x[known], y[known]
+    n = len(x)
+    if n < LEAST:
+        return {"value": None, "low": None, "high": None, "p": None, "n": n}
+    measure, generator = METHODS[method], np.random.default_rng(seed)
+    value = float(measure(x, y))
+    if math.isnan(value):
+        return {"value": None, "low": None, "high": None, "p": None, "n": n}
+    drawn = generator.integers(n, size=(num_resamples, n))
+    low, high = interval(measure(x[drawn], y[drawn]))
+    if math.factorial(n) <= num_permutations:
+        order = np.array(list(itertools.permutations(range(n))))
+    else:
+        order = generator.permuted(np.tile(np.arange(n), (num_permutations, 1)), axis=1)
+        order[0] = np.arange(n)
+    p = float((np.abs(measure(x, y[order])) >= abs(value) - 1e-12).mean())
+    bounds = (None if math.isnan(bound) else float(bound) for bound in (low, high))
+    return {"value": value, **dict(zip(("low", "high"), bounds)), "p": p, "n": n}
+
+
+def correlate(rows: Sequence[Mapping[str, Any]], *, measures: Sequence[str] = (), seed: int = 0) -> dict[str, Any]:
+    """{"models", "measures": [{name, kind, values}], "pairs": [{a, b, pearson, spearman}]}; refuses under 3 models."""
+    if len(rows) < LEAST:
+        names = ", ".join(row["model"] for row in rows)
+        raise ValueError(
+            f"{len(rows)} models ({names}): a correlation needs {LEAST} or more, and is worth little below 8"
+        )
+    keys = choose(rows, measures)
+    columns = {key: column(rows, key) for key in keys}
+    return {
+        "models": [row["model"] for row in rows],
+        "measures": [
+            {
+                "name": ".".join(key),
+                "kind": kind(key),
+                "values": [None if math.isnan(v) else v for v in columns[key].tolist()],
+            }
+            for key in keys
+        ],
+        "pairs": [
+            {
+                "a": ".".join(a),
+                "b": ".".join(b),
+                **{name: correlation(columns[a], columns[b], name, seed=seed) for name in METHODS},
+            }
+            for a, b in itertools.combinations(keys, 2)
+        ],
+    }
+
+
+def _cell(found: Mapping[str, Any]) -> str:
+    if found["value"] is None:
+        return "–"
+    bounds = "" if found["low"] is None else f" [{found['low']:.2f}, {found['high']:.2f}]"
+    return f"{found['value']:.2f}{bounds}, p {found['p']:.2g}"
+
+
+def markdown(result: Mapping[str, Any]) -> str:
+    """Every pair as a row, pairs of an intrinsic and an extrinsic measure first."""
+    kinds = {measure["name"]: measure["kind"] for measure in result["measures"]}
+    crossed = [pair for pair in result["pairs"] if {kinds[pair["a"]], kinds[pair["b"]]} == {"intrinsic", "extrinsic"}]
+    others = [pair for pair in result["pairs"] if pair not in crossed]
+    lines = [
+        "# Do the measures agree?\n",
+        f"{len(result['models'])} models: {', '.join(result['models'])}. Measures count by their distance from the "
+        "ideal, those without one (perplexity) by their value: a positive correlation says that models bad in one are "
+        "bad in the other. In brackets: 95 % bootstrap intervals over models; p: permutations, two-sided. Models of "
+        "one family are no random sample, and many pairs are tested: about one in twenty has p < 0.05 by chance.\n",
+    ]
+    for title, pairs in (("Intrinsic against extrinsic", crossed), ("Other pairs", others)):
+        if pairs:
+            lines += [f"## {title}\n", "| | | n | Pearson r | Spearman ρ |", "|---|---|---:|---|---|"]
+            lines += [
+                f"| {_label(pair['a'])} | {_label(pair['b'])} | {pair['pearson']['n']} | {_cell(pair['pearson'])} | "
+                f"{_cell(pair['spearman'])} |"
+                for pair in pairs
+            ]
+            lines.append("")
+    lines.append("![correlations](correlations.png)\n")
+    return "\n".join(lines)
+
+
+def _label(name: str) -> str:
+    label, _, metric = name.partition(".")
+    return name_of(label, metric)
+
+
+def plot(result: Mapping[str, Any], path: str | Path) -> Path:
+    """The matrix as a picture: Spearman's ρ below the diagonal, Pearson's r above; bold: the interval excludes 0."""
+    names = [measure["name"] for measure in result["measures"]]
+    place = {name: i for i, name in enumerate(names)}
+    grid: list[list[float | None]] = [[None] * len(names) for _ in names]
+    sure = []
+    for pair in result["pairs"]:
+        i, j = place[pair["a"]], place[pair["b"]]  # i < j
+        for cell, found in (((i, j), pair["pearson"]), ((j, i), pair["spearman"])):
+            grid[cell[0]][cell[1]] = found["value"]
+            if found["low"] is not None and (found["low"] > 0 or found["high"] < 0):
+                sure.append(cell)
+    counts = [sum(value is not None for value in measure["values"]) for measure in result["measures"]]
+    labels = [f"{_label(name)} (n={count})" for name, count in zip(names, counts)]
+    title = f"{len(result['models'])} models: Pearson r above, Spearman ρ below\nbold: the 95 % interval excludes 0"
+    return canvas.save(charts.correlations(grid, sure, labels, title), path)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m eval correlate",
+        description="How measures of bias correlate over a set of models: correlations.md, .json and .png.",
+    )
+    parser.add_argument("results", nargs="+", type=Path, metavar="RESULTS.JSON", help="what python -m eval wrote")
+    parser.add_argument(
+        "--measures",
+        default="",
+        metavar="TASK.METRIC,…",
+        help="which to correlate; default: each task's headline figures",
+    )
+    parser.add_argument("--output_dir", type=Path, default=Path("runs/correlations"), metavar="DIR")
+    parser.add_argument("--seed", type=int, default=0, help="of resamples and permutations (0)")
+    options = parser.parse_args(arguments)
+    try:
+        if options.seed < 0:
+            raise ValueError(f"seed {options.seed}: must not be negative")
+        wanted = [name.strip() for name in options.measures.split(",") if name.strip()]
+        result = correlate(read_results(options.results), measures=wanted, seed=options.seed)
+        options.output_dir.mkdir(parents=True, exist_ok=True)
+        text = markdown(result)
+        write_json(options.output_dir / "correlations.json", result)
+        plot(result, options.output_dir / "correlations.png")
+        (options.output_dir / "correlations.md").write_text(text, encoding="utf-8")
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print(text)
+    print(f"written to {options.output_dir}")
+    return 0

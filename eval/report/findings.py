@@ -1,0 +1,165 @@
+"""What the results say, in words: what was compared, what was gained, what it cost, and how sure that is."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from eval.report.table import headlines, name_of, shown
+
+Result = Mapping[str, Any]
+BETTER, WORSE, DIFFERENT, SAME = "Clearly better", "Clearly worse", "Clearly different", "No clear difference"
+VERDICTS = {BETTER: "good", WORSE: "bad", DIFFERENT: "", SAME: "soft"}
+
+
+class Change(NamedTuple):
+    """How a figure of a model differs from the reference's."""
+
+    verdict: str
+    text: str  # "next-word equitability avg 0.300 → 0.900"
+    is_utility: bool  # what fairness may cost: perplexity
+    ideal: str = ""  # "; 1 is ideal"
+
+
+def lower_is_better(metric: str) -> bool:
+    return metric.startswith("perplexity")
+
+
+def change(label: str, metric: str, before: Result, after: Result, difference: Result | None = None) -> Change | None:
+    """The change of one figure; None where either model lacks it.
+
+    It is clear where the interval of the difference leaves out 0 or, for models that were not measured together, where
+    the models' own intervals lie apart. What crosses the ideal is better only if it is clearly nearer to it.
+    """
+    one, two = (tasks.get(label, {}).get(metric) for tasks in (before, after))
+    if not one or not two or one.get("value") is None or two.get("value") is None:
+        return None
+    a, b, ideal = one["value"], two["value"], one.get("ideal")
+    bounds = [figure.get(key) for figure in (one, two) for key in ("low", "high")]
+    apart = None not in bounds and (bounds[1] < bounds[2] or bounds[3] < bounds[0])
+    if difference and difference.get("low") is not None:
+        apart = difference["low"] > 0 or difference["high"] < 0
+    if not apart:
+        verdict = SAME
+    elif ideal is not None and (a - ideal) * (b - ideal) < 0 and not _far_apart(one, two, ideal):
+        verdict = DIFFERENT
+    elif ideal is not None:
+        verdict = BETTER if abs(b - ideal) < abs(a - ideal) else WORSE
+    elif lower_is_better(metric):
+        verdict = BETTER if b < a else WORSE
+    else:
+        verdict = DIFFERENT
+    utility = lower_is_better(metric)
+    ideal_text = "" if ideal is None else f"; {ideal:g} is ideal"
+    percent = f" ({100 * (b / a - 1):+.1f} %)".replace("-", "−") if utility and a > 0 else ""
+    return Change(
+        verdict, f"{name_of(label, metric)} {shown({'value': a})} → {shown({'value': b})}{percent}", utility, ideal_text
+    )
+
+
+def _far_apart(one: Result, two: Result, ideal: float) -> bool:
+    """Whether the intervals of two figures' distances from the ideal lie apart."""
+    ranges = []
+    for figure in (one, two):
+        if figure.get("low") is None or figure.get("high") is None:
+            return False
+        ends = sorted(abs(figure[key] - ideal) for key in ("low", "high"))
+        ranges.append((0.0 if figure["low"] <= ideal <= figure["high"] else ends[0], ends[1]))
+    (low, high), (other_low, other_high) = ranges
+    return high < other_low or other_high < low
+
+
+def changes(rows: Sequence[Result], base: str) -> dict[str, list[Change]]:
+    """The changes of every model's headline figures from those of `base`, by model."""
+    first = next(row for row in rows if row["model"] == base)
+    found: dict[str, list[Change]] = {}
+    for row in rows:
+        if row is first:
+            continue
+        differences = _differences(row, first)
+        all_of = (
+            change(label, metric, first["tasks"], row["tasks"], differences.get(label, {}).get(metric))
+            for label, metric in headlines(rows)
+        )
+        if known := [one for one in all_of if one]:
+            found[row["model"]] = known
+    return found
+
+
+def _differences(row: Result, first: Result) -> Mapping[str, Any]:
+    """The row's figures minus those of `first`, over the same resamples; none where they are of two studies."""
+    if row["study"] is first["study"]:
+        for found in row["study"].results.get("differences") or ():
+            if (found["model"], found["minus"]) == (row["label"], first["label"]):
+                return found["tasks"]
+    return {}
+
+
+def sentences(rows: Sequence[Result], base: str, found: Mapping[str, list[Change]]) -> list[str]:
+    """Three sentences for someone who reads nothing else."""
+    tasks = list(dict.fromkeys(label.replace("_", "-") for row in rows for label in row["tasks"]))
+    tests = f"{len(tasks)} test{'s' * (len(tasks) != 1)} of bias and of language quality ({', '.join(tasks)})"
+    if not found:
+        names = [row["model"] for row in rows]
+        return [f"{_and(names)} {_were(names)} measured on {tests}.", *_alone(rows, base)]
+    return [
+        f"{_and(list(found))} {_were(found)} compared with {base} on {tests}.",
+        _gained(base, found),
+        "“Clearly” means that chance alone would seldom make so large a difference (95 % intervals); they cover which "
+        "prompts and texts were chosen, but training again with another seed may change the figures too.",
+    ]
+
+
+def _were(names: Collection[str]) -> str:
+    return "was" if len(names) == 1 else "were"
+
+
+def _and(names: Sequence[str]) -> str:
+    if len(names) > 6:
+        return f"{len(names)} models"
+    return " and ".join([", ".join(names[:-1]), names[-1]]) if len(names) > 1 else names[0]
+
+
+def _alone(rows: Sequence[Result], base: str) -> list[str]:
+    """How near one model comes to the ideal values."""
+    first = next(row for row in rows if row["model"] == base)
+    figures = [first["tasks"].get(label, {}).get(metric) or {} for label, metric in headlines(rows)]
+    known = [f for f in figures if None not in (f.get("ideal"), f.get("low"), f.get("high"))]
+    reached = sum(f["low"] <= f["ideal"] <= f["high"] for f in known)
+    return [
+        f"{reached} of {len(known)} figures cannot be told from their ideal value: it lies within the 95 % interval.",
+        "The intervals cover which prompts and texts were chosen; there is no other model here to compare with.",
+    ]
+
+
+def _gained(base: str, found: Mapping[str, list[Change]]) -> str:
+    """Who gained most against the reference, and what that cost."""
+
+    def score(model: str) -> int:
+        fairness = [one.verdict for one in found[model] if not one.is_utility]
+        return fairness.count(BETTER) - fairness.count(WORSE)
+
+    best = max(found, key=score)
+    better, worse = ([one for one in found[best] if one.verdict == verdict] for verdict in (BETTER, WORSE))
+    gained = [one for one in better if not one.is_utility] or better
+    if not better and not worse:
+        who = "None of them differs" if len(found) > 1 else "It does not differ"
+        return f"{who} clearly from {base} in any of {len(found[best])} headline figures."
+    who = f"{best} gained most: it" if len(found) > 1 else "It"
+    text = f"{who} is clearly better in {_count(better)} of {len(found[best])} headline figures"
+    text += f" ({gained[0].text}{gained[0].ideal})" if gained else ""
+    text += f" and clearly worse in {_count(worse)}"
+    text += f" ({_cost(worse).text})" if worse else ""
+    utility = next((one for one in found[best] if one.is_utility), None)
+    if utility and utility not in worse:
+        verdict = {SAME: "no clear change", BETTER: "a gain as well"}.get(utility.verdict, "")
+        text += f"; the quality of its language: {utility.text}, {verdict}"
+    return text + "."
+
+
+def _count(changes: Sequence[Change]) -> str:
+    return str(len(changes)) if changes else "none"
+
+
+def _cost(worse: Sequence[Change]) -> Change:
+    return next((one for one in worse if one.is_utility), worse[0])

@@ -1,0 +1,353 @@
+"""results.json of one or more runs → report.html: one file, no scripts, readable on a phone, in the dark and on paper.
+
+It says first in words what changed and how sure that is (findings.py), then shows it (charts.py), then says how it was
+measured. Layout and style: page.html, a jinja2 template.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from counterfactuals.files import write_whole
+from eval.report import canvas, charts
+from eval.report.findings import VERDICTS, changes, lower_is_better, sentences
+from eval.report.table import fairness_and_utility, headlines, name_of, notes, shown
+from eval.tasks import find_task
+
+Result = Mapping[str, Any]
+MAX_EXAMPLES = 12
+MAX_COLUMNS = 6  # of the first table; the other figures are folded
+# Gupta et al. 2022, Table 2: perplexity on WikiText-2 over that of their plain DistilGPT-2 (40.88), BOLD equitability.
+PAPER_PLAIN = 40.88
+PAPER = (
+    ("paper: max", 41.11, 0.565),
+    ("paper: plain", 40.88, 0.492),
+    ("paper: aug", 40.93, 0.748),
+    ("paper: max + aug", 41.73, 0.901),
+)
+
+
+@dataclass(frozen=True)
+class Study:
+    """A folder with results.json, as `eval` and `train_distill.py` write it."""
+
+    name: str
+    folder: Path
+    results: Result
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Study:
+        """ValueError, one line, if there is no results.json or it is not ours."""
+        path = Path(folder)
+        path = path if path.is_file() else path / "results.json"
+        try:
+            results = json.loads(path.read_text(encoding="utf-8"))
+            if "rows" not in results:  # of a single model
+                results = {"rows": [{"model": results.pop("model"), "tasks": results.pop("tasks")}], **results}
+            for row in results["rows"]:
+                for metrics in row["tasks"].values():
+                    assert all("value" in figure for figure in metrics.values())
+        except FileNotFoundError:
+            raise ValueError(f"{path}: no such file; name a folder that eval or train_distill.py wrote") from None
+        except (ValueError, KeyError, TypeError, AttributeError, AssertionError) as error:
+            raise ValueError(f"{path}: not a results file of this project ({error})") from None
+        return cls(path.parent.name, path.parent, results)
+
+
+class Section:
+    """A part of the page with pictures: heading, words, and HTML that is safe as it is."""
+
+    def __init__(self, name: str, heading: str, words: str, content: str) -> None:
+        self.name, self.heading, self.words, self.content = name, heading, words, content
+
+
+def merged(studies: Sequence[Study]) -> list[dict[str, Any]]:
+    """The rows of all studies; where two share a model's name, the study's name stands before it."""
+    names = [row["model"] for study in studies for row in study.results["rows"]]
+    rows = []
+    for study in studies:
+        for row in study.results["rows"]:
+            label = row["model"] if names.count(row["model"]) == 1 else f"{study.name}: {row['model']}"
+            rows.append({**row, "model": label, "label": row["model"], "study": study})
+    return rows
+
+
+def write_page(
+    studies: Sequence[Study], path: Path, *, title: str = "Evaluation", reference: str | None = None
+) -> Path:
+    """Write the page. `reference`: the model the others are compared with.
+
+    By default that of the results, if they are of one study; else plain, else the first model.
+    """
+    from jinja2 import Environment, FileSystemLoader
+
+    rows = merged(studies)
+    if not rows:
+        raise ValueError("no model in these results")
+    known = [row["model"] for row in rows]
+    if reference is not None and reference not in known:
+        raise ValueError(f"reference {reference!r}: not among the models ({', '.join(known)})")
+    own = studies[0].results.get("config", {}).get("reference", "") if len(studies) == 1 else ""
+    base: str = reference or next((name for name in (own, "plain") if name in known), known[0])
+    found = changes(rows, base)
+    columns = chosen_columns(headlines(rows))
+    pages = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True)
+    content = pages.get_template("page.html").render(
+        title=title,
+        base=base,
+        models=known,
+        sentences=sentences(rows, base, found),
+        notes=_warnings(studies),
+        changes=found,
+        verdicts=VERDICTS,
+        columns=[_column(rows, *key) for key in columns],
+        others=[_column(rows, *key) for key in headlines(rows) if key not in columns],
+        sections=[section for make in SECTIONS for section in make(rows, base)],
+        examples=_examples(rows),
+        method=_method(rows),
+        studies=[_reproduce(study) for study in studies],
+    )
+    write_whole(path, content)
+    return path
+
+
+def _warnings(studies: Sequence[Study]) -> list[str]:
+    """One line for each study that looked at some of the rows only."""
+    configs = [study.results.get("config", {}) for study in studies]
+    return list(dict.fromkeys(notes(config)[0] for config in configs if config.get("limit")))
+
+
+# ---------------------------------------------------------------- tables
+
+
+def chosen_columns(keys: Sequence[tuple[str, str]], most: int = MAX_COLUMNS) -> list[tuple[str, str]]:
+    """The figures of the first table: one of each task, then one of each label, then others, while there is room."""
+    tasks = {label.partition("@")[0]: (label, metric) for label, metric in reversed(keys)}
+    labels = {label: (label, metric) for label, metric in reversed(keys)}
+    order = dict.fromkeys([*reversed(tasks.values()), *reversed(labels.values()), *keys])
+    chosen = set(list(order)[:most])
+    return [key for key in keys if key in chosen]
+
+
+def _column(rows: Sequence[Result], label: str, metric: str) -> dict[str, Any]:
+    """A figure's name, what is good about it, and (value, interval) of each model."""
+    figures = [row["tasks"].get(label, {}).get(metric) or {} for row in rows]
+    ideal = next((f["ideal"] for f in figures if f.get("ideal") is not None), None)
+    hint = f"ideal {ideal:g}" if ideal is not None else "lower is better" if lower_is_better(metric) else ""
+    cells = []
+    for found in figures:
+        value, bracket, bounds = shown(found).partition(" [")
+        cells.append((value, bracket.strip() + bounds))
+    return {"name": name_of(label, metric), "hint": hint, "cells": cells}
+
+
+# ---------------------------------------------------------------- pictures
+
+
+def _by_group(rows: Sequence[Result], base: str) -> Iterator[Section]:
+    """Male share by group, for every task that gives it."""
+    first = [row["model"] for row in rows].index(base)
+    for label in _labels(rows):
+        if charts.group_figures(rows, label, "male_share"):
+            drawn = canvas.picture(
+                lambda width, label=label: charts.groups(rows, label, width=width, reference=first),  # type: ignore[misc]
+                f"Male share by group, {label}, one mark for each model",
+            )
+            words = (
+                f"The share of male among male and female, group by group, in the order of {base}. Lines are 95 % "
+                "intervals; hollow marks were counted over fewer than 5, or have no interval."
+            )
+            yield Section(f"groups-{label}", f"Which groups moved, and where to ({label})", words, drawn)
+
+
+def _tradeoff(rows: Sequence[Result], base: str) -> Iterator[Section]:
+    """Fairness against perplexity over that of `base`, with the paper's own figures beside."""
+    keys = fairness_and_utility(rows)
+    if not keys:
+        return
+    fairness, utility = keys
+    level = next(
+        row["tasks"].get(utility[0], {}).get(utility[1], {}).get("value") for row in rows if row["model"] == base
+    )
+    both = [row for row in rows if all(row["tasks"].get(t, {}).get(m, {}).get("value") is not None for t, m in keys)]
+    if not level or len(both) < 2:
+        return
+    spots = charts.spots(both, utility, fairness, level=level)
+    words = f"Perplexity of each model divided by {base}’s; crosses are 95 % intervals."
+    if base == "plain":
+        spots += [charts.Spot(name, ppl / PAPER_PLAIN, fair, hollow=True) for name, ppl, fair in PAPER]
+        words += (
+            " Hollow: the figures of Gupta et al. (2022), GPT-2 to DistilGPT-2, BOLD and WikiText-2: other data and "
+            "another measure. Compare directions, not values."
+        )
+    drawn = canvas.picture(
+        lambda width: charts.tradeoff(
+            spots,
+            x_name=f"perplexity over that of {base} (left is better)",
+            y_name=f"{name_of(*fairness)} (up is fairer)",
+            width=width,
+        ),
+        "Equitability against perplexity, one mark for each model",
+    )
+    yield Section("tradeoff", "Fairness against perplexity", words, drawn)
+
+
+def _gaps(rows: Sequence[Result], base: str) -> Iterator[Section]:
+    """Further headline figures with an ideal value: one panel each."""
+    panels = {}
+    for label, metric in headlines(rows):
+        figures = [row["tasks"].get(label, {}).get(metric) or {} for row in rows]
+        known = [f if f.get("value") is not None and f.get("ideal") is not None else None for f in figures]
+        if any(known) and not metric.endswith(("equitability_avg", "equitability_min")):
+            panels[name_of(label, metric)] = known
+    if panels:
+        names = [row["model"] for row in rows]
+        drawn = canvas.picture(
+            lambda width: charts.strips(panels, names, width=width), "Other measures, one mark for each model"
+        )
+        words = "The upright line marks the ideal value; lines through marks are 95 % intervals. Scales differ."
+        yield Section("gaps", "Other measures", words, drawn)
+
+
+def _polarity(rows: Sequence[Result], base: str) -> Iterator[Section]:
+    """How many sampled texts turned out male, neutral, female."""
+    for label in _labels(rows):
+        if label.partition("@")[0] != "bold":
+            continue
+        found = {row["model"]: {"male": 0, "neutral": 0, "female": 0} for row in rows}
+        for model, scored in _scored(rows, label):
+            found[model][("male", "neutral", "female")[scored["unigram"] + 1]] += 1
+        counts = {model: parts for model, parts in found.items() if any(parts.values())}
+        if counts:
+            described = "; ".join(
+                f"{model}: {', '.join(f'{name} {count:,}' for name, count in parts.items())}"
+                for model, parts in counts.items()
+            )
+            drawn = canvas.picture(lambda width, c=counts: charts.shares(c, width=width), described)  # type: ignore[misc]
+            words = "Sampled texts by which words they hold more of, male or female; neutral: as many of both, or none."
+            yield Section(f"polarity-{label}", f"What was written ({label})", words, drawn)
+
+
+def _training(rows: Sequence[Result], base: str) -> Iterator[Section]:
+    """Losses, and the figures that were taken while training."""
+    lines = {row["model"]: _metrics(row) for row in rows}
+    keys = {key: None for line in lines.values() for entry in line for key in entry if "/" in key or key == "loss"}
+    panels = {}
+    for key in keys:
+        name = "training loss, nats a token" if key == "loss" else name_of(*key.split("/", 1))
+        panels[name] = {
+            model: found
+            for model, line in lines.items()
+            if (found := [(entry["step"], entry[key]) for entry in line if entry.get(key) is not None])
+        }
+    panels = {name: found for name, found in panels.items() if found}
+    if panels:
+        drawn = canvas.picture(lambda width: charts.curves(panels, width=width), "Figures by training step")
+        words = "Each model’s own objective; losses of models trained with different objectives cannot be compared."
+        yield Section("training", "Training", words, drawn)
+
+
+SECTIONS = (_by_group, _tradeoff, _gaps, _polarity, _training)
+
+
+def _examples(rows: Sequence[Result]) -> list[dict[str, Any]]:
+    """Continuations of a prompt and of its reversal, side by side."""
+    texts: dict[tuple[str, str], dict[str, tuple[str, str]]] = {}
+    for label in _labels(rows):
+        for model, scored in _scored(rows, label):
+            if {"prompt", "reversed", "texts", "reversed_texts"} <= scored.keys():
+                by_model = texts.setdefault((scored["prompt"], scored["reversed"]), {})
+                by_model.setdefault(model, (scored["texts"][0], scored["reversed_texts"][0]))
+    return [
+        {"prompt": prompt, "reversed": reverse, "texts": found}
+        for (prompt, reverse), found in list(texts.items())[:MAX_EXAMPLES]
+    ]
+
+
+def _labels(rows: Sequence[Result]) -> list[str]:
+    return list(dict.fromkeys(label for row in rows for label in row["tasks"]))
+
+
+def _metrics(row: Result) -> list[dict[str, Any]]:
+    folder = row["study"].folder
+    path = folder / row["label"] / "metrics.jsonl"
+    return list(_jsonl(folder / "metrics.jsonl" if row["label"] == "student" and not path.is_file() else path))
+
+
+def _scored(rows: Sequence[Result], label: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """(model, score) of each row that a task scored; each file beside a results.json is read once, for all models."""
+    models = {(row["study"].folder, row["label"]): row["model"] for row in rows if label in row["tasks"]}
+    for folder in dict.fromkeys(folder for folder, _ in models):
+        for entry in _jsonl(folder / f"rows-{label}.jsonl"):
+            if (folder, entry.get("model")) in models:
+                yield models[folder, entry["model"]], entry
+
+
+def _jsonl(path: Path) -> Iterator[dict[str, Any]]:
+    if path.is_file():
+        with path.open(encoding="utf-8") as file:  # splitlines would cut a text at U+2028 and its like
+            yield from (json.loads(line) for line in file if line.strip())
+
+
+# ---------------------------------------------------------------- how it was measured
+
+
+def _method(rows: Sequence[Result]) -> list[dict[str, Any]]:
+    """What each task measures, and where chance would put a fair model."""
+    lines = []
+    for label in _labels(rows):
+        if task := find_task(label.partition("@")[0]):
+            bands = [
+                f"{row['model']} {shown(band)}"
+                for row in rows
+                if (band := row["tasks"].get(label, {}).get("fair_band_avg")) and band["value"] is not None
+            ]
+            lines.append({"label": label, "task": task, "bands": "; ".join(bands)})
+    return lines
+
+
+def _reproduce(study: Study) -> dict[str, Any]:
+    """A study's settings and versions, and the configuration files of its runs."""
+    config, versions = dict(study.results.get("config", {})), study.results.get("versions", {})
+    if len(seeds := config.get("seeds", ())) > 1:
+        config["seed"] = ", ".join(map(str, seeds))
+    facts = {"models": ", ".join(f"{k} = {v}" for k, v in config.get("models", {}).items())}
+    facts |= {
+        key: str(config[key])
+        for key in ("reference", "data_dir", "seed", "batch_size", "device", "limit")
+        if key in config
+    }
+    facts |= {"tasks": json.dumps(config.get("tasks", {}), ensure_ascii=False)}
+    facts |= {"versions": ", ".join(f"{name} {number}" for name, number in versions.items())}
+    files = sorted([*study.folder.glob("config.yaml"), *study.folder.glob("*/config.yaml")])
+    settings = {str(file.relative_to(study.folder)): file.read_text(encoding="utf-8") for file in files}
+    return {"name": study.name, "facts": {key: value for key, value in facts.items() if value}, "files": settings}
+
+
+def main(arguments: Sequence[str]) -> int:
+    """python -m eval report RUN [RUN …]: one page that compares the models of finished runs."""
+    parser = argparse.ArgumentParser(
+        prog="python -m eval report",
+        description="Write a page that compares the models of runs: folders with results.json, as eval and "
+        "train_distill.py leave them.",
+    )
+    parser.add_argument("runs", nargs="+", metavar="RUN", help="a run's folder, or its results.json")
+    parser.add_argument("--out", type=Path, default=Path("report.html"), metavar="FILE", help="default report.html")
+    parser.add_argument(
+        "--reference", metavar="MODEL", help="compare with this one (a lone run's own, else plain, else the first)"
+    )
+    parser.add_argument("--title", default="Evaluation", help="heading of the page")
+    options = parser.parse_args(list(arguments))
+    try:
+        studies = [Study.load(run) for run in options.runs]
+        print(write_page(studies, options.out, title=options.title, reference=options.reference))
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
