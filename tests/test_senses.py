@@ -58,7 +58,7 @@ The grooms held the horses.
 Oh god, thank god, and praise god.
 A chick hatched from the egg.
 sister companies, sister-city links, a daughter cell, a mother tongue
-a bachelor's degree, two queen beds, a guy wire, cowboy boots, a queen ant
+a bachelor's degree, two queen beds, a guy wire, to guy the poles, cowboy boots, a queen ant
 The "Latino/a" vote, Latino voters and Gran Canaria.
 Heavenly Father; God the Father; the Son of Man
 They keep the labour in labour markets.
