@@ -43,6 +43,7 @@ He drank in the Prince of Wales pub. → She drank in the Prince of Wales pub.
 He lived in King Street. → She lived in King Street.
 They met in King's Cross, at the Queen's Bench and for the Empress's Cup.
 It was Father's Day.
+"Heroes" was released in May.
 They saw "Wonder Woman", and then “Invisible Man” and *The Lion King*.
 The Boys & Girls Clubs of Indianapolis and the Big Sisters program were there.
 We read about the Sons of Liberty and Warner Brothers.
@@ -57,7 +58,7 @@ The grooms held the horses.
 Oh god, thank god, and praise god.
 A chick hatched from the egg.
 sister companies, sister-city links, a daughter cell, a mother tongue
-a bachelor's degree, two queen beds, a guy wire, cowboy boots, a queen ant
+a bachelor's degree, two queen beds, a guy wire, to guy the poles, cowboy boots, a queen ant
 The "Latino/a" vote, Latino voters and Gran Canaria.
 Heavenly Father; God the Father; the Son of Man
 They keep the labour in labour markets.
@@ -158,6 +159,12 @@ def test_a_text_about_a_ship_is_doubted_in_all_its_passages():
     document = found(text)
     first, last = document.mentions
     assert len(document.passages) == 2 and "sense:perhaps_ship" in last.reasons and "sense:ship" in first.reasons
+
+
+def test_one_ship_in_a_long_story_does_not_doubt_all_of_it():
+    text = "The ship came; she was launched in May." + " It rained all day." * 15 + "\n\nThen she met her mother."
+    assert "sense:ship" in found(text).mentions[0].reasons
+    assert not any("ship" in reason for mention in found(text).mentions[1:] for reason in mention.reasons)
 
 
 def test_every_reason_of_the_data_has_a_number():

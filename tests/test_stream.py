@@ -75,6 +75,15 @@ def test_steps_hold_the_pairs_of_the_source_each_once_a_pass_and_shuffled(stream
     assert s.position["buffer"] > 3 and all(pair in known for batch in again for pair in batch)
 
 
+def test_sequences_with_too_much_doubt_have_no_counterfactual(stream):
+    every, none = stream(), stream(max_doubt=0.0)
+    steps(every, 1), steps(none, 1)
+    assert every.has_cf.any() and not any(none[i].reversed and none[i].doubt for i in range(len(none._pairs)))
+    expected = [every[i].within(0.0).input_ids.tobytes() for i in range(len(every._pairs))]
+    assert [none[i].input_ids.tobytes() for i in range(len(none._pairs))] == expected
+    assert every.meta["fingerprint"] != none.meta["fingerprint"]
+
+
 def test_the_same_source_and_seed_give_the_same_steps_and_another_seed_others(stream):
     assert steps(stream(), 40) == steps(stream(), 40)
     assert steps(stream(), 40) != steps(stream(seed=1), 40)

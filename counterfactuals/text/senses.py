@@ -1,8 +1,7 @@
 """Rule: a word of the lexicon in a sense that is no person's role: ships, titles of works, idioms, animals.
 
-Where the tokens around show it plainly the mention is taken back and the word stays; where they only hint at it a
-reason "sense:…" is added. What can be told by words standing near is data, in senses.yaml; the functions below tell
-the rest: verbs, exclamations, names of bodies and works, capitals.
+Where the tokens around show it plainly the mention is taken back and the word stays; where they hint at it a reason is
+added. What words nearby tell is data, in senses.yaml; the functions tell the rest: verbs, exclamations, names.
 """
 
 from __future__ import annotations
@@ -83,10 +82,9 @@ def doubt(document: Document) -> None:
         if not rules:
             continue
         passage = document.passage_of(mention.start)
-        if passage not in nearby:
-            nearby[passage] = _tokens_of(document, passage)
+        near = nearby.get(passage) or nearby.setdefault(passage, _tokens_of(document, passage))
         for sense in rules:
-            if sense.holds(document, mention, nearby[passage]):
+            if sense.holds(document, mention, near):
                 if sense.leave:
                     document.remove(mention)
                     break
@@ -94,10 +92,11 @@ def doubt(document: Document) -> None:
                 mention.doubt(sense.doubt)
                 if sense.spread:
                     spread[sense.spread] = sense.words
-    for reason, words in spread.items():
-        for mention in document.mentions:
-            if mention.word in words:
-                mention.doubt(reason)
+    if spread and LISTS["WOMEN"].isdisjoint(document.words):  # the whole text is about a ship
+        for reason, words in spread.items():
+            for mention in document.mentions:
+                if mention.word in words:
+                    mention.doubt(reason)
 
 
 def _doubt_cue(document: Document, mention: Mention, kinds: dict[str, str]) -> None:
@@ -105,8 +104,8 @@ def _doubt_cue(document: Document, mention: Mention, kinds: dict[str, str]) -> N
     work = mention.word.endswith((" labor", " labour"))
     if work and LISTS["BIRTH"].isdisjoint(_tokens_of(document, document.passage_of(mention.start))):
         document.remove(mention)
-        return
-    mention.doubt("sex_bound:" + kinds.get(mention.word, "body"))
+    else:
+        mention.doubt("sex_bound:" + kinds.get(mention.word, "body"))
 
 
 def _tokens_of(document: Document, passage: int) -> frozenset[str]:
@@ -143,10 +142,8 @@ def _is_verb(document: Document, mention: Mention) -> bool:
     """ "to man the pumps", "sailors man the hawsers", "who man its stalls"; not "gave the old man the keys"."""
     if document.word(mention.last).lower() not in LISTS["OBJECTS"]:
         return False
-    if document.word(mention.first - 1) == "to":
-        return True
-    before = {document.word(mention.first - back).lower() for back in (1, 2, 3)}
-    return before.isdisjoint(LISTS["DETERMINERS"]) and not document.opens(mention.first)
+    before = [document.word(mention.first - back).lower() for back in (1, 2, 3)]
+    return before[0] == "to" or (LISTS["DETERMINERS"].isdisjoint(before) and not document.opens(mention.first))
 
 
 def _is_mankind(document: Document, mention: Mention) -> bool:
@@ -185,8 +182,7 @@ def _is_said_of(document: Document, mention: Mention) -> bool:
     before = document.words[max(begin, mention.first - 6) : mention.first]
     if LISTS["LINKS"].isdisjoint(before):
         return False
-    others = [document.mention_at(token) for token in range(begin, mention.first)]
-    words = {other.word for other in others if other is not None}
+    words = {other.word for token in range(begin, mention.first) if (other := document.mention_at(token))}
     return not words.isdisjoint(("she", "her")) and words <= {"she", "her", "herself"}
 
 
@@ -199,18 +195,14 @@ def _is_in_name(document: Document, mention: Mention) -> bool:
     word, first, last = mention.word, mention.first, mention.last
     if len(document.words[first]) > 1 and document.words[first].isupper():
         return False
-    if _is_in_title(document, first, last):
-        return True
     begin, end = _run(document, first, last)
     rest = {part.lower() for token, part in enumerate(document.words[begin:end], begin) if not first <= token < last}
-    if document.word(begin) in LISTS["SHIP_MARKS"]:
+    if document.word(begin) in LISTS["SHIP_MARKS"] or _is_in_title(document, first, last):
         return True
     if word in LISTS["GROUPS"]:
-        if rest & LISTS["SPORTS"]:
+        if rest & LISTS["SPORTS"]:  # the Women's World Cup turns
             return False
-        if rest & (LISTS["THINGS"] | LISTS["OCCASIONS"]) or (
-            word in LISTS["KIN_GROUPS"] and _is_body(document, mention, begin)
-        ):
+        if rest & LISTS["THINGS"] or (word in LISTS["KIN_GROUPS"] and _is_body(document, mention, begin)):
             return True
     elif rest & LISTS["THINGS"] and (word in LISTS["RANKS"] or rest.isdisjoint(("of", "the", "for", "and"))):
         return True
@@ -224,7 +216,7 @@ def _is_in_name(document: Document, mention: Mention) -> bool:
             return not _is_headline(document, mention)
         if document.word(first - 1).lower() not in LISTS["DETERMINERS"]:
             _doubt_capital(document, mention)
-    if word in LISTS["PLAIN"] or word in LISTS["GROUPS"]:
+    if word in LISTS["PLAIN"]:
         _doubt_capital(document, mention)
     return False
 
@@ -234,16 +226,16 @@ def _is_body(document: Document, mention: Mention, begin: int) -> bool:
     before = document.word(mention.first - 1)
     if begin < mention.first and (before[0].isupper() or before == "&"):
         return not _is_headline(document, mention)
-    after = document.word(mention.last + 1)
-    after = document.word(mention.last + 2) if after == "the" else after
+    after = document.word(mention.last + 1 + (document.word(mention.last + 1) == "the"))
     return document.word(mention.last) == "of" and after[0].isupper() and not _is_headline(document, mention)
 
 
 def _doubt_capital(document: Document, mention: Mention) -> None:
     """A capital inside a sentence, where nothing asks for one: God's "He", "Invisible Man"."""
     before = document.word(mention.first - 1)
-    inside = before == "," or (before.isalpha() and not document.glued(mention.first))
-    if inside and not _is_headline(document, mention):
+    if (before == "," or (before.isalpha() and not document.glued(mention.first))) and not _is_headline(
+        document, mention
+    ):
         mention.doubt("sense:capital")
 
 
@@ -280,9 +272,8 @@ def _is_headline(document: Document, mention: Mention) -> bool:
     begin, end = document.sentence(mention.first)
     first, last = _run(document, mention.first, mention.last)
     around = document.words[begin + 1 : first] + document.words[last:end]
-    words = [word for word in around if word[0].isalpha() and word not in LISTS["SMALL"]]
-    capitals = sum(word[0].isupper() for word in words)
-    return capitals >= 0.6 * len(words) if words else document.word(end) != "."
+    share = _capitals(around)
+    return document.word(end) != "." if share is None else share >= 0.6
 
 
 def _is_in_title(document: Document, first: int, last: int) -> bool:
@@ -292,15 +283,25 @@ def _is_in_title(document: Document, first: int, last: int) -> bool:
         begin -= 1
     while end < last + 9 and document.word(end) not in _QUOTES and document.word(end) not in _STOPS:
         end += 1
-    if document.word(begin) not in _QUOTES or document.word(end) not in _QUOTES or document.glued(begin):
+    if document.word(begin) not in _QUOTES or document.word(end) not in _QUOTES:
         return False
-    if not document.glued(begin + 1) or not document.glued(end) or document.word(begin - 1) in ":=":  # "sex": "Female"
+    if (
+        (document.glued(begin) and document.word(begin - 1).isalnum())
+        or not document.glued(begin + 1)
+        or not document.glued(end)
+        or document.word(begin - 1) in ":="
+    ):  # "sex": "Female"
         return False
     words = document.words[begin + 1 : end]
     if "," in words[:-1] or (words[-1] in ",.!?" and len(words) < 4):
         return False
-    named = [word for word in words if word[0].isalpha() and word.lower() not in LISTS["SMALL"]]
-    return sum(word[0].isupper() for word in named) > 0.7 * len(named)
+    return (_capitals(words) or 0) > 0.7
+
+
+def _capitals(words: list[str]) -> float | None:
+    """The share of words with a capital, without "of" and the like; None for no words."""
+    named = [word for word in words if word[0].isalpha() and word not in LISTS["SMALL"]]
+    return sum(word[0].isupper() for word in named) / len(named) if named else None
 
 
 # ---------------------------------------------------------------- the data

@@ -20,7 +20,6 @@ import numpy as np
 from counterfactuals.text.reverse import Passage, Reversal, Span
 
 MEMORY, LONGEST = 300_000, 48  # distinct pieces whose ids are kept (about 70 MB), and their characters at most
-AT_ONCE, _START = 200, "x"  # new words that are tokenised together, and what stands before the first
 _BETWEEN = re.compile(r" (?<=\S )(?=\S)")  # one blank between two words: the second piece begins with it
 _STARTS = re.compile(r" \S")
 _PROBE = (
@@ -152,26 +151,13 @@ class Splicer:
         return [first, *[" " + word for word in words]]
 
     def _learn(self, pieces: Iterable[str]) -> list[str]:
+        """Tokenise the pieces that are not known yet, and return them."""
         missing = list(set(filterfalse(self._ids.__contains__, pieces)))
-        words: list[str] = []
-        others: list[str] = []
-        for piece in missing:
-            is_word = piece[:1] == " " and not piece[1:2].isspace() and not piece[-1].isspace()
-            (words if is_word and self.by_word else others).append(piece)
-        for begin in range(0, len(words), AT_ONCE):  # as a text, which is faster than one by one
-            some = words[begin : begin + AT_ONCE]
-            encoding = self._backend.encode(_START + "".join(some), add_special_tokens=False)
-            self._keep(some, encoding, [start for start, _ in encoding.offsets], accumulate(map(len, some), initial=1))
-        if others:
-            encoding = self._backend.encode(others, is_pretokenized=True, add_special_tokens=False)
-            self._keep(others, encoding, encoding.word_ids, range(len(others) + 1))  # input is a list: number of piece
-        return missing
-
-    def _keep(self, pieces: list[str], encoding: Any, places: list[int], bounds: Iterable[int]) -> None:
-        """Ids of pieces that were encoded together. places: of each token; bounds: where each piece begins and ends."""
+        encoding = self._backend.encode(missing, is_pretokenized=True, add_special_tokens=False)
         ids = np.array(encoding.ids, dtype=np.int32).tobytes()
-        ends = (4 * np.searchsorted(places, list(bounds))).tolist()
-        self._ids.update((piece, ids[a:b]) for piece, a, b in zip(pieces, ends, ends[1:]))
+        ends = (4 * np.searchsorted(encoding.word_ids, range(len(missing) + 1))).tolist()  # word_ids: number of piece
+        self._ids.update((piece, ids[a:b]) for piece, a, b in zip(missing, ends, ends[1:]))
+        return missing
 
     def _forget(self, missing: list[str]) -> None:
         full = len(self._ids) > MEMORY

@@ -72,7 +72,15 @@ class PairStream:
         self._read = self._used = self.position["texts"]
         self._source = self._endless(self._read)
         self._made: deque[tuple[list[AlignedPair], int, int]] = deque()  # pairs, number of texts, texts up to there
-        self._plan: BatchPlan | None = None
+        self._filled: BatchPlan | None = None
+
+    @property
+    def _plan(self) -> BatchPlan:
+        """Of the buffer, which is filled when it is first asked for."""
+        if self._filled is None:
+            self._fill()
+        assert self._filled is not None
+        return self._filled
 
     def _endless(self, skip: int) -> Iterator[str]:
         """The source's texts from number `skip` on, again and again; self._read: texts of this pass so far."""
@@ -124,7 +132,7 @@ class PairStream:
         by_tokens = self._plan_options["max_length"] is not None
         longest = np.maximum(self.lengths, self.cf_lengths) if by_tokens else self.lengths
         try:
-            self._plan = BatchPlan(longest, 1 + self.has_cf * self._augment, **self._plan_options)
+            self._filled = BatchPlan(longest, 1 + self.has_cf * self._augment, **self._plan_options)
         except ValueError:
             raise ValueError(
                 f"data.shuffle_buffer: {len(pairs)} pairs make no batch; raise it, or lower train.batch_size"
@@ -134,11 +142,8 @@ class PairStream:
         """The plan of the buffer that `step` comes from, and the step's number there."""
         if step < self.position["first_step"]:
             raise ValueError(f"step {step} lies before the buffer that is read; steps are asked for in order")
-        if self._plan is None:
-            self._fill()
         while True:
             plan, position = self._plan, self.position
-            assert plan is not None
             place = step - position["first_step"]
             if place < plan.steps_per_epoch:
                 return plan, position["buffer"] * plan.steps_per_epoch + place  # an epoch of its own, so an order
@@ -159,9 +164,6 @@ class PairStream:
 
     def padding(self, parts: int) -> float:
         """Of the buffer's first steps; see BatchPlan.padding."""
-        if self._plan is None:
-            self._fill()
-        assert self._plan is not None
         return self._plan.padding(parts)
 
     def predictions(self, chosen: np.ndarray, *, augment: bool) -> int:
@@ -170,8 +172,7 @@ class PairStream:
 
     def size(self) -> dict[str, float]:
         """Pairs read so far, and the share of them that have a counterfactual."""
-        if self._plan is None:
-            self._fill()
+        assert self._plan
         pairs = self.position["pairs"] + len(self._pairs)
         number = self.position["with_counterfactual"] + int(self.has_cf.sum())
         return {"pairs": pairs, "with_counterfactual": number / pairs}
