@@ -109,7 +109,7 @@ def shown(text: str) -> str:
         "He met Lord Orville.",
         "[Sadie] [Kate] laughed at him.",
         # a full name keeps its doubt until the passage ends
-        "<Ruvik Tarsen> (born 30 December 2000), is a player for the club.\nCareer.\nOn 25 February, he made his debut.",
+        "<Ruvik Tarsen> (born 30 December 2000), is a player.\nCareer.\nOn 25 February, he made his debut.",
         "It was a men's tournament. First-seeded <Ruvik Tarsen> won the singles title.",
         "In his early villas, <Ruvik Tarsen> used iron.",
         "The Dutchman <Ruvik Tarsen> was there.",

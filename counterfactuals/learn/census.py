@@ -1,4 +1,4 @@
-"""The table of given names from a census list and lists of the project: which names carry a role, and which is exchanged for which."""
+"""The table of given names from a census list and the project's own: which carry a role, which are exchanged."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from counterfactuals.text.names import GROUPS, USUAL, names_context
 
 KINDS = ("words", "surnames", "places", "regions", "full_names", "commons")  # sections of names_context.yaml
 NOT_PAIRED = ("mononyms_female", "mononyms_male", "before_given", "before_surname", "before_thing", "fixed")
-LISTS = tuple(sorted(Path(__file__).parent.glob("names_*.yaml")))  # pairs "female male" by language; either
+LISTS = tuple(sorted(Path(__file__).parent.glob("names_*.yaml")))  # pairs by language, "female male"
 RARE = 5000  # bearers; of rarer names more are entered under the wrong sex
 RATIO = 10  # of the frequencies of a pair, at most
 LIKENESS = 0.7  # weight of letters against the logarithm of frequency
@@ -70,8 +70,8 @@ def make(csv_path: str | Path, lists: Sequence[Path] = LISTS, *, known: float = 
     pairs.sort(key=lambda pair: (-count[pair[0]] - count[pair[1]], pair))
     pairs[USUAL[1] : USUAL[1]] = ours
     return {
-        "source": "US Social Security Administration, given names of births 1880–2010: public domain; and lists written "
-        f"by the project: {', '.join(path.name for path in lists)}",
+        "source": "US Social Security Administration, given names of births 1880–2010: public domain; "
+        f"and {len(lists)} lists written by the project: {', '.join(path.name for path in lists)}",
         "command": "python -m counterfactuals names --census us_first_names_1880_2010.csv --out given_names.json",
         "counts": {"pairs": len(pairs), "either": len(either), **{f"single_{g}": len(single[g]) for g in GROUPS}},
         "pairs": pairs,

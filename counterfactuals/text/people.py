@@ -48,7 +48,7 @@ def find(document: Document) -> None:
 
 
 def doubt(document: Document) -> None:
-    """Once all rules have run: a name that stays is no doubt where no role turns; a title and its name turn together."""
+    """Once all rules have run: a name that stays is no doubt where no role turns; a title and its name go together."""
     turning = {document.passage_of(m.start) for m in document.mentions if m.target is not None and m.group is not None}
     for mention in document.mentions:
         if mention.rule == "name" and mention.target is None:
@@ -101,7 +101,7 @@ class Cast:
         for one, other in pairwise(self.runs):  # "the Charles and Lucia Shipley chair"
             if other.sign == "thing" and other.surname and self.words[one.last : other.begin] == ["and"]:
                 one.sign = "thing"
-        surnames = self.names.context["surnames"] | {surname for _, surname in self.full}
+        surnames = {surname for _, surname in self.full}
         for word, those in self.alone.items():
             entry = self.names.entry(word)
             for run in those:
@@ -109,6 +109,7 @@ class Cast:
                 if title in COURTESY and run.lead and run.sign != "thing":
                     fits = entry is not None and entry[1] is not None and entry[0] == run.group
                     fits = fits and self.names.usual.get(word, 9) <= COURTESY[title] and word not in surnames
+                    fits = fits and word not in self.names.context["surnames"]
                     known = title in ("miss", "lady") or word not in self.names.weak
                     run.sign = "given" if fits and known else "surname"
             if any(run.sign == "surname" for run in those):
@@ -258,7 +259,7 @@ class Cast:
         if role.first < run.last or (full and subject and role.word in PRONOUNS):
             return True
         rare = group is not None and run.score <= 0 and self.words[run.given[0]] in self.names.rare
-        if (far and run.score < SURE) or (rare and role.first > run.last + BESIDE):
+        if (far and run.score < SHOWN / 2) or (rare and role.first > run.last + BESIDE):
             return False
         between = bisect_left(names, role.first) - bisect_left(names, run.last)
         return not between and (full or "\n" not in self.words[run.last : role.first])
@@ -269,9 +270,10 @@ class Cast:
         entry = self.names.entry(first)
         if first in context["mononyms_male"] or first in context["mononyms_female"]:
             return "name:famous"
-        words = {*self.words[run.first : run.last], ""}
-        if run.score <= 0 and len(words) > 2 and any(words.issuperset(pair) for pair in turned):
-            return "name:namesake"
+        if turned and run.score <= 0 and run.last > run.first + 1:
+            words = {*self.words[run.first : run.last], ""}
+            if any(words.issuperset(pair) for pair in turned):
+                return "name:namesake"
         if run.sign in ("thing", "surname") or (entry and run.group not in (None, entry[0])):  # Mrs. John Smith
             return ""
         if entry is not None:

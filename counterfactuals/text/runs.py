@@ -71,7 +71,7 @@ class Roles:
         self.events = {document.passage_of(m.start): m for m in events}  # passage → "women's", of a contest
 
     def after(self, token: int, full: bool = False) -> Mention | None:
-        """The next one from `token` on, if it is near. full: a far pronoun of the same passage, or an event, will do."""
+        """The next one from `token` on, if it is near; full: or a far pronoun of the same passage, or an event."""
         at = bisect_left(self.starts, token)
         found = self.mentions[at] if at < len(self.starts) else None
         if found is not None and found.first < token + NEAR:
@@ -84,7 +84,7 @@ class Roles:
         return self.events.get(passage)
 
     def near(self, begin: int, last: int, full: bool) -> bool:
-        """A role stands before tokens `begin` to `last` or after: "the Dutchman Pieter", "In his villas, Le Corbusier"."""
+        """A role stands before these tokens, among them or after: "Dutchman Pieter", "In his villas, Le Corbusier"."""
         before = self.before(begin)
         apart = begin - before.last if before else NEAR
         if any(map(self.document.mention_at, range(begin, last))):
@@ -263,7 +263,11 @@ def _split(words: list[str], names: Names, tokens: list[int]) -> tuple[list[int]
 def _sign(document: Document, context: dict[str, frozenset[str]], run: Run) -> str:
     """What the words right beside a run show it to be."""
     name, full, before, after = document.words[run.given[0]], bool(run.surname), *_around(document, run)
-    if run.lead == "thing" or _is_place(document, context, run) or _is_in_quotes(document, context, run):
+    if (
+        run.lead == "thing"
+        or _is_place(document, context, run, before, after)
+        or _is_in_quotes(document, run, before, after)
+    ):
         return "thing"
     if not context["fixed"].isdisjoint(
         (f"{name}_{run.surname}", f"{document.word(run.first - 1)}_{name}", "" if full else name)
@@ -292,9 +296,11 @@ def _around(document: Document, run: Run) -> tuple[str, tuple[str, str, str]]:
     return document.word(run.begin - 1), (one, two, three)
 
 
-def _is_place(document: Document, context: dict[str, frozenset[str]], run: Run) -> bool:
+def _is_place(
+    document: Document, context: dict[str, frozenset[str]], run: Run, before: str, after: tuple[str, str, str]
+) -> bool:
     """A month, a place, or what is called after somebody: "in May", "in Virginia", "city of Tena", "Jasper county"."""
-    name, full, before, after = document.words[run.given[0]], bool(run.surname), *_around(document, run)
+    name, full = document.words[run.given[0]], bool(run.surname)
     if name in context["months"]:
         dated = any(word.isdigit() for word in (before, after[0], document.word(run.begin - 2)))
         if dated or before in context["before_month"]:
@@ -314,9 +320,8 @@ def _is_place(document: Document, context: dict[str, frozenset[str]], run: Run) 
     )
 
 
-def _is_in_quotes(document: Document, context: dict[str, frozenset[str]], run: Run) -> bool:
+def _is_in_quotes(document: Document, run: Run, before: str, after: tuple[str, str, str]) -> bool:
     """The name of a work: "Monte Walsh", "Jerry's"; not a nickname: William "Bill" Smith."""
-    before, after = _around(document, run)
     end = after[2] if after[0] in _APOSTROPHES and after[1] == "s" else after[0]
     if before not in _QUOTES or end not in _QUOTES:
         return False
