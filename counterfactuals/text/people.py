@@ -202,6 +202,8 @@ class Cast:
     def small(self) -> Iterator[Mention]:
         """ "we saw tom": given names in a sentence that does not begin with a capital."""
         names, document, small = self.names, self.document, self.names.small
+        if small.keys().isdisjoint(self.words):
+            return
         no_name_after = names.context["no_name_after"]
         for token in [token for token, word in enumerate(self.words) if word in small]:
             begins_loud = self.words[document.sentence(token)[0]][0].isupper()
