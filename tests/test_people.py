@@ -170,6 +170,7 @@ def test_a_name_is_the_same_in_all_its_places() -> None:
         ("Okafor lost his ring.", ["name:unknown_*"]),
         ("Her husband met Ruvik Tarsen.", []),
         ("Jesus wept, for he was sad.", ["name:famous"]),
+        ("He saw Antony and Cleopatra.", ["name:famous"]),
         ("we saw tom in his car", ["name:small"]),
         ("The Erich-Weinert-Ensemble was a male choir. Erich Weinert led it.", ["name:namesake"]),
         ("Mary Smith and Ruvik Tarsen, whom she met, left.", ["name:unknown_full"]),

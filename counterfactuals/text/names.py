@@ -72,6 +72,11 @@ class Names:
         return self.weak | self.rare
 
     @cached_property
+    def famous(self) -> frozenset[str]:
+        """Figures known by this one name."""
+        return self.context["mononyms_female"] | self.context["mononyms_male"]
+
+    @cached_property
     def strange(self) -> frozenset[str]:
         """The weak names that are no surnames: places, months, words."""
         return (self.weak - self.context["surnames"]) | self.context["places"]
@@ -102,9 +107,8 @@ class Names:
         """Words that may begin a person's name, or introduce one."""
         context = self.context
         titles = context["before_given"] | context["before_surname"]
-        mononyms = context["mononyms_female"] | context["mononyms_male"]
         loud = {name.upper() for name in (*self.entries, *titles)}
-        return titles | mononyms | self.either | self.entries.keys() | self.accentless.keys() | loud
+        return titles | self.famous | self.either | self.entries.keys() | self.accentless.keys() | loud
 
     @cached_property
     def no_name(self) -> frozenset[str]:

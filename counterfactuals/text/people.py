@@ -181,6 +181,8 @@ class Cast:
                 if token != run.given[0] and run.surname and word in self.names.uncertain:
                     continue  # "William Jackson Hooker"
                 mention = self._mention(token, token + 1, group, written_like(word, family.get(word) or entry[1]))
+                if not run.surname and word in self.names.famous:
+                    mention.doubt("name:famous")  # "Antony and Cleopatra"
                 if word in family and family[word] is None:
                     mention.doubt("name:nickname")
                 if run.score < (SURE if first in self.names.weak else UNSURE):
@@ -270,7 +272,7 @@ class Cast:
         """Why a name that stays may leave its passage wrong; "" if it does not."""
         first, context = self.words[run.given[0]], self.names.context
         entry = self.names.entry(first)
-        if first in context["mononyms_male"] or first in context["mononyms_female"]:
+        if first in self.names.famous:
             return "name:famous"
         if turned and run.score <= 0 and run.last > run.first + 1:
             words = {*self.words[run.first : run.last], ""}
