@@ -18,6 +18,7 @@ import json
 import os
 import random
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -184,13 +185,10 @@ def write_sample(
         return directory
     train = list(generate(num_texts, seed))
     seen = {row["text"] for row in train}
-    heldout: list[dict[str, str]] = []
-    for row in generate(2 * num_heldout + 1000, seed, stream="heldout"):
-        if row["text"] not in seen and len(heldout) < num_heldout:
-            heldout.append(row)
+    others = (row for row in generate(2 * num_heldout + 1000, seed, stream="heldout") if row["text"] not in seen)
+    heldout = list(islice(others, num_heldout))
     if len(heldout) < num_heldout:
         raise ValueError(f"found {len(heldout)} held-out texts that are not in train.jsonl, {num_heldout} wanted")
-    (directory / "bold").mkdir(parents=True, exist_ok=True)
     (directory / "sample.json").unlink(missing_ok=True)
     for name, content in (
         ("train.jsonl", _lines(train)),

@@ -9,11 +9,12 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from counterfactuals.learn import people as learning
-from counterfactuals.learn.census import make
+from counterfactuals.learn.census import LISTS, make
 from counterfactuals.text import lexicon as lexicon_module
 from counterfactuals.text.document import Document, Mention, doubts
 from counterfactuals.text.lexicon import load_lexicon
@@ -28,12 +29,16 @@ TABLE = Path(lexicon_module.__file__).parents[1] / "lexicons" / "given_names.jso
 PARTNER = {one: other for pair in NAMES.pairs for one, other in (pair, pair[::-1])}
 
 
-def names_in(text: str) -> list[Mention]:
-    """The names that are replaced, and those that stay and are doubted, once all rules have run."""
+def marked_by_rules(text: str) -> list[Mention]:
     document = Document(text, GENDER)
     for rule in RULES:
         rule(document)
-    return [m for m in document.mentions if m.rule == "name" and (m.target or m.reasons)]
+    return document.mentions
+
+
+def names_in(text: str) -> list[Mention]:
+    """The names that are replaced, and those that stay and are doubted, once all rules have run."""
+    return [m for m in marked_by_rules(text) if m.rule == "name" and (m.target or m.reasons)]
 
 
 def shown(text: str) -> str:
@@ -93,6 +98,25 @@ def shown(text: str) -> str:
         "He joined the League of Women Voters. A Christmas Carol is her book.",
         "Mother Mary helped him.",
         "Russell (1939) described it; so did others (Marcus 183; Leeder and Alexander, 1987).",
+        # how usual a name is, places, things called after somebody, names of works
+        "He studied at the University of Stirling in Jasper county and saw Mt. Moriah and the city of Tena.",
+        "She holds the Charles and Lucia Shipley chair.",
+        'He made "Jerry\'s" (1976) and "Monte Walsh".',
+        "[David] Brenner met her. Brenner left.",
+        "[William] Jackson Hooker was her friend.",
+        # titles
+        "Miss [Mary], Lady [Clara], Mrs [Rachel] and Lord [Henry] laughed. Sir [James] left.",
+        "He met Lord Orville.",
+        "[Sadie] [Kate] laughed at him.",
+        # a full name keeps its doubt until the passage ends
+        "<Ruvik Tarsen> (born 30 December 2000), is a player.\nCareer.\nOn 25 February, he made his debut.",
+        "It was a men's tournament. First-seeded <Ruvik Tarsen> won the singles title.",
+        "In his early villas, <Ruvik Tarsen> used iron.",
+        "The Dutchman <Ruvik Tarsen> was there.",
+        "The <Erich-Weinert-Ensemble> was a male choir. It was named after [Erich] Weinert.",
+        # lists of the world's names
+        "[Søren] said he was late. [Małgorzata] [Maria] Nowak met him.",
+        "[Soren] Kierkegaard was at his desk.",
         # months, words, contractions
         "In May he met us. They paid her for April, May and June; it was 14 June then. Hope remains.",
         "I'm sure she knew. Don't tell him. Don’ t. Let's see her. Yeah, he did. OK, she said.",
@@ -102,13 +126,13 @@ def shown(text: str) -> str:
         # small letters
         "we saw [tom] in his car",
         # no counterpart: they stay, doubted beside a role that may be theirs
-        "<Barack Obama> said he would go.",
-        "<Nuno Gonçalves> (born 9 July 1998) is a footballer. He plays.",
-        "President <Xi Jinping> met his friend.",
+        "<Ruvik Tarsen> said he would go.",
+        "<Nurvo Gonçalves> (born 9 July 1998) is a footballer. He plays.",
+        "President <Qo Jinveng> met his friend.",
         "<Jesus> wept, for he was sad.",
-        "His son <Zdeněk> is an investor.",
+        "His son <Zdvorn> is an investor.",
         "Obama said he would go.",
-        "Barack Obama is a politician.",
+        "Ruvik Tarsen is a politician.",
         # a name that stays beside a role of the other group
         "Scott saw her.",
         "",
@@ -136,18 +160,20 @@ def test_a_name_is_the_same_in_all_its_places() -> None:
 @pytest.mark.parametrize(
     ("text", "reasons"),
     [
-        ("Barack Obama said he would go.", ["name:unknown_full"]),
-        ("Frodo lost his ring.", ["name:unknown_*"]),
-        ("His wife Zdislava lost her ring.", ["name:unknown_alone"]),
+        ("Ruvik Tarsen said he would go.", ["name:unknown_full"]),
+        ("Fruvo lost his ring.", ["name:unknown_*"]),
+        ("His wife Zdvorna lost her ring.", ["name:unknown_alone"]),
         ("Joan lost her way.", ["name:no_partner"]),
         ("Victoria lost her way.", ["name:maybe"]),
-        ("Barack Obama met his wife. Ann saw her.", ["name:unknown_full"]),
-        ("Barack Obama met Ann. She saw him.", ["name:far"]),
+        ("Ruvik Tarsen met his wife. Ann saw her.", ["name:unknown_full"]),
+        ("Ruvik Tarsen met Ann. She saw him.", ["name:far"]),
         ("Okafor lost his ring.", ["name:unknown_*"]),
-        ("Her husband met Barack Obama.", []),
+        ("Her husband met Ruvik Tarsen.", []),
         ("Jesus wept, for he was sad.", ["name:famous"]),
+        ("He saw Antony and Cleopatra.", ["name:famous"]),
         ("we saw tom in his car", ["name:small"]),
-        ("Mary Smith and Barack Obama, whom she met, left.", ["name:unknown_full"]),
+        ("The Erich-Weinert-Ensemble was a male choir. Erich Weinert led it.", ["name:namesake"]),
+        ("Mary Smith and Ruvik Tarsen, whom she met, left.", ["name:unknown_full"]),
         ("Taylor said he was right.", []),
         ("Obama said he would go.", []),
         ("Peter said he would go.", []),
@@ -181,7 +207,7 @@ def test_no_usual_name_stays_unseen_beside_a_pronoun_that_turns(shared_data: Pat
 
 
 def test_other_lexicons_have_no_names() -> None:
-    text = "Mary Smith and Emeka met Barack Obama. He was black."
+    text = "Mary Smith and Emeka met Ruvik Tarsen. He was black."
     document = Document(text, load_lexicon("race"))
     for rule in RULES:
         rule(document)
@@ -207,7 +233,16 @@ def test_table_is_what_the_census_gives(shared_data: Path) -> None:
     assert json.loads(json.dumps(made)) == json.loads(TABLE.read_text(encoding="utf-8"))
     with open(census, encoding="utf-8", newline="") as file:
         count = {row["name"]: int(row["male"]) + int(row["female"]) for row in csv.DictReader(file)}
-    ratios = sorted(max(count[a], count[b]) / min(count[a], count[b]) for a, b in NAMES.pairs)
+    listed = [yaml.safe_load(path.read_text(encoding="utf-8")) for path in LISTS]
+    ours = [
+        tuple(pair.split())
+        for sections in listed
+        for key in sections
+        if key != "either"
+        for pair in sections[key].split(",")
+    ]
+    assert set(ours) < set(NAMES.pairs) and len(ours) > 4000
+    ratios = sorted(max(count[a], count[b]) / min(count[a], count[b]) for a, b in set(NAMES.pairs) - set(ours))
     assert ratios[-1] < 10 and ratios[len(ratios) * 9 // 10] < 3.1
 
 
@@ -299,13 +334,13 @@ def test_bios(shared_data: Path) -> None:
 
 # ---------------------------------------------------------------- what is learnt
 
-FULL = "Mr. Zorn came in. Then Ulla Zorn laughed at Zorn. Miss Ulla Zorn told her so, and Zorn told her so again."
+FULL = "Mr. Zorn came in. Then Ulsa Zorn laughed at Zorn. Miss Ulsa Zorn told her so, and Zorn told her so again."
 PLACE = "In the Murk she lived. From Murk she went to the Murk again, and back to Murk with her son."
 
 
 def test_a_text_labels_its_own_names() -> None:
     found = {(model, row[TEMPLATES.index("first")], label) for model, row, label in learning.samples(FULL, GENDER)}
-    assert ("full", "ulla", True) in found and ("given", "zorn", False) in found and ("alone", "zorn", True) in found
+    assert ("full", "ulsa", True) in found and ("given", "zorn", False) in found and ("alone", "zorn", True) in found
     found = {(model, row[TEMPLATES.index("first")], label) for model, row, label in learning.samples(PLACE, GENDER)}
     assert found == {("alone", "murk", False)}
 
@@ -334,3 +369,17 @@ def test_learns_from_plain_text(tmp_path: Path) -> None:
     (tmp_path / "none.txt").write_text("No names at all.\n", encoding="utf-8")
     with pytest.raises(ValueError, match="too few names"):
         learning.learn([str(tmp_path / "none.txt")], GENDER)
+
+
+@pytest.mark.parametrize(
+    ("text", "doubted"),
+    [
+        ("They met Sir James Hall.", True),
+        ("Madam Mina is here.", True),
+        ("They met Sir James Brown and Lady Clara.", False),
+        ("Mr. Thomas met Mrs. John Smith.", False),
+    ],
+)
+def test_a_title_and_its_name_turn_together(text: str, doubted: bool) -> None:
+    found = [m for m in marked_by_rules(text) if "name:title" in m.reasons]
+    assert bool(found) == doubted

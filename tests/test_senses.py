@@ -58,7 +58,13 @@ The grooms held the horses.
 Oh god, thank god, and praise god.
 A chick hatched from the egg.
 sister companies, sister-city links, a daughter cell, a mother tongue
-a bachelor's degree, two queen beds, a guy wire, to guy the poles, cowboy boots, a queen ant
+forsaken of God and man
+And boy was it hot. Thanks a lot, and boy, does that hurt!
+He had a f–king day. T he crowded street. → She had a f–king day. T he crowded street.
+The heavy chaps; Honest to grandma! The Big Sisters and the Little Brothers.
+The male of this species is larger than the female.
+fellow students; a fellow of Merton; her master's degree → fellow students; a fellow of Merton; his master's degree
+a sister shop; a bachelor's degree, two queen beds, a guy wire, to guy the poles, cowboy boots, a queen ant
 The "Latino/a" vote, Latino voters and Gran Canaria.
 Heavenly Father; God the Father; the Son of Man
 They keep the labour in labour markets.
@@ -76,6 +82,14 @@ He and Mrs. Smith of Boston University came. → She and Mr. Smith of Boston Uni
 the Chairman of the Finance Committee → the Chairwoman of the Finance Committee
 Queen Helena and the King of Spain; Vice Chairman Day → King Helena and the Queen of Spain; Vice Chairwoman Day
 I told Mother that Dad left. "Yes, Sir," he said. → I told Father that Mom left. "Yes, Madam," she said.
+She wondered what they were which the old man saw. → He wondered what they were which the old woman saw.
+She was a woman. Never mind that man. → He was a man. Never mind that woman.
+He is one of the founding fathers of it. → She is one of the founding mothers of it.
+The poor fellow fell; my little fellow! → The poor lass fell; my little lass!
+The king my master saw the little Duke. → The queen my mistress saw the little Duchess.
+Robins (née Gerrish); her maiden name → Robins (né Gerrish); his birth name
+her ladyship's waiting-maid; Yes, ma'amselle. → his lordship's valet; Yes, monsieur.
+the city's god → the city's goddess
 Dear Sir or Madam, ladies and gentlemen → Dear Madam or Sir, gentlemen and ladies
 The policeman saw her. He met Her Majesty. → The policewoman saw him. She met His Majesty.
 The actress and the actors of the film met. → The actor and the actresses of the film met.
@@ -110,9 +124,9 @@ sense:rare: They invited twenty people from the <fraternity>.
 sex_bound:body: She was <pregnant> when he came.
 sex_bound:body: She was <in labour> when her husband arrived.
 sex_bound:body: <Her> period was late.
-sex_bound:role: Robins (<nee> Gerrish) said she was late.
 sex_bound:role: The <governess> said her <diva> was late.
-sex_bound:topic: He stroked the <beard>.
+sex_bound:body: He stroked the <beard>.
+sex_bound:body: Her white hair and <whiskers> shook.
 """
 TRUSTED = """
 He was elected chairman.
@@ -172,7 +186,7 @@ def test_every_reason_of_the_data_has_a_number():
     rows = [rule for rows in rules.values() for rule in rows]
     reasons = {rule.doubt for rule in rows if rule.doubt} | {rule.spread for rule in rows if rule.spread}
     assert reasons | {f"sex_bound:{kind}" for kind in kinds.values()} <= doubts().keys()
-    assert all(rule.leave != bool(rule.doubt) for rule in rows)
+    assert all(rule.leave + rule.turn + bool(rule.doubt) == 1 for rule in rows)
 
 
 def test_words_of_the_data_are_words_of_the_lexicon():

@@ -1,42 +1,48 @@
-"""The table of given names from a census list: which names carry a role, and which is exchanged for which."""
+"""The table of given names from a census list and the project's own: which carry a role, which are exchanged."""
 
 from __future__ import annotations
 
 import csv
 import json
 from bisect import bisect_left
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from math import log
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from counterfactuals.files import write_whole
-from counterfactuals.text.names import GROUPS, names_context
+from counterfactuals.text.names import GROUPS, USUAL, names_context
 
 KINDS = ("words", "surnames", "places", "regions", "full_names", "commons")  # sections of names_context.yaml
 NOT_PAIRED = ("mononyms_female", "mononyms_male", "before_given", "before_surname", "before_thing", "fixed")
+LISTS = tuple(sorted(Path(__file__).parent.glob("names_*.yaml")))  # pairs by language, "female male"
 RARE = 5000  # bearers; of rarer names more are entered under the wrong sex
 RATIO = 10  # of the frequencies of a pair, at most
 LIKENESS = 0.7  # weight of letters against the logarithm of frequency
 
 
-def make(csv_path: str | Path, *, known: float = 0.05) -> dict[str, Any]:
-    """The table of given names from a census list (columns name, male, female: how many bear it).
+def make(csv_path: str | Path, lists: Sequence[Path] = LISTS, *, known: float = 0.05) -> dict[str, Any]:
+    """The table of given names from a census list (columns name, male, female: how many bear it) and the project's own.
 
     A name is known if the rarer sex is below `known` of its bearers, twice that if it is rare; the lists in
     names_context.yaml come first. Names are paired from the most frequent down: each takes, of the free names of about
     its rank in the other group, the one most like it in frequency and letters. A counterpart has to be recognised where
     its partner was, so a name that is also a word, a place or a surname looks among those of the same kind, then of
-    another such kind; other names among themselves. Titles and what is left have no partner. Deterministic.
+    another such kind; other names among themselves. Titles and what is left have no partner. The pairs of `lists` come
+    after the `USUAL[1]` most frequent ones; their names are left out of the census. Deterministic.
     """
     context = names_context()
     count: dict[str, int] = {}
     kinds: dict[tuple[bool, ...], tuple[list[str], list[str]]] = {}
     single: dict[str, list[str]] = {group: [] for group in GROUPS}
-    either = set(context["either"])
+    ours, of_either = _listed(lists)
+    listed = of_either.union(*ours)
+    either = set(context["either"] - listed | of_either)
     alone = frozenset().union(*(context[section] for section in NOT_PAIRED))
     for name, male, female in _census(csv_path):
-        if name in either:
+        if name in either or name in listed:
             continue
         if name not in context["female"] | context["male"] and min(male, female) >= (
             known if male + female > RARE else 2 * known
@@ -62,14 +68,35 @@ def make(csv_path: str | Path, *, known: float = 0.05) -> dict[str, Any]:
         for label, names_left in zip(GROUPS, left, strict=True):
             single[label] += names_left
     pairs.sort(key=lambda pair: (-count[pair[0]] - count[pair[1]], pair))
+    pairs[USUAL[1] : USUAL[1]] = ours
     return {
-        "source": "US Social Security Administration, given names of births 1880–2010: public domain",
+        "source": "US Social Security Administration, given names of births 1880–2010: public domain; "
+        f"and {len(lists)} lists written by the project: {', '.join(path.name for path in lists)}",
         "command": "python -m counterfactuals names --census us_first_names_1880_2010.csv --out given_names.json",
         "counts": {"pairs": len(pairs), "either": len(either), **{f"single_{g}": len(single[g]) for g in GROUPS}},
         "pairs": pairs,
         "single": single,
         "either": sorted(either),
     }
+
+
+def _listed(lists: Sequence[Path]) -> tuple[list[tuple[str, str]], set[str]]:
+    """The pairs of names_*.yaml and the names of either group. ValueError for a name that stands twice."""
+    pairs: list[tuple[str, str]] = []
+    either: set[str] = set()
+    taken: set[str] = set()
+    for path in lists:
+        for section, text in yaml.safe_load(path.read_text(encoding="utf-8")).items():
+            size = 1 if section == "either" else 2
+            for row in map(str.split, text.split() if size == 1 else text.split(",")):
+                if len({*row}) != size or not taken.isdisjoint(row):
+                    raise ValueError(f"{path}, {section}: {' '.join(row)!r} is no pair of names that stand only here")
+                taken.update(row)
+                if size == 1:
+                    either.update(row)
+                else:
+                    pairs.append((row[0], row[1]))
+    return pairs, either
 
 
 def write(table: dict[str, Any], path: Path) -> None:

@@ -66,6 +66,8 @@ def _is_not_name(document: Document, first: int, last: int) -> bool:
     before = document.word(first - 1)
     if before.lower() in _LEADS or before in _BEFORE_RANKS:
         return True
+    if before.islower() and document.word(first - 2).lower() in _LEADS:  # the little Duke
+        return True
     if before[0].isupper() and not before.endswith(_NATIONAL):
         return False
     return is_before_name(document, first, last) or (document.word(last) == "of" and not document.glued(last))
@@ -140,6 +142,26 @@ def _is_beside(document: Document, first: int, last: int) -> bool:
     return document.word(verb) in ("is", "was", "s") and any(rule and rule.group == group for rule in subjects)
 
 
+def _is_fellow(document: Document, first: int, last: int) -> bool:
+    """ "the old fellow", "a fellow who", "poor fellow!"; not "fellow students", "a fellow of Merton", "Fellow"."""
+    word, before, after = document.words[first], document.word(first - 1).lower(), document.word(last)
+    if not word.islower() or before in ("research", "teaching", "senior", "visiting", "honorary", "elected"):
+        return False
+    if before in _OF_FELLOWS:
+        return after not in _WITH_FELLOWS and not after[0].isupper()
+    if after.isalpha() and after not in _AFTER_FELLOWS:
+        return False
+    return before in _LEADS and after not in ("of", "at") and document.word(first - 2) not in ("elected", "as", "made")
+
+
+def _is_owned(document: Document, first: int, last: int) -> bool:
+    """ "my master", "his master's voice"; not "her master's degree", "his master plan"."""
+    if not document.words[first].islower() or document.word(first - 1).lower() not in _OWNERS | {"thy"}:
+        return False
+    owned = last + 2 if document.word(last) in ("'", "’") and document.word(last + 1) == "s" else last
+    return document.word(owned) not in _STUDIES and (owned > last or not document.word(last).endswith("s"))
+
+
 def _is_loud(word: str) -> bool:
     return len(word) > 1 and word.isupper()
 
@@ -149,9 +171,11 @@ CONDITIONS: dict[str, Callable[[Document, int, int], bool]] = {
     "beside": _is_beside,
     "called": _is_called,
     "code": _is_code,
+    "fellow": _is_fellow,
     "kin": _is_kin,
     "lower": _is_lower,
     "not_name": _is_not_name,
+    "owned": _is_owned,
     "rank": _is_rank,
     "title": is_before_name,
     "title_or_lower": lambda document, first, last: (
@@ -181,6 +205,26 @@ _NATIONAL = ("ish", "an", "ese", "ch", "ic", "gal")
 _TITLE_KEYS = _words("title salutation prefix honorific honorific_prefix")
 _ASSIGNS = frozenset(":=|>\"'“”‘’*[({")
 _OWNERS = _words("my his her your our their future ex ya mah")
+_OF_FELLOWS = _words(
+    "old young poor little good dear nice fine big great brave strange queer jolly honest clever stout tall decent mad "
+    "wretched miserable lucky handsome funny odd other unfortunate bad capital splendid simple worthy excellent silly "
+    "foolish stupid impudent insolent gallant noble rough these those two three many such us you rich lazy curious"
+)
+_WITH_FELLOWS = _words(
+    "student students citizen citizens creature creatures countryman countrymen countrywoman countrywomen man men woman "
+    "women worker workers member members traveler travelers traveller travellers passenger passengers soldier soldiers "
+    "feeling being beings prisoner prisoners officer officers artist artists human humans christian christians sufferer "
+    "sufferers pupil pupils townsmen sailor sailors native natives employee employees"
+)
+_AFTER_FELLOWS = _words(
+    "who whom in with of that was is had has he she to from and or on at said were are have would could should will "
+    "can may might must did does do like for as but if when than so by up out down there here went came looked got "
+    "made took gave seemed whose about upon into then what"
+)
+_STUDIES = _words(
+    "degree degrees thesis program programme programs in from at and bedroom plan key class copy file list tape work "
+    "tapes recording recordings level student students of or race recording chief sergeant builder craftsman"
+)
 _FAMILY = _words("my My our Our")
 _BEFORE_AGES = _words(", ( [ . I me am husband wife partner pt Pt patient Patient")
 _PRESENTS = _words(

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import unicodedata
+from bisect import bisect
 from dataclasses import dataclass, field
 from functools import cache, cached_property, lru_cache
 from itertools import chain
@@ -20,7 +21,11 @@ import yaml
 CONTEXT = Path(__file__).with_name("names_context.yaml")
 MODEL = Path(__file__).with_name("people.json")
 GROUPS = ("female", "male")
+_LETTERS = str.maketrans(
+    {"ø": "o", "Ø": "O", "ł": "l", "Ł": "L", "đ": "d", "Đ": "D", "ð": "d", "ı": "i", "ß": "ss", "æ": "ae"}
+)
 Entry = tuple[int, str | None]
+USUAL = 250, 700, 6000  # ranks of pairs, by how many bear the name, between the most usual names and the rarer ones
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,9 +52,29 @@ class Names:
         return {n: (group, None if other in no else other) for n, (group, other) in table.items() if n not in no}
 
     @cached_property
+    def usual(self) -> dict[str, int]:
+        """Name of a pair → 0 if it is one of the most usual, up to len(USUAL)."""
+        return {name: bisect(USUAL, rank) for rank, pair in enumerate(self.pairs) for name in pair}
+
+    @cached_property
+    def rare(self) -> frozenset[str]:
+        """Names of few bearers, and those of the project's lists."""
+        return frozenset(name for name, number in self.usual.items() if number > 1)
+
+    @cached_property
     def weak(self) -> frozenset[str]:
         """Names that alone are mostly something else: surnames, places, words."""
         return frozenset().union(*(self.context[section] for section in ("surnames", "words", "places", "regions")))
+
+    @cached_property
+    def uncertain(self) -> frozenset[str]:
+        """The weak and the rare names."""
+        return self.weak | self.rare
+
+    @cached_property
+    def famous(self) -> frozenset[str]:
+        """Figures known by this one name."""
+        return self.context["mononyms_female"] | self.context["mononyms_male"]
 
     @cached_property
     def strange(self) -> frozenset[str]:
@@ -57,9 +82,15 @@ class Names:
         return (self.weak - self.context["surnames"]) | self.context["places"]
 
     @cached_property
+    def accentless(self) -> dict[str, str]:
+        """A name without accents, where that is no other name → as in the table: Soren → Søren."""
+        found = {plain(name): name for name in self.entries if not name.isascii()}
+        return {short: name for short, name in found.items() if short not in self.entries and short not in self.either}
+
+    @cached_property
     def small(self) -> dict[str, str]:
-        """Frequent given names that are hardly another word, in small letters → as in the table."""
-        frequent = {name for pair in self.pairs[:1500] for name in pair if name in self.entries}
+        """Usual given names that are hardly another word, in small letters → as in the table."""
+        frequent = {name for pair in self.pairs[: USUAL[1]] for name in pair if name in self.entries}
         no_names = self.weak | self.context["commons"] | self.context["openers"] | self.context["small_words"]
         return {name.lower(): name for name in frequent - no_names if len(name) > 2}
 
@@ -76,9 +107,8 @@ class Names:
         """Words that may begin a person's name, or introduce one."""
         context = self.context
         titles = context["before_given"] | context["before_surname"]
-        mononyms = context["mononyms_female"] | context["mononyms_male"]
         loud = {name.upper() for name in (*self.entries, *titles)}
-        return titles | mononyms | self.either | self.entries.keys() | loud
+        return titles | self.famous | self.either | self.entries.keys() | self.accentless.keys() | loud
 
     @cached_property
     def no_name(self) -> frozenset[str]:
@@ -94,16 +124,19 @@ class Names:
         return self.context["doubles"] | turned
 
     def entry(self, word: str) -> Entry | None:
-        """Group and partner of a name, also in CAPITALS or with accents that the census leaves out."""
+        """Group and partner of a name, also in CAPITALS, with accents that the table leaves out, or without its own."""
         found = self.entries.get(word)
-        if found is not None or (word[1:].islower() and word.isascii()):
+        if found is not None or len(word) < 3:
             return found
-        return self.entries.get(plain(word)) if len(word) > 2 else None
+        if not word.isascii() or word.isupper():
+            word = plain(word)
+        return self.entries.get(self.accentless.get(word, word))
 
 
 @lru_cache(maxsize=1 << 14)
 def plain(word: str) -> str:
     """Without accents, and Capitalised if in CAPITALS: "RENÉE" → "Renee"."""
+    word = word.translate(_LETTERS) if not word.isascii() else word
     word = "".join(c for c in unicodedata.normalize("NFD", word) if not unicodedata.combining(c))
     return word.capitalize() if word.isupper() and len(word) > 1 else word
 

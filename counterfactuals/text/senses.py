@@ -34,6 +34,7 @@ class Sense:
     passage: frozenset[str] = frozenset()
     unless: frozenset[str] = frozenset()
     leave: bool = False
+    turn: bool = False
     doubt: str | None = None
     spread: str | None = None
 
@@ -87,6 +88,7 @@ def doubt(document: Document) -> None:
             if sense.holds(document, mention, near):
                 if sense.leave:
                     document.remove(mention)
+                if sense.leave or sense.turn:
                     break
                 assert sense.doubt is not None
                 mention.doubt(sense.doubt)
@@ -127,7 +129,9 @@ def _is_no_role(document: Document, mention: Mention) -> bool:
         return True
     if word in LISTS["EXCLAIMED"] and _is_exclaimed(document, mention):
         return True
-    if (word in LISTS["GENERIC"] or word.endswith("man")) and _is_said_of(document, mention):
+    if (
+        word in LISTS["GENERIC"] or (word.endswith("man") and not word.endswith("woman") and word != "man")
+    ) and _is_said_of(document, mention):
         return True
     if not document.words[mention.first][0].isupper():
         return word in LISTS["SPOKEN_OF"] and _is_word(document, mention)
@@ -147,21 +151,27 @@ def _is_verb(document: Document, mention: Mention) -> bool:
 
 
 def _is_mankind(document: Document, mention: Mention) -> bool:
-    """ "the nature of man", "early man", "Man is free"; not "a kind of man", "of man and wife"."""
+    """ "the nature of man", "early man", "Man is free"; not "a kind of man", "of man and wife"; "forsaken of God and man"."""
     word, after = document.words[mention.first], document.word(mention.last)
     if word == "Man" and not document.word(mention.first - 1).isalpha():
         return after in LISTS["MODAL"]
     if word != "man" or after in ("and", "or", "of", "who", "with", "-"):
         return False
     before, second = document.word(mention.first - 1), document.word(mention.first - 2)
+    if before == "and" and second.lower() in ("god", "gods"):
+        return True
     if before in ("early", "primitive", "prehistoric", "modern"):
         return second not in LISTS["DETERMINERS"]
     return before in LISTS["OF"] and second not in LISTS["KIND"]
 
 
 def _is_exclaimed(document: Document, mention: Mention) -> bool:
-    """ "Man, he is tall.", "Thanks, man.", "Boy, was I wrong"; not "Man, 45, held" or "Boy, come here"."""
+    """ "Man, he is tall.", "Thanks, man.", "Boy, was I wrong", "and boy was he great"; not "Man, 45, held" or "Boy, come here"."""
     before, after, second = (document.word(token) for token in (mention.first - 1, mention.last, mention.last + 1))
+    if mention.word == "boy" and before.lower() not in LISTS["DETERMINERS"]:
+        asks, whom = (second, document.word(mention.last + 2)) if after == "," else (after, second)
+        if asks.lower() in LISTS["ASKS"] and whom.lower() in LISTS["WHOM"]:
+            return True
     if not document.opens(mention.first):
         return before == "," and after in _CLOSES and mention.word != "boy"
     if mention.word == "boy":

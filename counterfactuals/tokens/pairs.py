@@ -264,42 +264,42 @@ class _Work:
         return made["counts"] if same else None
 
     def __call__(self, number: int, texts: list[str]) -> dict[str, Any]:
-        pairs: list[AlignedPair] = []
-        counts = dict.fromkeys(COUNTS, 0) | {"texts": len(texts)}
-        rules: Counter[str] = Counter()
-        flags: Counter[str] = Counter()
-        for reversal, sequences in _made(texts, self.reverser, self.splicer, self.max_length):
-            pairs += sequences
-            counts["characters"] += len(reversal.text)
-            counts["reversed_texts"] += bool(reversal.spans)
-            counts["flagged_texts"] += bool(reversal.flags)
-            rules.update(span.rule for span in reversal.spans)
-            flags.update({flag.kind for flag in reversal.flags})
-        with_counterfactual = [pair for pair in pairs if pair.reversed]
-        counts["pairs"], counts["reversed_pairs"] = len(pairs), len(with_counterfactual)
-        counts["role_pairs"] = sum(pair.doubt > 0 or pair.reversed for pair in pairs)
-        counts["tokens"] = sum(len(pair.input_ids) for pair in pairs)
-        counts["reversed_tokens"] = sum(len(pair.input_ids) for pair in with_counterfactual)
-        counts["cf_tokens"] = sum(len(pair.cf_input_ids) for pair in with_counterfactual)
-        counts["aligned_tokens"] = sum(int((pair.cf_index >= 0).sum()) for pair in with_counterfactual)
-        found = counts | {"spans": dict(sorted(rules.items())), "flags": dict(sorted(flags.items()))}
-        made = {"fingerprint": self.fingerprint, "counts": found}
+        made = list(_made(texts, self.reverser, self.splicer, self.max_length))
+        pairs = [pair for _, sequences in made for pair in sequences]
+        counts = _counts([reversal for reversal, _ in made], pairs)
+        facts = {"fingerprint": self.fingerprint, "counts": counts}
         sizes = {"largest_id": self.largest_id, "max_length": self.max_length}
-        write_shard(shard_path(self.folder, number), pairs, made, **sizes)
-        return found
+        write_shard(shard_path(self.folder, number), pairs, facts, **sizes)
+        return counts
 
 
-COUNTS = (
-    *("texts", "characters", "reversed_texts", "flagged_texts"),
-    *("pairs", "role_pairs", "reversed_pairs"),  # sequences: all, those with a role, those with a counterfactual
-    *("tokens", "reversed_tokens", "cf_tokens", "aligned_tokens"),  # the last three of reversed pairs
-)
+def _counts(reversals: list[Reversal], pairs: list[AlignedPair]) -> dict[str, Any]:
+    """Of a shard; pairs are sequences: all, those with a role, those with a counterfactual."""
+    with_counterfactual = [pair for pair in pairs if pair.reversed]
+    rules = Counter(span.rule for reversal in reversals for span in reversal.spans)
+    flags = Counter(kind for reversal in reversals for kind in {flag.kind for flag in reversal.flags})
+    return {
+        "texts": len(reversals),
+        "characters": sum(len(reversal.text) for reversal in reversals),
+        "reversed_texts": sum(bool(reversal.spans) for reversal in reversals),
+        "flagged_texts": sum(bool(reversal.flags) for reversal in reversals),
+        "pairs": len(pairs),
+        "role_pairs": sum(pair.doubt > 0 or pair.reversed for pair in pairs),
+        "reversed_pairs": len(with_counterfactual),
+        "tokens": sum(len(pair.input_ids) for pair in pairs),
+        "reversed_tokens": sum(len(pair.input_ids) for pair in with_counterfactual),
+        "cf_tokens": sum(len(pair.cf_input_ids) for pair in with_counterfactual),
+        "aligned_tokens": sum(int((pair.cf_index >= 0).sum()) for pair in with_counterfactual),
+        "spans": dict(sorted(rules.items())),
+        "flags": dict(sorted(flags.items())),
+    }
 
 
 def _added(counts: list[dict[str, Any]]) -> dict[str, Any]:
-    total: dict[str, Any] = {key: sum(shard[key] for shard in counts) for key in COUNTS}
-    for key in ("spans", "flags"):
-        total[key] = dict(sum((Counter(shard[key]) for shard in counts), Counter()))
+    total: dict[str, Any] = _counts([], [])
+    for shard in counts:
+        for key, value in shard.items():
+            total[key] = dict(Counter(total[key]) + Counter(value)) if isinstance(value, dict) else total[key] + value
     total["reversed_share"] = total["reversed_texts"] / max(total["texts"], 1)
     total["aligned_share"] = total["aligned_tokens"] / max(total["reversed_tokens"], 1)
     return total
