@@ -237,9 +237,11 @@ def pairs_of(
     if not data.streaming:
         folder = data.pairs_dir or Path(config.output_dir) / "pairs"
         options: dict[str, Any] = {"max_length": data.max_length, "workers": data.workers}
+        options["max_doubt"] = config.counterfactual.max_doubt
         return build_pairs(corpus, reverser, tokenizer, folder, progress=_log_as("pairs"), **options)
     options = {"max_length": data.max_length, "buffer": data.shuffle_buffer, "batch_size": config.train.batch_size}
     options |= {"seed": config.seed, "augment": config.counterfactual.augment}
+    options["max_doubt"] = config.counterfactual.max_doubt
     options["by_tokens"] = config.train.batch_by == "tokens"
     if accelerator is not None:
         options |= {"rank": accelerator.process_index, "world": accelerator.num_processes, "gather": gather_object}

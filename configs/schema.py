@@ -37,6 +37,17 @@ def _number(value: Any) -> Any:
     return value
 
 
+def _policy(value: Any) -> Any:
+    """A name of reverse.POLICIES or a number from 0 to 1."""
+    from counterfactuals.text.reverse import threshold
+
+    value = _number(value)
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        raise ValueError(f"policy: no {value!r}; there is a name, such as skip, or a doubt from 0 to 1")
+    threshold(value)
+    return value
+
+
 def _no(value: Any) -> Any:
     return "no" if value is False else value  # YAML reads a bare no as false
 
@@ -64,6 +75,7 @@ def _distinct(value: list[int]) -> list[int]:
 
 
 Number = Annotated[float, BeforeValidator(_number)]
+Policy = Annotated[str | float, BeforeValidator(_policy)]
 Options = Annotated[dict[str, Any], BeforeValidator(_mapping)]
 Tasks = Annotated[dict[str, Options], BeforeValidator(_mapping)]
 Op = Literal["none", "max", "mean", "exp_mean", "swap", "mix"]
@@ -138,10 +150,13 @@ class Student(Section):
 class Counterfactual(Section):
     lexicon: str = setting("gender", "name of a lexicon, or path of a YAML file", min_length=1)
     direction: str = setting("both", "both, or the only group whose words are replaced (female: she becomes he)")
-    policy: Literal["skip", "reverse", "keep_names"] = setting(
+    policy: Policy = setting(
         "skip",
-        "a text that cannot be reversed coherently gets no counterfactual (skip) or gets one anyway (reverse); "
-        "keep_names: replace words, never names",
+        "a passage whose reversal is wrong with more than this probability, in [0, 1], gets no counterfactual; "
+        "skip: the recommended number, reverse: 1, keep_names: 1 and no name is replaced",
+    )
+    max_doubt: Number | None = setting(
+        None, "sequences of a pair set with more doubt than this are used without their counterfactual", ge=0, le=1
     )
     protected: list[str] = setting([], "words, names and phrases of the lexicon that are never replaced")
     seed: int = setting(0, "seed of the choice where a word has several counterparts", ge=0)

@@ -134,8 +134,8 @@ def evaluate(whole: Config, runs: dict[str, Config]) -> dict[str, Any]:
 
 def report(whole: Config, runs: dict[str, Config]) -> None:
     """Evaluate every model of the command; write results.json, tables and pictures; publish what settings ask for."""
-    from eval.report.seeds import over_training_seeds, write_ablation
     from eval.report.page import Study, write_page
+    from eval.report.seeds import over_training_seeds, write_ablation
     from eval.report.table import print_report, write_report
 
     results, output = evaluate(whole, runs), Path(whole.output_dir)

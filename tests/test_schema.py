@@ -184,3 +184,14 @@ def test_a_flag_is_the_same_as_its_setting(capsys):
 def test_every_setting_has_a_meaning():
     for key, item in schema.names().items():
         assert item.description and len(item.description) > 8, key
+
+
+@pytest.mark.parametrize(("given", "kept"), [("reverse", "reverse"), (0.25, 0.25), ("0.25", 0.25), (1, 1.0)])
+def test_a_policy_is_a_name_or_a_doubt(given, kept):
+    assert schema.Counterfactual(policy=given).policy == kept
+
+
+@pytest.mark.parametrize("given", ["keep", 2, -0.1, True])
+def test_other_policies_are_refused(given):
+    with pytest.raises(ValueError, match="policy: no"):
+        schema.Counterfactual(policy=given)
