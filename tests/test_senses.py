@@ -56,6 +56,7 @@ a male connector; the plug is female
 White may drop a pawn between the king and the bishop.
 The grooms held the horses.
 Oh god, thank god, and praise god.
+Raymond Anthony Papa swam. The "PRIDE MAN FESTIVAL 2005" was shown. The Maharani of Tonk Cup.
 A chick hatched from the egg.
 sister companies, sister-city links, a daughter cell, a mother tongue
 forsaken of God and man
@@ -90,6 +91,7 @@ The king my master saw the little Duke. → The queen my mistress saw the little
 Robins (née Gerrish); her maiden name → Robins (né Gerrish); his birth name
 her ladyship's waiting-maid; Yes, ma'amselle. → his lordship's valet; Yes, monsieur.
 the city's god → the city's goddess
+Barbara A. Carter, Chairman Goodwill Foundation → Barbara A. Carter, Chairwoman Goodwill Foundation
 Dear Sir or Madam, ladies and gentlemen → Dear Madam or Sir, gentlemen and ladies
 The policeman saw her. He met Her Majesty. → The policewoman saw him. She met His Majesty.
 The actress and the actors of the film met. → The actor and the actresses of the film met.
@@ -108,6 +110,9 @@ DOUBTED = """
 sense:ship: The ship was lost; <she> sank off Brest.
 sense:ship: <She> was armed with 104 guns.
 sense:perhaps_ship: The ship sailed at noon, and then <she> came back.
+sense:ship: <She> wrecked on Tuskar Rock in 1812.
+sense:perhaps_ship: The "Phoenix" was back with <her> crew.
+sense:animal: As a two-year-old <she> won once.
 sense:country: Nature <herself> is kind.
 sense:country: England and <her> colonies.
 sense:animal: The <female> lays around 400 eggs.
@@ -120,6 +125,12 @@ sense:capital: He was reading Understanding <Women> on the way.
 sense:capital: They were fond of the <Watchmen> of old.
 sense:capital: We lived in <Norseman> for years.
 sense:rare: The <actors> in this network are banks and states.
+sense:rare: They met <Miss> Ohio. I was crowned <Miss> Malaika.
+sense:rare: The <Duke> is a motorcycle with two cylinders.
+sense:rare: Rothschild and <sons> lent the money.
+sense:rare: An experienced <groom> was there.
+sense:capital: We read about <Mama> Cash.
+sense:capital: Bert & <His> Orchestra played.
 sense:rare: They invited twenty people from the <fraternity>.
 sex_bound:body: She was <pregnant> when he came.
 sex_bound:body: She was <in labour> when her husband arrived.

@@ -127,6 +127,10 @@ def _is_no_role(document: Document, mention: Mention) -> bool:
     word = mention.word
     if word == "man" and (_is_verb(document, mention) or _is_mankind(document, mention)):
         return True
+    if word in LISTS["FIRMS"] and document.word(mention.first - 1) in ("and", "&"):  # Rothschild and sons
+        partner = document.word(mention.first - 2)
+        if partner[0].isupper() and partner.lower() not in document.lexicon.rules:
+            mention.doubt("sense:rare")
     if word in LISTS["EXCLAIMED"] and _is_exclaimed(document, mention):
         return True
     if (
@@ -203,8 +207,13 @@ def _is_in_name(document: Document, mention: Mention) -> bool:
     "King's Cross", "Jack Dustman", 'the film "Wonder Woman"'.
     """
     word, first, last = mention.word, mention.first, mention.last
-    if len(document.words[first]) > 1 and document.words[first].isupper():
-        return False
+    if len(document.words[first]) > 1 and document.words[first].isupper():  # "PRIDE MAN FESTIVAL"
+        nearby = {document.word(token).lower() for token in (first - 1, last)}
+        return not nearby.isdisjoint(LISTS["THINGS"]) and _is_in_title(document, first, last)
+    if word in LISTS["PARENTS"]:
+        if document.word(last)[0].isupper():  # Mama Cash
+            mention.doubt("sense:capital")
+        return document.word(first - 1)[0].isupper() and not document.opens(first - 1)  # Raymond Anthony Papa
     begin, end = _run(document, first, last)
     rest = {part.lower() for token, part in enumerate(document.words[begin:end], begin) if not first <= token < last}
     if document.word(begin) in LISTS["SHIP_MARKS"] or _is_in_title(document, first, last):
@@ -214,7 +223,7 @@ def _is_in_name(document: Document, mention: Mention) -> bool:
             return False
         if rest & LISTS["THINGS"] or (word in LISTS["KIN_GROUPS"] and _is_body(document, mention, begin)):
             return True
-    elif rest & LISTS["THINGS"] and (word in LISTS["RANKS"] or rest.isdisjoint(("of", "the", "for", "and"))):
+    elif rest & LISTS["THINGS"] and not (word in LISTS["OFFICES"] and document.word(first - 1) == ",") and (word in LISTS["RANKS"] or rest.isdisjoint(("of", "the", "for", "and"))):
         return True
     if word in LISTS["RANKS"] and end > last and document.word(end) in LISTS["PUBS"]:  # the Prince of Wales pub
         return True
@@ -243,7 +252,7 @@ def _is_body(document: Document, mention: Mention, begin: int) -> bool:
 def _doubt_capital(document: Document, mention: Mention) -> None:
     """A capital inside a sentence, where nothing asks for one: God's "He", "Invisible Man"."""
     before = document.word(mention.first - 1)
-    if (before == "," or (before.isalpha() and not document.glued(mention.first))) and not _is_headline(
+    if (before in (",", "&") or (before.isalpha() and not document.glued(mention.first))) and not _is_headline(
         document, mention
     ):
         mention.doubt("sense:capital")
@@ -356,7 +365,7 @@ def _data() -> dict[str, Any]:
 
 
 LISTS = {name: frozenset(words.split()) for name, words in _data()["lists"].items()}
-_LOOKED_AT = LISTS["EXCLAIMED"] | LISTS["GENERIC"] | LISTS["SPOKEN_OF"]
+_LOOKED_AT = LISTS["FIRMS"] | LISTS["EXCLAIMED"] | LISTS["GENERIC"] | LISTS["SPOKEN_OF"]
 _JOINS = frozenset(("of", "the", "for", "and", "&", "'", "’", "s", "de", "-"))
 _QUOTES = frozenset("\"“”‘’'*«»")
 _STOPS = frozenset(".\n;:?!")
