@@ -64,7 +64,7 @@ And boy was it hot. Thanks a lot, and boy, does that hurt!
 He had a f–king day. T he crowded street. → She had a f–king day. T he crowded street.
 The heavy chaps; Honest to grandma! The Big Sisters and the Little Brothers.
 The male of this species is larger than the female.
-fellow students; a fellow of Merton; her master's degree → fellow students; a fellow of Merton; his master's degree
+her fellow-lodger; a fellow of Merton; her master's degree → his fellow-lodger; a fellow of Merton; his master's degree
 a sister shop; a bachelor's degree, two queen beds, a guy wire, to guy the poles, cowboy boots, a queen ant
 The "Latino/a" vote, Latino voters and Gran Canaria.
 Heavenly Father; God the Father; the Son of Man
@@ -86,7 +86,7 @@ I told Mother that Dad left. "Yes, Sir," he said. → I told Father that Mom lef
 She wondered what they were which the old man saw. → He wondered what they were which the old woman saw.
 She was a woman. Never mind that man. → He was a man. Never mind that woman.
 He is one of the founding fathers of it. → She is one of the founding mothers of it.
-The poor fellow fell; my little fellow! → The poor lass fell; my little lass!
+The poor fellow fell; a merry fellow, that sort of fellow! → The poor lass fell; a merry lass, that sort of lass!
 The king my master saw the little Duke. → The queen my mistress saw the little Duchess.
 Robins (née Gerrish); her maiden name → Robins (né Gerrish); his birth name
 her ladyship's waiting-maid; Yes, ma'amselle. → his lordship's valet; Yes, monsieur.
@@ -202,7 +202,7 @@ def test_every_reason_of_the_data_has_a_number():
 
 def test_words_of_the_data_are_words_of_the_lexicon():
     rules, kinds = senses.load()
-    assert not rules.keys() - GENDER.rules.keys() and not kinds.keys() - GENDER.cues
+    assert not rules.keys() - GENDER.rules.keys() - GENDER.cues and not kinds.keys() - GENDER.cues
 
 
 def test_a_lexicon_of_other_words_has_no_such_doubts():

@@ -8,14 +8,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cache
-from pathlib import Path
 from typing import Any
 
-import yaml
-
+from counterfactuals.text.conditions import LISTS, data
 from counterfactuals.text.document import Document, Mention
 
-FILE = Path(__file__).with_name("senses.yaml")
 WITHIN = 4  # tokens before a word that a rule's `within` looks at
 
 
@@ -43,19 +40,16 @@ class Sense:
         if (self.passage and self.passage.isdisjoint(near)) or not self.unless.isdisjoint(near):
             return False
         first, last = mention.first, mention.last
+        before = document.word(first - 1).lower()
         if self.after:
             last += document.word(last) == "-" and document.glued(last)  # sister-city
             rows = self.after.get(document.word(last).lower(), ())
             if not any(_reads(document, last, row) for row in rows):
                 return False
-        if self.before:
-            rows = self.before.get(document.word(first - 1).lower(), ())
-            if not any(_reads(document, first - len(row), row) for row in rows):
-                return False
-        if self.not_before and document.word(first - 1).lower() in self.not_before:
+        if self.before and not any(_reads(document, first - len(row), row) for row in self.before.get(before, ())):
             return False
-        if not self.within:
-            return True
+        if before in self.not_before or not self.within:
+            return before not in self.not_before
         begin = max(0, first - WITHIN)
         if self.within.isdisjoint(document.words[begin:first]):
             return False
@@ -70,27 +64,24 @@ def doubt(document: Document) -> None:
     nearby: dict[int, frozenset[str]] = {}
     spread: dict[str, frozenset[str]] = {}
     for mention in list(document.mentions):
-        if mention.rule == "cue":
-            _doubt_cue(document, mention, kinds)
-            continue
+        word = mention.word
         if mention.rule == "name":
             continue
-        looked_at = mention.word in _LOOKED_AT or document.words[mention.first][0].isupper()
-        if (looked_at or mention.word.endswith("man")) and _is_no_role(document, mention):
+        if mention.rule == "cue":
+            mention.doubt("sex_bound:" + kinds.get(word, "body"))
+        elif _is_no_role(document, mention):
             document.remove(mention)
             continue
-        rules = senses.get(mention.word)
-        if not rules:
+        if word not in senses:
             continue
         passage = document.passage_of(mention.start)
         near = nearby.get(passage) or nearby.setdefault(passage, _tokens_of(document, passage))
-        for sense in rules:
+        for sense in senses[word]:
             if sense.holds(document, mention, near):
                 if sense.leave:
                     document.remove(mention)
-                if sense.leave or sense.turn:
+                if sense.doubt is None:
                     break
-                assert sense.doubt is not None
                 mention.doubt(sense.doubt)
                 if sense.spread:
                     spread[sense.spread] = sense.words
@@ -99,15 +90,6 @@ def doubt(document: Document) -> None:
             for mention in document.mentions:
                 if mention.word in words:
                     mention.doubt(reason)
-
-
-def _doubt_cue(document: Document, mention: Mention, kinds: dict[str, str]) -> None:
-    """A cue's reason; "in labour" is a birth only where the passage speaks of one."""
-    work = mention.word.endswith((" labor", " labour"))
-    if work and LISTS["BIRTH"].isdisjoint(_tokens_of(document, document.passage_of(mention.start))):
-        document.remove(mention)
-    else:
-        mention.doubt("sex_bound:" + kinds.get(mention.word, "body"))
 
 
 def _tokens_of(document: Document, passage: int) -> frozenset[str]:
@@ -125,6 +107,9 @@ def _reads(document: Document, first: int, row: tuple[str, ...]) -> bool:
 def _is_no_role(document: Document, mention: Mention) -> bool:
     """The word is a verb, an exclamation, mankind, or part of a name of something; odd capitals are doubted."""
     word = mention.word
+    looked_at = word in _LOOKED_AT or word.endswith("man") or document.words[mention.first][0].isupper()
+    if not looked_at:
+        return False
     if word == "man" and (_is_verb(document, mention) or _is_mankind(document, mention)):
         return True
     if word in LISTS["FIRMS"] and document.word(mention.first - 1) in ("and", "&"):  # Rothschild and sons
@@ -133,12 +118,11 @@ def _is_no_role(document: Document, mention: Mention) -> bool:
             mention.doubt("sense:rare")
     if word in LISTS["EXCLAIMED"] and _is_exclaimed(document, mention):
         return True
-    if (
-        word in LISTS["GENERIC"] or (word.endswith("man") and not word.endswith("woman") and word != "man")
-    ) and _is_said_of(document, mention):
+    official = word in LISTS["GENERIC"] or (word.endswith("man") and mention.group == 1 and word != "man")
+    if official and _is_said_of(document, mention):
         return True
     if not document.words[mention.first][0].isupper():
-        return word in LISTS["SPOKEN_OF"] and _is_word(document, mention)
+        return False
     if word in LISTS["PRONOUNS"]:
         if document.word(mention.last) not in LISTS["HONOURS"]:
             _doubt_capital(document, mention)
@@ -155,7 +139,7 @@ def _is_verb(document: Document, mention: Mention) -> bool:
 
 
 def _is_mankind(document: Document, mention: Mention) -> bool:
-    """ "the nature of man", "early man", "Man is free"; not "a kind of man", "of man and wife"; "forsaken of God and man"."""
+    """ "the nature of man", "early man", "Man is free", "of God and man"; not "a kind of man", "man and wife"."""
     word, after = document.words[mention.first], document.word(mention.last)
     if word == "Man" and not document.word(mention.first - 1).isalpha():
         return after in LISTS["MODAL"]
@@ -170,7 +154,7 @@ def _is_mankind(document: Document, mention: Mention) -> bool:
 
 
 def _is_exclaimed(document: Document, mention: Mention) -> bool:
-    """ "Man, he is tall.", "Thanks, man.", "Boy, was I wrong", "and boy was he great"; not "Man, 45, held" or "Boy, come here"."""
+    """ "Man, he is tall.", "Thanks, man.", "and boy was he great"; not "Man, 45, held" or "Boy, come here"."""
     before, after, second = (document.word(token) for token in (mention.first - 1, mention.last, mention.last + 1))
     if mention.word == "boy" and before.lower() not in LISTS["DETERMINERS"]:
         asks, whom = (second, document.word(mention.last + 2)) if after == "," else (after, second)
@@ -181,13 +165,6 @@ def _is_exclaimed(document: Document, mention: Mention) -> bool:
     if mention.word == "boy":
         return after == "," and second.lower() in LISTS["EXCLAIMS"]
     return after in (",", "!") and not second[0].isdigit()
-
-
-def _is_word(document: Document, mention: Mention) -> bool:
-    """'from "abba", meaning "father"': a word that is spoken of."""
-    if document.word(mention.first - 1) not in _QUOTES or document.word(mention.last) not in _QUOTES:
-        return False
-    return any(document.word(mention.first - back).lower() in LISTS["NAMES_A_WORD"] for back in (2, 3, 4))
 
 
 def _is_said_of(document: Document, mention: Mention) -> bool:
@@ -223,7 +200,11 @@ def _is_in_name(document: Document, mention: Mention) -> bool:
             return False
         if rest & LISTS["THINGS"] or (word in LISTS["KIN_GROUPS"] and _is_body(document, mention, begin)):
             return True
-    elif rest & LISTS["THINGS"] and not (word in LISTS["OFFICES"] and document.word(first - 1) == ",") and (word in LISTS["RANKS"] or rest.isdisjoint(("of", "the", "for", "and"))):
+    elif (
+        rest & LISTS["THINGS"]
+        and not (word in LISTS["OFFICES"] and document.word(first - 1) == ",")
+        and (word in LISTS["RANKS"] or rest.isdisjoint(("of", "the", "for", "and")))
+    ):
         return True
     if word in LISTS["RANKS"] and end > last and document.word(end) in LISTS["PUBS"]:  # the Prince of Wales pub
         return True
@@ -261,29 +242,18 @@ def _doubt_capital(document: Document, mention: Mention) -> None:
 def _run(document: Document, first: int, last: int) -> tuple[int, int]:
     """First token and end of the run of capitalised words around a word: with of, the, and, 's between them."""
     begin, end = first, last
-    while True:
-        step = next(
-            (n for n in (1, 2, 3) if _joins(document, begin - n, begin) and _is_capital(document, begin - n)), 0
-        )
-        if not step:
-            break
+    while step := next((n for n in (1, 2, 3) if _joins(document, begin - n, begin, begin - n)), 0):
         begin -= step
-    while True:
-        step = next((n for n in (0, 1, 2) if _is_capital(document, end + n) and _joins(document, end - 1, end + n)), -1)
-        if step < 0:
-            return begin, end
-        end += step + 1
+    while step := next((n for n in (1, 2, 3) if _joins(document, end - 1, end - 1 + n, end - 1 + n)), 0):
+        end += step
+    return begin, end
 
 
-def _joins(document: Document, left: int, right: int) -> bool:
-    """What stands between two tokens joins them to one name."""
-    between = document.words[max(left, -1) + 1 : right]
-    return left >= 0 and all(word in _JOINS for word in between)
-
-
-def _is_capital(document: Document, token: int) -> bool:
-    word = document.word(token)
-    return word[0].isupper() and word not in LISTS["FUNCTION"]
+def _joins(document: Document, left: int, right: int, other: int) -> bool:
+    """What stands between two tokens joins them to one name; `other` of the two has a capital of its own."""
+    word = document.word(other)
+    capital = word[0].isupper() and word not in LISTS["FUNCTION"]
+    return capital and left >= 0 and all(between in _JOINS for between in document.words[left + 1 : right])
 
 
 def _is_headline(document: Document, mention: Mention) -> bool:
@@ -298,23 +268,17 @@ def _is_headline(document: Document, mention: Mention) -> bool:
 def _is_in_title(document: Document, first: int, last: int) -> bool:
     """Between quotes or asterisks, in capitals like the title of a work: “Invisible Man”; not "Yes, Sir"."""
     begin, end = first - 1, last
-    while begin > first - 9 and document.word(begin) not in _QUOTES and document.word(begin) not in _STOPS:
+    while begin > first - 9 and document.word(begin) not in _BOUNDS:
         begin -= 1
-    while end < last + 9 and document.word(end) not in _QUOTES and document.word(end) not in _STOPS:
+    while end < last + 9 and document.word(end) not in _BOUNDS:
         end += 1
     if document.word(begin) not in _QUOTES or document.word(end) not in _QUOTES:
         return False
-    if (
-        (document.glued(begin) and document.word(begin - 1).isalnum())
-        or not document.glued(begin + 1)
-        or not document.glued(end)
-        or document.word(begin - 1) in ":="
-    ):  # "sex": "Female"
+    opened = document.glued(begin + 1) and not (document.glued(begin) and document.word(begin - 1).isalnum())
+    if not opened or not document.glued(end) or document.word(begin - 1) in ":=":  # "sex": "Female"
         return False
     words = document.words[begin + 1 : end]
-    if "," in words[:-1] or (words[-1] in ",.!?" and len(words) < 4):
-        return False
-    return (_capitals(words) or 0) > 0.7
+    return "," not in words[:-1] and (len(words) > 3 or words[-1] not in ",.!?") and (_capitals(words) or 0) > 0.7
 
 
 def _capitals(words: list[str]) -> float | None:
@@ -323,20 +287,15 @@ def _capitals(words: list[str]) -> float | None:
     return sum(word[0].isupper() for word in named) / len(named) if named else None
 
 
-# ---------------------------------------------------------------- the data
-
-
 @cache
 def load() -> tuple[dict[str, list[Sense]], dict[str, str]]:
     """Word → the rules that look at it, and cue → its kind of reason."""
-    data = _data()
     found: dict[str, list[Sense]] = {}
-    for row in data["rules"]:
+    for row in data()["rules"]:
         sense = Sense(**{key: _parsed(key, value) for key, value in row.items()})
         for word in sense.words:
             found.setdefault(word, []).append(sense)
-    kinds = {word: kind for kind, words in data["sex_bound"].items() for word in _split(words)}
-    return found, kinds
+    return found, {word: kind for kind, words in data()["sex_bound"].items() for word in _split(words)}
 
 
 def _parsed(key: str, value: Any) -> Any:
@@ -354,19 +313,13 @@ def _parsed(key: str, value: Any) -> Any:
 
 
 def _split(text: str) -> list[str]:
-    lists = _data()["lists"]
+    lists = data()["lists"]
     words = [word for part in text.split() for word in (lists[part[1:]].split() if part[0] == "$" else [part])]
     return [word.replace("_", " ") for word in words]
 
 
-@cache
-def _data() -> dict[str, Any]:
-    return yaml.safe_load(FILE.read_text(encoding="utf-8"))
-
-
-LISTS = {name: frozenset(words.split()) for name, words in _data()["lists"].items()}
-_LOOKED_AT = LISTS["FIRMS"] | LISTS["EXCLAIMED"] | LISTS["GENERIC"] | LISTS["SPOKEN_OF"]
+_LOOKED_AT = LISTS["FIRMS"] | LISTS["EXCLAIMED"] | LISTS["GENERIC"]
 _JOINS = frozenset(("of", "the", "for", "and", "&", "'", "’", "s", "de", "-"))
 _QUOTES = frozenset("\"“”‘’'*«»")
-_STOPS = frozenset(".\n;:?!")
+_BOUNDS = _QUOTES | frozenset(".\n;:?!")
 _CLOSES = frozenset('.,!?;\n"”')
