@@ -61,10 +61,11 @@ A chick hatched from the egg.
 sister companies, sister-city links, a daughter cell, a mother tongue
 forsaken of God and man
 And boy was it hot. Thanks a lot, and boy, does that hurt!
-He had a f–king day. T he crowded street. → She had a f–king day. T he crowded street.
+He had a f–king day. → She had a f–king day.
 The heavy chaps; Honest to grandma! The Big Sisters and the Little Brothers.
 The male of this species is larger than the female.
-her fellow-lodger; a fellow of Merton; her master's degree → his fellow-lodger; a fellow of Merton; his master's degree
+his fellow student, a fellow of Merton, a Ross fellow → her fellow student, a fellow of Merton, a Ross fellow
+her fellow-lodger, her fellows; her master's degree → his fellow-lodger, his fellows; his master's degree
 a sister shop; a bachelor's degree, two queen beds, a guy wire, to guy the poles, cowboy boots, a queen ant
 The "Latino/a" vote, Latino voters and Gran Canaria.
 Heavenly Father; God the Father; the Son of Man
@@ -84,7 +85,7 @@ the Chairman of the Finance Committee → the Chairwoman of the Finance Committe
 Queen Helena and the King of Spain; Vice Chairman Day → King Helena and the Queen of Spain; Vice Chairwoman Day
 I told Mother that Dad left. "Yes, Sir," he said. → I told Father that Mom left. "Yes, Madam," she said.
 She wondered what they were which the old man saw. → He wondered what they were which the old woman saw.
-She was a woman. Never mind that man. → He was a man. Never mind that woman.
+Isn't he there? She was a woman. Never mind that man. → Isn't she there? He was a man. Never mind that woman.
 He is one of the founding fathers of it. → She is one of the founding mothers of it.
 The poor fellow fell; a merry fellow, that sort of fellow! → The poor lass fell; a merry lass, that sort of lass!
 The king my master saw the little Duke. → The queen my mistress saw the little Duchess.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -77,10 +78,8 @@ def _is_lower(document: Document, first: int, last: int) -> bool:
 def _is_not_name(document: Document, first: int, last: int) -> bool:
     """In small letters or a rank: "King Harald", "the Danish King Harald", "the King"; not "Larry King"."""
     word = document.words[first]
-    if not word[0].isupper() or word.isupper():
-        return True
     before = document.word(first - 1)
-    if before.lower() in LISTS["LEADS"] or before in LISTS["BEFORE_RANKS"]:
+    if not word.istitle() or before.lower() in LISTS["LEADS"] or before in LISTS["BEFORE_RANKS"]:
         return True
     if before.islower() and document.word(first - 2).lower() in LISTS["LEADS"]:  # the little Duke
         return True
@@ -91,9 +90,8 @@ def _is_not_name(document: Document, first: int, last: int) -> bool:
 
 def _is_rank(document: Document, first: int, last: int) -> bool:
     """ "Count Ory", "a visit of the Count"; not "Count on it" or "count"."""
-    if not document.words[first][0].isupper() or document.words[first].isupper():
-        return False
-    return document.word(first - 1) in ("the", "The") or _is_not_name(document, first, last)
+    ranked = document.word(first - 1) in ("the", "The") or _is_not_name(document, first, last)
+    return document.words[first].istitle() and ranked
 
 
 def _is_code(document: Document, first: int, last: int) -> bool:
@@ -123,15 +121,13 @@ def _key_before(document: Document, first: int) -> str:
 
 
 def _is_kin(document: Document, first: int, last: int) -> bool:
-    """ "my MIL", "his bf"; "MIL called" where "my MIL" stands too; not "5 mil"."""
-    word, words = document.words[first], document.words
-    if document.word(first - 1).lower() in LISTS["OWNERS"] or (len(word) == 2 and word.islower()):
+    """ "my MIL", "his bf", "my MIL and FIL"; "MIL called" where "my MIL" stands too; not "5 mil"."""
+    word, words, before = document.words[first], document.words, document.word(first - 1)
+    if before.lower() in LISTS["OWNERS"] or (len(word) == 2 and word.islower()):
         return True
-    if document.word(first - 1) in JOINTS and _is_loud(document.word(first - 2)):  # my MIL and FIL
+    if before in JOINTS and _is_loud(document.word(first - 2)):
         return True
-    return word.isupper() and any(
-        words[i] == word and words[i - 1].lower() in LISTS["OWNERS"] for i in range(1, len(words))
-    )
+    return word.isupper() and any(w == word and b.lower() in LISTS["OWNERS"] for b, w in pairwise(words))
 
 
 def _is_called(document: Document, first: int, last: int) -> bool:
@@ -141,9 +137,8 @@ def _is_called(document: Document, first: int, last: int) -> bool:
         return not word.isupper()
     if word.islower() or word.isupper() or after[0].isupper() or (after == "." and document.word(last + 1).islower()):
         return False
-    if before[0].isupper() and not document.opens(first - 1):
-        return False
-    if before == "," and document.word(first - 2)[0].isupper():  # York, Pa.
+    place = before == "," and document.word(first - 2)[0].isupper()  # York, Pa.
+    if place or (before[0].isupper() and not document.opens(first - 1)):
         return False
     return {"Ma", "Pa"} <= set(document.words) or not LISTS["FAMILY"].isdisjoint(document.words)
 
@@ -152,34 +147,27 @@ def _is_beside(document: Document, first: int, last: int) -> bool:
     """ "a Latino man", "he is Latino"; not "Latino voters", who may be anyone."""
     rules = document.lexicon.rules
     group = rules[document.words[first].lower()].group
-    after = rules.get(document.word(last).lower())
-    if after is not None and after.group == group:
-        return True
     verb = first - 1 - (document.word(first - 1) in ("a", "an", "the"))
-    subjects = [rules.get(document.word(token).lower()) for token in range(verb - 3, verb)]
-    return document.word(verb) in ("is", "was", "s") and any(rule and rule.group == group for rule in subjects)
+    places = [last, *(range(verb - 3, verb) if document.word(verb) in ("is", "was", "s") else ())]
+    return any(rule.group == group for token in places if (rule := rules.get(document.word(token).lower())))
 
 
 def _is_fellow(document: Document, first: int, last: int) -> bool:
     """ "the old fellow", "a fellow who", "poor fellow!"; not "fellow students", "a fellow of Merton", "Fellow"."""
-    before, second, after = document.word(first - 1).lower(), document.word(first - 2).lower(), document.word(last)
-    if not document.words[first].islower() or before in LISTS["ACADEMIC"] or second in LISTS["ACADEMIC"]:
+    second, before, after = document.word(first - 2).lower(), document.word(first - 1), document.word(last)
+    if not document.words[first].islower() or not LISTS["ACADEMIC"].isdisjoint((before, second)) or after[0].isupper():
         return False
-    if after[0].isupper() or (after == "-" and document.glued(last)):
-        return False
-    if before in LISTS["OF_FELLOWS"]:
-        return after not in LISTS["WITH_FELLOWS"]
+    if before.lower() in LISTS["OF_FELLOWS"]:
+        return True
     if (after.isalpha() and after not in LISTS["AFTER_FELLOWS"]) or after in ("of", "at"):
         return False
-    return before in LISTS["LEADS"] or second in LISTS["LEADS"] or (before == "of" and second in LISTS["KIND"])
+    leads = before.lower() in LISTS["LEADS"] or (before.islower() and second in LISTS["LEADS"])
+    return leads or (before == "of" and second in LISTS["KIND"])
 
 
 def _is_owned(document: Document, first: int, last: int) -> bool:
-    """ "my master", "his master's voice"; not "her master's degree", "his master plan"."""
-    if not document.words[first].islower() or document.word(first - 1).lower() not in LISTS["OWNERS"] | {"thy"}:
-        return False
-    owned = last + 2 if document.word(last) in ("'", "’") and document.word(last + 1) == "s" else last
-    return document.word(owned) not in LISTS["STUDIES"] and (owned > last or not document.word(last).endswith("s"))
+    """ "my master", "his master's voice"; "her master's degree" is in senses.yaml."""
+    return document.words[first].islower() and document.word(first - 1).lower() in LISTS["OWNERS"]
 
 
 def _is_loud(word: str) -> bool:
@@ -198,7 +186,5 @@ CONDITIONS: dict[str, Callable[[Document, int, int], bool]] = {
     "owned": _is_owned,
     "rank": _is_rank,
     "title": is_before_name,
-    "title_or_lower": lambda document, first, last: (
-        _is_lower(document, first, last) or is_before_name(document, first, last)
-    ),
+    "title_or_lower": lambda *place: _is_lower(*place) or is_before_name(*place),
 }

@@ -14,8 +14,6 @@ from counterfactuals.text.conditions import LISTS, data
 from counterfactuals.text.document import Document, Mention
 
 WITHIN = 4  # tokens before a word that a rule's `within` looks at
-
-
 Rows = dict[str, list[tuple[str, ...]]]  # phrases by their token that is next to the word
 
 
@@ -41,11 +39,11 @@ class Sense:
             return False
         first, last = mention.first, mention.last
         before = document.word(first - 1).lower()
-        if self.after:
-            last += document.word(last) == "-" and document.glued(last)  # sister-city
-            rows = self.after.get(document.word(last).lower(), ())
-            if not any(_reads(document, last, row) for row in rows):
-                return False
+        last += document.word(last) == "-" and document.glued(last)  # sister-city
+        if self.after and not any(
+            _reads(document, last, row) for row in self.after.get(document.word(last).lower(), ())
+        ):
+            return False
         if self.before and not any(_reads(document, first - len(row), row) for row in self.before.get(before, ())):
             return False
         if before in self.not_before or not self.within:
@@ -101,14 +99,11 @@ def _reads(document: Document, first: int, row: tuple[str, ...]) -> bool:
     return all(document.word(first + i).lower() == word for i, word in enumerate(row))
 
 
-# ---------------------------------------------------------------- what the functions tell
-
-
 def _is_no_role(document: Document, mention: Mention) -> bool:
     """The word is a verb, an exclamation, mankind, or part of a name of something; odd capitals are doubted."""
     word = mention.word
-    looked_at = word in _LOOKED_AT or word.endswith("man") or document.words[mention.first][0].isupper()
-    if not looked_at:
+    capital = document.words[mention.first][0].isupper()
+    if not (capital or word in _LOOKED_AT or word.endswith("man")):
         return False
     if word == "man" and (_is_verb(document, mention) or _is_mankind(document, mention)):
         return True
@@ -121,13 +116,11 @@ def _is_no_role(document: Document, mention: Mention) -> bool:
     official = word in LISTS["GENERIC"] or (word.endswith("man") and mention.group == 1 and word != "man")
     if official and _is_said_of(document, mention):
         return True
-    if not document.words[mention.first][0].isupper():
-        return False
-    if word in LISTS["PRONOUNS"]:
-        if document.word(mention.last) not in LISTS["HONOURS"]:
-            _doubt_capital(document, mention)
-        return False
-    return _is_in_name(document, mention)
+    if word not in LISTS["PRONOUNS"]:
+        return capital and _is_in_name(document, mention)
+    if capital and document.word(mention.last) not in LISTS["HONOURS"]:
+        _doubt_capital(document, mention)
+    return False
 
 
 def _is_verb(document: Document, mention: Mention) -> bool:
@@ -146,8 +139,6 @@ def _is_mankind(document: Document, mention: Mention) -> bool:
     if word != "man" or after in ("and", "or", "of", "who", "with", "-"):
         return False
     before, second = document.word(mention.first - 1), document.word(mention.first - 2)
-    if before == "and" and second.lower() in ("god", "gods"):
-        return True
     if before in ("early", "primitive", "prehistoric", "modern"):
         return second not in LISTS["DETERMINERS"]
     return before in LISTS["OF"] and second not in LISTS["KIND"]
@@ -200,17 +191,13 @@ def _is_in_name(document: Document, mention: Mention) -> bool:
             return False
         if rest & LISTS["THINGS"] or (word in LISTS["KIN_GROUPS"] and _is_body(document, mention, begin)):
             return True
-    elif (
-        rest & LISTS["THINGS"]
-        and not (word in LISTS["OFFICES"] and document.word(first - 1) == ",")
-        and (word in LISTS["RANKS"] or rest.isdisjoint(("of", "the", "for", "and")))
-    ):
-        return True
-    if word in LISTS["RANKS"] and end > last and document.word(end) in LISTS["PUBS"]:  # the Prince of Wales pub
-        return True
-    if word in LISTS["RANKS"] and document.word(last) in "'’" and document.word(last + 1) == "s":  # King's Cross
-        owned = document.word(last + 2)
-        return owned[0].isupper() and owned.lower() not in document.lexicon.rules
+    elif rest & LISTS["THINGS"] and (word in LISTS["RANKS"] or rest.isdisjoint(("of", "the", "for", "and"))):
+        return word not in LISTS["OFFICES"] or document.word(first - 1) != ","  # Ann Day, Chairman Day Foundation
+    if word in LISTS["RANKS"]:
+        if document.word(last) in "'’" and document.word(last + 1) == "s":  # King's Cross
+            owned = document.word(last + 2)
+            return owned[0].isupper() and owned.lower() not in document.lexicon.rules
+        return end > last and document.word(end) in LISTS["PUBS"]  # the Prince of Wales pub
     if word.endswith("man") and len(word) > 5 and word not in LISTS["OFFICES"]:  # a surname, or a place
         if begin < first and document.word(first - 1)[0].isupper():
             return not _is_headline(document, mention)
@@ -233,18 +220,21 @@ def _is_body(document: Document, mention: Mention, begin: int) -> bool:
 def _doubt_capital(document: Document, mention: Mention) -> None:
     """A capital inside a sentence, where nothing asks for one: God's "He", "Invisible Man"."""
     before = document.word(mention.first - 1)
-    if (before in (",", "&") or (before.isalpha() and not document.glued(mention.first))) and not _is_headline(
-        document, mention
-    ):
+    inside = before in (",", "&") or (before.isalpha() and not document.glued(mention.first))
+    if inside and not _is_headline(document, mention):
         mention.doubt("sense:capital")
 
 
 def _run(document: Document, first: int, last: int) -> tuple[int, int]:
-    """First token and end of the run of capitalised words around a word: with of, the, and, 's between them."""
-    begin, end = first, last
-    while step := next((n for n in (1, 2, 3) if _joins(document, begin - n, begin, begin - n)), 0):
+    """First token and end of the run of capitalised words near a word: with of, the, and, 's between them."""
+    begin, end = first, last  # of at most 20 tokens or so on either side
+    while begin > first - 20 and (
+        step := next((n for n in (1, 2, 3) if _joins(document, begin - n, begin, begin - n)), 0)
+    ):
         begin -= step
-    while step := next((n for n in (1, 2, 3) if _joins(document, end - 1, end - 1 + n, end - 1 + n)), 0):
+    while end < last + 20 and (
+        step := next((n for n in (1, 2, 3) if _joins(document, end - 1, end - 1 + n, end - 1 + n)), 0)
+    ):
         end += step
     return begin, end
 
@@ -260,8 +250,7 @@ def _is_headline(document: Document, mention: Mention) -> bool:
     """Most words of the sentence around a capitalised run begin with capitals, so that a capital shows nothing."""
     begin, end = document.sentence(mention.first)
     first, last = _run(document, mention.first, mention.last)
-    around = document.words[begin + 1 : first] + document.words[last:end]
-    share = _capitals(around)
+    share = _capitals(document.words[begin + 1 : first] + document.words[last:end])
     return document.word(end) != "." if share is None else share >= 0.6
 
 
