@@ -227,7 +227,9 @@ def _beside_partner(word: str, document: Document, token: int) -> bool | None:
 def _is_wish(found: Around) -> bool:
     """ "wished her luck"; a thing of hers is wished only to do something: "wish her hair was longer"."""
     after = (found.x, found.y, found.z)
-    return stem(found.b) == "wish" and not any(t in _WOULD or words().classes.get(t) for t in after)
+    return stem(found.b) == "wish" and not any(
+        token in _WOULD or word_class(token, {}) in (PERSON, PERSONS) for token in after
+    )
 
 
 def _closed(document: Document, token: int, found: Around) -> bool:
