@@ -22,7 +22,7 @@ from counterfactuals.files import write_whole
 from counterfactuals.text import loglinear, words
 from counterfactuals.text.document import Document
 from counterfactuals.text.lexicon import Lexicon
-from counterfactuals.text.runs import OWN, TEMPLATES, Roles, Run, classes, keys, runs
+from counterfactuals.text.runs import OWN, TEMPLATES, Run, Scene, agreement, classes, keys, runs
 from counterfactuals.tokens.corpus import read_texts
 
 MODELS = ("alone", "given", "full")
@@ -105,10 +105,10 @@ def samples(text: str, lexicon: Lexicon) -> Iterator[Sample]:
     """The names of a text that it shows to be a person's or not, by a sign beside another place of the same name."""
     document = Document(text, lexicon)
     words.find(document)
-    roles = Roles(document)
+    scene = Scene(document)
     full: defaultdict[tuple[str, str], list[Run]] = defaultdict(list)
     alone: defaultdict[str, list[Run]] = defaultdict(list)
-    for run in runs(document, roles, ordinary=True):
+    for run in runs(scene, ordinary=True):
         first = document.words[run.given[0]]
         if run.surname:
             full[first, run.surname].append(run)
@@ -125,11 +125,11 @@ def samples(text: str, lexicon: Lexicon) -> Iterator[Sample]:
         for run in _some(those):
             person, thing = signs["person"] - (run.sign == "person") + named, signs["thing"] - (run.sign == "thing")
             if bool(person) != bool(thing):
-                yield "full", keys(document, run, roles), bool(person)
+                yield "full", keys(scene, run), bool(person)
     small = {word for word in document.words if word.islower()}
     for word, those in alone.items():
         signs = Counter(run.sign for run in those)
-        agreeing = Counter(roles.agreement(run)[:2] for run in those)
+        agreeing = Counter(agreement(scene, run)[:2] for run in those)
         is_agreed = agreeing["ag"] >= AGREE[0] and agreeing["ag"] >= AGREE[1] * (agreeing["ag"] + agreeing["di"])
         for run in _some(those):
             own = Counter([run.sign])
@@ -139,7 +139,7 @@ def samples(text: str, lexicon: Lexicon) -> Iterator[Sample]:
             if not (given or last or other):
                 given, other = is_agreed, word.lower() in small
             if given + last + other == 1:
-                row = keys(document, run, roles)
+                row = keys(scene, run)
                 yield "alone", row, not other
                 if not other:  # what is beside a name tells little here, but much of the kind of text
                     yield "given", tuple("" if n in BESIDE else key for n, key in enumerate(row)), given

@@ -104,24 +104,27 @@ class Names:
 
     @cached_property
     def known(self) -> frozenset[str]:
-        """Words that may begin a person's name, or introduce one."""
+        """Words that may begin a person's name."""
+        loud = {name.upper() for name in self.entries}
+        return self.famous | self.either | self.entries.keys() | self.accentless.keys() | loud
+
+    @cached_property
+    def titles(self) -> dict[str, str]:
+        """Title, in any letters → what follows it, a "given" name or a "surname": Aunt, Mr, champion."""
         context = self.context
-        titles = context["before_given"] | context["before_surname"]
-        loud = {name.upper() for name in (*self.entries, *titles)}
-        return titles | self.famous | self.either | self.entries.keys() | self.accentless.keys() | loud
+        kinds = dict.fromkeys(context["before_surname"] | context["before_person"], "surname")
+        kinds |= dict.fromkeys(context["before_given"], "given")
+        return {form: kind for t, kind in kinds.items() for form in (t.lower(), t.capitalize(), t.upper())}
+
+    @cached_property
+    def goes_on(self) -> frozenset[str]:
+        """What may stand between two capitals of one name."""
+        return self.context["particles"] | set("-'’.")
 
     @cached_property
     def no_name(self) -> frozenset[str]:
         """Capitalised words that alone are never a name: "When", "I"."""
         return self.context["openers"] - self.entries.keys()
-
-    @cached_property
-    def doubles(self) -> frozenset[str]:
-        """Two given names that stand without a surname, "Mary_Ann", and what they become."""
-        partner = {name: entry[1] for name, entry in self.entries.items()}
-        pairs = [double.split("_") for double in self.context["doubles"]]
-        turned = {f"{partner.get(one)}_{partner.get(other)}" for one, other in pairs}
-        return self.context["doubles"] | turned
 
     def entry(self, word: str) -> Entry | None:
         """Group and partner of a name, also in CAPITALS, with accents that the table leaves out, or without its own."""
