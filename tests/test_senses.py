@@ -87,7 +87,7 @@ I told Mother that Dad left. "Yes, Sir," he said. → I told Father that Mom lef
 She wondered what they were which the old man saw. → He wondered what they were which the old woman saw.
 Isn't he there? She was a woman. Never mind that man. → Isn't she there? He was a man. Never mind that woman.
 He is one of the founding fathers of it. → She is one of the founding mothers of it.
-The poor fellow fell; a merry fellow, that sort of fellow! → The poor lass fell; a merry lass, that sort of lass!
+That fellow rolls; a merry fellow, that sort of fellow! → That lass rolls; a merry lass, that sort of lass!
 The king my master saw the little Duke. → The queen my mistress saw the little Duchess.
 Robins (née Gerrish); her maiden name → Robins (né Gerrish); his birth name
 her ladyship's waiting-maid; Yes, ma'amselle. → his lordship's valet; Yes, monsieur.
