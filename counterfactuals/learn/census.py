@@ -16,7 +16,7 @@ from counterfactuals.files import write_whole
 from counterfactuals.text.names import GROUPS, USUAL, names_context
 
 KINDS = ("words", "surnames", "places", "regions", "full_names", "commons")  # sections of names_context.yaml
-NOT_PAIRED = ("mononyms_female", "mononyms_male", "before_given", "before_surname", "before_thing", "fixed")
+NOT_PAIRED = ("mononyms", "before_given", "before_surname", "before_thing", "fixed")
 LISTS = tuple(sorted(Path(__file__).parent.glob("names_*.yaml")))  # pairs by language, "female male"
 RARE = 5000  # bearers; of rarer names more are entered under the wrong sex
 RATIO = 10  # of the frequencies of a pair, at most

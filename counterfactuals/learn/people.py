@@ -19,10 +19,10 @@ from typing import Any
 import numpy as np
 
 from counterfactuals.files import write_whole
-from counterfactuals.text import loglinear, words
+from counterfactuals.text import loglinear, pronouns, words
 from counterfactuals.text.document import Document
 from counterfactuals.text.lexicon import Lexicon
-from counterfactuals.text.runs import OWN, TEMPLATES, Run, Scene, agreement, classes, keys, runs
+from counterfactuals.text.runs import FILE, OWN, TEMPLATES, Run, Scene, agreement, keys, runs
 from counterfactuals.tokens.corpus import read_texts
 
 MODELS = ("alone", "given", "full")
@@ -60,7 +60,7 @@ def learn(
             rows[sample[0], number % HELD_OUT == HELD_OUT - 1].append(sample)
     log(f"{num_texts:,} texts, {num_characters:,} characters")
     members: defaultdict[str, list[str]] = defaultdict(list)
-    for word, name in classes().items():
+    for word, name in (loglinear.load(FILE)[0] or loglinear.load(pronouns.FILE)[0]).items():
         members[name].append(word)
     models, measured = {}, {}
     for name in MODELS:

@@ -67,16 +67,6 @@ class Names:
         return frozenset().union(*(self.context[section] for section in ("surnames", "words", "places", "regions")))
 
     @cached_property
-    def uncertain(self) -> frozenset[str]:
-        """The weak and the rare names."""
-        return self.weak | self.rare
-
-    @cached_property
-    def famous(self) -> frozenset[str]:
-        """Figures known by this one name."""
-        return self.context["mononyms_female"] | self.context["mononyms_male"]
-
-    @cached_property
     def strange(self) -> frozenset[str]:
         """The weak names that are no surnames: places, months, words."""
         return (self.weak - self.context["surnames"]) | self.context["places"]
@@ -106,7 +96,7 @@ class Names:
     def known(self) -> frozenset[str]:
         """Words that may begin a person's name."""
         loud = {name.upper() for name in self.entries}
-        return self.famous | self.either | self.entries.keys() | self.accentless.keys() | loud
+        return self.context["mononyms"] | self.either | self.entries.keys() | self.accentless.keys() | loud
 
     @cached_property
     def titles(self) -> dict[str, str]:

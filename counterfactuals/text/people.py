@@ -15,11 +15,11 @@ from collections.abc import Iterator
 from math import log
 
 from counterfactuals.text.document import Document, Mention
-from counterfactuals.text.runs import NEAR, PRONOUNS, Run, Scene, pooled, runs
+from counterfactuals.text.runs import NEAR, Run, Scene, pooled, runs
 
 SHOWN = 6.0  # log odds of a name where a sign decides
 # Log odds added for a name that is hardly a surname, a place or a word elsewhere, by how usual it is; for other words.
-ALONE, FULL, UNKNOWN = (2.0, 1.75, 1.0, -1.0), (1.0, 1.0, 0.5, -0.5), 2.0
+ALONE, UNKNOWN = (2.0, 1.75, 1.0, -1.0), 2.0
 SURE, UNSURE = 1.5, 0.3  # a replaced name of lower log odds is doubted: one that is often something else; any other
 # After these titles stands a surname; so usual (see names.USUAL) a name has to be to be a given name there.
 COURTESY = {"miss": 3, "lady": 3, "mrs": 2, "ms": 1, "mr": 0, "lord": 0}
@@ -43,10 +43,9 @@ def doubt(document: Document) -> None:
         return
     turning = {document.passage_of(m.start) for m in document.mentions if m.target is not None and m.group is not None}
     for mention in document.mentions:
-        if mention.rule == "name" and mention.target is None:
-            if document.passage_of(mention.start) not in turning:
-                mention.reasons.clear()
-        elif not _fits_title(document, mention):
+        if mention.target is None and mention.rule == "name" and document.passage_of(mention.start) not in turning:
+            mention.reasons.clear()
+        elif mention.target is not None and not _fits_title(document, mention):
             mention.doubt("name:title")
 
 
@@ -111,8 +110,6 @@ class Cast:
                 continue
             known = self.names.entry(first) is not None
             score = SHOWN if any(run.sign for run in rest) else pooled(self.scene, rest, "full")[0]
-            if known and first not in self.names.weak:
-                score += FULL[self.names.usual.get(first, 2)]
             for run in rest:
                 run.score = score
             if score > 0:
@@ -164,12 +161,12 @@ class Cast:
                 entry = self.names.entry(word)
                 if entry is None or entry[0] != group or entry[1] is None:
                     continue
-                if token != run.given[0] and run.surname and word in self.names.uncertain:
+                if run.surname and token != run.given[0] and (word in self.names.weak or word in self.names.rare):
                     continue  # "William Jackson Hooker"
                 mention = _mention(
                     self.scene, token, token + 1, group, written_like(word, family.get(word) or entry[1])
                 )
-                if not run.surname and word in self.names.famous:
+                if not run.surname and word in self.names.context["mononyms"]:
                     mention.doubt("name:famous")  # "Antony and Cleopatra"
                 if word in family and family[word] is None:
                     mention.doubt("name:nickname")
@@ -221,8 +218,6 @@ class Cast:
         role = scene.after(run.last, full)
         if role is None or role.target is None or group not in (None, role.group):
             return False
-        if full and run.sign == "person" and role.word in PRONOUNS and scene.document.opens(run.begin):
-            return True
         if role.first >= run.last + (NEAR if run.score > 0 else BESIDE) and run.score < SHOWN / 2:
             return False
         between = bisect_left(persons, role.first) - bisect_left(persons, run.last)
@@ -232,7 +227,7 @@ class Cast:
         """Why a name that stays may leave its passage wrong; "" if it does not."""
         first = self.words[run.given[0]]
         entry, either = self.names.entry(first), first in self.names.either
-        if first in self.names.famous:
+        if first in self.names.context["mononyms"]:
             return "name:famous"
         if turned and run.score <= 0 and run.last > run.first + 1:
             words = {*self.words[run.first : run.last], ""}
@@ -260,11 +255,10 @@ def _small(scene: Scene) -> Iterator[Mention]:
         begins_loud = words[document.sentence(token)[0]][0].isupper()
         if begins_loud or words[token - 1] in names.context["no_name_after"] or document.glued(token):
             continue
-        if words[token + 1] not in ("@", ".", "_") or not document.glued(token + 2):
-            group, partner = names.entries[names.small[words[token]]]
-            mention = _mention(scene, token, token + 1, group, partner and partner.lower())
-            mention.doubt("name:small")
-            yield mention
+        group, partner = names.entries[names.small[words[token]]]
+        mention = _mention(scene, token, token + 1, group, partner and partner.lower())
+        mention.doubt("name:small")
+        yield mention
 
 
 def _mention(scene: Scene, first: int, last: int, group: int | None, target: str | None) -> Mention:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from dataclasses import dataclass
-from functools import cache, lru_cache
+from functools import lru_cache
 from pathlib import Path
 
 from counterfactuals.text import loglinear, pronouns
@@ -103,9 +103,9 @@ class Scene:
         mention = self.document.mention_at(at)
         if mention is None or mention.group is None or mention.rule in ("pronoun", "name", "title"):
             return False
-        if mention.word in self.names.context["no_relation"] or mention.word in self.names.titles:
+        if mention.word in self.names.titles or self.document.glued(token):
             return False
-        return not self.document.glued(token) and (self.words[at].islower() or not self.document.opens(at))
+        return self.words[at].islower() or not self.document.opens(at)
 
 
 # ---------------------------------------------------------------- the runs of capitals
@@ -309,7 +309,6 @@ def _own(words: list[str], run: Run) -> tuple[str, str, str]:
     return first, run.surname, f"{len(run.given) + bool(run.surname)}{'C' * first.isupper()}{marks}{run.lead[:1]}"
 
 
-@lru_cache(maxsize=1 << 14)
 def _own_keys(names: Names, first: str, surname: str, shape: str) -> tuple[str, ...]:
     one, one_class, one_end = _word_keys(names, first)
     other, other_class, other_end = _word_keys(names, surname) if surname else ("", "", "")
@@ -344,7 +343,9 @@ def _word_keys(names: Names, word: str) -> tuple[str, str, str]:
         group, partner = entry
         return (word.capitalize() if group == 0 or partner is None else partner), "name" if partner else "single", ""
     small = word.lower()
-    return (word, "either", "") if word in names.either else (small, classes().get(small) or "?", small[-3:])
+    return (
+        (word, "either", "") if word in names.either else (small, loglinear.load(FILE)[0].get(small) or "?", small[-3:])
+    )
 
 
 @lru_cache(maxsize=1 << 15)
@@ -355,10 +356,4 @@ def _neighbour(names: Names, word: str) -> tuple[str, str]:
         return "NAME", "NAME"
     small, mark = pronouns.normal(word), "+" * loud
     small = "her" if small in ("his", "him", "hers") else small
-    return small + mark, (classes().get(small) or "~" + small[-2:]) + mark
-
-
-@cache
-def classes() -> dict[str, str]:
-    """Word → the class of words used alike; of people.json, which takes them from pronouns.json when it has none."""
-    return (loglinear.load(FILE)[0] if FILE.exists() else {}) or loglinear.load(pronouns.FILE)[0]
+    return small + mark, (loglinear.load(FILE)[0].get(small) or "~" + small[-2:]) + mark
