@@ -72,10 +72,11 @@ class Names:
         return (self.weak - self.context["surnames"]) | self.context["places"]
 
     @cached_property
-    def accentless(self) -> dict[str, str]:
-        """A name without accents, where that is no other name → as in the table: Soren → Søren."""
-        found = {plain(name): name for name in self.entries if not name.isascii()}
-        return {short: name for short, name in found.items() if short not in self.entries and short not in self.either}
+    def forms(self) -> dict[str, Entry]:
+        """Name in any of its forms → its entry: Søren, Soren, SOREN."""
+        plain_forms = {plain(name): entry for name, entry in self.entries.items() if not name.isascii()}
+        forms = {name: entry for name, entry in plain_forms.items() if name not in self.either} | self.entries
+        return {name.upper(): entry for name, entry in forms.items() if len(name) > 2} | forms
 
     @cached_property
     def small(self) -> dict[str, str]:
@@ -95,8 +96,7 @@ class Names:
     @cached_property
     def known(self) -> frozenset[str]:
         """Words that may begin a person's name."""
-        loud = {name.upper() for name in self.entries}
-        return self.context["mononyms"] | self.either | self.entries.keys() | self.accentless.keys() | loud
+        return self.context["mononyms"] | self.either | self.forms.keys()
 
     @cached_property
     def titles(self) -> dict[str, str]:
@@ -117,21 +117,15 @@ class Names:
         return self.context["openers"] - self.entries.keys()
 
     def entry(self, word: str) -> Entry | None:
-        """Group and partner of a name, also in CAPITALS, with accents that the table leaves out, or without its own."""
-        found = self.entries.get(word)
-        if found is not None or len(word) < 3:
-            return found
-        if not word.isascii() or word.isupper():
-            word = plain(word)
-        return self.entries.get(self.accentless.get(word, word))
+        """Group and partner of a name, also in CAPITALS, without its accents, or with some: Renée."""
+        return self.forms.get(word if word.isascii() else word if word in self.forms else plain(word))
 
 
 @lru_cache(maxsize=1 << 14)
 def plain(word: str) -> str:
-    """Without accents, and Capitalised if in CAPITALS: "RENÉE" → "Renee"."""
-    word = word.translate(_LETTERS) if not word.isascii() else word
-    word = "".join(c for c in unicodedata.normalize("NFD", word) if not unicodedata.combining(c))
-    return word.capitalize() if word.isupper() and len(word) > 1 else word
+    """Without accents: "Renée" → "Renee"."""
+    word = unicodedata.normalize("NFD", word.translate(_LETTERS))
+    return "".join(c for c in word if not unicodedata.combining(c))
 
 
 def load_names(path: str | Path) -> Names:

@@ -16,7 +16,7 @@ from counterfactuals.text.document import Document, Mention
 from counterfactuals.text.names import Names
 
 FILE = Path(__file__).with_name("people.json")
-NEAR = 30  # tokens after a name in which a word of a role may be its own
+NEAR = 60  # tokens after a name in which a word of a role may be its own
 # What the models look at: the name's first and last word, their classes and endings; the words before and after it.
 TEMPLATES = (
     "first", "last", "first_class", "last_class", "classes", "first_end", "last_end", "shape", "before", "after",
@@ -24,7 +24,6 @@ TEMPLATES = (
 )  # fmt: skip
 MOST = 4  # places of a name that the models look at
 OWN = 8  # so many of TEMPLATES are of the name itself
-PRONOUNS = frozenset(("he", "him", "his", "himself", "she", "her", "hers", "herself"))
 _CAPITALS = frozenset(filter(str.isupper, map(chr, range(0x250))))
 _APOSTROPHES, _QUOTES = frozenset("'’"), frozenset('"“”')
 _SHORT_ENDS = frozenset(("t", "m", "re", "ve", "ll", "d"))
@@ -56,8 +55,7 @@ class Run:
 class Scene:
     """A document as the rules for names read it: its words, followed by ends of lines, and its words of roles.
 
-    near: by token, whether an unknown name there may own a role; near_full: the same of a full name, which may also
-    own a later pronoun of its passage.
+    near: by token, whether an unknown name there may own a role.
     """
 
     def __init__(self, document: Document) -> None:
@@ -67,25 +65,15 @@ class Scene:
         self.roles = [m for m in document.mentions if m.group is not None and m.rule != "name"]
         self._starts = [m.first for m in self.roles]
         self.near = bytearray(len(self.words))
-        pronoun_ends: dict[int, int] = {}  # passage → its last pronoun
         for m in self.roles:
             begin = max(0, m.first - NEAR + 1)
             self.near[begin : m.last + 1] = b"\1" * (m.last + 1 - begin)
-            if m.word in PRONOUNS:
-                pronoun_ends[document.passage_of(m.start)] = m.first
-        self.near_full = self.near[:]
-        for passage, last in pronoun_ends.items():
-            first = max(0, document.token_at(document.passages[passage][0]))
-            self.near_full[first:last] = b"\1" * (last - first)
 
-    def after(self, token: int, full: bool = False) -> Mention | None:
-        """The next role from `token` on, if it is near; full: or a far pronoun of the same passage."""
+    def after(self, token: int) -> Mention | None:
+        """The next role from `token` on, if it is near."""
         at = bisect_left(self._starts, token)
         found = self.roles[at] if at < len(self.roles) else None
-        if found is None or found.first < token + NEAR:
-            return found
-        far = full and found.word in PRONOUNS and self.document.passage_of(found.start) == self.passage(token - 1)
-        return found if far else None
+        return found if found is not None and found.first < token + NEAR else None
 
     def passage(self, token: int) -> int:
         return self.document.passage_of(self.document.starts[token])
@@ -116,7 +104,7 @@ def runs(scene: Scene, *, ordinary: bool = False) -> list[Run]:
 
     ordinary: with unknown words that stand alone here and are written small elsewhere in the text.
     """
-    document, names, words, near, near_full = scene.document, scene.names, scene.words, scene.near, scene.near_full
+    document, names, words, near = scene.document, scene.names, scene.words, scene.near
     known, no_name, small, found, done = names.known, names.no_name, set(words), [], 0
     for token in [token for token, word in enumerate(words) if word[0] in _CAPITALS]:
         if token < done:
@@ -131,7 +119,7 @@ def runs(scene: Scene, *, ordinary: bool = False) -> list[Run]:
                 continue
             if following in _APOSTROPHES and words[token + 2].lower() in _SHORT_ENDS:  # "Don't"
                 continue
-        elif not (near_full[token] or near_full[done]) and word.isascii() and known.isdisjoint(words[token:done]):
+        elif not (near[token] or near[done]) and word.isascii() and known.isdisjoint(words[token:done]):
             continue
         if words[token - 1] in "-'’_@" and document.glued(token) and document.glued(token - 1):
             continue
@@ -294,7 +282,7 @@ def pooled(scene: Scene, those: list[Run], *models: str) -> list[float]:
 def agreement(scene: Scene, run: Run) -> str:
     """How far the next role after a name is, and whether it is of its group: "agrees-near", "any-far"."""
     role = scene.after(run.last)
-    if role is None:
+    if role is None or role.first >= run.last + 30:
         return "none"
     entry = scene.names.entry(scene.words[run.given[0]])
     agrees = "any" if entry is None else "agrees" if entry[0] == role.group else "differs"
@@ -342,10 +330,8 @@ def _word_keys(names: Names, word: str) -> tuple[str, str, str]:
     if entry is not None:
         group, partner = entry
         return (word.capitalize() if group == 0 or partner is None else partner), "name" if partner else "single", ""
-    small = word.lower()
-    return (
-        (word, "either", "") if word in names.either else (small, loglinear.load(FILE)[0].get(small) or "?", small[-3:])
-    )
+    small, classes = word.lower(), loglinear.load(FILE)[0]
+    return (word, "either", "") if word in names.either else (small, classes.get(small, "?"), small[-3:])
 
 
 @lru_cache(maxsize=1 << 15)
