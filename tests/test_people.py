@@ -360,7 +360,7 @@ def test_learns_from_plain_text(tmp_path: Path) -> None:
     learnt = learning.learn([str(source)], GENDER, note="by hand", command="c")
     assert learnt == learning.learn([str(source)], GENDER, note="by hand", command="c")
     held = learnt["provenance"]["held_out"]
-    assert held["alone"]["unknown persons"]["right"] == held["alone"]["unknown others"]["right"] == 1
+    assert held["alone"]["persons"]["right"] == held["alone"]["others"]["right"] == 1
     learning.write(learnt, tmp_path / "people.json")
     assert json.loads((tmp_path / "people.json").read_text(encoding="utf-8")) == learnt
     (tmp_path / "none.txt").write_text("No names at all.\n", encoding="utf-8")

@@ -118,7 +118,8 @@ class Names:
 
     def entry(self, word: str) -> Entry | None:
         """Group and partner of a name, also in CAPITALS, without its accents, or with some: Renée."""
-        return self.forms.get(word if word.isascii() else word if word in self.forms else plain(word))
+        found = self.forms.get(word)
+        return found if found or word.isascii() else self.forms.get(plain(word))
 
 
 @lru_cache(maxsize=1 << 14)

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from math import log
 
 from counterfactuals.text.document import Document, Mention
-from counterfactuals.text.runs import Run, Scene, pooled, runs
+from counterfactuals.text.runs import CLOSE, Run, Scene, pooled, runs
 
 SHOWN = 6.0  # log odds of a name where a sign decides
 # Log odds added for a name that is hardly a surname, a place or a word elsewhere, by how usual it is; for other words.
@@ -24,7 +24,7 @@ SURE, UNSURE = 1.5, 0.3  # a replaced name of lower log odds is doubted: one tha
 # After these titles stands a surname; so usual (see names.USUAL) a name has to be to be a given name there.
 COURTESY = {"miss": 3, "lady": 3, "mrs": 2, "ms": 1, "mr": 0, "lord": 0}
 
-BESIDE, FAR = 12, 30  # tokens in which a role leaves a doubt after what is perhaps a name, after a name alone
+BESIDE = 12  # tokens after what is perhaps a name in which a word of a role leaves a doubt
 
 
 def find(document: Document) -> None:
@@ -218,7 +218,7 @@ class Cast:
         role = scene.after(run.last)
         if role is None or role.target is None or group not in (None, role.group):
             return False
-        if role.first >= run.last + (FAR if run.score > 0 else BESIDE) and not full:
+        if role.first >= run.last + (CLOSE if run.score > 0 else BESIDE) and not full:
             return False
         between = bisect_left(persons, role.first) - bisect_left(persons, run.last)
         return not between and (full or "\n" not in self.words[run.last : role.first])

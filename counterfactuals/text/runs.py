@@ -16,7 +16,7 @@ from counterfactuals.text.document import Document, Mention
 from counterfactuals.text.names import Names
 
 FILE = Path(__file__).with_name("people.json")
-NEAR = 60  # tokens after a name in which a word of a role may be its own
+NEAR, CLOSE = 60, 30  # tokens after a full name, a name alone in which a word of a role may be its own
 # What the models look at: the name's first and last word, their classes and endings; the words before and after it.
 TEMPLATES = (
     "first", "last", "first_class", "last_class", "classes", "first_end", "last_end", "shape", "before", "after",
@@ -55,7 +55,7 @@ class Run:
 class Scene:
     """A document as the rules for names read it: its words, followed by ends of lines, and its words of roles.
 
-    near: by token, whether an unknown name there may own a role.
+    near: by token, whether an unknown full name there may own a role that turns (1), or even a name alone (2).
     """
 
     def __init__(self, document: Document) -> None:
@@ -65,9 +65,11 @@ class Scene:
         self.roles = [m for m in document.mentions if m.group is not None and m.rule != "name"]
         self._starts = [m.first for m in self.roles]
         self.near = bytearray(len(self.words))
-        for m in self.roles:
-            begin = max(0, m.first - NEAR + 1)
-            self.near[begin : m.last + 1] = b"\1" * (m.last + 1 - begin)
+        for value, distance in ((1, NEAR), (2, CLOSE)):
+            for m in self.roles:
+                if m.target is not None:
+                    begin = max(0, m.first - distance + 1)
+                    self.near[begin : m.last + 1] = bytes((value,)) * (m.last + 1 - begin)
 
     def after(self, token: int) -> Mention | None:
         """The next role from `token` on, if it is near."""
@@ -113,7 +115,7 @@ def runs(scene: Scene, *, ordinary: bool = False) -> list[Run]:
         if following[0] in _CAPITALS or following in names.goes_on:
             done = _end(scene, token)
         if done == token + 1:
-            if word in no_name or not (word in known or near[token] or not word.isascii()):
+            if word in no_name or not (word in known or near[token] > 1 or not word.isascii()):
                 continue
             if word not in known and not ordinary and word.lower() in small:
                 continue
@@ -266,9 +268,14 @@ def keys(scene: Scene, run: Run) -> tuple[str, ...]:
     return _own_keys(scene.names, *_own(scene.words, run)) + _beside_keys(scene, run)
 
 
+def spread(those: list[Run], most: int) -> list[Run]:
+    """At most so many of them, evenly."""
+    return those[:: -(-len(those) // most)]
+
+
 def pooled(scene: Scene, those: list[Run], *models: str) -> list[float]:
     """By each model the log odds from a name's places: its own words once, what is beside it the more with each."""
-    some = those[:: -(-len(those) // MOST)]
+    some = spread(those, MOST)
     rows = [_beside_keys(scene, run) for run in some]
     found = []
     for name in models:
@@ -282,7 +289,7 @@ def pooled(scene: Scene, those: list[Run], *models: str) -> list[float]:
 def agreement(scene: Scene, run: Run) -> str:
     """How far the next role after a name is, and whether it is of its group: "agrees-near", "any-far"."""
     role = scene.after(run.last)
-    if role is None or role.first >= run.last + 30:
+    if role is None or role.first >= run.last + CLOSE:
         return "none"
     entry = scene.names.entry(scene.words[run.given[0]])
     agrees = "any" if entry is None else "agrees" if entry[0] == role.group else "differs"
