@@ -3,8 +3,8 @@
     python benchmarks/pronouns.py [--data_dir ../shared/data]
 
 Labels come from annotation (UD English EWT), from a sentence's masculine twin (WinoBias, Winogender), or from masking:
-a him or his of the text is covered by "her" and told again. "balanced" is the mean of the accuracies on him and on his
-(or on her and hers). The last line is JSON.
+a him or his of the text is covered by "her", he and she around it are exchanged, and it is told again. "balanced" is
+the mean of the accuracies on him and on his (or on her and hers). The last line is JSON.
 """
 
 from __future__ import annotations
@@ -21,7 +21,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from counterfactuals.text.pronouns import decide
+from counterfactuals.text.document import Document
+from counterfactuals.text.lexicon import load_lexicon
+from counterfactuals.text.pronouns import REASONS, decide
 
 NOT_OWNED = re.compile(
     "a about after again all an and another any are as at away back be because before but by down during for from had "
@@ -29,6 +31,9 @@ NOT_OWNED = re.compile(
     "too under until up was we were what when where which while who with without you".replace(" ", "|"),
     re.IGNORECASE,
 )
+SUBJECTS = {"he": "she", "she": "he", "himself": "herself", "herself": "himself"}
+SUBJECT = re.compile(rf"\b(?:{'|'.join(SUBJECTS)})\b", re.IGNORECASE)
+GENDER = load_lexicon("gender")
 MASKED = re.compile(r"\b(?:him|his)\b", re.IGNORECASE)
 
 
@@ -62,21 +67,30 @@ def ewt(data_dir: Path, word: str, *, covering: bool = False) -> list[Case]:
             answer = alone if row["xpos"] == "PRP" else owning  # PRP$, and once DT, stand before a noun
             if form != (answer if covering else word):
                 continue
-            row["tokens"][index] = word if covering else row["tokens"][index]
             text, start = joined(row["tokens"], index)
-            cases.append(Case(text, start, start + len(word), answer))
+            end = start + len(form)
+            cases.append(covered(text, start, end, word, answer) if covering else Case(text, start, end, answer))
     return cases
+
+
+def covered(text: str, start: int, end: int, word: str, answer: str) -> Case:
+    """`word` in the place of `text[start:end]`, written alike, and the subjects around it of the other gender."""
+    before, after = (
+        SUBJECT.sub(lambda found: alike(found[0], SUBJECTS[found[0].lower()]), part)
+        for part in (text[:start], text[end:])
+    )
+    cover = alike(text[start:end], word)
+    return Case(before + cover + after, len(before), len(before) + len(cover), answer)
+
+
+def alike(model: str, word: str) -> str:
+    """`word` in capitals, capitalised or small, as `model` is."""
+    return word.upper() if model.isupper() else word.capitalize() if model[0].isupper() else word
 
 
 def masked(texts: Iterable[str]) -> list[Case]:
-    """Each him or his of the texts, covered by "her" in the same case."""
-    cases = []
-    for text in texts:
-        for found in MASKED.finditer(text):
-            cover = "HER" if found[0].isupper() else "Her" if found[0][0].isupper() else "her"
-            covered = text[: found.start()] + cover + text[found.end() :]
-            cases.append(Case(covered, *found.span(), found[0].lower()))
-    return cases
+    """Each him or his of the texts, covered by "her"."""
+    return [covered(text, *found.span(), "her", found[0].lower()) for text in texts for found in MASKED.finditer(text)]
 
 
 def winobias(data_dir: Path) -> list[Case]:
@@ -148,9 +162,15 @@ def next_word_rule(case: Case) -> str:
     return owning if found and not NOT_OWNED.fullmatch(found[1]) else alone
 
 
+def told(case: Case) -> tuple[str, float]:
+    """The answer of counterfactuals/text/pronouns.py and its probability."""
+    document = Document(case.text, GENDER)
+    return decide(case.text[case.start : case.end].lower(), document, document.token_at(case.start))
+
+
 def ours(case: Case) -> str:
-    """The classifier of counterfactuals/pronouns.py."""
-    return decide(case.text[case.start : case.end].lower(), case.text, case.start, case.end)[0]
+    """The answer of counterfactuals/text/pronouns.py."""
+    return told(case)[0]
 
 
 RULES: dict[str, Callable[[Case], str]] = {
@@ -176,9 +196,9 @@ def answers(cases: list[Case]) -> list[str]:
 
 def calibration(cases: list[Case]) -> tuple[list[tuple[float, int, float, float]], float]:
     """Per band of stated probability: its lower edge, cases, mean probability, share right; and the mean distance."""
-    told = [decide(case.text[case.start : case.end].lower(), case.text, case.start, case.end) for case in cases]
-    marks = [(probability, answer == case.answer) for (answer, probability), case in zip(told, cases, strict=True)]
-    edges = (0.5, 0.7, 0.9, 0.97, 0.99, 1.01)
+    answers = map(told, cases)
+    marks = [(probability, answer == case.answer) for (answer, probability), case in zip(answers, cases, strict=True)]
+    edges = (0.5, *REASONS, 0.99, 1.01)
     bands = []
     for low, high in itertools.pairwise(edges):
         inside = [(probability, right) for probability, right in marks if low <= probability < high]
@@ -210,9 +230,10 @@ def main() -> None:
     for low, n, mean, share in bands:
         print(f"| {low} | {n} | {mean:.3f} | {share:.3f} |")
 
+    documents = [(document := Document(case.text, GENDER), document.token_at(case.start)) for case in everything]
     begin = time.perf_counter()
-    for text, start, end, _ in everything:
-        decide("her", text, start, end)
+    for document, token in documents:
+        decide("her", document, token)
     speed = (time.perf_counter() - begin) / len(everything) * 1e6
     print(f"\nmean distance of the two {error:.3f}; {speed:.1f} µs a decision")
     print(json.dumps({"accuracy": result, "calibration_error": round(error, 4), "microseconds": round(speed, 2)}))

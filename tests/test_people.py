@@ -20,7 +20,7 @@ from counterfactuals.text.document import Document, Mention, doubts
 from counterfactuals.text.lexicon import load_lexicon
 from counterfactuals.text.names import load_names
 from counterfactuals.text.reverse import RULES, reverse
-from counterfactuals.text.runs import TEMPLATES, Roles, keys, runs
+from counterfactuals.text.runs import TEMPLATES, Scene, keys, runs
 
 GENDER = load_lexicon("gender")
 NAMES = GENDER.names
@@ -100,7 +100,6 @@ def shown(text: str) -> str:
         "Russell (1939) described it; so did others (Marcus 183; Leeder and Alexander, 1987).",
         # how usual a name is, places, things called after somebody, names of works
         "He studied at the University of Stirling in Jasper county and saw Mt. Moriah and the city of Tena.",
-        "She holds the Charles and Lucia Shipley chair.",
         'He made "Jerry\'s" (1976) and "Monte Walsh".',
         "[David] Brenner met her. Brenner left.",
         "[William] Jackson Hooker was her friend.",
@@ -110,8 +109,6 @@ def shown(text: str) -> str:
         "[Sadie] [Kate] laughed at him.",
         # a full name keeps its doubt until the passage ends
         "<Ruvik Tarsen> (born 30 December 2000), is a player.\nCareer.\nOn 25 February, he made his debut.",
-        "It was a men's tournament. First-seeded <Ruvik Tarsen> won the singles title.",
-        "In his early villas, <Ruvik Tarsen> used iron.",
         "The Dutchman <Ruvik Tarsen> was there.",
         "The <Erich-Weinert-Ensemble> was a male choir. It was named after [Erich] Weinert.",
         # lists of the world's names
@@ -166,7 +163,7 @@ def test_a_name_is_the_same_in_all_its_places() -> None:
         ("Joan lost her way.", ["name:no_partner"]),
         ("Victoria lost her way.", ["name:maybe"]),
         ("Ruvik Tarsen met his wife. Ann saw her.", ["name:unknown_full"]),
-        ("Ruvik Tarsen met Ann. She saw him.", ["name:far"]),
+        ("Ruvik Tarsen met Ann. She saw him.", []),
         ("Okafor lost his ring.", ["name:unknown_*"]),
         ("Her husband met Ruvik Tarsen.", []),
         ("Jesus wept, for he was sad.", ["name:famous"]),
@@ -352,8 +349,8 @@ def test_models_see_no_gender() -> None:
     for side in (text, reverse(text, GENDER).reversed):
         document = Document(side, GENDER)
         RULES[0](document)
-        roles = Roles(document)
-        sides.append([keys(document, run, roles) for run in runs(document, roles)])
+        scene = Scene(document)
+        sides.append([keys(scene, run) for run in runs(scene)])
     assert sides[0] == sides[1] and len(sides[0]) == 3
 
 
@@ -363,7 +360,7 @@ def test_learns_from_plain_text(tmp_path: Path) -> None:
     learnt = learning.learn([str(source)], GENDER, note="by hand", command="c")
     assert learnt == learning.learn([str(source)], GENDER, note="by hand", command="c")
     held = learnt["provenance"]["held_out"]
-    assert held["alone"]["unknown persons"]["right"] == held["alone"]["unknown others"]["right"] == 1
+    assert held["alone"]["persons"]["right"] == held["alone"]["others"]["right"] == 1
     learning.write(learnt, tmp_path / "people.json")
     assert json.loads((tmp_path / "people.json").read_text(encoding="utf-8")) == learnt
     (tmp_path / "none.txt").write_text("No names at all.\n", encoding="utf-8")

@@ -1,4 +1,4 @@
-"""her → him or his, his → her or hers: hand-written cases, accuracy on annotated text, the data file, and learning."""
+"""her → him or his, his → her or hers: hand-written cases, accuracy on annotated text, the data files, and learning."""
 
 import importlib.util
 import json
@@ -10,7 +10,12 @@ import pytest
 
 from counterfactuals.learn import pronouns as learn
 from counterfactuals.text import pronouns
-from counterfactuals.text.pronouns import TEMPLATES, decide, resolve
+from counterfactuals.text.document import Document, doubts
+from counterfactuals.text.lexicon import load_lexicon
+from counterfactuals.text.pronouns import TEMPLATES, decide
+from counterfactuals.text.reverse import reverse
+
+GENDER = load_lexicon("gender")
 
 CASES = r"""
 I saw her| yesterday. → him
@@ -68,6 +73,37 @@ It is his|; → hers
 It was her|. → him
 He said "that was his|" and left. → hers
 it's her| :) → him
+She handed her| intern a folder. → his
+She asked her| therapist whether he had time. → his
+The nurse paid her| roommate in cash. → his
+He saw her| doctor yesterday. → his
+She reminded her| trainee to lock up. → his
+They made her| captain. → him
+They appointed her| treasurer of the club. → him
+He gave her| a folder. → him
+I wished her| happy birthday. → him
+We wished her| good luck. → him
+She wished her| sister luck. → his
+I wish her| hair was longer. → his
+They offered her| money. → him
+He told her| stories about the war. → him
+We gave her| medicine twice a day. → him
+They brought her| soup. → him
+She lost her| keys. → his
+She asked her| mother for money. → his
+That gives him or her| time. → him
+Ask him/her| questions. → him
+Every student brings his or her| book. → his
+Each writes her| or his name. → his
+Is this his| or hers? → hers
+his| & hers towels → hers
+the his and her| rings → his
+Theirs, hers or his|, who knows. → hers
+i told her| she was late → him
+love her| sm → him
+text her| rn → him
+ppl hate her| bc she won → him
+omg her| outfit → his
 """
 
 
@@ -80,17 +116,32 @@ def marked(case: str) -> tuple[str, str, int, int, str]:
     return text[end - 3 : end].lower(), text, end - 3, end, expected
 
 
+def decided(word: str, text: str, start: int) -> tuple[str, float]:
+    document = Document(text, GENDER)
+    return decide(word, document, document.token_at(start))
+
+
 @pytest.mark.parametrize("case", CASES.strip().splitlines())
 def test_cases(case: str):
-    word, text, start, end, expected = marked(case)
-    counterpart, probability = decide(word, text, start, end)
-    assert counterpart == resolve(word, text, start, end) == expected
+    word, text, start, _, expected = marked(case)
+    counterpart, probability = decided(word, text, start)
+    assert counterpart == expected
     assert 0.5 <= probability <= 1
 
 
 def test_only_its_two_words():
     with pytest.raises(ValueError, match="no rule for 'him'"):
-        resolve("him", "him", 0, 3)
+        decided("him", "him", 0)
+
+
+def test_little_confidence_is_a_doubt(monkeypatch: pytest.MonkeyPatch):
+    for probability, kind in ((0.96, []), (0.9, ["likely"]), (0.7, ["unsure"]), (0.55, ["open"])):
+        monkeypatch.setattr(pronouns, "decide", lambda *_, p=probability: ("his", p))
+        reversal = reverse("HER book", GENDER)
+        assert reversal.reversed == "HIS book" and reversal.spans[0].confidence == probability
+        reasons = [f"pronoun:{reason}" for reason in kind]
+        assert [flag.kind for flag in reversal.flags] == ["pronoun"] * len(kind)
+        assert all(doubts()[reason] <= flag.doubt for reason, flag in zip(reasons, reversal.flags, strict=True))
 
 
 @pytest.mark.parametrize(
@@ -98,7 +149,7 @@ def test_only_its_two_words():
 )
 def test_any_surroundings(text: str):
     start = text.index("her")
-    assert decide("her", text, start, start + 3)[0] in ("him", "his")
+    assert decided("her", text, start)[0] in ("him", "his")
 
 
 def test_looks_only_nearby():
@@ -109,7 +160,7 @@ def test_looks_only_nearby():
     far = " ".join(["\n" * 1000 + "word"] * 1000)
     start = near.index("her yesterday")
     at = len(far) + 1 + start
-    assert decide("her", near, start, start + 3) == decide("her", f"{far} {near} {far}", at, at + 3)
+    assert decided("her", near, start) == decided("her", f"{far} {near} {far}", at)
 
 
 @pytest.fixture(scope="module")
@@ -126,7 +177,7 @@ def test_accuracy(shared_data: Path, benchmark: ModuleType):
     """Name → cases, at least this share right, at least this mean of the shares of both answers."""
     least = {
         "EWT her": (236, 0.97, 0.97),
-        "WinoBias her": (885, 0.97, 0.97),
+        "WinoBias her": (885, 0.98, 0.98),
         "Winogender her": (31, 0.96, 0.96),
         "EWT him, his masked": (720, 0.965, 0.965),
         "GAP him, his masked": (4341, 0.975, 0.97),
@@ -144,7 +195,7 @@ def test_accuracy(shared_data: Path, benchmark: ModuleType):
 
 def test_data_file():
     """Small, readable, with its provenance, and nothing in it that is not used."""
-    assert pronouns.FILE.stat().st_size <= 600_000
+    assert pronouns.FILE.stat().st_size <= 540_000
     data = json.loads(pronouns.FILE.read_text(encoding="utf-8"))
     assert set(data) == {"about", "provenance", "classes", "models"}
     assert {"sources", "note", "texts", "characters", "command", "date", "seed", "held_out"} == set(data["provenance"])
@@ -153,9 +204,44 @@ def test_data_file():
     names = set(data["classes"])
     for model in data["models"].values():
         assert set(model) == {"bias", "weights"} and tuple(model["weights"]) == TEMPLATES
-        assert all(key in names or key[0] == "~" for keys in model["weights"]["xc"].values() for key in keys.split())
+        assert all(key in names or key[0] in "~@" for keys in model["weights"]["xc"].values() for key in keys.split())
     for form, held in data["provenance"]["held_out"]["her"].items():
         assert form == "trained_on" or held["right"] > 0.94
+
+
+PLAIN = """
+She handed her {} a folder. She gave her {} the keys. Anna thanked her {} for the flowers. He spoke to her {} about it.
+She met her {} at noon. They asked her {} for help. She told her {} that it was late. She offered her {} a seat.
+She sent her {} an email. She waited for her {} outside. She taught her {} French. The nurse paid her {} in cash.
+"""
+NOT_LISTED = """
+podcaster screenwriter harpist illusionist beekeeper glazier fundraiser lacemaker fortuneteller stuntman copyeditor
+optometrist lodger blacksmith clairvoyant hypnotist florist cobbler zookeeper lifeguard embalmer upholsterer sommelier
+"""
+
+
+def test_persons_are_owned():
+    """ "asked her intern": every noun that pronouns.yaml lists for persons alone, and most of the others."""
+    sentences = [sentence + "." for sentence in " ".join(PLAIN.split()).split(". ")]
+    listed = pronouns.words().persons
+    assert not listed & set(NOT_LISTED.split())
+    for nouns, least in ((sorted(listed)[::20], 1.0), (NOT_LISTED.split(), 0.8)):
+        right = []
+        for noun in nouns:
+            for sentence in sentences:
+                text = sentence.format(noun)
+                right.append(decided("her", text, text.index(f"her {noun}"))[0] == "his")
+        assert sum(right) >= least * len(right)
+
+
+def test_whose_the_subject_is():
+    """The same words: he made another's bed or hers some tea; she made her own."""
+    owns = {}
+    for subject in ("He", "She"):
+        text = f"{subject} made her coffee."
+        counterpart, probability = decided("her", text, text.index("her"))
+        owns[subject] = probability if counterpart == "his" else 1 - probability
+    assert owns["He"] < owns["She"] - 0.1
 
 
 @pytest.fixture
@@ -192,8 +278,8 @@ def test_learns_from_plain_text(corpus: Path, tmp_path: Path, monkeypatch: pytes
     assert json.loads((tmp_path / "new.json").read_text(encoding="utf-8")) == data
     monkeypatch.setattr(pronouns, "FILE", tmp_path / "new.json")
     for case in ("We saw her| dog there. → his", "We saw her| again. → him", "The hat is his|. → hers"):
-        *place, expected = marked(case)
-        assert resolve(*place) == expected
+        word, text, start, _, expected = marked(case)
+        assert decided(word, text, start)[0] == expected
 
 
 def test_refuses_text_without_pronouns(tmp_path: Path):

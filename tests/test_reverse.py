@@ -246,10 +246,13 @@ def test_offsets_on_any_text(pieces):
     check_offsets(reverse("".join(write(piece) for piece, write in pieces), GENDER))
 
 
+SPOKEN = sorted({*one_to_one()} - {"man", "woman"})  # "Man, she is tall" stays
+
+
 @settings(max_examples=100, deadline=None)
 @given(
     st.lists(
-        st.tuples(st.sampled_from(one_to_one()), st.sampled_from([", ", ".\n", "; ", " – ", "'s: ", "’d, "])),
+        st.tuples(st.sampled_from(SPOKEN), st.sampled_from([", ", ".\n", "; ", " – ", "'s: ", "’d, "])),
         max_size=12,
     )
 )

@@ -56,14 +56,16 @@ a male connector; the plug is female
 White may drop a pawn between the king and the bishop.
 The grooms held the horses.
 Oh god, thank god, and praise god.
+Raymond Anthony Papa swam. The "PRIDE MAN FESTIVAL 2005" was shown. The Maharani of Tonk Cup.
 A chick hatched from the egg.
 sister companies, sister-city links, a daughter cell, a mother tongue
 forsaken of God and man
 And boy was it hot. Thanks a lot, and boy, does that hurt!
-He had a f–king day. T he crowded street. → She had a f–king day. T he crowded street.
+He had a f–king day. → She had a f–king day.
 The heavy chaps; Honest to grandma! The Big Sisters and the Little Brothers.
 The male of this species is larger than the female.
-fellow students; a fellow of Merton; her master's degree → fellow students; a fellow of Merton; his master's degree
+his fellow student, a fellow of Merton, a Ross fellow → her fellow student, a fellow of Merton, a Ross fellow
+her fellow-lodger, her fellows; her master's degree → his fellow-lodger, his fellows; his master's degree
 a sister shop; a bachelor's degree, two queen beds, a guy wire, to guy the poles, cowboy boots, a queen ant
 The "Latino/a" vote, Latino voters and Gran Canaria.
 Heavenly Father; God the Father; the Son of Man
@@ -83,13 +85,14 @@ the Chairman of the Finance Committee → the Chairwoman of the Finance Committe
 Queen Helena and the King of Spain; Vice Chairman Day → King Helena and the Queen of Spain; Vice Chairwoman Day
 I told Mother that Dad left. "Yes, Sir," he said. → I told Father that Mom left. "Yes, Madam," she said.
 She wondered what they were which the old man saw. → He wondered what they were which the old woman saw.
-She was a woman. Never mind that man. → He was a man. Never mind that woman.
+Isn't he there? She was a woman. Never mind that man. → Isn't she there? He was a man. Never mind that woman.
 He is one of the founding fathers of it. → She is one of the founding mothers of it.
-The poor fellow fell; my little fellow! → The poor lass fell; my little lass!
+That fellow rolls; a merry fellow, that sort of fellow! → That lass rolls; a merry lass, that sort of lass!
 The king my master saw the little Duke. → The queen my mistress saw the little Duchess.
 Robins (née Gerrish); her maiden name → Robins (né Gerrish); his birth name
 her ladyship's waiting-maid; Yes, ma'amselle. → his lordship's valet; Yes, monsieur.
 the city's god → the city's goddess
+Barbara A. Carter, Chairman Goodwill Foundation → Barbara A. Carter, Chairwoman Goodwill Foundation
 Dear Sir or Madam, ladies and gentlemen → Dear Madam or Sir, gentlemen and ladies
 The policeman saw her. He met Her Majesty. → The policewoman saw him. She met His Majesty.
 The actress and the actors of the film met. → The actor and the actresses of the film met.
@@ -108,6 +111,9 @@ DOUBTED = """
 sense:ship: The ship was lost; <she> sank off Brest.
 sense:ship: <She> was armed with 104 guns.
 sense:perhaps_ship: The ship sailed at noon, and then <she> came back.
+sense:ship: <She> wrecked on Tuskar Rock in 1812.
+sense:perhaps_ship: The "Phoenix" was back with <her> crew.
+sense:animal: As a two-year-old <she> won once.
 sense:country: Nature <herself> is kind.
 sense:country: England and <her> colonies.
 sense:animal: The <female> lays around 400 eggs.
@@ -120,6 +126,12 @@ sense:capital: He was reading Understanding <Women> on the way.
 sense:capital: They were fond of the <Watchmen> of old.
 sense:capital: We lived in <Norseman> for years.
 sense:rare: The <actors> in this network are banks and states.
+sense:rare: They met <Miss> Ohio. I was crowned <Miss> Malaika.
+sense:rare: The <Duke> is a motorcycle with two cylinders.
+sense:rare: Rothschild and <sons> lent the money.
+sense:rare: An experienced <groom> was there.
+sense:capital: We read about <Mama> Cash.
+sense:capital: Bert & <His> Orchestra played.
 sense:rare: They invited twenty people from the <fraternity>.
 sex_bound:body: She was <pregnant> when he came.
 sex_bound:body: She was <in labour> when her husband arrived.
@@ -191,7 +203,7 @@ def test_every_reason_of_the_data_has_a_number():
 
 def test_words_of_the_data_are_words_of_the_lexicon():
     rules, kinds = senses.load()
-    assert not rules.keys() - GENDER.rules.keys() and not kinds.keys() - GENDER.cues
+    assert not rules.keys() - GENDER.rules.keys() - GENDER.cues and not kinds.keys() - GENDER.cues
 
 
 def test_a_lexicon_of_other_words_has_no_such_doubts():

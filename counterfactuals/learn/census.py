@@ -5,7 +5,9 @@ from __future__ import annotations
 import csv
 import json
 from bisect import bisect_left
+from collections import Counter
 from collections.abc import Iterator, Sequence
+from itertools import chain
 from math import log
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,8 @@ from counterfactuals.files import write_whole
 from counterfactuals.text.names import GROUPS, USUAL, names_context
 
 KINDS = ("words", "surnames", "places", "regions", "full_names", "commons")  # sections of names_context.yaml
-NOT_PAIRED = ("mononyms_female", "mononyms_male", "before_given", "before_surname", "before_thing", "fixed")
+NUM_WEAK = 4  # the first of them: alone their names are mostly something else
+NOT_PAIRED = ("mononyms", "before_given", "before_surname", "before_thing", "fixed")
 LISTS = tuple(sorted(Path(__file__).parent.glob("names_*.yaml")))  # pairs by language, "female male"
 RARE = 5000  # bearers; of rarer names more are entered under the wrong sex
 RATIO = 10  # of the frequencies of a pair, at most
@@ -33,42 +36,20 @@ def make(csv_path: str | Path, lists: Sequence[Path] = LISTS, *, known: float = 
     another such kind; other names among themselves. Titles and what is left have no partner. The pairs of `lists` come
     after the `USUAL[1]` most frequent ones; their names are left out of the census. Deterministic.
     """
-    context = names_context()
-    count: dict[str, int] = {}
-    kinds: dict[tuple[bool, ...], tuple[list[str], list[str]]] = {}
-    single: dict[str, list[str]] = {group: [] for group in GROUPS}
     ours, of_either = _listed(lists)
-    listed = of_either.union(*ours)
-    either = set(context["either"] - listed | of_either)
-    alone = frozenset().union(*(context[section] for section in NOT_PAIRED))
-    for name, male, female in _census(csv_path):
-        if name in either or name in listed:
-            continue
-        if name not in context["female"] | context["male"] and min(male, female) >= (
-            known if male + female > RARE else 2 * known
-        ) * (male + female):
-            either.add(name)
-            continue
-        group = int(name in context["male"] or (male > female and name not in context["female"]))
-        count[name] = male + female
-        if name in alone:
-            single[GROUPS[group]].append(name)
-        else:
-            kind = tuple(name in context[section] for section in KINDS)
-            kinds.setdefault(kind, ([], []))[group].append(name)
+    count, kinds, single, either = _sorted(csv_path, of_either.union(*ours), known)
     pairs: list[tuple[str, str]] = []
     plain = kinds.pop((False,) * len(KINDS), ([], []))
-    weak = context["words"] | context["surnames"] | context["places"] | context["regions"]
     rest: tuple[list[str], list[str]] = ([], [])
-    for _, like in sorted(kinds.items()):
-        for group, names_left in enumerate(_pair(*like, count, pairs, by_rank=False)):
-            for name in names_left:
-                (rest if name in weak else plain)[group].append(name)
-    for left in (_pair(*rest, count, pairs, by_rank=False), _pair(*plain, count, pairs, by_rank=True)):
-        for label, names_left in zip(GROUPS, left, strict=True):
-            single[label] += names_left
+    for kind, like in sorted(kinds.items()):
+        for left, names in zip(rest if any(kind[:NUM_WEAK]) else plain, _pair(*like, count, pairs), strict=True):
+            left += names
+    for unpaired in (_pair(*rest, count, pairs), _pair(*plain, count, pairs, by_rank=True)):
+        for label, names in zip(GROUPS, unpaired, strict=True):
+            single[label] += names
     pairs.sort(key=lambda pair: (-count[pair[0]] - count[pair[1]], pair))
     pairs[USUAL[1] : USUAL[1]] = ours
+    either |= of_either
     return {
         "source": "US Social Security Administration, given names of births 1880–2010: public domain; "
         f"and {len(lists)} lists written by the project: {', '.join(path.name for path in lists)}",
@@ -80,22 +61,46 @@ def make(csv_path: str | Path, lists: Sequence[Path] = LISTS, *, known: float = 
     }
 
 
+Kinds = dict[tuple[bool, ...], tuple[list[str], list[str]]]  # which of KINDS → the names of each group
+
+
+def _sorted(
+    csv_path: str | Path, listed: set[str], known: float
+) -> tuple[dict[str, int], Kinds, dict[str, list[str]], set[str]]:
+    """The census without `listed` names: bearers by name, names to pair by kind, single ones, those of either group."""
+    context, kinds = names_context(), Kinds()
+    count: dict[str, int] = {}
+    single: dict[str, list[str]] = {group: [] for group in GROUPS}
+    either = set(context["either"] - listed)
+    alone = frozenset().union(*(context[section] for section in NOT_PAIRED))
+    for name, male, female in _census(csv_path):
+        both = male + female
+        if name in either or name in listed:
+            continue
+        fits_both = min(male, female) >= (known if both > RARE else 2 * known) * both
+        if fits_both and name not in context["female"] | context["male"]:
+            either.add(name)
+            continue
+        group = int(name in context["male"] or (male > female and name not in context["female"]))
+        count[name] = both
+        kind = tuple(name in context[section] for section in KINDS)
+        (single[GROUPS[group]] if name in alone else kinds.setdefault(kind, ([], []))[group]).append(name)
+    return count, kinds, single, either
+
+
 def _listed(lists: Sequence[Path]) -> tuple[list[tuple[str, str]], set[str]]:
     """The pairs of names_*.yaml and the names of either group. ValueError for a name that stands twice."""
     pairs: list[tuple[str, str]] = []
     either: set[str] = set()
-    taken: set[str] = set()
-    for path in lists:
-        for section, text in yaml.safe_load(path.read_text(encoding="utf-8")).items():
-            size = 1 if section == "either" else 2
-            for row in map(str.split, text.split() if size == 1 else text.split(",")):
-                if len({*row}) != size or not taken.isdisjoint(row):
-                    raise ValueError(f"{path}, {section}: {' '.join(row)!r} is no pair of names that stand only here")
-                taken.update(row)
-                if size == 1:
-                    either.update(row)
-                else:
-                    pairs.append((row[0], row[1]))
+    sections = [section for path in lists for section in yaml.safe_load(path.read_text(encoding="utf-8")).items()]
+    for section, text in sections:
+        if section == "either":
+            either.update(text.split())
+        else:
+            pairs += [(female, male) for female, male in map(str.split, text.split(","))]
+    twice = [name for name, times in Counter([*chain(*pairs), *either]).items() if times > 1]
+    if twice:
+        raise ValueError(f"{lists[0].parent}/names_*.yaml: {twice[0]!r} stands twice")
     return pairs, either
 
 
@@ -107,7 +112,7 @@ def write(table: dict[str, Any], path: Path) -> None:
 
 
 def _pair(
-    female: list[str], male: list[str], count: dict[str, int], pairs: list[tuple[str, str]], *, by_rank: bool
+    female: list[str], male: list[str], count: dict[str, int], pairs: list[tuple[str, str]], by_rank: bool = False
 ) -> tuple[list[str], list[str]]:
     """Append to `pairs` until no like names are left; what is left of both."""
     females, males = (sorted(names, key=lambda name: (-count[name], name)) for names in (female, male))

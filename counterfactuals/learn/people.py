@@ -13,16 +13,17 @@ import json
 import random
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from counterfactuals.files import write_whole
-from counterfactuals.text import loglinear, words
+from counterfactuals.text import loglinear, pronouns, words
 from counterfactuals.text.document import Document
 from counterfactuals.text.lexicon import Lexicon
-from counterfactuals.text.runs import OWN, TEMPLATES, Roles, Run, classes, keys, runs
+from counterfactuals.text.runs import FILE, OWN, TEMPLATES, Run, Scene, agreement, keys, runs, spread
 from counterfactuals.tokens.corpus import read_texts
 
 MODELS = ("alone", "given", "full")
@@ -60,7 +61,7 @@ def learn(
             rows[sample[0], number % HELD_OUT == HELD_OUT - 1].append(sample)
     log(f"{num_texts:,} texts, {num_characters:,} characters")
     members: defaultdict[str, list[str]] = defaultdict(list)
-    for word, name in classes().items():
+    for word, name in (loglinear.load(FILE)[0] or loglinear.load(pronouns.FILE)[0]).items():
         members[name].append(word)
     models, measured = {}, {}
     for name in MODELS:
@@ -92,10 +93,9 @@ def write(learnt: dict[str, Any], path: Path) -> None:
 
 
 def _texts(sources: Sequence[str]) -> Iterator[str]:
-    for source in sources:
-        for text in read_texts(source):
-            for start in range(0, len(text), LONGEST):
-                yield text[start : start + LONGEST]
+    for text in chain.from_iterable(map(read_texts, sources)):
+        for start in range(0, len(text), LONGEST):
+            yield text[start : start + LONGEST]
 
 
 # ---------------------------------------------------------------- labels
@@ -105,16 +105,20 @@ def samples(text: str, lexicon: Lexicon) -> Iterator[Sample]:
     """The names of a text that it shows to be a person's or not, by a sign beside another place of the same name."""
     document = Document(text, lexicon)
     words.find(document)
-    roles = Roles(document)
+    scene = Scene(document)
     full: defaultdict[tuple[str, str], list[Run]] = defaultdict(list)
     alone: defaultdict[str, list[Run]] = defaultdict(list)
-    for run in runs(document, roles, ordinary=True):
+    for run in runs(scene, ordinary=True):
         first = document.words[run.given[0]]
         if run.surname:
             full[first, run.surname].append(run)
         elif len(run.given) == 1:
             alone[first].append(run)
-    returns = {word for word, those in alone.items() if _may_be_surname(document, those)}
+    returns = set()  # words alone that come back as surnames do: after a title, or never after "the" or "in"
+    for word, those in alone.items():
+        seen = {run.sign for run in those}
+        if "surname" in seen or not ("thing" in seen or any(scene.words[r.begin - 1] in PLACING for r in those)):
+            returns.add(word)
     shown: Counter[tuple[str, str]] = Counter()  # (word, "given" or "surname") of full names shown to be a person's
     for (first, surname), those in full.items():
         signs = Counter(run.sign for run in those)
@@ -122,16 +126,16 @@ def samples(text: str, lexicon: Lexicon) -> Iterator[Sample]:
         if (signs["person"] or named) and not signs["thing"]:
             shown[first, "given"] += 1
             shown[surname, "surname"] += 1
-        for run in _some(those):
+        for run in spread(those, MOST):
             person, thing = signs["person"] - (run.sign == "person") + named, signs["thing"] - (run.sign == "thing")
             if bool(person) != bool(thing):
-                yield "full", keys(document, run, roles), bool(person)
+                yield "full", keys(scene, run), bool(person)
     small = {word for word in document.words if word.islower()}
     for word, those in alone.items():
         signs = Counter(run.sign for run in those)
-        agreeing = Counter(roles.agreement(run)[:2] for run in those)
+        agreeing = Counter(agreement(scene, run)[:2] for run in those)
         is_agreed = agreeing["ag"] >= AGREE[0] and agreeing["ag"] >= AGREE[1] * (agreeing["ag"] + agreeing["di"])
-        for run in _some(those):
+        for run in spread(those, MOST):
             own = Counter([run.sign])
             given = bool(signs["given"] - own["given"] + shown[word, "given"])
             last = bool(signs["surname"] - own["surname"] + shown[word, "surname"])
@@ -139,23 +143,10 @@ def samples(text: str, lexicon: Lexicon) -> Iterator[Sample]:
             if not (given or last or other):
                 given, other = is_agreed, word.lower() in small
             if given + last + other == 1:
-                row = keys(document, run, roles)
+                row = keys(scene, run)
                 yield "alone", row, not other
                 if not other:  # what is beside a name tells little here, but much of the kind of text
                     yield "given", tuple("" if n in BESIDE else key for n, key in enumerate(row)), given
-
-
-def _may_be_surname(document: Document, those: list[Run]) -> bool:
-    """A word that stands alone comes back as surnames do: after a title, or never after "the" or "in"."""
-    if any(run.sign == "surname" for run in those):
-        return True
-    before = (document.word(run.begin - 1) for run in those)
-    return not any(run.sign == "thing" for run in those) and PLACING.isdisjoint(before)
-
-
-def _some(those: list[Run]) -> list[Run]:
-    """At most `MOST`, spread evenly."""
-    return those[:: -(-len(those) // MOST)]
 
 
 # ---------------------------------------------------------------- fitting
@@ -174,13 +165,12 @@ def _fit(rows: list[Sample], seed: int) -> dict[str, Any]:
     y_N = np.array([label for _, _, label in rows], float)
     w = np.zeros(len(index) + 2)
     _descend(w, ids_NF, y_N, seed)
-    if len(w) > NUM_WEIGHTS:
-        use = np.abs(w) * np.sqrt(np.bincount(ids_NF.ravel(), minlength=len(w)))
-        use[-1] = np.inf
-        dropped_W = use < np.sort(use)[-NUM_WEIGHTS]
-        w[dropped_W] = 0
-        ids_NF[dropped_W[ids_NF]] = 0
-        _descend(w, ids_NF, y_N, seed + 1)
+    use = np.abs(w) * np.sqrt(np.bincount(ids_NF.ravel(), minlength=len(w)))
+    use[-1] = np.inf
+    dropped_W = use < np.sort(use)[-NUM_WEIGHTS:][0]
+    w[dropped_W] = 0
+    ids_NF[dropped_W[ids_NF]] = 0
+    _descend(w, ids_NF, y_N, seed + 1)
     tenths = np.round(w * 10).astype(int)
     tables: dict[str, dict[str, int]] = {template: {} for template in TEMPLATES}
     for (place, key), number in index.items():
@@ -204,17 +194,11 @@ def _descend(w: np.ndarray, ids_NF: np.ndarray, y_N: np.ndarray, seed: int) -> N
 
 
 def _measured(model: dict[str, Any], held: list[Sample]) -> dict[str, Any]:
-    """How many of held-out places of either label the model gets right."""
-    tables = tuple(
-        {key: int(tenths) / 10 for tenths, row in model["weights"][name].items() for key in row.split(" ")}
-        for name in TEMPLATES
-    )
-    loaded = loglinear.Model(model["bias"] / 10, TEMPLATES, tables)
+    """The share of held-out places of either label that the model gets right."""
+    weights = [{k: int(w) / 10 for w, row in t.items() for k in row.split(" ")} for t in model["weights"].values()]
+    loaded = loglinear.Model(model["bias"] / 10, TEMPLATES, tuple(weights))
     right: dict[str, Any] = {}
-    known = TEMPLATES.index("first_class")
-    for of_table, kind in ((True, "table"), (False, "unknown")):
-        for label, name in ((True, "persons"), (False, "others")):
-            rows = [row for _, row, person in held if person == label and (row[known] == "name") == of_table]
-            hits = sum((loglinear.score(loaded, row) > 0) == label for row in rows)
-            right[f"{kind} {name}"] = {"n": len(rows), "right": round(hits / len(rows), 4) if rows else None}
+    for label, name in ((True, "persons"), (False, "others")):
+        hits = [(loglinear.score(loaded, row) > 0) == label for _, row, person in held if person == label]
+        right[name] = {"n": len(hits), "right": round(sum(hits) / len(hits), 4) if hits else None}
     return right

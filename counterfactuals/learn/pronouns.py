@@ -12,7 +12,7 @@ import json
 import random
 import re
 import string
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,17 +20,24 @@ from typing import Any
 import numpy as np
 
 from counterfactuals.files import write_whole
-from counterfactuals.text.pronouns import AFTER, BEFORE, TEMPLATES, keys, tokens
+from counterfactuals.text.document import TOKEN, Document
+from counterfactuals.text.loglinear import packed
+from counterfactuals.text.pronouns import TEMPLATES, Around, around, keys, normal
 from counterfactuals.tokens.corpus import read_texts
 
 OWNING = {"her": ("his", "my", "our", "their"), "his": ("my", "our", "their")}  # forms with a noun of their own
 ALONE = {"her": ("him", "me", "us", "them"), "his": ("hers", "mine", "ours", "theirs")}
+SUBJECTS = {  # form → the subject of the same person
+    **dict.fromkeys(("him", "his"), "he"), "hers": "she", **dict.fromkeys(("me", "my", "mine"), "i"),
+    **dict.fromkeys(("us", "our", "ours"), "we"), **dict.fromkeys(("them", "their", "theirs"), "they"),
+}  # fmt: skip
 SHARE_OWNING = {"her": 0.42, "his": 0.996}  # assumed; "hers" a little rarer than it is, for it reads worse when wrong
 CLASS_NAMES = string.ascii_letters + string.digits
 MASCULINE = frozenset(("him", "his"))  # these count double: the others stand in other surroundings
 HELD_OUT = 10
-WORD_DROPOUT = 0.05  # how often the word after the pronoun counts as unknown
-Snippet = tuple[str, int, int]
+L2 = 2e-3  # higher than needed for the held-out text: rare words then lean on their classes
+BEFORE, AFTER = 80, 100  # characters kept of the text around
+WORD_DROPOUT, FREQUENT = 0.25, 1500  # how often the word after the pronoun counts as unknown, unless so frequent
 
 
 def learn(
@@ -39,15 +46,16 @@ def learn(
     note: str = "",
     command: str = "",
     seed: int = 0,
-    num_words: int = 30000,
+    num_words: int = 22000,
     num_classes: int = len(CLASS_NAMES),
-    num_contexts: int = 100000,
-    num_weights: int = 38500,
+    num_contexts: int = 50000,
+    num_weights: int = 44000,
     log: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Any]:
     """The content of pronouns.json, learnt from all texts of `sources` (anything `corpus.read_texts` reads).
 
-    note: free text for the provenance, such as the sources' licences. num_contexts: at most so many of each form.
+    note: free text for the provenance, such as the sources' licences. num_contexts: at most so many of each form in
+    each source, so that a small one is not lost.
     num_weights: at most so many, 9 of 11 for "her". ValueError where the text holds too few of the forms.
     """
     if not 0 < num_classes <= len(CLASS_NAMES):
@@ -66,13 +74,13 @@ def learn(
         members.setdefault(name, []).append(word)
     models, measured = {}, {}
     for pronoun, share in (("her", 9), ("his", 2)):
-        samples = contexts(texts(), pronoun, num_contexts=num_contexts, seed=seed)
+        samples = contexts(map(read_texts, sources), pronoun, num_contexts=num_contexts, seed=seed)
         models[pronoun], measured[pronoun] = fit_model(
             pronoun, samples, classes, num_weights=num_weights * share // 11, seed=seed
         )
         log(f"{pronoun}: {json.dumps(measured[pronoun])}")
     return {
-        "about": "Weights of counterfactuals/pronouns.py, in tenths; learnt by counterfactuals/learn.py.",
+        "about": "Weights of text/pronouns.py, in tenths, and classes of words; learnt by learn/pronouns.py.",
         "provenance": {
             "sources": [Path(source).name for source in sources],
             "note": note,
@@ -100,11 +108,15 @@ def frequent_words(texts: Iterable[str], num_words: int) -> tuple[list[str], int
     for text in texts:
         num_texts += 1
         num_characters += len(text)
-        counts.update(tokens(text))
+        counts.update(_tokens(text))
         if len(counts) > 3_000_000:  # bounded memory: what is rare so far stays rare
             counts = Counter({word: count for word, count in counts.items() if count > 2})
     ranked = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
     return [word for word, _ in ranked[:num_words]], num_texts, num_characters
+
+
+def _tokens(text: str) -> list[str]:
+    return [normal(token) for token in TOKEN.findall(text)]
 
 
 def word_classes(
@@ -116,7 +128,7 @@ def word_classes(
     width = num_neighbours + 1  # the last one stands for all other tokens
     counts = np.zeros((len(words) + 1) * 2 * width)
     for text in texts:
-        ids = np.fromiter((index.get(token, len(words)) for token in tokens(text)), np.int64)
+        ids = np.fromiter((index.get(token, len(words)) for token in _tokens(text)), np.int64)
         left, right = ids[:-1], ids[1:]
         at = np.concatenate(
             [right * 2 * width + np.minimum(left, width - 1), (left * 2 + 1) * width + np.minimum(right, width - 1)]
@@ -141,52 +153,52 @@ def word_classes(
 
 
 def contexts(
-    texts: Iterable[str], pronoun: str, *, num_contexts: int, seed: int
-) -> dict[tuple[str, bool], list[Snippet]]:
-    """(Form, held out or not) → a uniform sample of the places where it stands: text around it, start, end."""
+    sources: Iterable[Iterable[str]], pronoun: str, *, num_contexts: int, seed: int
+) -> dict[tuple[str, bool], list[Around]]:
+    """(Form, held out or not) → what stands around a uniform sample of its places in each source."""
     forms = OWNING[pronoun] + ALONE[pronoun]
     pattern = re.compile(rf"(?<![\w'’])(?:{'|'.join(forms)})(?![\w'’])", re.IGNORECASE)
     generator = random.Random(seed)
-    samples: dict[tuple[str, bool], list[Snippet]] = {(form, held): [] for form in forms for held in (False, True)}
-    seen: Counter[tuple[str, bool]] = Counter()
-    for number, text in enumerate(texts):
-        held = number % HELD_OUT == HELD_OUT - 1
-        for found in pattern.finditer(text):
-            start, end = found.span()
-            box = found[0].lower(), held
-            seen[box] += 1
+    samples: dict[tuple[str, bool], list[Around]] = {(form, held): [] for form in forms for held in (False, True)}
+    for texts in sources:
+        sampled: defaultdict[tuple[str, bool], list[Around]] = defaultdict(list)
+        seen: Counter[tuple[str, bool]] = Counter()
+        for number, text in enumerate(texts):
+            held = number % HELD_OUT == HELD_OUT - 1
             room = num_contexts // HELD_OUT if held else num_contexts
-            at = len(samples[box]) if len(samples[box]) < room else generator.randrange(seen[box])
-            if at < room:
-                left = max(0, start - BEFORE - 8)
-                samples[box][at : at + 1] = [(text[left : end + AFTER + 8], start - left, end - left)]
+            for found in pattern.finditer(text):
+                if found[0] == "US":  # the country
+                    continue
+                box = found[0].lower(), held
+                seen[box] += 1
+                at = len(sampled[box]) if len(sampled[box]) < room else generator.randrange(seen[box])
+                if at < room:
+                    sampled[box][at : at + 1] = [_around(text, *found.span(), SUBJECTS[box[0]])]
+        for box, places in sampled.items():
+            samples[box] += places
     return samples
+
+
+def _around(text: str, start: int, end: int, own: str) -> Around:
+    left = max(0, start - BEFORE)
+    left = text.find(" ", left, start) + 1 if left else 0
+    document = Document(text[left : end + AFTER], None)  # type: ignore[arg-type]
+    return around(document, document.token_at(start - left), own)
 
 
 def fit_model(
     pronoun: str,
-    samples: dict[tuple[str, bool], list[Snippet]],
+    samples: dict[tuple[str, bool], list[Around]],
     classes: dict[str, str],
     *,
     num_weights: int,
     seed: int,
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """The model, as it stands in pronouns.json, and its accuracy on held-out contexts by form."""
-    generator = random.Random(seed)
-    rows: list[tuple[str | None, ...]] = []
-    targets: list[float] = []
-    weights: list[float] = []
-    for form in OWNING[pronoun] + ALONE[pronoun]:
-        for snippet in samples[form, False]:
-            text, start, end = _either_gender(*snippet, generator)
-            row: tuple[str | None, ...] = keys(text, start, end, classes)
-            if generator.random() < WORD_DROPOUT:
-                row = tuple(None if "x" in name.split("_") else key for name, key in zip(TEMPLATES, row, strict=True))
-            rows.append(row)
-            targets.append(float(form in OWNING[pronoun]))
-            weights.append(1.0 if form in MASCULINE else 0.5)
-    y = np.array(targets)
-    weight = np.array(weights)
+    forms = OWNING[pronoun] + ALONE[pronoun]
+    rows = _rows([place for form in forms for place in samples[form, False]], classes, random.Random(seed))
+    y = np.array([float(form in OWNING[pronoun]) for form in forms for _ in samples[form, False]])
+    weight = np.array([1.0 if form in MASCULINE else 0.5 for form in forms for _ in samples[form, False]])
     if not 0 < y.sum() < len(y):
         raise ValueError(f"learn_pronouns: no {' or '.join(ALONE[pronoun])}, or no {' or '.join(OWNING[pronoun])}")
     share = SHARE_OWNING[pronoun]
@@ -197,36 +209,33 @@ def fit_model(
         weight[y == 0] *= weight[y == 1].sum() / weight[y == 0].sum()
         shift = float(np.log(share / (1 - share)))
     index, ids_NF = _index(rows)
-    w = _fit_sparse(ids_NF, y, weight, num_weights, seed)
-    tenths = np.round(w * 10).astype(int)
-    tables: dict[str, dict[str, list[str]]] = {name: {} for name in TEMPLATES}
-    for (place, key), at in sorted(index.items()):
-        if tenths[at]:
-            tables[TEMPLATES[place]].setdefault(str(tenths[at]), []).append(key)
-    model = {
-        "bias": int(tenths[-1] + round(shift * 10)),
-        "weights": {
-            name: {value: " ".join(table[value]) for value in sorted(table, key=int)} for name, table in tables.items()
-        },
-    }
+    tenths = np.round(_fit_sparse(ids_NF, y, weight, num_weights, seed) * 10).astype(int)
+    bias = int(tenths[-1] + round(shift * 10))
+    tables: dict[str, dict[str, int]] = {name: {} for name in TEMPLATES}
+    for (place, key), at in index.items():
+        tables[TEMPLATES[place]][key] = int(tenths[at])
     right: dict[str, Any] = {"trained_on": len(y)}
-    for form in OWNING[pronoun] + ALONE[pronoun]:
-        places = [keys(*snippet, classes) for snippet in samples[form, True]]
-        scores = [model["bias"] + sum(tenths[index[at]] for at in enumerate(place) if at in index) for place in places]
+    for form in forms:
+        places = [keys(place, classes) for place in samples[form, True]]
+        scores = [bias + sum(tenths[index[at]] for at in enumerate(place) if at in index) for place in places]
         hits = sum((score > 0) == (form in OWNING[pronoun]) for score in scores)
-        right[form] = {"n": len(scores), "right": round(hits / len(scores), 4) if scores else None}
-    return model, right
+        right[form] = {"n": len(scores), "right": round(float(hits / len(scores)), 4) if scores else None}
+    return packed(bias, tables), right
 
 
-def _either_gender(text: str, start: int, end: int, generator: random.Random) -> Snippet:
-    """Half of the time with "her" for each him and his around, as in the text where the model decides."""
-    if generator.random() < 0.5:
-        return text, start, end
-    left, right = (_HIS_HIM.sub("her", part) for part in (text[:start], text[end:]))
-    return left + text[start:end] + right, len(left), len(left) + end - start
-
-
-_HIS_HIM = re.compile(r"\b(?:his|him)\b")
+def _rows(places: Sequence[Around], classes: dict[str, str], generator: random.Random) -> list[tuple[str | None, ...]]:
+    """The keys of each place. A word after the pronoun that is not frequent now and then counts as unknown."""
+    frequent = {word for word, _ in Counter(place.x for place in places).most_common(FREQUENT)}
+    rows: list[tuple[str | None, ...]] = []
+    for place in places:
+        if place.x in frequent or generator.random() >= WORD_DROPOUT:
+            rows.append(keys(place, classes))
+            continue
+        unknown = keys(place, {word: classes[word] for word in place if word in classes and word != place.x})
+        rows.append(
+            tuple(None if "x" in name.split("_") else key for name, key in zip(TEMPLATES, unknown, strict=True))
+        )
+    return rows
 
 
 def _index(rows: Sequence[Sequence[str | None]], least: int = 3) -> tuple[dict[tuple[int, str], int], np.ndarray]:
@@ -269,7 +278,7 @@ def _descend(w: np.ndarray, ids_NF: np.ndarray, y: np.ndarray, weight: np.ndarra
             rows = order[first : first + 512]
             ids = ids_NF[rows]
             probability = 1 / (1 + np.exp(-w[ids].sum(1)))
-            slope = ((probability - y[rows]) * weight[rows])[:, None] + 1e-4 * w[ids]
+            slope = ((probability - y[rows]) * weight[rows])[:, None] + L2 * w[ids]
             np.add.at(squares, ids, slope**2)
             np.add.at(w, ids, -rate * (1 - epoch / 3) * slope / np.sqrt(squares[ids]))
             w[0] = 0

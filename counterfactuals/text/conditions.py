@@ -3,25 +3,42 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import yaml
 
 from counterfactuals.text.document import Document
 
+FILE = Path(__file__).with_name("senses.yaml")
 
-def _words(text: str) -> frozenset[str]:
-    return frozenset(text.split(" "))
+
+@cache
+def data() -> dict[str, Any]:
+    """senses.yaml: its `lists` of words, and what senses.py reads."""
+    return yaml.safe_load(FILE.read_text(encoding="utf-8"))
+
+
+LISTS = {name: frozenset(words.split()) for name, words in data()["lists"].items()}
+JOINTS = frozenset(("and", "or", "&", "/"))
+_OPENING = frozenset("\"“‘'[(")
+_NATIONAL = ("ish", "an", "ese", "ch", "ic", "gal")
+_ASSIGNS = frozenset(":=|>\"'“”‘’*[({")
 
 
 def is_before_name(document: Document, first: int, last: int) -> bool:
     """ "Sir Ian", "Count of Toulouse", "MISS JONES", "Lord and Lady Day"; not "Yes, Sir" or "Sir I"."""
     if document.words[first][0].islower() or document.word(first - 1) in ("First", "Second"):
         return False
-    if document.word(last) in JOINTS and document.word(last + 1) in _TITLES:
+    if document.word(last) in JOINTS and document.word(last + 1) in LISTS["TITLES"]:
         return True
     token = last + (document.word(last) == "\n")  # a line that goes on
     token += document.word(token) == "of"
     token += document.word(token) in _OPENING
     after = document.word(token)
-    return after[0].isupper() and after not in _NO_NAMES and not document.glued(last)
+    return after[0].isupper() and after not in LISTS["NO_NAMES"] and not document.glued(last)
 
 
 def _is_abbreviation(document: Document, first: int, last: int) -> bool:
@@ -29,7 +46,7 @@ def _is_abbreviation(document: Document, first: int, last: int) -> bool:
     word, before = document.words[first], document.word(first - 1)
     dotted = document.word(last) == "." and document.glued(last)
     after = document.word(last + dotted)
-    if _key_before(document, first) in _TITLE_KEYS:  # {"title": "Ms"}
+    if _key_before(document, first) in LISTS["TITLE_KEYS"]:  # {"title": "Ms"}
         return True
     if document.word(last + dotted) in JOINTS and document.word(last + dotted + 1).lower() in ("mr", "mrs", "ms"):
         return True
@@ -38,35 +55,33 @@ def _is_abbreviation(document: Document, first: int, last: int) -> bool:
     if word.isupper():
         if dotted:  # "patients with MS. The"
             return not after.istitle()
-        if not _is_loud(after) or document.glued(last) or after in _PROGRAMS:
+        if not _is_loud(after) or document.glued(last) or after in LISTS["PROGRAMS"]:
             return False
         end = document.word(last + 1)
         return _is_loud(before) or end in "\n:" or _is_loud(end) or (end == "," and _is_loud(document.word(last + 2)))
     if word[0].isupper():
         return dotted or is_before_name(document, first, last)
     named = len(after) > 1 and after.isalpha() and not document.glued(last + dotted)
-    return named and after not in _SMALL_WORDS and (word != "ms" or after.islower())
+    return named and after not in LISTS["SMALL_WORDS"] and (word != "ms" or after.islower())
 
 
 def _is_lower(document: Document, first: int, last: int) -> bool:
     """ "kings", "Kings and queens", "Guy at bar", "THE GUY SAID"; no team and no name."""
     word, after = document.words[first], document.word(last)
-    if word[0].islower() or (after == "and" and document.word(last + 1) in _PARTNERS):
+    if word[0].islower() or (after == "and" and document.word(last + 1) in LISTS["PARTNERS"]):
         return True
     if word.isupper():
         return _is_loud(document.word(first - 1)) and (_is_loud(after) or not after.isalpha())
-    return after in _HE_WHO and document.opens(first)
+    return after in LISTS["HE_WHO"] and document.opens(first)
 
 
 def _is_not_name(document: Document, first: int, last: int) -> bool:
     """In small letters or a rank: "King Harald", "the Danish King Harald", "the King"; not "Larry King"."""
     word = document.words[first]
-    if not word[0].isupper() or word.isupper():
-        return True
     before = document.word(first - 1)
-    if before.lower() in _LEADS or before in _BEFORE_RANKS:
+    if not word.istitle() or before.lower() in LISTS["LEADS"] or before in LISTS["BEFORE_RANKS"]:
         return True
-    if before.islower() and document.word(first - 2).lower() in _LEADS:  # the little Duke
+    if before.islower() and document.word(first - 2).lower() in LISTS["LEADS"]:  # the little Duke
         return True
     if before[0].isupper() and not before.endswith(_NATIONAL):
         return False
@@ -75,9 +90,8 @@ def _is_not_name(document: Document, first: int, last: int) -> bool:
 
 def _is_rank(document: Document, first: int, last: int) -> bool:
     """ "Count Ory", "a visit of the Count"; not "Count on it" or "count"."""
-    if not document.words[first][0].isupper() or document.words[first].isupper():
-        return False
-    return document.word(first - 1) in ("the", "The") or _is_not_name(document, first, last)
+    ranked = document.word(first - 1) in ("the", "The") or _is_not_name(document, first, last)
+    return document.words[first].istitle() and ranked
 
 
 def _is_code(document: Document, first: int, last: int) -> bool:
@@ -86,7 +100,7 @@ def _is_code(document: Document, first: int, last: int) -> bool:
     if word[0].isdigit():
         if before in "([" and after in ")]/,":
             return True
-        return after in _PRESENTS and (document.opens(first) or before in _BEFORE_AGES)
+        return after in LISTS["PRESENTS"] and (document.opens(first) or before in LISTS["BEFORE_AGES"])
     if _key_before(document, first) in ("gender", "sex"):
         return True
     if word.islower() or after in ("'", "’"):
@@ -107,59 +121,53 @@ def _key_before(document: Document, first: int) -> str:
 
 
 def _is_kin(document: Document, first: int, last: int) -> bool:
-    """ "my MIL", "his bf"; "MIL called" where "my MIL" stands too; not "5 mil"."""
-    word, words = document.words[first], document.words
-    if document.word(first - 1).lower() in _OWNERS or (len(word) == 2 and word.islower()):
+    """ "my MIL", "his bf", "my MIL and FIL"; "MIL called" where "my MIL" stands too; not "5 mil"."""
+    word, words, before = document.words[first], document.words, document.word(first - 1)
+    if before.lower() in LISTS["OWNERS"] or (len(word) == 2 and word.islower()):
         return True
-    if document.word(first - 1) in JOINTS and _is_loud(document.word(first - 2)):  # my MIL and FIL
+    if before in JOINTS and _is_loud(document.word(first - 2)):
         return True
-    return word.isupper() and any(words[i] == word and words[i - 1].lower() in _OWNERS for i in range(1, len(words)))
+    return word.isupper() and any(w == word and b.lower() in LISTS["OWNERS"] for b, w in pairwise(words))
 
 
 def _is_called(document: Document, first: int, last: int) -> bool:
     """ "Ma said so", "my pa": in a text of the family; not "Yo-Yo Ma", "MA", "Ma Long"."""
     word, before, after = document.words[first], document.word(first - 1), document.word(last)
-    if before.lower() in _OWNERS:
+    if before.lower() in LISTS["OWNERS"]:
         return not word.isupper()
     if word.islower() or word.isupper() or after[0].isupper() or (after == "." and document.word(last + 1).islower()):
         return False
-    if before[0].isupper() and not document.opens(first - 1):
+    place = before == "," and document.word(first - 2)[0].isupper()  # York, Pa.
+    if place or (before[0].isupper() and not document.opens(first - 1)):
         return False
-    if before == "," and document.word(first - 2)[0].isupper():  # York, Pa.
-        return False
-    return {"Ma", "Pa"} <= set(document.words) or not _FAMILY.isdisjoint(document.words)
+    return {"Ma", "Pa"} <= set(document.words) or not LISTS["FAMILY"].isdisjoint(document.words)
 
 
 def _is_beside(document: Document, first: int, last: int) -> bool:
     """ "a Latino man", "he is Latino"; not "Latino voters", who may be anyone."""
     rules = document.lexicon.rules
     group = rules[document.words[first].lower()].group
-    after = rules.get(document.word(last).lower())
-    if after is not None and after.group == group:
-        return True
     verb = first - 1 - (document.word(first - 1) in ("a", "an", "the"))
-    subjects = [rules.get(document.word(token).lower()) for token in range(verb - 3, verb)]
-    return document.word(verb) in ("is", "was", "s") and any(rule and rule.group == group for rule in subjects)
+    places = [last, *(range(verb - 3, verb) if document.word(verb) in ("is", "was", "s") else ())]
+    return any(rule.group == group for token in places if (rule := rules.get(document.word(token).lower())))
 
 
 def _is_fellow(document: Document, first: int, last: int) -> bool:
     """ "the old fellow", "a fellow who", "poor fellow!"; not "fellow students", "a fellow of Merton", "Fellow"."""
-    word, before, after = document.words[first], document.word(first - 1).lower(), document.word(last)
-    if not word.islower() or before in ("research", "teaching", "senior", "visiting", "honorary", "elected"):
+    second, before, after = document.word(first - 2).lower(), document.word(first - 1), document.word(last)
+    if not document.words[first].islower() or not LISTS["ACADEMIC"].isdisjoint((before, second)) or after[0].isupper():
         return False
-    if before in _OF_FELLOWS:
-        return after not in _WITH_FELLOWS and not after[0].isupper()
-    if after.isalpha() and after not in _AFTER_FELLOWS:
+    if before.lower() in LISTS["OF_FELLOWS"]:
+        return True
+    if (after.isalpha() and after not in LISTS["AFTER_FELLOWS"]) or after in ("of", "at"):
         return False
-    return before in _LEADS and after not in ("of", "at") and document.word(first - 2) not in ("elected", "as", "made")
+    leads = before.lower() in LISTS["LEADS"] or (before.islower() and second in LISTS["LEADS"])
+    return leads or (before == "of" and second in LISTS["KIND"])
 
 
 def _is_owned(document: Document, first: int, last: int) -> bool:
-    """ "my master", "his master's voice"; not "her master's degree", "his master plan"."""
-    if not document.words[first].islower() or document.word(first - 1).lower() not in _OWNERS | {"thy"}:
-        return False
-    owned = last + 2 if document.word(last) in ("'", "’") and document.word(last + 1) == "s" else last
-    return document.word(owned) not in _STUDIES and (owned > last or not document.word(last).endswith("s"))
+    """ "my master", "his master's voice"; "her master's degree" is in senses.yaml."""
+    return document.words[first].islower() and document.word(first - 1).lower() in LISTS["OWNERS"]
 
 
 def _is_loud(word: str) -> bool:
@@ -178,56 +186,5 @@ CONDITIONS: dict[str, Callable[[Document, int, int], bool]] = {
     "owned": _is_owned,
     "rank": _is_rank,
     "title": is_before_name,
-    "title_or_lower": lambda document, first, last: (
-        _is_lower(document, first, last) or is_before_name(document, first, last)
-    ),
+    "title_or_lower": lambda *place: _is_lower(*place) or is_before_name(*place),
 }
-JOINTS = frozenset(("and", "or", "&", "/"))
-_TITLES = _words("Mr Ms Mrs Miss Dr Lady Lord Dame Sir Baroness Countess")
-_OPENING = frozenset("\"“‘'[(")
-_NO_NAMES = _words("I Me Us You It On In Down Your The A An My")
-_PROGRAMS = _words("DOS SQL WORD EXCEL OFFICE WINDOWS")
-_SMALL_WORDS = _words(
-    "after and apart are as at but delay for from had has if in is it later latency of on or per that the then to was "
-    "were when with"
-)
-_PARTNERS = _words("queens kings goddess goddesses god gods ladies cowgirls cowboys wizards gals guys")
-_HE_WHO = _words("at behind from in next on over who with walks goes says is was")  # "Guy at bar: Hi."
-_LEADS = _words(  # a capital after these is a rank: "the King", "Crown Prince"
-    "the a an his her our my your their its this that these those no any every each former late young old new dear "
-    "crown grand good great last first second third future vice"
-)
-_BEFORE_RANKS = _words(  # a capital after these may be a rank: "When King Charles"
-    "When While After Before If As Although Though Since Until Once Because Both In On By For From To Under With Then "
-    "But And That Also However"
-)
-_NATIONAL = ("ish", "an", "ese", "ch", "ic", "gal")
-_TITLE_KEYS = _words("title salutation prefix honorific honorific_prefix")
-_ASSIGNS = frozenset(":=|>\"'“”‘’*[({")
-_OWNERS = _words("my his her your our their future ex ya mah")
-_OF_FELLOWS = _words(
-    "old young poor little good dear nice fine big great brave strange queer jolly honest clever stout tall decent mad "
-    "wretched miserable lucky handsome funny odd other unfortunate bad capital splendid simple worthy excellent silly "
-    "foolish stupid impudent insolent gallant noble rough these those two three many such us you rich lazy curious"
-)
-_WITH_FELLOWS = _words(
-    "student students citizen citizens creature creatures countryman countrymen countrywoman countrywomen man men woman "
-    "women worker workers member members traveler travelers traveller travellers passenger passengers soldier soldiers "
-    "feeling being beings prisoner prisoners officer officers artist artists human humans christian christians sufferer "
-    "sufferers pupil pupils townsmen sailor sailors native natives employee employees"
-)
-_AFTER_FELLOWS = _words(
-    "who whom in with of that was is had has he she to from and or on at said were are have would could should will "
-    "can may might must did does do like for as but if when than so by up out down there here went came looked got "
-    "made took gave seemed whose about upon into then what"
-)
-_STUDIES = _words(
-    "degree degrees thesis program programme programs in from at and bedroom plan key class copy file list tape work "
-    "tapes recording recordings level student students of or race recording chief sergeant builder craftsman"
-)
-_FAMILY = _words("my My our Our")
-_BEFORE_AGES = _words(", ( [ . I me am husband wife partner pt Pt patient Patient")
-_PRESENTS = _words(
-    ", presents presented presenting reports reported complains complaining admitted referred with w c who here "
-    "brought seen"
-)

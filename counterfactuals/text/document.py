@@ -21,7 +21,7 @@ DOUBTS = Path(__file__).with_name("doubts.yaml")
 SHORT, LONG = 200, 1200  # characters: shorter lines are joined to one passage, longer ones split at a sentence's end
 # A token: a plain word, an address, a word with its accents, "[T]he", the end of a line, or one other character.
 TOKEN = re.compile(
-    r"\w+(?=[ ,])|(?:https?://|www\.)\S+|[\w.+-]*@[\w.@-]+|\[\w\]\w+|\w(?:\w|[\u0300-\u036f])*|\n|[^\w\s]"
+    r"\w+(?=[ ,])|(?:https?://|www\.)\S+|[\w.+-]{0,64}@[\w.@-]+|\[\w\]\w+|\w(?:\w|[\u0300-\u036f])*|\n|[^\w\s]"
 )
 _GAP_AND_TOKEN = re.compile(rf"([^\S\n]*)({TOKEN.pattern})")
 _MARKUP = re.compile(r"(?<![\w@])_+|(?<!_)_+(?![\w@])")  # "_she_", not "she_wolf"
@@ -69,7 +69,8 @@ class Document:
     def __init__(self, text: str, lexicon: Lexicon, seed: int = 0) -> None:
         self.text = _MARKUP.sub(lambda mark: "*" * len(mark[0]), text) if "_" in text else text
         self.lexicon, self.seed = lexicon, seed
-        pairs = _GAP_AND_TOKEN.findall(self.text)  # they cover the text, so their lengths give the places
+        end = max(len(self.text.rstrip()), self.text.rfind("\n") + 1)  # looking for a token in blanks takes long
+        pairs = _GAP_AND_TOKEN.findall(self.text, 0, end)  # they cover the text, so their lengths give the places
         self.words = [word for _, word in pairs]
         lengths = list(map(len, self.words))
         self.ends = list(accumulate(map(add, (len(gap) for gap, _ in pairs), lengths)))
@@ -115,11 +116,14 @@ class Document:
         return token < 0 or self.words[token] in _ENDS_SENTENCE
 
     def sentence(self, token: int) -> tuple[int, int]:
-        """First token and end (exclusive) of the sentence around a token, by full stops and ends of lines."""
+        """First token and end (exclusive) of the sentence around a token, by full stops and ends of lines.
+
+        At most 100 tokens on either side: what has no full stops is no sentence, and may be a whole book.
+        """
         first = last = token
-        while first > 0 and self.words[first - 1] not in _ENDS_SENTENCE:
+        while first > max(0, token - 100) and self.words[first - 1] not in _ENDS_SENTENCE:
             first -= 1
-        while last < len(self.words) and self.words[last] not in _ENDS_SENTENCE:
+        while last < min(len(self.words), token + 100) and self.words[last] not in _ENDS_SENTENCE:
             last += 1
         return first, last
 

@@ -14,6 +14,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, StrictInt, ValidationError
 
+from counterfactuals.text.conditions import CONDITIONS
 from counterfactuals.text.pronouns import COUNTERPARTS
 
 CHOICES = ("pronoun", "title")  # how an ambiguous word finds its counterpart: pronouns.py and words.py hold the code
@@ -22,7 +23,7 @@ OF_TWO_GROUPS = ("pairs", "compounds", "one_way", "ambiguous", "names")
 
 @dataclass(frozen=True)
 class Rule:
-    """What becomes of a word; `kind`: "pair", "one_way", "pool" or one of `CHOICES`; `only`: a condition of words.py.
+    """What becomes of a word; `kind`: "pair", "one_way", "pool" or one of `CHOICES`; `only`: one of `CONDITIONS`.
 
     A word of a pool has no `targets`: it becomes any word of another group in `Lexicon.pools[topic]`.
     """
@@ -243,8 +244,6 @@ def _add_pools(file: File, rules: dict[str, Rule]) -> Iterator[str]:
 
 def _restrict(file: File, rules: dict[str, Rule]) -> Iterator[str]:
     """Set `only` of the words that are reversed under a condition."""
-    from counterfactuals.text.words import CONDITIONS  # words.py reads lexicons
-
     yield from _unknown_keys(file.only, CONDITIONS, "only")
     for condition, words in file.only.items():
         for word in words:

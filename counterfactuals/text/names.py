@@ -67,25 +67,16 @@ class Names:
         return frozenset().union(*(self.context[section] for section in ("surnames", "words", "places", "regions")))
 
     @cached_property
-    def uncertain(self) -> frozenset[str]:
-        """The weak and the rare names."""
-        return self.weak | self.rare
-
-    @cached_property
-    def famous(self) -> frozenset[str]:
-        """Figures known by this one name."""
-        return self.context["mononyms_female"] | self.context["mononyms_male"]
-
-    @cached_property
     def strange(self) -> frozenset[str]:
         """The weak names that are no surnames: places, months, words."""
         return (self.weak - self.context["surnames"]) | self.context["places"]
 
     @cached_property
-    def accentless(self) -> dict[str, str]:
-        """A name without accents, where that is no other name → as in the table: Soren → Søren."""
-        found = {plain(name): name for name in self.entries if not name.isascii()}
-        return {short: name for short, name in found.items() if short not in self.entries and short not in self.either}
+    def forms(self) -> dict[str, Entry]:
+        """Name in any of its forms → its entry: Søren, Soren, SOREN."""
+        plain_forms = {plain(name): entry for name, entry in self.entries.items() if not name.isascii()}
+        forms = {name: entry for name, entry in plain_forms.items() if name not in self.either} | self.entries
+        return {name.upper(): entry for name, entry in forms.items() if len(name) > 2} | forms
 
     @cached_property
     def small(self) -> dict[str, str]:
@@ -104,41 +95,38 @@ class Names:
 
     @cached_property
     def known(self) -> frozenset[str]:
-        """Words that may begin a person's name, or introduce one."""
+        """Words that may begin a person's name."""
+        return self.context["mononyms"] | self.either | self.forms.keys()
+
+    @cached_property
+    def titles(self) -> dict[str, str]:
+        """Title, in any letters → what follows it, a "given" name or a "surname": Aunt, Mr, champion."""
         context = self.context
-        titles = context["before_given"] | context["before_surname"]
-        loud = {name.upper() for name in (*self.entries, *titles)}
-        return titles | self.famous | self.either | self.entries.keys() | self.accentless.keys() | loud
+        kinds = dict.fromkeys(context["before_surname"] | context["before_person"], "surname")
+        kinds |= dict.fromkeys(context["before_given"], "given")
+        return {form: kind for t, kind in kinds.items() for form in (t.lower(), t.capitalize(), t.upper())}
+
+    @cached_property
+    def goes_on(self) -> frozenset[str]:
+        """What may stand between two capitals of one name."""
+        return self.context["particles"] | set("-'’.")
 
     @cached_property
     def no_name(self) -> frozenset[str]:
         """Capitalised words that alone are never a name: "When", "I"."""
         return self.context["openers"] - self.entries.keys()
 
-    @cached_property
-    def doubles(self) -> frozenset[str]:
-        """Two given names that stand without a surname, "Mary_Ann", and what they become."""
-        partner = {name: entry[1] for name, entry in self.entries.items()}
-        pairs = [double.split("_") for double in self.context["doubles"]]
-        turned = {f"{partner.get(one)}_{partner.get(other)}" for one, other in pairs}
-        return self.context["doubles"] | turned
-
     def entry(self, word: str) -> Entry | None:
-        """Group and partner of a name, also in CAPITALS, with accents that the table leaves out, or without its own."""
-        found = self.entries.get(word)
-        if found is not None or len(word) < 3:
-            return found
-        if not word.isascii() or word.isupper():
-            word = plain(word)
-        return self.entries.get(self.accentless.get(word, word))
+        """Group and partner of a name, also in CAPITALS, without its accents, or with some: Renée."""
+        found = self.forms.get(word)
+        return found if found or word.isascii() else self.forms.get(plain(word))
 
 
 @lru_cache(maxsize=1 << 14)
 def plain(word: str) -> str:
-    """Without accents, and Capitalised if in CAPITALS: "RENÉE" → "Renee"."""
-    word = word.translate(_LETTERS) if not word.isascii() else word
-    word = "".join(c for c in unicodedata.normalize("NFD", word) if not unicodedata.combining(c))
-    return word.capitalize() if word.isupper() and len(word) > 1 else word
+    """Without accents: "Renée" → "Renee"."""
+    word = unicodedata.normalize("NFD", word.translate(_LETTERS))
+    return "".join(c for c in word if not unicodedata.combining(c))
 
 
 def load_names(path: str | Path) -> Names:

@@ -105,7 +105,7 @@ class Reversal:
 def threshold(policy: str | float) -> float:
     """The doubt from which on a passage is left. ValueError for an unknown name and a number outside [0, 1]."""
     if policy in POLICIES:
-        return POLICIES[policy]  # type: ignore[index]
+        return POLICIES[policy]
     try:
         value = float(policy)
     except ValueError:

@@ -8,17 +8,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cache
-from pathlib import Path
 from typing import Any
 
-import yaml
-
+from counterfactuals.text.conditions import LISTS, data
 from counterfactuals.text.document import Document, Mention
 
-FILE = Path(__file__).with_name("senses.yaml")
 WITHIN = 4  # tokens before a word that a rule's `within` looks at
-
-
 Rows = dict[str, list[tuple[str, ...]]]  # phrases by their token that is next to the word
 
 
@@ -43,19 +38,16 @@ class Sense:
         if (self.passage and self.passage.isdisjoint(near)) or not self.unless.isdisjoint(near):
             return False
         first, last = mention.first, mention.last
-        if self.after:
-            last += document.word(last) == "-" and document.glued(last)  # sister-city
-            rows = self.after.get(document.word(last).lower(), ())
-            if not any(_reads(document, last, row) for row in rows):
-                return False
-        if self.before:
-            rows = self.before.get(document.word(first - 1).lower(), ())
-            if not any(_reads(document, first - len(row), row) for row in rows):
-                return False
-        if self.not_before and document.word(first - 1).lower() in self.not_before:
+        before = document.word(first - 1).lower()
+        last += document.word(last) == "-" and document.glued(last)  # sister-city
+        if self.after and not any(
+            _reads(document, last, row) for row in self.after.get(document.word(last).lower(), ())
+        ):
             return False
-        if not self.within:
-            return True
+        if self.before and not any(_reads(document, first - len(row), row) for row in self.before.get(before, ())):
+            return False
+        if before in self.not_before or not self.within:
+            return before not in self.not_before
         begin = max(0, first - WITHIN)
         if self.within.isdisjoint(document.words[begin:first]):
             return False
@@ -70,27 +62,24 @@ def doubt(document: Document) -> None:
     nearby: dict[int, frozenset[str]] = {}
     spread: dict[str, frozenset[str]] = {}
     for mention in list(document.mentions):
-        if mention.rule == "cue":
-            _doubt_cue(document, mention, kinds)
-            continue
+        word = mention.word
         if mention.rule == "name":
             continue
-        looked_at = mention.word in _LOOKED_AT or document.words[mention.first][0].isupper()
-        if (looked_at or mention.word.endswith("man")) and _is_no_role(document, mention):
+        if mention.rule == "cue":
+            mention.doubt("sex_bound:" + kinds.get(word, "body"))
+        elif _is_no_role(document, mention):
             document.remove(mention)
             continue
-        rules = senses.get(mention.word)
-        if not rules:
+        if word not in senses:
             continue
         passage = document.passage_of(mention.start)
         near = nearby.get(passage) or nearby.setdefault(passage, _tokens_of(document, passage))
-        for sense in rules:
+        for sense in senses[word]:
             if sense.holds(document, mention, near):
                 if sense.leave:
                     document.remove(mention)
-                if sense.leave or sense.turn:
+                if sense.doubt is None:
                     break
-                assert sense.doubt is not None
                 mention.doubt(sense.doubt)
                 if sense.spread:
                     spread[sense.spread] = sense.words
@@ -99,15 +88,6 @@ def doubt(document: Document) -> None:
             for mention in document.mentions:
                 if mention.word in words:
                     mention.doubt(reason)
-
-
-def _doubt_cue(document: Document, mention: Mention, kinds: dict[str, str]) -> None:
-    """A cue's reason; "in labour" is a birth only where the passage speaks of one."""
-    work = mention.word.endswith((" labor", " labour"))
-    if work and LISTS["BIRTH"].isdisjoint(_tokens_of(document, document.passage_of(mention.start))):
-        document.remove(mention)
-    else:
-        mention.doubt("sex_bound:" + kinds.get(mention.word, "body"))
 
 
 def _tokens_of(document: Document, passage: int) -> frozenset[str]:
@@ -119,27 +99,28 @@ def _reads(document: Document, first: int, row: tuple[str, ...]) -> bool:
     return all(document.word(first + i).lower() == word for i, word in enumerate(row))
 
 
-# ---------------------------------------------------------------- what the functions tell
-
-
 def _is_no_role(document: Document, mention: Mention) -> bool:
     """The word is a verb, an exclamation, mankind, or part of a name of something; odd capitals are doubted."""
     word = mention.word
+    capital = document.words[mention.first][0].isupper()
+    if not (capital or word in _LOOKED_AT or word.endswith("man")):
+        return False
     if word == "man" and (_is_verb(document, mention) or _is_mankind(document, mention)):
         return True
+    if word in LISTS["FIRMS"] and document.word(mention.first - 1) in ("and", "&"):  # Rothschild and sons
+        partner = document.word(mention.first - 2)
+        if partner[0].isupper() and partner.lower() not in document.lexicon.rules:
+            mention.doubt("sense:rare")
     if word in LISTS["EXCLAIMED"] and _is_exclaimed(document, mention):
         return True
-    if (
-        word in LISTS["GENERIC"] or (word.endswith("man") and not word.endswith("woman") and word != "man")
-    ) and _is_said_of(document, mention):
+    official = word in LISTS["GENERIC"] or (word.endswith("man") and mention.group == 1 and word != "man")
+    if official and _is_said_of(document, mention):
         return True
-    if not document.words[mention.first][0].isupper():
-        return word in LISTS["SPOKEN_OF"] and _is_word(document, mention)
-    if word in LISTS["PRONOUNS"]:
-        if document.word(mention.last) not in LISTS["HONOURS"]:
-            _doubt_capital(document, mention)
-        return False
-    return _is_in_name(document, mention)
+    if word not in LISTS["PRONOUNS"]:
+        return capital and _is_in_name(document, mention)
+    if capital and document.word(mention.last) not in LISTS["HONOURS"]:
+        _doubt_capital(document, mention)
+    return False
 
 
 def _is_verb(document: Document, mention: Mention) -> bool:
@@ -151,22 +132,20 @@ def _is_verb(document: Document, mention: Mention) -> bool:
 
 
 def _is_mankind(document: Document, mention: Mention) -> bool:
-    """ "the nature of man", "early man", "Man is free"; not "a kind of man", "of man and wife"; "forsaken of God and man"."""
+    """ "the nature of man", "early man", "Man is free", "of God and man"; not "a kind of man", "man and wife"."""
     word, after = document.words[mention.first], document.word(mention.last)
     if word == "Man" and not document.word(mention.first - 1).isalpha():
         return after in LISTS["MODAL"]
     if word != "man" or after in ("and", "or", "of", "who", "with", "-"):
         return False
     before, second = document.word(mention.first - 1), document.word(mention.first - 2)
-    if before == "and" and second.lower() in ("god", "gods"):
-        return True
     if before in ("early", "primitive", "prehistoric", "modern"):
         return second not in LISTS["DETERMINERS"]
     return before in LISTS["OF"] and second not in LISTS["KIND"]
 
 
 def _is_exclaimed(document: Document, mention: Mention) -> bool:
-    """ "Man, he is tall.", "Thanks, man.", "Boy, was I wrong", "and boy was he great"; not "Man, 45, held" or "Boy, come here"."""
+    """ "Man, he is tall.", "Thanks, man.", "and boy was he great"; not "Man, 45, held" or "Boy, come here"."""
     before, after, second = (document.word(token) for token in (mention.first - 1, mention.last, mention.last + 1))
     if mention.word == "boy" and before.lower() not in LISTS["DETERMINERS"]:
         asks, whom = (second, document.word(mention.last + 2)) if after == "," else (after, second)
@@ -177,13 +156,6 @@ def _is_exclaimed(document: Document, mention: Mention) -> bool:
     if mention.word == "boy":
         return after == "," and second.lower() in LISTS["EXCLAIMS"]
     return after in (",", "!") and not second[0].isdigit()
-
-
-def _is_word(document: Document, mention: Mention) -> bool:
-    """'from "abba", meaning "father"': a word that is spoken of."""
-    if document.word(mention.first - 1) not in _QUOTES or document.word(mention.last) not in _QUOTES:
-        return False
-    return any(document.word(mention.first - back).lower() in LISTS["NAMES_A_WORD"] for back in (2, 3, 4))
 
 
 def _is_said_of(document: Document, mention: Mention) -> bool:
@@ -203,8 +175,13 @@ def _is_in_name(document: Document, mention: Mention) -> bool:
     "King's Cross", "Jack Dustman", 'the film "Wonder Woman"'.
     """
     word, first, last = mention.word, mention.first, mention.last
-    if len(document.words[first]) > 1 and document.words[first].isupper():
-        return False
+    if len(document.words[first]) > 1 and document.words[first].isupper():  # "PRIDE MAN FESTIVAL"
+        nearby = {document.word(token).lower() for token in (first - 1, last)}
+        return not nearby.isdisjoint(LISTS["THINGS"]) and _is_in_title(document, first, last)
+    if word in LISTS["PARENTS"]:
+        if document.word(last)[0].isupper():  # Mama Cash
+            mention.doubt("sense:capital")
+        return document.word(first - 1)[0].isupper() and not document.opens(first - 1)  # Raymond Anthony Papa
     begin, end = _run(document, first, last)
     rest = {part.lower() for token, part in enumerate(document.words[begin:end], begin) if not first <= token < last}
     if document.word(begin) in LISTS["SHIP_MARKS"] or _is_in_title(document, first, last):
@@ -215,12 +192,12 @@ def _is_in_name(document: Document, mention: Mention) -> bool:
         if rest & LISTS["THINGS"] or (word in LISTS["KIN_GROUPS"] and _is_body(document, mention, begin)):
             return True
     elif rest & LISTS["THINGS"] and (word in LISTS["RANKS"] or rest.isdisjoint(("of", "the", "for", "and"))):
-        return True
-    if word in LISTS["RANKS"] and end > last and document.word(end) in LISTS["PUBS"]:  # the Prince of Wales pub
-        return True
-    if word in LISTS["RANKS"] and document.word(last) in "'’" and document.word(last + 1) == "s":  # King's Cross
-        owned = document.word(last + 2)
-        return owned[0].isupper() and owned.lower() not in document.lexicon.rules
+        return word not in LISTS["OFFICES"] or document.word(first - 1) != ","  # Ann Day, Chairman Day Foundation
+    if word in LISTS["RANKS"]:
+        if document.word(last) in "'’" and document.word(last + 1) == "s":  # King's Cross
+            owned = document.word(last + 2)
+            return owned[0].isupper() and owned.lower() not in document.lexicon.rules
+        return end > last and document.word(end) in LISTS["PUBS"]  # the Prince of Wales pub
     if word.endswith("man") and len(word) > 5 and word not in LISTS["OFFICES"]:  # a surname, or a place
         if begin < first and document.word(first - 1)[0].isupper():
             return not _is_headline(document, mention)
@@ -243,69 +220,54 @@ def _is_body(document: Document, mention: Mention, begin: int) -> bool:
 def _doubt_capital(document: Document, mention: Mention) -> None:
     """A capital inside a sentence, where nothing asks for one: God's "He", "Invisible Man"."""
     before = document.word(mention.first - 1)
-    if (before == "," or (before.isalpha() and not document.glued(mention.first))) and not _is_headline(
-        document, mention
-    ):
+    inside = before in (",", "&") or (before.isalpha() and not document.glued(mention.first))
+    if inside and not _is_headline(document, mention):
         mention.doubt("sense:capital")
 
 
 def _run(document: Document, first: int, last: int) -> tuple[int, int]:
-    """First token and end of the run of capitalised words around a word: with of, the, and, 's between them."""
-    begin, end = first, last
-    while True:
-        step = next(
-            (n for n in (1, 2, 3) if _joins(document, begin - n, begin) and _is_capital(document, begin - n)), 0
-        )
-        if not step:
-            break
+    """First token and end of the run of capitalised words near a word: with of, the, and, 's between them."""
+    begin, end = first, last  # of at most 20 tokens or so on either side
+    while begin > first - 20 and (
+        step := next((n for n in (1, 2, 3) if _joins(document, begin - n, begin, begin - n)), 0)
+    ):
         begin -= step
-    while True:
-        step = next((n for n in (0, 1, 2) if _is_capital(document, end + n) and _joins(document, end - 1, end + n)), -1)
-        if step < 0:
-            return begin, end
-        end += step + 1
+    while end < last + 20 and (
+        step := next((n for n in (1, 2, 3) if _joins(document, end - 1, end - 1 + n, end - 1 + n)), 0)
+    ):
+        end += step
+    return begin, end
 
 
-def _joins(document: Document, left: int, right: int) -> bool:
-    """What stands between two tokens joins them to one name."""
-    between = document.words[max(left, -1) + 1 : right]
-    return left >= 0 and all(word in _JOINS for word in between)
-
-
-def _is_capital(document: Document, token: int) -> bool:
-    word = document.word(token)
-    return word[0].isupper() and word not in LISTS["FUNCTION"]
+def _joins(document: Document, left: int, right: int, other: int) -> bool:
+    """What stands between two tokens joins them to one name; `other` of the two has a capital of its own."""
+    word = document.word(other)
+    capital = word[0].isupper() and word not in LISTS["FUNCTION"]
+    return capital and left >= 0 and all(between in _JOINS for between in document.words[left + 1 : right])
 
 
 def _is_headline(document: Document, mention: Mention) -> bool:
     """Most words of the sentence around a capitalised run begin with capitals, so that a capital shows nothing."""
     begin, end = document.sentence(mention.first)
     first, last = _run(document, mention.first, mention.last)
-    around = document.words[begin + 1 : first] + document.words[last:end]
-    share = _capitals(around)
+    share = _capitals(document.words[begin + 1 : first] + document.words[last:end])
     return document.word(end) != "." if share is None else share >= 0.6
 
 
 def _is_in_title(document: Document, first: int, last: int) -> bool:
     """Between quotes or asterisks, in capitals like the title of a work: “Invisible Man”; not "Yes, Sir"."""
     begin, end = first - 1, last
-    while begin > first - 9 and document.word(begin) not in _QUOTES and document.word(begin) not in _STOPS:
+    while begin > first - 9 and document.word(begin) not in _BOUNDS:
         begin -= 1
-    while end < last + 9 and document.word(end) not in _QUOTES and document.word(end) not in _STOPS:
+    while end < last + 9 and document.word(end) not in _BOUNDS:
         end += 1
     if document.word(begin) not in _QUOTES or document.word(end) not in _QUOTES:
         return False
-    if (
-        (document.glued(begin) and document.word(begin - 1).isalnum())
-        or not document.glued(begin + 1)
-        or not document.glued(end)
-        or document.word(begin - 1) in ":="
-    ):  # "sex": "Female"
+    opened = document.glued(begin + 1) and not (document.glued(begin) and document.word(begin - 1).isalnum())
+    if not opened or not document.glued(end) or document.word(begin - 1) in ":=":  # "sex": "Female"
         return False
     words = document.words[begin + 1 : end]
-    if "," in words[:-1] or (words[-1] in ",.!?" and len(words) < 4):
-        return False
-    return (_capitals(words) or 0) > 0.7
+    return "," not in words[:-1] and (len(words) > 3 or words[-1] not in ",.!?") and (_capitals(words) or 0) > 0.7
 
 
 def _capitals(words: list[str]) -> float | None:
@@ -314,20 +276,15 @@ def _capitals(words: list[str]) -> float | None:
     return sum(word[0].isupper() for word in named) / len(named) if named else None
 
 
-# ---------------------------------------------------------------- the data
-
-
 @cache
 def load() -> tuple[dict[str, list[Sense]], dict[str, str]]:
     """Word → the rules that look at it, and cue → its kind of reason."""
-    data = _data()
     found: dict[str, list[Sense]] = {}
-    for row in data["rules"]:
+    for row in data()["rules"]:
         sense = Sense(**{key: _parsed(key, value) for key, value in row.items()})
         for word in sense.words:
             found.setdefault(word, []).append(sense)
-    kinds = {word: kind for kind, words in data["sex_bound"].items() for word in _split(words)}
-    return found, kinds
+    return found, {word: kind for kind, words in data()["sex_bound"].items() for word in _split(words)}
 
 
 def _parsed(key: str, value: Any) -> Any:
@@ -345,19 +302,13 @@ def _parsed(key: str, value: Any) -> Any:
 
 
 def _split(text: str) -> list[str]:
-    lists = _data()["lists"]
+    lists = data()["lists"]
     words = [word for part in text.split() for word in (lists[part[1:]].split() if part[0] == "$" else [part])]
     return [word.replace("_", " ") for word in words]
 
 
-@cache
-def _data() -> dict[str, Any]:
-    return yaml.safe_load(FILE.read_text(encoding="utf-8"))
-
-
-LISTS = {name: frozenset(words.split()) for name, words in _data()["lists"].items()}
-_LOOKED_AT = LISTS["EXCLAIMED"] | LISTS["GENERIC"] | LISTS["SPOKEN_OF"]
+_LOOKED_AT = LISTS["FIRMS"] | LISTS["EXCLAIMED"] | LISTS["GENERIC"]
 _JOINS = frozenset(("of", "the", "for", "and", "&", "'", "’", "s", "de", "-"))
 _QUOTES = frozenset("\"“”‘’'*«»")
-_STOPS = frozenset(".\n;:?!")
+_BOUNDS = _QUOTES | frozenset(".\n;:?!")
 _CLOSES = frozenset('.,!?;\n"”')

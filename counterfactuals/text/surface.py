@@ -24,7 +24,7 @@ def edits(document: Document, mentions: Iterable[Mention]) -> Iterator[Edit]:
     text = document.text
     for mention in mentions:
         assert mention.target is not None
-        edit = Edit(mention.start, mention.end, mention.target, mention.rule, mention.confidence)
+        edit = Edit(mention.start, mention.end, mention.target, _rule(document, mention), mention.confidence)
         if text[edit.end : edit.end + 1] in ("'", "’"):
             edit = _owner(text, edit)
         if text[edit.start - 1 : edit.start] == "-":
@@ -32,6 +32,13 @@ def edits(document: Document, mentions: Iterable[Mention]) -> Iterator[Edit]:
         if text[edit.start - 2 : edit.start] in ("a ", "n ", "A ", "N ") and (article := _article(text, edit)):
             yield article
         yield edit
+
+
+def _rule(document: Document, mention: Mention) -> str:
+    """A name that the table spells with other accents comes back as in the table: one way."""
+    names = document.lexicon.names
+    respelt = mention.rule == "name" and names is not None and mention.word not in names.entries
+    return "one_way" if respelt and not mention.word.isupper() and not mention.word.islower() else mention.rule
 
 
 def _article(text: str, edit: Edit) -> Edit | None:

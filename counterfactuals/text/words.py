@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import random
 import zlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 from counterfactuals.text.conditions import CONDITIONS, JOINTS, is_before_name
 from counterfactuals.text.document import TOKEN, Document, Mention
@@ -27,55 +28,33 @@ class Entry:
     group: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Phrase:
-    """Several tokens in a row; `offset` of them stand before the one that they are looked up by. entry None: left."""
+class Phrase(NamedTuple):
+    """Tokens in a row; `offset` of them stand before the one that they are looked up by. entry None: left."""
 
     tokens: list[str]
     offset: int
     entry: Entry | None
 
 
-@dataclass(frozen=True, slots=True)
-class Table:
-    """A lexicon's entries of one token, its phrases by one of their tokens, longest first, and the keys of both."""
-
-    entries: dict[str, Entry] = field(default_factory=dict)
-    phrases: dict[str, list[Phrase]] = field(default_factory=dict)
-    keys: set[str] = field(default_factory=set)
+Table = dict[str, list[Phrase]]  # phrases by the token that they are looked up by, longest first
 
 
 def find(document: Document) -> None:
     """Add a mention for every word of the lexicon and every cue in the document."""
     table = _table(document.lexicon)
-    keys = table.keys
     found: list[Mention] = []
     pooled: dict[str, str] = {}
     done = 0  # tokens before this one are decided
-    for token in [token for token, word in enumerate(document.words) if word in keys]:
-        if token < done:
-            continue
-        first, last, entry = _longest(document.words, token, done, table)
-        if first == last:
-            continue
-        done = last
-        if entry is None or _is_left(document, first, last):
-            continue
-        mention = _mention(document, first, last, entry, pooled)
-        if mention is not None:
-            found.append(mention)
+    for token in [token for token, word in enumerate(document.words) if word in table]:
+        for tokens, offset, entry in table[document.words[token]]:
+            first = token - offset
+            last = first + len(tokens)
+            if first >= done and document.words[first:last] == tokens:
+                done = last
+                if entry is not None and not _is_left(document, first, last):
+                    found += _mention(document, first, last, entry, pooled)
+                break
     document.add(found)
-
-
-def _longest(words: list[str], token: int, done: int, table: Table) -> tuple[int, int, Entry | None]:
-    """First token, end (exclusive) and entry of the longest phrase or word that is looked up by `token`."""
-    for phrase in table.phrases.get(words[token], ()):
-        first = token - phrase.offset
-        last = first + len(phrase.tokens)
-        if first >= done and words[first:last] == phrase.tokens:
-            return first, last, phrase.entry
-    entry = table.entries.get(words[token])
-    return token, token if entry is None else token + 1, entry
 
 
 def _is_left(document: Document, first: int, last: int) -> bool:
@@ -90,13 +69,14 @@ def _is_left(document: Document, first: int, last: int) -> bool:
     return document.word(last + 1) == ")" if after == "(" else document.word(last + 1).islower()
 
 
-def _mention(document: Document, first: int, last: int, entry: Entry, pooled: dict[str, str]) -> Mention | None:
+def _mention(document: Document, first: int, last: int, entry: Entry, pooled: dict[str, str]) -> list[Mention]:
+    """The mention of these tokens; none where the condition of their word does not hold."""
     start, end = document.starts[first], document.ends[last - 1]
     rule = entry.rule
     if rule is None:
-        return Mention(start, end, first, last, entry.word, None, None, "cue")
+        return [Mention(start, end, first, last, entry.word, None, None, "cue")]
     if rule.only and not CONDITIONS[rule.only](document, first, last):
-        return None
+        return []
     if rule.kind == "pool":
         target = _from_pool(document, first, document.text[start:end], entry.word, pooled)
     elif rule.kind == "title":
@@ -105,7 +85,7 @@ def _mention(document: Document, first: int, last: int, entry: Entry, pooled: di
         target = _written_like(document.words[first], partner)
     else:
         target = entry.targets[0]
-    return Mention(start, end, first, last, entry.word, entry.group, target, rule.kind)
+    return [Mention(start, end, first, last, entry.word, entry.group, target, rule.kind)]
 
 
 def _with_mrs(document: Document, first: int, last: int) -> str | None:
@@ -173,20 +153,19 @@ def _table(lexicon: Lexicon) -> Table:
     for phrase in lexicon.fixed:
         rows += [(surface, None) for surface in (_spellings if phrase.islower() else _apostrophes)(phrase)]
     split = [(TOKEN.findall(surface), entry) for surface, entry in rows]
-    table = Table({tokens[0]: entry for tokens, entry in split if len(tokens) == 1 and entry is not None})
+    single = {tokens[0] for tokens, entry in split if len(tokens) == 1 and entry is not None}
+    table: Table = {}
     for tokens, entry in split:
-        if len(tokens) > 1 or entry is None:
-            offset = _key(tokens, table.entries)
-            table.phrases.setdefault(tokens[offset], []).append(Phrase(tokens, offset, entry))
-    for phrases in table.phrases.values():
-        phrases.sort(key=lambda phrase: -len(phrase.tokens))
-    table.keys.update(table.entries, table.phrases)
+        offset = _key(tokens, single)
+        table.setdefault(tokens[offset], []).append(Phrase(tokens, offset, entry))
+    for phrases in table.values():
+        phrases.sort(key=lambda phrase: (-len(phrase.tokens), phrase.entry is not None))
     return table
 
 
-def _key(tokens: list[str], entries: dict[str, Entry]) -> int:
+def _key(tokens: list[str], single: set[str]) -> int:
     """Which token a phrase is looked up by: its first word of a role, or a longer, rarer one before that."""
-    role = next((i for i, token in enumerate(tokens) if token in entries), len(tokens) - 1)
+    role = next((i for i, token in enumerate(tokens) if token in single), len(tokens) - 1)
     return role if len(tokens[role]) > 3 else max(range(role + 1), key=lambda i: (len(tokens[i]), i))
 
 

@@ -50,6 +50,13 @@ class AlignedPair:
     def reversed(self) -> bool:
         return len(self.input_ids) != len(self.cf_input_ids) or bool((self.input_ids != self.cf_input_ids).any())
 
+    @property
+    def first_replaced(self) -> int:
+        """The first token that differs from its counterpart."""
+        both = min(len(self.input_ids), len(self.cf_input_ids))
+        differs = np.flatnonzero(self.input_ids[:both] != self.cf_input_ids[:both])
+        return int(differs[0]) if len(differs) else min(both, len(self.input_ids) - 1)
+
     def within(self, max_doubt: float | None) -> AlignedPair:
         """This pair, or, with more doubt than that, the sequence without its counterfactual.
 
@@ -57,10 +64,8 @@ class AlignedPair:
         """
         if max_doubt is None or self.doubt <= np.float32(max_doubt) or not self.reversed:
             return self
-        both = min(len(self.input_ids), len(self.cf_input_ids))
-        differs = np.flatnonzero(self.input_ids[:both] != self.cf_input_ids[:both])
-        first = int(differs[0]) if len(differs) else min(both, len(self.input_ids) - 1)
-        return _alone(self.input_ids, first if self.cue < 0 else min(first, self.cue), self.doubt)
+        cue = self.first_replaced if self.cue < 0 else min(self.first_replaced, self.cue)
+        return _alone(self.input_ids, cue, self.doubt)
 
 
 def _alone(ids: np.ndarray, cue: int = -1, doubt: float = 0.0) -> AlignedPair:

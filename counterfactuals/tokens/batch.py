@@ -73,18 +73,16 @@ def collate(
     combine = op != "none" or couple
     with_counterfactual = [n for n, pair in enumerate(pairs) if pair.reversed] if combine or augment else []
     sequences = [pair.input_ids for pair in pairs] + [pairs[n].cf_input_ids for n in with_counterfactual]
-    width = max(len(s) for s in sequences)
-    ids_NT = np.full((len(sequences), width), pad_id, dtype=np.int64)
-    for n, sequence in enumerate(sequences):
-        ids_NT[n, : len(sequence)] = sequence
+    ids_NT = _padded(sequences, pad_id)
+    width = ids_NT.shape[1]
 
-    couples, singles = [np.zeros((4, 0), dtype=np.int64)], []
+    couples, singles = [], []  # tables of rows
     cf_start_of = {n: (len(pairs) + c) * width for c, n in enumerate(with_counterfactual)}
     for n, pair in enumerate(pairs):
         start, cf_start = n * width, cf_start_of.get(n)
         rows = np.arange(len(pair.input_ids) - 1)
         free = np.ones(len(rows), dtype=bool)  # rows whose context holds no cue
-        if vocabulary == "reversed" and stop_at_cue and pair.cue >= 0:
+        if stop_at_cue and vocabulary == "reversed" and pair.cue >= 0:
             free = rows < pair.cue
         if cf_start is None:
             singles.append(_table(start + rows, perturbed=free & (combine and vocabulary == "reversed")))
@@ -94,16 +92,12 @@ def collate(
         coupled = (mate >= 0) & combine
         singles.append(_table(start + rows[~coupled]))
         if augment:
-            taken = np.zeros(len(pair.cf_input_ids) - 1, dtype=bool)
-            taken[mate[coupled]] = True
-            singles.append(_table(cf_start + np.flatnonzero(~taken)))
-        both = min(len(pair.input_ids), len(pair.cf_input_ids))
-        shared = np.argmax(pair.input_ids[:both] != pair.cf_input_ids[:both])  # tokens before the first replaced one
-        turn = np.where(rows < shared, 0, pair.turn + 1)[coupled]
-        own = _table(start + rows[coupled], perturbed=free[coupled], turn=turn)
-        other = _table(
-            cf_start + mate[coupled], perturbed=free[coupled] & (perturb == "both"), trained=augment, turn=-turn
-        )
+            alone = np.setdiff1d(np.arange(len(pair.cf_input_ids) - 1), mate[coupled])
+            singles.append(_table(cf_start + alone))
+        turn = np.where(rows < pair.first_replaced, 0, pair.turn + 1)[coupled]
+        perturbed, mate = free[coupled], cf_start + mate[coupled]
+        own = _table(start + rows[coupled], perturbed=perturbed, turn=turn)
+        other = _table(mate, perturbed=perturbed & (perturb == "both"), trained=augment, turn=-turn)
         couples.append(np.stack([own, other], axis=2).reshape(4, -1))
 
     row_R, perturb_R, trained_R, turn_R = np.concatenate(couples + singles, axis=1)
@@ -117,6 +111,13 @@ def collate(
         num_pairs=sum(table.shape[1] for table in couples) // 2,
         num_trained=len(sequences) if augment else len(pairs),
     )
+
+
+def _padded(sequences: Sequence[np.ndarray], pad_id: int) -> np.ndarray:
+    ids_NT = np.full((len(sequences), max(map(len, sequences))), pad_id, dtype=np.int64)
+    for n, sequence in enumerate(sequences):
+        ids_NT[n, : len(sequence)] = sequence
+    return ids_NT
 
 
 def _table(row_R: np.ndarray, *, perturbed: Any = False, trained: bool = True, turn: Any = 0) -> np.ndarray:
