@@ -108,6 +108,7 @@ def runs(scene: Scene, *, ordinary: bool = False) -> list[Run]:
     """
     document, names, words, near = scene.document, scene.names, scene.words, scene.near
     known, no_name, small, found, done = names.known, names.no_name, set(words), [], 0
+    known_alone = known if ordinary else names.known_alone
     for token in [token for token, word in enumerate(words) if word[0] in _CAPITALS]:
         if token < done:
             continue
@@ -115,7 +116,7 @@ def runs(scene: Scene, *, ordinary: bool = False) -> list[Run]:
         if following[0] in _CAPITALS or following in names.goes_on:
             done = _end(scene, token)
         if done == token + 1:
-            if word in no_name or not (word in known or near[token] > 1 or not word.isascii()):
+            if word in no_name or not (word in known_alone or near[token] > 1 or not word.isascii()):
                 continue
             if word not in known and not ordinary and word.lower() in small:
                 continue
@@ -223,8 +224,12 @@ def _sign(scene: Scene, run: Run) -> str:
     """What the words right beside a run show it to be."""
     words, context, full = scene.words, scene.names.context, bool(run.surname)
     name, before, after = words[run.given[0]], words[run.begin - 1], words[run.last : run.last + 3]
-    if run.lead == "thing" or before == "&" or after[0] in _FIRMS or _is_place(scene, run, name, before, after):
-        return "thing"
+    if run.lead == "thing" or before == "&" or after[0] in _FIRMS or after[0] in context["after_place"]:
+        return "thing"  # "Jasper county"
+    if before == "of" and words[run.begin - 2].lower() in context["place_of"] and not run.lead:
+        return "thing"  # "University of Victoria"
+    if before in context["before_places"] and not (full or run.lead) and name in scene.names.placelike:
+        return "thing"  # "in Virginia"
     fixed = (f"{name}_{run.surname}",) if full else (f"{words[run.first - 1]}_{name}", name)
     if not context["fixed"].isdisjoint(fixed):
         return "thing"
@@ -247,19 +252,6 @@ def _sign(scene: Scene, run: Run) -> str:
     return "thing" if before in _ARTICLES and run.begin == run.first else ""
 
 
-def _is_place(scene: Scene, run: Run, name: str, before: str, after: list[str]) -> bool:
-    """A place, or what is called after somebody: "in Virginia", "city of Tena", "Jasper county"."""
-    context = scene.names.context
-    if after[0] in context["after_place"]:  # "Jasper county", "the Lucia Shipley chair"
-        return True
-    if run.lead:
-        return False
-    if before == "of" and scene.words[run.begin - 2].lower() in context["place_of"]:
-        return True
-    placed = before in context["before_places"] and not run.surname
-    return placed and (name in context["places"] or name in scene.names.rare)
-
-
 # ---------------------------------------------------------------- what the models look at
 
 
@@ -280,7 +272,7 @@ def pooled(scene: Scene, those: list[Run], *models: str) -> list[float]:
     found = []
     for name in models:
         tables = loglinear.load(FILE)[1][name].tables[OWN:]
-        own = sum(_own_score(name, scene.names, *_own(scene.words, run)) for run in some) / len(some)
+        own = _own_score(name, scene.names, *_own(scene.words, some[0]))
         beside = sum(table.get(key, 0.0) for row in rows for table, key in zip(tables, row))
         found.append(own + beside / len(some) ** 0.5)
     return found
