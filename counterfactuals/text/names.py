@@ -95,12 +95,7 @@ class Names:
 
     @cached_property
     def known(self) -> frozenset[str]:
-        """Words that may begin a person's name."""
-        return self.context["mononyms"] | self.either | self.forms.keys()
-
-    @cached_property
-    def known_alone(self) -> frozenset[str]:
-        """Those that matter alone, far from any word of a role: they turn, or leave a doubt."""
+        """Names that matter far from any word of a role too: they turn, or leave a doubt."""
         return self.context["mononyms"] | {name for name, (_, partner) in self.forms.items() if partner}
 
     @cached_property

@@ -108,7 +108,6 @@ def runs(scene: Scene, *, ordinary: bool = False) -> list[Run]:
     """
     document, names, words, near = scene.document, scene.names, scene.words, scene.near
     known, no_name, small, found, done = names.known, names.no_name, set(words), [], 0
-    known_alone = known if ordinary else names.known_alone
     for token in [token for token, word in enumerate(words) if word[0] in _CAPITALS]:
         if token < done:
             continue
@@ -116,7 +115,7 @@ def runs(scene: Scene, *, ordinary: bool = False) -> list[Run]:
         if following[0] in _CAPITALS or following in names.goes_on:
             done = _end(scene, token)
         if done == token + 1:
-            if word in no_name or not (word in known_alone or near[token] > 1 or not word.isascii()):
+            if word in no_name or not (word in known or near[token] > 1 or not word.isascii()):
                 continue
             if word not in known and not ordinary and word.lower() in small:
                 continue
