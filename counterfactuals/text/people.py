@@ -19,7 +19,7 @@ from counterfactuals.text.runs import CLOSE, Run, Scene, pooled, runs
 
 SHOWN = 6.0  # log odds of a name where a sign decides
 # Log odds added for a name that is hardly a surname, a place or a word elsewhere, by how usual it is; for other words.
-ALONE, UNKNOWN = (2.0, 1.75, 1.0, -1.0), 2.0
+ALONE, FULL, UNKNOWN = (2.0, 1.75, 1.0, -1.0), (1.0, 1.0, 0.5, -0.5), 2.0
 SURE, UNSURE = 1.5, 0.3  # a replaced name of lower log odds is doubted: one that is often something else; any other
 # After these titles stands a surname; so usual (see names.USUAL) a name has to be to be a given name there.
 COURTESY = {"miss": 3, "lady": 3, "mrs": 2, "ms": 1, "mr": 0, "lord": 0}
@@ -110,6 +110,8 @@ class Cast:
                 continue
             known = self.names.entry(first) is not None
             score = SHOWN if any(run.sign for run in rest) else pooled(self.scene, rest, "full")[0]
+            if known and first not in self.names.weak:
+                score += FULL[self.names.usual.get(first, 2)]
             for run in rest:
                 run.score = score
             if score > 0:

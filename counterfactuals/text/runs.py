@@ -227,6 +227,8 @@ def _sign(scene: Scene, run: Run) -> str:
         return "thing"  # "Jasper county"
     if before == "of" and words[run.begin - 2].lower() in context["place_of"] and not run.lead:
         return "thing"  # "University of Victoria"
+    if after[0] == "," and after[1] in context["regions"] and not run.lead:
+        return "thing"  # "Charlotte, North Carolina"
     if before in context["before_places"] and not (full or run.lead) and name in scene.names.placelike:
         return "thing"  # "in Virginia"
     fixed = (f"{name}_{run.surname}",) if full else (f"{words[run.first - 1]}_{name}", name)
