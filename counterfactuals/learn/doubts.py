@@ -32,7 +32,10 @@ class Marked(NamedTuple):
 
 
 def read_marks(paths: Iterable[str | Path]) -> list[Marked]:
-    """The marked rows of audit files that name reasons. ValueError for a file without the columns."""
+    """The marked rows of audit files that name reasons; a borderline case, by its kind, counts as right.
+
+    ValueError for a file without the columns.
+    """
     found = []
     for path in paths:
         with open(path, encoding="utf-8-sig", newline="") as file:
@@ -42,7 +45,8 @@ def read_marks(paths: Iterable[str | Path]) -> list[Marked]:
                 raise ValueError(f"{path}: no column {', '.join(sorted(missing))}; is this a marked audit.csv?")
             for row in rows:
                 if row["verdict"] in ("ok", "wrong"):
-                    found.append(Marked(tuple(row["reasons"].split()), row["verdict"] == "wrong"))
+                    wrong = row["verdict"] == "wrong" and not (row.get("kind") or "").startswith("borderline")
+                    found.append(Marked(tuple(row["reasons"].split()), wrong))
     if not found:
         raise ValueError("learn_doubts: no marked passage in these files")
     return found

@@ -57,9 +57,9 @@ class Names:
         return {name: bisect(USUAL, rank) for rank, pair in enumerate(self.pairs) for name in pair}
 
     @cached_property
-    def rare(self) -> frozenset[str]:
-        """Names of few bearers, and those of the project's lists."""
-        return frozenset(name for name, number in self.usual.items() if number > 1)
+    def placelike(self) -> frozenset[str]:
+        """Places, and the names of few bearers, which may be any."""
+        return self.context["places"] | {name for name, number in self.usual.items() if number > 1}
 
     @cached_property
     def weak(self) -> frozenset[str]:
@@ -95,8 +95,8 @@ class Names:
 
     @cached_property
     def known(self) -> frozenset[str]:
-        """Words that may begin a person's name."""
-        return self.context["mononyms"] | self.either | self.forms.keys()
+        """Names that matter far from any word of a role too: they turn, or leave a doubt."""
+        return self.context["mononyms"] | {name for name, (_, partner) in self.forms.items() if partner}
 
     @cached_property
     def titles(self) -> dict[str, str]:
@@ -140,13 +140,12 @@ def load_names(path: str | Path) -> Names:
         either = frozenset(table["either"])
         if not all(isinstance(name, str) and name for name in chain(*pairs, *single, either)):
             raise TypeError("a name that is no text")
-        twice = len(set(chain.from_iterable(pairs))) < 2 * len(pairs)
+        if len({*chain(*pairs)}) < 2 * len(pairs):
+            raise ValueError("a name stands in two pairs")
     except FileNotFoundError:
         raise ValueError(f"{path}: no such file") from None
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ValueError(f"{path}: not a table of given names ({error}); write one with the command `names`") from None
-    if twice:
-        raise ValueError(f"{path}: a name stands in two pairs")
     model = MODEL.read_bytes() if MODEL.exists() else b""
     digest = hashlib.sha256(content + CONTEXT.read_bytes() + model).hexdigest()
     return Names(pairs, single, either, digest, names_context())

@@ -19,7 +19,7 @@ from counterfactuals.text.runs import CLOSE, Run, Scene, pooled, runs
 
 SHOWN = 6.0  # log odds of a name where a sign decides
 # Log odds added for a name that is hardly a surname, a place or a word elsewhere, by how usual it is; for other words.
-ALONE, UNKNOWN = (2.0, 1.75, 1.0, -1.0), 2.0
+ALONE, FULL, UNKNOWN = (2.0, 1.75, 1.0, -1.0), (1.0, 1.0, 0.5, -0.5), 2.0
 SURE, UNSURE = 1.5, 0.3  # a replaced name of lower log odds is doubted: one that is often something else; any other
 # After these titles stands a surname; so usual (see names.USUAL) a name has to be to be a given name there.
 COURTESY = {"miss": 3, "lady": 3, "mrs": 2, "ms": 1, "mr": 0, "lord": 0}
@@ -110,6 +110,8 @@ class Cast:
                 continue
             known = self.names.entry(first) is not None
             score = SHOWN if any(run.sign for run in rest) else pooled(self.scene, rest, "full")[0]
+            if known and first not in self.names.weak:
+                score += FULL[self.names.usual.get(first, 2)]
             for run in rest:
                 run.score = score
             if score > 0:
@@ -158,14 +160,12 @@ class Cast:
                 continue
             for token in run.given:
                 word = self.words[token]
-                entry = self.names.entry(word)
-                if entry is None or entry[0] != group or entry[1] is None:
+                other_group, target = self.names.entry(word) or (None, None)
+                surname = bool(run.surname) and token != run.given[0] and word in self.names.weak
+                if target is None or other_group != group or surname:  # "William Jackson Hooker"
                     continue
-                if run.surname and token != run.given[0] and (word in self.names.weak or word in self.names.rare):
-                    continue  # "William Jackson Hooker"
-                mention = _mention(
-                    self.scene, token, token + 1, group, written_like(word, family.get(word) or entry[1])
-                )
+                target = written_like(word, family.get(word) or target)
+                mention = _mention(self.scene, token, token + 1, group, target)
                 if not run.surname and word in self.names.context["mononyms"]:
                     mention.doubt("name:famous")  # "Antony and Cleopatra"
                 if word in family and family[word] is None:
@@ -226,23 +226,22 @@ class Cast:
     def _reason(self, run: Run, turned: set[tuple[str, str]]) -> str:
         """Why a name that stays may leave its passage wrong; "" if it does not."""
         first = self.words[run.given[0]]
-        entry, either = self.names.entry(first), first in self.names.either
+        entry, is_person = self.names.entry(first), run.score > 0
         if first in self.names.context["mononyms"]:
             return "name:famous"
-        if turned and run.score <= 0 and run.last > run.first + 1:
+        if turned and not is_person and run.last > run.first + 1:
             words = {*self.words[run.first : run.last], ""}
             if any(words.issuperset(pair) for pair in turned):
                 return "name:namesake"
-        if run.sign in ("thing", "surname") or (entry and run.group not in (None, entry[0])):  # Mrs. John Smith
+        other_group = entry is not None and run.group not in (None, entry[0])  # Mrs. John Smith
+        if run.sign in ("thing", "surname") or other_group or (entry is None and first in self.names.context["unisex"]):
             return ""
-        if first in self.names.context["unisex"] and not entry:
-            return ""
-        if entry or either:
-            if run.score > 0:
-                return "name:no_partner" if not (entry and entry[1]) else ""
+        if entry or first in self.names.either:
+            if is_person:
+                return "" if entry and entry[1] else "name:no_partner"
             return "name:maybe" if run.score > (-SHOWN if entry else -SHOWN / 2) else ""
-        if run.surname or run.score <= 0:
-            return "name:unknown_full" if run.score > 0 else ""
+        if run.surname or not is_person:
+            return "name:unknown_full" if is_person else ""
         return "name:unknown_alone" if run.score > SURE else "name:unknown_word"
 
 

@@ -27,7 +27,7 @@ RULES: tuple[Callable[[Document], None], ...] = (  # in this order: later rules 
     senses.doubt,  # a word in another sense: ships, titles of works, idioms
     people.doubt,  # a name that stays beside a pronoun that turns
 )
-POLICIES = {"reverse": 1.0, "skip": 0.1, "keep_names": 1.0}  # a passage with more doubt than this is left
+POLICIES = {"reverse": 1.0, "skip": 0.2, "keep_names": 1.0}  # a passage with more doubt than this is left
 LEAST = 0.02  # doubts below this are no flag
 
 

@@ -223,8 +223,14 @@ def _sign(scene: Scene, run: Run) -> str:
     """What the words right beside a run show it to be."""
     words, context, full = scene.words, scene.names.context, bool(run.surname)
     name, before, after = words[run.given[0]], words[run.begin - 1], words[run.last : run.last + 3]
-    if run.lead == "thing" or before == "&" or after[0] in _FIRMS or _is_place(scene, run, name, before, after):
-        return "thing"
+    if run.lead == "thing" or before == "&" or after[0] in _FIRMS or after[0] in context["after_place"]:
+        return "thing"  # "Jasper county"
+    if before == "of" and words[run.begin - 2].lower() in context["place_of"] and not run.lead:
+        return "thing"  # "University of Victoria"
+    if after[0] == "," and after[1] in context["regions"] and not run.lead:
+        return "thing"  # "Charlotte, North Carolina"
+    if before in context["before_places"] and not (full or run.lead) and name in scene.names.placelike:
+        return "thing"  # "in Virginia"
     fixed = (f"{name}_{run.surname}",) if full else (f"{words[run.first - 1]}_{name}", name)
     if not context["fixed"].isdisjoint(fixed):
         return "thing"
@@ -247,25 +253,12 @@ def _sign(scene: Scene, run: Run) -> str:
     return "thing" if before in _ARTICLES and run.begin == run.first else ""
 
 
-def _is_place(scene: Scene, run: Run, name: str, before: str, after: list[str]) -> bool:
-    """A place, or what is called after somebody: "in Virginia", "city of Tena", "Jasper county"."""
-    context = scene.names.context
-    if after[0] in context["after_place"]:  # "Jasper county", "the Lucia Shipley chair"
-        return True
-    if run.lead:
-        return False
-    if before == "of" and scene.words[run.begin - 2].lower() in context["place_of"]:
-        return True
-    placed = before in context["before_places"] and not run.surname
-    return placed and (name in context["places"] or name in scene.names.rare)
-
-
 # ---------------------------------------------------------------- what the models look at
 
 
 def keys(scene: Scene, run: Run) -> tuple[str, ...]:
     """One key for each of `TEMPLATES`."""
-    return _own_keys(scene.names, *_own(scene.words, run)) + _beside_keys(scene, run)
+    return _own_keys(scene.names, *_own(scene.words, run)) + _beside_keys(scene.names, *_beside(scene, run))
 
 
 def spread(those: list[Run], most: int) -> list[Run]:
@@ -275,14 +268,11 @@ def spread(those: list[Run], most: int) -> list[Run]:
 
 def pooled(scene: Scene, those: list[Run], *models: str) -> list[float]:
     """By each model the log odds from a name's places: its own words once, what is beside it the more with each."""
-    some = spread(those, MOST)
-    rows = [_beside_keys(scene, run) for run in some]
-    found = []
+    some, names, found = spread(those, MOST), scene.names, []
+    own, beside = _own(scene.words, some[0]), [_beside(scene, run) for run in some]
     for name in models:
-        tables = loglinear.load(FILE)[1][name].tables[OWN:]
-        own = sum(_own_score(name, scene.names, *_own(scene.words, run)) for run in some) / len(some)
-        beside = sum(table.get(key, 0.0) for row in rows for table, key in zip(tables, row))
-        found.append(own + beside / len(some) ** 0.5)
+        scores = [_beside_score(name, names, *words) for words in beside]
+        found.append(_own_score(name, names, *own) + sum(scores) / len(some) ** 0.5)
     return found
 
 
@@ -315,20 +305,25 @@ def _own_score(name: str, names: Names, first: str, surname: str, shape: str) ->
     return loglinear.score(loglinear.load(FILE)[1][name], _own_keys(names, first, surname, shape))
 
 
-def _beside_keys(scene: Scene, run: Run) -> tuple[str, ...]:
+def _beside(scene: Scene, run: Run) -> tuple[str, str, str, str]:
+    """The word before a name, the two after it, and the next role."""
     x, y, z = scene.words[run.last : run.last + 3]
     if x in _APOSTROPHES and y == "s":
         x, y = "'s", z
-    before = "^" if scene.document.opens(run.begin) else scene.words[run.begin - 1]
-    return *_neighbours(scene.names, before, x, y), agreement(scene, run)
+    return "^" if scene.document.opens(run.begin) else scene.words[run.begin - 1], x, y, agreement(scene, run)
 
 
-@lru_cache(maxsize=1 << 15)
-def _neighbours(names: Names, before: str, after: str, second: str) -> tuple[str, ...]:
+def _beside_keys(names: Names, before: str, after: str, second: str, role: str) -> tuple[str, ...]:
     before, before_class = _neighbour(names, before)
     after, after_class = _neighbour(names, after)
-    second_class = _neighbour(names, second)[1]
-    return before, after, before_class, after_class, f"{before_class}_{after_class}", f"{after_class}_{second_class}"
+    two = f"{after_class}_{_neighbour(names, second)[1]}"
+    return before, after, before_class, after_class, f"{before_class}_{after_class}", two, role
+
+
+@lru_cache(maxsize=1 << 16)
+def _beside_score(name: str, names: Names, *words: str) -> float:
+    tables = loglinear.load(FILE)[1][name].tables[OWN:]
+    return sum(table.get(key, 0.0) for table, key in zip(tables, _beside_keys(names, *words), strict=True))
 
 
 def _word_keys(names: Names, word: str) -> tuple[str, str, str]:
