@@ -12,7 +12,7 @@ SCRIPTS = sorted(path for path in EXAMPLES.glob("*.py") if path.stem != "tiny")
 PRINTS = {
     "add_a_lexicon": "The oldest of the workers asked the young man.",
     "add_an_op": "[0.2, 0.2, 0.2, 0.4]",
-    "counterfactuals_map": "James told his daughter a story.",
+    "counterfactuals_map": "My father told his daughter a story.",
     "loss_in_your_loop": "step 6:",
     "measure_a_model": "two: equitability 0.",
     "your_model": "1 layer(s)",

@@ -212,7 +212,7 @@ def test_cross_entropy_fine_tuning_and_training_from_scratch(arguments, tiny_gpt
         (["counterfactual.lexicon=nothing"], "nothing"),
         (["counterfactual.direction=left"], "no group 'left'"),
         (["counterfactual.protected=[womn]"], "did you mean 'woman'"),
-        (["counterfactual.policy=leave"], "must be one of skip, reverse, keep_names"),
+        (["counterfactual.policy=leave"], "there is reverse, skip, keep_names, or a doubt from 0 to 1"),
         (["data.workers=0"], "data.workers: must be at least 1"),
         (["train.keep_best=los"], "metrics.jsonl will have no 'los'; it will have loss, kd, lm"),
         (["train.keep_best=kd_plain"], "metrics.jsonl will have no 'kd_plain'"),
@@ -233,7 +233,7 @@ def test_prepared_pairs_are_used_or_refused_by_name(arguments, corpus, tiny_gpt2
     assert command(["build", *options, "--max_length", "64", "--workers", "1"]) == 0
     (folder,) = (tmp_path / "pairs").iterdir()
     built = {file.name: file.read_bytes() for file in folder.iterdir()}
-    assert "pairs of 120 texts" in capsys.readouterr().out
+    assert "sequences of 120 texts" in capsys.readouterr().out
     given = [*arguments, f"data.pairs_dir={folder}", "train.max_steps=1"]
     assert "made with another max_length" in refused([*given, "data.max_length=32"], capsys)
     assert "made with another lexicon" in refused([*given, "counterfactual.policy=reverse"], capsys)
