@@ -105,7 +105,7 @@ def test_folders_that_datasets_saved(tmp_path):
     assert list(read_texts(str(tmp_path / "two"), text_field="body", split="test")) == ["two"]
     with pytest.raises(ValueError, match="no text field 'text'; found: body"):
         list(read_texts(str(tmp_path / "two")))
-    with pytest.raises(ValueError, match="cannot be read .*'none'"):
+    with pytest.raises(ValueError, match=r"cannot be read .*'none'"):
         list(read_texts(str(tmp_path / "two"), split="none"))
     prints = [Corpus(str(tmp_path / "two"), text_field="body", split=split).fingerprint for split in ("train", "test")]
     assert prints[0] != prints[1]

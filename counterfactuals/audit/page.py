@@ -53,7 +53,8 @@ class Tally:
         self.doubts.update(round(passage.doubt, 3) for passage in roles)
         for span in reversal.spans:
             self.rules[span.rule] += 1
-            self.words[(*_words(reversal, span), span.rule)] += 1
+            before, after = _words(reversal, span)
+            self.words[before, after, span.rule] += 1
         for flag in reversal.flags:
             key = flag.kind, _plain(reversal.text[flag.start : flag.end], flag.kind)
             self.flags[key] += 1

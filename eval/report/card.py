@@ -30,7 +30,7 @@ def write_card(
 
     settings: the run's resolved configuration; facts: its run.json.
     """
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+    from jinja2 import Environment, FileSystemLoader, select_autoescape, StrictUndefined
 
     own = next(row for row in rows if row["model"] == model)
     source = settings["data"]["source"]
@@ -40,7 +40,7 @@ def write_card(
     ]
     texts = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=False,
+        autoescape=select_autoescape(["html"]),  # a card is Markdown
         undefined=StrictUndefined, trim_blocks=True, keep_trailing_newline=True,
     )  # fmt: skip
     content = texts.get_template("card.md").render(
