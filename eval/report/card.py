@@ -30,7 +30,7 @@ def write_card(
 
     settings: the run's resolved configuration; facts: its run.json.
     """
-    from jinja2 import Environment, FileSystemLoader, select_autoescape, StrictUndefined
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 
     own = next(row for row in rows if row["model"] == model)
     source = settings["data"]["source"]
