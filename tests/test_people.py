@@ -127,9 +127,9 @@ def shown(text: str) -> str:
         '[Eli] [John] "[Johnny]" Tapscott was tired. Tapscott lost his coat.',
         '[William] "[Bill]" Smith was tired. He left.',
         "It is written in the book of Matthew that he came; Matthew 5:3 says he did.",
+        "May God bless her. [May] Welland took her hat.",
         "She was in the film Annie Hall and joined Turkish club Astra Ploiești.",
         "She was educated at King Edward VI High School for Girls.",
-        "The director A. L. [Vijay] was impressed by her.",
         "She and her fiancé, [Alistair] ([Ewen] Leslie), left.",
         "He was received in [Isaura]'s room.",
         # beside its long form a short form is a name too

@@ -3,8 +3,7 @@
 Whether a run of capitals is a person's name is told by what is beside it: by a sign that decides alone (a title, a
 relation, "born"), else by how usual the name is and the score of a model over the words around it (people.json, learnt
 from plain text by learn/people.py). What a name is in one place it is in the whole document: its places pool their
-evidence. The models see no difference between a name and its partner, or between she and he, so what is found in a
-text is found in its reversal.
+evidence. The models see no gender of names or pronouns, so what is found in a text is found in its reversal.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from collections.abc import Iterator
 from math import log
 
 from counterfactuals.text.document import Document, Mention
-from counterfactuals.text.runs import AHEAD, CLOSE, QUOTES, Run, Scene, pooled, runs
+from counterfactuals.text.runs import CLOSE, QUOTES, Run, Scene, pooled, runs
 
 SHOWN = 6.0  # log odds of a name where a sign decides
 # Log odds added for a name that is hardly a surname, a place or a word elsewhere, by how usual it is; for other words.
@@ -38,8 +37,6 @@ def find(document: Document) -> None:
 
 def doubt(document: Document) -> None:
     """Once all rules have run: a name that stays is no doubt where no role turns; a title and its name go together."""
-    if document.lexicon.names is None:
-        return
     turning = {document.passage_of(m.start) for m in document.mentions if m.target is not None and m.group is not None}
     for mention in document.mentions:
         if mention.target is None and mention.rule == "name" and document.passage_of(mention.start) not in turning:
@@ -219,9 +216,8 @@ class Cast:
         titled = run.group is not None and (run.lead == "given" or bool(run.surname))
         if titled or scene.is_after_role(run.begin):
             return True
-        begin = scene.document.sentence(run.begin)[0]
-        ahead = self.words[run.begin - 1] == "," and run.begin < begin + AHEAD
-        role = scene.document.mention_at(begin + 1) if ahead else None
+        after_comma = self.words[run.begin - 1] == ","
+        role = scene.document.mention_at(scene.document.sentence(run.begin)[0] + 1) if after_comma else None
         if role is not None and role.rule == "pronoun" and group in (None, role.group):
             return True  # "In his review, Ann Lee said"
         role = scene.after(run.last)
