@@ -59,7 +59,8 @@ Oh god, thank god, and praise god. Our Father which is in heaven.
 "Boy that was hard." Uh, uh boy, it came out fine. Too often, man has not been good. I am a man and a brother.
 The prime actors of this trade; the fall guy; P _ Z _ Ms. yeah; Master of Arts
 He went to Sir Winston Churchill School. → She went to Sir Winston Churchill School.
-her fellow-subjects, my dear fellow-citizens → his fellow-subjects, my dear fellow-citizens
+her fellow-subjects, my dear fellow Poles → his fellow-subjects, my dear fellow Poles
+his dear fellow-citizens → her dear fellow-citizens
 Raymond Anthony Papa swam. The "PRIDE MAN FESTIVAL 2005" was shown. The Maharani of Tonk Cup.
 A chick hatched from the egg.
 sister companies, sister-city links, a daughter cell, a mother tongue
@@ -92,6 +93,7 @@ She wondered what they were which the old man saw. → He wondered what they wer
 Isn't he there? She was a woman. Never mind that man. → Isn't she there? He was a man. Never mind that woman.
 He is one of the founding fathers of it. → She is one of the founding mothers of it.
 That fellow rolls; a merry fellow, that sort of fellow! → That lass rolls; a merry lass, that sort of lass!
+another fellow I met → another lass I met
 The king my master saw the little Duke. → The queen my mistress saw the little Duchess.
 Master Rolfe came. The poor blubbering fellow meant it. → Mistress Rolfe came. The poor blubbering lass meant it.
 Sir James Hall and Mr Hall; that man has a plan → Dame James Hall and Ms Hall; that woman has a plan

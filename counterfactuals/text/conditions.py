@@ -12,13 +12,11 @@ import yaml
 
 from counterfactuals.text.document import Document
 
-FILE = Path(__file__).with_name("senses.yaml")
-
 
 @cache
 def data() -> dict[str, Any]:
     """senses.yaml: its `lists` of words, and what senses.py reads."""
-    return yaml.safe_load(FILE.read_text(encoding="utf-8"))
+    return yaml.safe_load(Path(__file__).with_name("senses.yaml").read_text(encoding="utf-8"))
 
 
 LISTS = {name: frozenset(words.split()) for name, words in data()["lists"].items()}
@@ -153,11 +151,11 @@ def _is_beside(document: Document, first: int, last: int) -> bool:
 def _is_fellow(document: Document, first: int, last: int) -> bool:
     """ "the old fellow", "a fellow who", "poor fellow!"; not "fellow-students", "a fellow of Merton", "Fellow"."""
     second, before, after = document.word(first - 2).lower(), document.word(first - 1), document.word(last)
-    if not document.words[first].islower() or not LISTS["ACADEMIC"].isdisjoint((before, second)) or after[0].isupper():
+    if not document.words[first].islower() or not LISTS["ACADEMIC"].isdisjoint((before, second)):
         return False
     if before.lower() in LISTS["OF_FELLOWS"] or (second in LISTS["OF_FELLOWS"] and before.endswith("ing")):
-        return after != "-" or not document.glued(last)
-    if (after.isalpha() and after not in LISTS["AFTER_FELLOWS"]) or after in ("of", "at", "-"):
+        return after == "I" or not (after[0].isupper() or (after == "-" and document.glued(last)))
+    if (after.isalpha() and after not in LISTS["AFTER_FELLOWS"] and after != "I") or after in ("of", "at", "-"):
         return False
     leads = before.lower() in LISTS["LEADS"] or (before.islower() and second in LISTS["LEADS"])
     return leads or (before == "of" and second in LISTS["KIND"])

@@ -70,11 +70,9 @@ def doubt(document: Document) -> None:
         elif _is_no_role(document, mention):
             document.remove(mention)
             continue
-        if word not in senses:
-            continue
         passage = document.passage_of(mention.start)
         near = nearby.get(passage) or nearby.setdefault(passage, _tokens_of(document, passage))
-        for sense in senses[word]:
+        for sense in senses.get(word, ()):
             if sense.holds(document, mention, near):
                 if sense.leave:
                     document.remove(mention)
@@ -306,8 +304,7 @@ def _parsed(key: str, value: Any) -> Any:
 
 
 def _split(text: str) -> list[str]:
-    lists = data()["lists"]
-    parts = (lists[part[1:]] if part[0] == "$" else part for part in text.split())
+    parts = (data()["lists"][part[1:]] if part[0] == "$" else part for part in text.split())
     return [word.replace("_", " ") for part in parts for word in part.split()]
 
 
