@@ -122,6 +122,21 @@ def shown(text: str) -> str:
         "[Stephen] sang. Later [Steve] left with his wife.",
         # small letters
         "we saw [tom] in his car",
+        # usual names that end like an adverb; nicknames in quotes; works, teams, books of the Bible; regnal names
+        "[Kimberly] [Anne] Keever said she was late.",
+        '[Eli] [John] "[Johnny]" Tapscott was tired. Tapscott lost his coat.',
+        '[William] "[Bill]" Smith was tired. He left.',
+        "It is written in the book of Matthew that he came; Matthew 5:3 says he did.",
+        "May God bless her. [May] Welland took her hat.",
+        "She was in the film Annie Hall and joined Turkish club Astra Ploiești.",
+        "She was educated at King Edward VI High School for Girls.",
+        "She and her fiancé, [Alistair] ([Ewen] Leslie), left.",
+        "He was received in [Isaura]'s room.",
+        # beside its long form a short form is a name too
+        "My [Emmy] is here with her mother. [Emily] left. [Emmy], dear!",
+        # a role ahead of its name, a name beside one that turns
+        "In his review, <Ruvik Tarsen> states it.",
+        "The men's champions were Norway's <Ruvik Tarsen> and [Tor] [Arne] Hetland.",
         # no counterpart: they stay, doubted beside a role that may be theirs
         "<Ruvik Tarsen> said he would go.",
         "<Nurvo Gonçalves> (born 9 July 1998) is a footballer. He plays.",
@@ -371,7 +386,7 @@ def test_learns_from_plain_text(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "doubted"),
     [
-        ("They met Sir James Hall.", True),
+        ("They met Sir James Hall.", False),
         ("Madam Mina is here.", True),
         ("They met Sir James Brown and Lady Clara.", False),
         ("Mr. Thomas met Mrs. John Smith.", False),

@@ -55,7 +55,12 @@ From "abba", meaning "father", it comes.
 a male connector; the plug is female
 White may drop a pawn between the king and the bishop.
 The grooms held the horses.
-Oh god, thank god, and praise god.
+Oh god, thank god, and praise god. Our Father which is in heaven.
+"Boy that was hard." Uh, uh boy, it came out fine. Too often, man has not been good. I am a man and a brother.
+The prime actors of this trade; the fall guy; P _ Z _ Ms. yeah; Master of Arts
+He went to Sir Winston Churchill School. → She went to Sir Winston Churchill School.
+her fellow-subjects, my dear fellow Poles → his fellow-subjects, my dear fellow Poles
+his dear fellow-citizens → her dear fellow-citizens
 Raymond Anthony Papa swam. The "PRIDE MAN FESTIVAL 2005" was shown. The Maharani of Tonk Cup.
 A chick hatched from the egg.
 sister companies, sister-city links, a daughter cell, a mother tongue
@@ -88,7 +93,11 @@ She wondered what they were which the old man saw. → He wondered what they wer
 Isn't he there? She was a woman. Never mind that man. → Isn't she there? He was a man. Never mind that woman.
 He is one of the founding fathers of it. → She is one of the founding mothers of it.
 That fellow rolls; a merry fellow, that sort of fellow! → That lass rolls; a merry lass, that sort of lass!
+another fellow I met → another lass I met
 The king my master saw the little Duke. → The queen my mistress saw the little Duchess.
+Master Rolfe came. The poor blubbering fellow meant it. → Mistress Rolfe came. The poor blubbering lass meant it.
+Sir James Hall and Mr Hall; that man has a plan → Dame James Hall and Ms Hall; that woman has a plan
+Yes, my lady. Mr. President; Madam Chief Justice → Yes, my lord. Madam President; Mr. Chief Justice
 Robins (née Gerrish); her maiden name → Robins (né Gerrish); his birth name
 her ladyship's waiting-maid; Yes, ma'amselle. → his lordship's valet; Yes, monsieur.
 the city's god → the city's goddess
@@ -113,6 +122,15 @@ sense:ship: <She> was armed with 104 guns.
 sense:perhaps_ship: The ship sailed at noon, and then <she> came back.
 sense:ship: <She> wrecked on Tuskar Rock in 1812.
 sense:perhaps_ship: The "Phoenix" was back with <her> crew.
+sense:animal: The young leave their <mothers> after weaning.
+sense:capital: The League of <Women> Voters told the women.
+sense:capital: My aunt knew <Ma> Bogart.
+sense:rare: He bowed, and the <master> said so.
+sense:rare: George Peters, <mum>.
+sense:rare: The government is the main <landlord>.
+sex_bound:role: <'E>'s a good lad.
+sex_bound:role: A <Big Sister> helps girls.
+sex_bound:role: <M. le> Juge saw him.
 sense:animal: As a two-year-old <she> won once.
 sense:country: Nature <herself> is kind.
 sense:country: England and <her> colonies.
@@ -147,7 +165,7 @@ She was baptised in France, and then she went home.
 The nurse said that she saw the ship with her sister.
 There were 100 males and 112 females in 40 households.
 He told her about the Women's World Cup.
-He said she saw him. "She came," he said. "Her mother told him."
+Ne'er was she late. He said she saw him. "She came," he said. "Her mother told him."
 The male students sang.
 """
 

@@ -12,13 +12,11 @@ import yaml
 
 from counterfactuals.text.document import Document
 
-FILE = Path(__file__).with_name("senses.yaml")
-
 
 @cache
 def data() -> dict[str, Any]:
     """senses.yaml: its `lists` of words, and what senses.py reads."""
-    return yaml.safe_load(FILE.read_text(encoding="utf-8"))
+    return yaml.safe_load(Path(__file__).with_name("senses.yaml").read_text(encoding="utf-8"))
 
 
 LISTS = {name: frozenset(words.split()) for name, words in data()["lists"].items()}
@@ -46,11 +44,11 @@ def _is_abbreviation(document: Document, first: int, last: int) -> bool:
     word, before = document.words[first], document.word(first - 1)
     dotted = document.word(last) == "." and document.glued(last)
     after = document.word(last + dotted)
-    if _key_before(document, first) in LISTS["TITLE_KEYS"]:  # {"title": "Ms"}
+    joined = after in JOINTS and document.word(last + dotted + 1).lower() in ("mr", "mrs", "ms")
+    if joined or _key_before(document, first) in LISTS["TITLE_KEYS"]:  # {"title": "Ms"}
         return True
-    if document.word(last + dotted) in JOINTS and document.word(last + dotted + 1).lower() in ("mr", "mrs", "ms"):
-        return True
-    if before[-1].isdigit():
+    spelled = before == "*" and document.word(first - 2).isupper() and not document.glued(first - 1)  # Z _ Ms
+    if before[-1].isdigit() or spelled:
         return False
     if word.isupper():
         if dotted:  # "patients with MS. The"
@@ -105,10 +103,9 @@ def _is_code(document: Document, first: int, last: int) -> bool:
         return True
     if word.islower() or after in ("'", "’"):
         return False
-    if before in ("old", "yo") or (before == "o" and document.word(first - 2) == "/"):  # 45 y/o F
-        return True
+    aged = before in ("old", "yo") or (before == "o" and document.word(first - 2) == "/")  # 45 y/o F
     near = (document.word(first - 2) if before == "/" else "", document.word(last + 1) if after == "/" else "")
-    return any(age.isdigit() and 18 <= int(age) < 110 for age in near)
+    return aged or any(age.isdigit() and 18 <= int(age) < 110 for age in near)
 
 
 def _key_before(document: Document, first: int) -> str:
@@ -125,17 +122,16 @@ def _is_kin(document: Document, first: int, last: int) -> bool:
     word, words, before = document.words[first], document.words, document.word(first - 1)
     if before.lower() in LISTS["OWNERS"] or (len(word) == 2 and word.islower()):
         return True
-    if before in JOINTS and _is_loud(document.word(first - 2)):
-        return True
-    return word.isupper() and any(w == word and b.lower() in LISTS["OWNERS"] for b, w in pairwise(words))
+    near = before in JOINTS and _is_loud(document.word(first - 2))
+    return near or (word.isupper() and any(w == word and b.lower() in LISTS["OWNERS"] for b, w in pairwise(words)))
 
 
 def _is_called(document: Document, first: int, last: int) -> bool:
-    """ "Ma said so", "my pa": in a text of the family; not "Yo-Yo Ma", "MA", "Ma Long"."""
+    """ "Ma said so", "my pa": in a text of the family; not "Yo-Yo Ma" or "MA"."""
     word, before, after = document.words[first], document.word(first - 1), document.word(last)
     if before.lower() in LISTS["OWNERS"]:
         return not word.isupper()
-    if word.islower() or word.isupper() or after[0].isupper() or (after == "." and document.word(last + 1).islower()):
+    if word.islower() or word.isupper() or (after == "." and document.word(last + 1).islower()):
         return False
     place = before == "," and document.word(first - 2)[0].isupper()  # York, Pa.
     if place or (before[0].isupper() and not document.opens(first - 1)):
@@ -153,21 +149,26 @@ def _is_beside(document: Document, first: int, last: int) -> bool:
 
 
 def _is_fellow(document: Document, first: int, last: int) -> bool:
-    """ "the old fellow", "a fellow who", "poor fellow!"; not "fellow students", "a fellow of Merton", "Fellow"."""
+    """ "the old fellow", "a fellow who", "poor fellow!"; not "fellow-students", "a fellow of Merton", "Fellow"."""
     second, before, after = document.word(first - 2).lower(), document.word(first - 1), document.word(last)
-    if not document.words[first].islower() or not LISTS["ACADEMIC"].isdisjoint((before, second)) or after[0].isupper():
+    if not document.words[first].islower() or not LISTS["ACADEMIC"].isdisjoint((before, second)):
         return False
-    if before.lower() in LISTS["OF_FELLOWS"]:
-        return True
-    if (after.isalpha() and after not in LISTS["AFTER_FELLOWS"]) or after in ("of", "at"):
+    if before.lower() in LISTS["OF_FELLOWS"] or (second in LISTS["OF_FELLOWS"] and before.endswith("ing")):
+        return after == "I" or not (after[0].isupper() or (after == "-" and document.glued(last)))
+    if (after.isalpha() and after not in LISTS["AFTER_FELLOWS"] and after != "I") or after in ("of", "at", "-"):
         return False
     leads = before.lower() in LISTS["LEADS"] or (before.islower() and second in LISTS["LEADS"])
     return leads or (before == "of" and second in LISTS["KIND"])
 
 
-def _is_owned(document: Document, first: int, last: int) -> bool:
-    """ "my master", "his master's voice"; "her master's degree" is in senses.yaml."""
-    return document.words[first].islower() and document.word(first - 1).lower() in LISTS["OWNERS"]
+def _is_master(document: Document, first: int, last: int) -> bool:
+    """ "my master", "Master Rolfe", "the master said"; not "Grand Master Day"; "her master's degree" is a sense."""
+    word, before, after = document.words[first], document.word(first - 1), document.word(last)
+    said = after in LISTS["AFTER_FELLOWS"] or after in ",.;!?"
+    if word == "Master" and (document.opens(first) or not before[0].isupper()):
+        return is_before_name(document, first, last) or (document.opens(first) and said)
+    owned = before.lower() in LISTS["OWNERS"] or (said and word == "master" and before in ("the", "The"))
+    return owned and word.islower()
 
 
 def _is_loud(word: str) -> bool:
@@ -182,8 +183,8 @@ CONDITIONS: dict[str, Callable[[Document, int, int], bool]] = {
     "fellow": _is_fellow,
     "kin": _is_kin,
     "lower": _is_lower,
+    "master": _is_master,
     "not_name": _is_not_name,
-    "owned": _is_owned,
     "rank": _is_rank,
     "title": is_before_name,
     "title_or_lower": lambda *place: _is_lower(*place) or is_before_name(*place),

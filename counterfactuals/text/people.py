@@ -3,8 +3,7 @@
 Whether a run of capitals is a person's name is told by what is beside it: by a sign that decides alone (a title, a
 relation, "born"), else by how usual the name is and the score of a model over the words around it (people.json, learnt
 from plain text by learn/people.py). What a name is in one place it is in the whole document: its places pool their
-evidence. The models see no difference between a name and its partner, or between she and he, so what is found in a
-text is found in its reversal.
+evidence. The models see no gender of names or pronouns, so what is found in a text is found in its reversal.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from collections.abc import Iterator
 from math import log
 
 from counterfactuals.text.document import Document, Mention
-from counterfactuals.text.runs import CLOSE, Run, Scene, pooled, runs
+from counterfactuals.text.runs import CLOSE, QUOTES, Run, Scene, pooled, runs
 
 SHOWN = 6.0  # log odds of a name where a sign decides
 # Log odds added for a name that is hardly a surname, a place or a word elsewhere, by how usual it is; for other words.
@@ -23,7 +22,6 @@ ALONE, FULL, UNKNOWN = (2.0, 1.75, 1.0, -1.0), (1.0, 1.0, 0.5, -0.5), 2.0
 SURE, UNSURE = 1.5, 0.3  # a replaced name of lower log odds is doubted: one that is often something else; any other
 # After these titles stands a surname; so usual (see names.USUAL) a name has to be to be a given name there.
 COURTESY = {"miss": 3, "lady": 3, "mrs": 2, "ms": 1, "mr": 0, "lord": 0}
-
 BESIDE = 12  # tokens after what is perhaps a name in which a word of a role leaves a doubt
 
 
@@ -39,8 +37,6 @@ def find(document: Document) -> None:
 
 def doubt(document: Document) -> None:
     """Once all rules have run: a name that stays is no doubt where no role turns; a title and its name go together."""
-    if document.lexicon.names is None:
-        return
     turning = {document.passage_of(m.start) for m in document.mentions if m.target is not None and m.group is not None}
     for mention in document.mentions:
         if mention.target is None and mention.rule == "name" and document.passage_of(mention.start) not in turning:
@@ -121,6 +117,8 @@ class Cast:
     def _decide_alone(self) -> None:
         """Score each name that stands alone; the higher the more of the names alone in this text are given names."""
         scores: dict[str, tuple[float, float]] = {}
+        longer = self.names.nicknames.keys() & (self.given | self.alone.keys())
+        short_forms = {short for name in longer for short in self.names.nicknames[name]} - self.names.context["commons"]
         num_given = num_surnames = 1
         for word, those in self.alone.items():
             num_surnames += those[0].sign == "surname"
@@ -135,7 +133,8 @@ class Cast:
             else:
                 person, given = pooled(self.scene, rest, "alone", "given")
                 if known and word not in self.names.weak:
-                    more = ALONE[self.names.usual.get(word, 2)] - 2 * (word.isupper() and len(word) > 1)
+                    more = ALONE[self.names.usual.get(word, 2)] + UNKNOWN * (word in short_forms)  # Emmy beside Emily
+                    more -= 2 * (word.isupper() and len(word) > 1)
                     person, given = person + more, given + more
                 elif not known and word not in self.names.either:
                     given += UNKNOWN
@@ -164,7 +163,8 @@ class Cast:
                 surname = bool(run.surname) and token != run.given[0] and word in self.names.weak
                 if target is None or other_group != group or surname:  # "William Jackson Hooker"
                     continue
-                target = written_like(word, family.get(word) or target)
+                target = family.get(word) or target
+                target = target.upper() if word.isupper() and len(word) > 1 else target
                 mention = _mention(self.scene, token, token + 1, group, target)
                 if not run.surname and word in self.names.context["mononyms"]:
                     mention.doubt("name:famous")  # "Antony and Cleopatra"
@@ -191,20 +191,21 @@ class Cast:
         scene = self.scene
         turning = {scene.document.passage_of(m.start) for m in scene.roles if m.target is not None}
         turned: defaultdict[int, set[tuple[str, str]]] = defaultdict(set)
-        stay = []
+        stay, joints = [], set()
         for run in self.runs:
             passage = scene.passage(run.first)
             if run.score > 0 and scene.document.mention_at(run.given[0]):
                 turned[passage].add((self.words[run.given[0]], run.surname))
+                joints |= {token for token in (run.begin - 1, run.last) if self.words[token] == "and"}
             elif passage in turning:
                 stay.append((run, passage))
         persons = [run.first for run in self.runs if run.score > 0]
         for run, passage in stay:
-            entry = self.names.entry(self.words[run.given[0]])
-            group = entry[0] if entry else None
+            group, _ = self.names.entry(self.words[run.given[0]]) or (None, None)
             reason = self._reason(run, turned[passage])
             sure = reason in ("name:famous", "name:namesake")
-            if sure or (reason and self._is_owner(run, group, persons)):
+            sure = sure or (bool(run.surname) and not joints.isdisjoint((run.begin - 1, run.last)))  # and another turns
+            if reason and (sure or self._is_owner(run, group, persons)):
                 mention = _mention(scene, run.first, run.last, group, None)
                 mention.doubt(reason)
                 yield mention
@@ -215,6 +216,10 @@ class Cast:
         titled = run.group is not None and (run.lead == "given" or bool(run.surname))
         if titled or scene.is_after_role(run.begin):
             return True
+        after_comma = self.words[run.begin - 1] == ","
+        role = scene.document.mention_at(scene.document.sentence(run.begin)[0] + 1) if after_comma else None
+        if role is not None and role.rule == "pronoun" and group in (None, role.group):
+            return True  # "In his review, Ann Lee said"
         role = scene.after(run.last)
         if role is None or role.target is None or group not in (None, role.group):
             return False
@@ -229,12 +234,13 @@ class Cast:
         entry, is_person = self.names.entry(first), run.score > 0
         if first in self.names.context["mononyms"]:
             return "name:famous"
-        if turned and not is_person and run.last > run.first + 1:
-            words = {*self.words[run.first : run.last], ""}
-            if any(words.issuperset(pair) for pair in turned):
-                return "name:namesake"
+        words = {*self.words[run.first : run.last], ""}
+        if not is_person and run.last > run.first + 1 and any(words.issuperset(pair) for pair in turned):
+            return "name:namesake"
         other_group = entry is not None and run.group not in (None, entry[0])  # Mrs. John Smith
-        if run.sign in ("thing", "surname") or other_group or (entry is None and first in self.names.context["unisex"]):
+        quoted = bool(entry and run.surname) and self.words[run.begin - 1] in QUOTES and first not in self.names.weak
+        stays = entry is None and first in self.names.context["unisex"]
+        if stays or other_group or (run.sign in ("thing", "surname") and not quoted):
             return ""
         if entry or first in self.names.either:
             if is_person:
@@ -248,8 +254,6 @@ class Cast:
 def _small(scene: Scene) -> Iterator[Mention]:
     """ "we saw tom": given names in a sentence that does not begin with a capital."""
     names, document, words = scene.names, scene.document, scene.words
-    if names.small.keys().isdisjoint(words):
-        return
     for token in [token for token, word in enumerate(words) if word in names.small]:
         begins_loud = words[document.sentence(token)[0]][0].isupper()
         if begins_loud or words[token - 1] in names.context["no_name_after"] or document.glued(token):
@@ -263,7 +267,3 @@ def _small(scene: Scene) -> Iterator[Mention]:
 def _mention(scene: Scene, first: int, last: int, group: int | None, target: str | None) -> Mention:
     start, end = scene.document.starts[first], scene.document.ends[last - 1]
     return Mention(start, end, first, last, scene.document.text[start:end], group, target, "name")
-
-
-def written_like(word: str, target: str) -> str:
-    return target.upper() if word.isupper() and len(word) > 1 else target

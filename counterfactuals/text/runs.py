@@ -16,7 +16,7 @@ from counterfactuals.text.document import Document, Mention
 from counterfactuals.text.names import Names
 
 FILE = Path(__file__).with_name("people.json")
-NEAR, CLOSE = 60, 30  # tokens after a full name, a name alone in which a word of a role may be its own
+NEAR, CLOSE, AHEAD = 60, 30, 9  # tokens after a full name, a name alone, before it in which a role may be its own
 # What the models look at: the name's first and last word, their classes and endings; the words before and after it.
 TEMPLATES = (
     "first", "last", "first_class", "last_class", "classes", "first_end", "last_end", "shape", "before", "after",
@@ -25,9 +25,8 @@ TEMPLATES = (
 MOST = 4  # places of a name that the models look at
 OWN = 8  # so many of TEMPLATES are of the name itself
 _CAPITALS = frozenset(filter(str.isupper, map(chr, range(0x250))))
-_APOSTROPHES, _QUOTES = frozenset("'’"), frozenset('"“”')
+_APOSTROPHES, QUOTES = frozenset("'’"), frozenset('"“”')
 _SHORT_ENDS = frozenset(("t", "m", "re", "ve", "ll", "d"))
-_FIRMS = frozenset(("&", "Inc", "Ltd", "LLC", "Corp"))
 _ARTICLES = frozenset(("the", "The", "a", "A", "an", "An"))
 
 
@@ -65,11 +64,11 @@ class Scene:
         self.roles = [m for m in document.mentions if m.group is not None and m.rule != "name"]
         self._starts = [m.first for m in self.roles]
         self.near = bytearray(len(self.words))
-        for value, distance in ((1, NEAR), (2, CLOSE)):
+        for value, distance, ahead in ((1, NEAR, AHEAD), (2, CLOSE, 1)):
             for m in self.roles:
                 if m.target is not None:
                     begin = max(0, m.first - distance + 1)
-                    self.near[begin : m.last + 1] = bytes((value,)) * (m.last + 1 - begin)
+                    self.near[begin : m.last + ahead] = bytes((value,)) * (m.last + ahead - begin)
 
     def after(self, token: int) -> Mention | None:
         """The next role from `token` on, if it is near."""
@@ -88,7 +87,7 @@ class Scene:
     def is_after_role(self, token: int) -> bool:
         """Right after a word of a role: "his wife Mary", "the Dutchman Pieter", "her son, Tom"; no title, no name."""
         at = token - 1
-        if self.words[at] == "," and self.words[token + 1] in (",", ".", ";", ")"):
+        if self.words[at] == "," and self.words[token + 1] in (",", ".", ";", ")", "("):
             at -= 1
         mention = self.document.mention_at(at)
         if mention is None or mention.group is None or mention.rule in ("pronoun", "name", "title"):
@@ -126,7 +125,8 @@ def runs(scene: Scene, *, ordinary: bool = False) -> list[Run]:
         if words[token - 1] in "-'’_@" and document.glued(token) and document.glued(token - 1):
             continue
         begin = token
-        if done > token + 1 and (word.lower() in small or word.endswith("ly")) and word not in names.titles:
+        adverb = word.endswith("ly") and word not in known
+        if done > token + 1 and (adverb or word.lower() in small) and word not in names.titles:
             begin += document.opens(token)  # "Presently Mary"
         run = _run(scene, begin, done)
         if run is not None:
@@ -142,12 +142,9 @@ def _end(scene: Scene, token: int) -> int:
     while True:
         word, following = words[token + 1], token + 2
         if word[0] in _CAPITALS and not glued(token + 1):
-            if (
-                word.isupper() != words[token].isupper()
-                and len(words[token]) > 1 < len(word)
-                and word not in after_name
-            ):
-                return token + 1  # "IAN Yeah"; not "John Paul II"
+            other_case = word.isupper() != words[token].isupper() and len(words[token]) > 1 < len(word)
+            if other_case and after_name.isdisjoint((word, words[token])):
+                return token + 1  # "IAN Yeah"; not "John Paul II", "King Edward VI School"
             following = token + 1
         elif word in particles:
             while words[following] in particles:
@@ -165,11 +162,14 @@ def _end(scene: Scene, token: int) -> int:
 def _run(scene: Scene, begin: int, end: int) -> Run | None:
     """The run without openers and titles; None if nothing is left."""
     document, names, words, context = scene.document, scene.names, scene.words, scene.names.context
-    if end == begin + 1:
+    one, nickname, other, after = words[end : end + 4]
+    around = one in QUOTES and other in QUOTES and nickname[0] in _CAPITALS and after[0] in _CAPITALS
+    around = around and after not in names.no_name and document.mention_at(end + 3) is None  # 'John "Jack" Smith'
+    if end == begin + 1 and not around:
         if document.mention_at(begin) is not None:
             return None
         return Run(begin, begin, end, [begin], "", "surname" if len(words[begin]) == 1 else "")
-    tokens = [token for token in range(begin, end) if words[token][0].isalpha()]
+    tokens = [token for token in (*range(begin, end), *[end + 3] * around) if words[token][0].isalpha()]
     regnal = words[tokens[-1]] in context["after_name"]
     while len(tokens) > 1 and (words[tokens[-1]] in context["after_name"] or words[tokens[-1]] in names.no_name):
         tokens.pop()
@@ -186,7 +186,7 @@ def _run(scene: Scene, begin: int, end: int) -> Run | None:
             if is_last or len(word) < 6 or not (word in context["openers"] or word.endswith(("man", "woman"))):
                 return None  # "Women Voters"
             lead, group, cut = "surname", mention.group, number + 1  # "Actress Ann Lee", "Dutchman Pieter"
-        elif number == cut and word in context["openers"] and not is_last:
+        elif number == cut and word in context["openers"] and not is_last and words[token + 1] != ".":
             begin, cut = tokens[number + 1], number + 1
             lead = "thing" if word in _ARTICLES else lead  # "A Christmas Carol"
     tokens = tokens[cut:]
@@ -197,7 +197,7 @@ def _run(scene: Scene, begin: int, end: int) -> Run | None:
     given, surname = (tokens, "") if lead == "given" and regnal else _split(words, names, tokens)  # "Pope John Paul II"
     if not surname and len(words[tokens[0]]) == 1 and not lead:
         lead = "surname"  # "J. Smith"
-    return Run(begin, tokens[0], tokens[-1] + 1, given, surname, lead, group)
+    return Run(begin, tokens[0], min(tokens[-1] + 1, end), given, surname, lead, group)
 
 
 def _split(words: list[str], names: Names, tokens: list[int]) -> tuple[list[int], str]:
@@ -223,13 +223,13 @@ def _sign(scene: Scene, run: Run) -> str:
     """What the words right beside a run show it to be."""
     words, context, full = scene.words, scene.names.context, bool(run.surname)
     name, before, after = words[run.given[0]], words[run.begin - 1], words[run.last : run.last + 3]
-    if run.lead == "thing" or before == "&" or after[0] in _FIRMS or after[0] in context["after_place"]:
-        return "thing"  # "Jasper county"
-    if before == "of" and words[run.begin - 2].lower() in context["place_of"] and not run.lead:
-        return "thing"  # "University of Victoria"
-    if after[0] == "," and after[1] in context["regions"] and not run.lead:
-        return "thing"  # "Charlotte, North Carolina"
-    if before in context["before_places"] and not (full or run.lead) and name in scene.names.placelike:
+    if run.lead == "thing" or before in context["before_work"] or after[0] in context["after_place"]:
+        return "thing"  # "Jasper county", "the film Annie Hall"
+    is_place = before == "of" and words[run.begin - 2].lower() in context["place_of"]
+    if not run.lead and (is_place or (after[0] == "," and after[1] in context["regions"])):
+        return "thing"  # "University of Victoria", "Charlotte, North Carolina"
+    placelike = context["places"] if after[0] in _APOSTROPHES else scene.names.placelike
+    if before in context["before_places"] and not (full or run.lead) and name in placelike:
         return "thing"  # "in Virginia"
     fixed = (f"{name}_{run.surname}",) if full else (f"{words[run.first - 1]}_{name}", name)
     if not context["fixed"].isdisjoint(fixed):
@@ -238,7 +238,7 @@ def _sign(scene: Scene, run: Run) -> str:
         if after[2] in context["things"] or (f"{name}'s" in context["fixed"] and not after[2].isalpha()):
             return "thing"  # "at Wendy's."
         after = [after[2], "", ""]
-    if before in _QUOTES and after[0] in _QUOTES and (full or words[run.begin - 2][0] not in _CAPITALS):
+    if before in QUOTES and after[0] in QUOTES and (full or words[run.begin - 2][0] not in _CAPITALS):
         return "thing"  # the work "Monte Walsh", "Jerry's"; not William "Bill" Smith
     own = context["things"].intersection(words[run.first + 1 : run.last]) if full else ()
     if own and run.lead != "surname" and not own <= context["perhaps_things"]:
@@ -246,8 +246,8 @@ def _sign(scene: Scene, run: Run) -> str:
     if full and after[0] in ("(", ",") and after[1] == "born":
         return "person"
     year = after[0] in ("(", ",") and after[1].isdigit() and after[2] in (")", ":", ",")
-    if not full and (year or (before == "(" and after[0].isdigit())):
-        return "surname"  # "Russell (1939)", "(Marcus 183)"
+    if not full and (year or (after[0].isdigit() and (before == "(" or after[1] == ":"))):
+        return "surname"  # "Russell (1939)", "(Marcus 183)", "Matthew 5:3"
     if run.lead or scene.is_after_role(run.begin):
         return "person" if full else run.lead or "given"
     return "thing" if before in _ARTICLES and run.begin == run.first else ""

@@ -70,11 +70,9 @@ def doubt(document: Document) -> None:
         elif _is_no_role(document, mention):
             document.remove(mention)
             continue
-        if word not in senses:
-            continue
         passage = document.passage_of(mention.start)
         near = nearby.get(passage) or nearby.setdefault(passage, _tokens_of(document, passage))
-        for sense in senses[word]:
+        for sense in senses.get(word, ()):
             if sense.holds(document, mention, near):
                 if sense.leave:
                     document.remove(mention)
@@ -139,9 +137,9 @@ def _is_mankind(document: Document, mention: Mention) -> bool:
     if word != "man" or after in ("and", "or", "of", "who", "with", "-"):
         return False
     before, second = document.word(mention.first - 1), document.word(mention.first - 2)
-    if before in ("early", "primitive", "prehistoric", "modern"):
-        return second not in LISTS["DETERMINERS"]
-    return before in LISTS["OF"] and second not in LISTS["KIND"]
+    clause = before.lower() in LISTS["CLAUSE"] and after in LISTS["MODAL"]  # too often, man has erred
+    early = before in ("early", "primitive", "prehistoric", "modern") and second not in LISTS["DETERMINERS"]
+    return clause or early or (before in LISTS["OF"] and second not in LISTS["KIND"])
 
 
 def _is_exclaimed(document: Document, mention: Mention) -> bool:
@@ -154,7 +152,7 @@ def _is_exclaimed(document: Document, mention: Mention) -> bool:
     if not document.opens(mention.first):
         return before == "," and after in _CLOSES and mention.word != "boy"
     if mention.word == "boy":
-        return after == "," and second.lower() in LISTS["EXCLAIMS"]
+        return second.lower() in LISTS["EXCLAIMS"] if after == "," else after.lower() in LISTS["WHOM"]
     return after in (",", "!") and not second[0].isdigit()
 
 
@@ -189,8 +187,12 @@ def _is_in_name(document: Document, mention: Mention) -> bool:
     if word in LISTS["GROUPS"]:
         if rest & LISTS["SPORTS"]:  # the Women's World Cup turns
             return False
-        if rest & LISTS["THINGS"] or (word in LISTS["KIN_GROUPS"] and _is_body(document, mention, begin)):
+        if rest & LISTS["THINGS"] and word in document.words:  # a League of Women Voters, in a text about women
+            mention.doubt("sense:capital")
+        elif rest & LISTS["THINGS"] or (word in LISTS["KIN_GROUPS"] and _is_body(document, mention, begin)):
             return True
+    elif word in LISTS["PERSONAL"] and end <= last + 2:  # Sir James Hall
+        return False
     elif rest & LISTS["THINGS"] and (word in LISTS["RANKS"] or rest.isdisjoint(("of", "the", "for", "and"))):
         return word not in LISTS["OFFICES"] or document.word(first - 1) != ","  # Ann Day, Chairman Day Foundation
     if word in LISTS["RANKS"]:
@@ -302,9 +304,8 @@ def _parsed(key: str, value: Any) -> Any:
 
 
 def _split(text: str) -> list[str]:
-    lists = data()["lists"]
-    words = [word for part in text.split() for word in (lists[part[1:]].split() if part[0] == "$" else [part])]
-    return [word.replace("_", " ") for word in words]
+    parts = (data()["lists"][part[1:]] if part[0] == "$" else part for part in text.split())
+    return [word.replace("_", " ") for part in parts for word in part.split()]
 
 
 _LOOKED_AT = LISTS["FIRMS"] | LISTS["EXCLAIMED"] | LISTS["GENERIC"]
