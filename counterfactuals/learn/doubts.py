@@ -20,7 +20,7 @@ from scipy.optimize import minimize
 
 from counterfactuals.files import write_whole
 
-BASE = "base"  # the reason that every word that turns has
+COMMON = ("base", "word")  # reasons of every passage, and of every word that turns
 PRIOR = 4.0  # passages that are added for each reason, wrong at the mean rate
 
 
@@ -71,9 +71,8 @@ def fit(marked: Sequence[Marked], reasons: Sequence[str]) -> dict[str, float]:
     for n in place.values():
         row = len(kinds) + n
         counts[row, n], right[row], wrong[row] = 1, PRIOR * (1 - rate), PRIOR * rate
-    base = place.get(BASE)
-    if base is not None:  # it has marks enough: every passage
-        right[len(kinds) + base] = wrong[len(kinds) + base] = 0
+    for reason in set(COMMON) & place.keys():  # these have marks enough
+        right[len(kinds) + place[reason]] = wrong[len(kinds) + place[reason]] = 0
 
     def loss(theta: np.ndarray) -> tuple[float, np.ndarray]:
         total = counts @ theta + 1e-9
@@ -95,7 +94,7 @@ def write(found: dict[str, float], marked: Sequence[Marked], path: Path, command
         wrong.update(set(passage.reasons) if passage.wrong else ())
     lines = [
         "# Why a passage may be reversed wrongly: reason → the probability that it makes its passage wrong.",
-        "# A passage's doubt is 1 − Π (1 − p) over its reasons; base counts for every word that turns.",
+        "# A passage's doubt is 1 − Π (1 − p) over its reasons; base counts once, word for every word that turns.",
         f"# Fitted on {len(marked):,} marked passages, {sum(p.wrong for p in marked):,} wrong: {command}",
         "doubts:",
     ]

@@ -63,8 +63,8 @@ class Flag(NamedTuple):
 class Passage(NamedTuple):
     """`text[start:end]`: the probability that its reversal is wrong, and whether it was reversed.
 
-    doubt: 1 − Π (1 − doubt of a reason) over `reasons`; 0 where no role turns. reasons: keys of doubts.yaml, "base" for
-    every word that turns, the others once for each word that has them.
+    doubt: 1 − Π (1 − doubt of a reason) over `reasons`; 0 where no role turns. reasons: keys of doubts.yaml: "base"
+    once, "word" for every word that turns, the others once for each word that has them.
     """
 
     start: int
@@ -227,7 +227,7 @@ def _reasons(mentions: Sequence[Mention], num_turned: int) -> tuple[str, ...]:
     if not num_turned:
         return ()
     named = {(reason, mention.word) for mention in mentions for reason in mention.reasons}
-    return ("base",) * num_turned + tuple(sorted(reason for reason, _ in named))
+    return ("base", *("word",) * num_turned, *sorted(reason for reason, _ in named))
 
 
 def _flags(mentions: Sequence[Mention]) -> Iterator[Flag]:
