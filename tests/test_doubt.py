@@ -102,7 +102,7 @@ def test_the_fit_finds_the_probabilities_that_made_the_marks():
 
 def test_marks_are_read_and_doubts_written_back(tmp_path: Path):
     marks = tmp_path / "marks.csv"
-    marks.write_text("id,verdict,reasons\na,ok,base base\nb,wrong,base name:x\nc,,base\n", encoding="utf-8")
+    marks.write_text("id,verdict,reasons\na,ok,base*2\nb,wrong,base name:x\nc,,base\n", encoding="utf-8")
     marked = read_marks([marks])
     assert marked == [Marked(("base", "base"), False), Marked(("base", "name:x"), True)]
     out = tmp_path / "doubts.yaml"

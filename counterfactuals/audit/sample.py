@@ -287,7 +287,7 @@ def _row(unit: Sampled) -> list[str]:
         f"{least_sure(reversal):.3f}",
         _cell("; ".join(f"{kind}: {word}" for kind, word in sorted(flags))),
         f"{reversal.doubt:.4f}",
-        " ".join(reason for passage in reversal.passages if passage.reversed for reason in passage.reasons),
+        _counted(reason for passage in reversal.passages if passage.reversed for reason in passage.reasons),
         _cell(reversal.text),
         _cell(reversal.reversed),
     ]
@@ -298,3 +298,8 @@ def _cell(text: str) -> str:
     if len(text) > MAX_CELL:
         text = f"{text[:MAX_CELL]} … [{len(text) - MAX_CELL:,} characters more]"
     return "'" + text if re.match(r"'*[=+\-@\t\n＝＋－＠]", text) else text
+
+
+def _counted(reasons: Iterable[str]) -> str:
+    """ "base word*3 name:maybe": each reason once, with how often it stands; read by learn/doubts.py."""
+    return " ".join(f"{reason}*{n}" if n > 1 else reason for reason, n in Counter(reasons).items())

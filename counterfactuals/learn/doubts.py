@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -46,10 +46,17 @@ def read_marks(paths: Iterable[str | Path]) -> list[Marked]:
             for row in rows:
                 if row["verdict"] in ("ok", "wrong"):
                     wrong = row["verdict"] == "wrong" and not (row.get("kind") or "").startswith("borderline")
-                    found.append(Marked(tuple(row["reasons"].split()), wrong))
+                    found.append(Marked(tuple(_reasons(row["reasons"])), wrong))
     if not found:
         raise ValueError("learn_doubts: no marked passage in these files")
     return found
+
+
+def _reasons(cell: str) -> Iterator[str]:
+    """The reasons of a cell: "base word*2" are base, word, word."""
+    for part in cell.split():
+        reason, _, times = part.partition("*")
+        yield from [reason] * int(times or 1)
 
 
 def fit(marked: Sequence[Marked], reasons: Sequence[str]) -> dict[str, float]:
