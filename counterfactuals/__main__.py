@@ -255,7 +255,8 @@ def _learn_pronouns(arguments: argparse.Namespace) -> None:
 
 
 def _learn_names(arguments: argparse.Namespace) -> None:
-    from counterfactuals.learn.people import learn, write
+    from counterfactuals.learn.people import learn
+    from counterfactuals.learn.pronouns import write
 
     write(learn(arguments.source, load_lexicon("gender"), **_made_by(arguments)), Path(arguments.out))
 

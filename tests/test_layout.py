@@ -15,7 +15,6 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("configs", "counterfactuals", "debias", "eval")
 TOP = [ROOT / "evenhand.py", ROOT / "train_distill.py"]
 MODULES = [*TOP, *sorted(path for name in PACKAGES for path in (ROOT / name).rglob("*.py"))]
-SHORT = [*TOP, *sorted(path for name in ("configs", "debias") for path in (ROOT / name).rglob("*.py"))]
 # the evaluate library loads these by path; no module of ours imports them
 LOADED_BY_PATH = {path for path in MODULES if "evaluate_modules" in path.parts}
 TREE = [
@@ -107,7 +106,7 @@ def test_the_recipe_is_short() -> None:
     assert len((ROOT / "train_distill.py").read_text(encoding="utf-8").splitlines()) < 250
 
 
-@pytest.mark.parametrize("path", SHORT, ids=name_of)
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
 def test_files_and_functions_are_short(path: Path) -> None:
     assert len(path.read_text(encoding="utf-8").splitlines()) <= 450
     functions = [node for node in ast.walk(tree_of(path)) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
@@ -115,9 +114,9 @@ def test_files_and_functions_are_short(path: Path) -> None:
     assert not {name: size for name, size in sizes.items() if size > 60}
 
 
-@pytest.mark.parametrize("folder", sorted({path.parent for path in SHORT} - {ROOT}), ids=name_of)
+@pytest.mark.parametrize("folder", sorted({path.parent for path in MODULES} - {ROOT, ROOT / "eval/tasks"}), ids=name_of)
 def test_folders_hold_about_ten_files(folder: Path) -> None:
-    assert len([path for path in folder.glob("*.py") if path.name != "__init__.py"]) <= 11
+    assert len([path for path in folder.glob("*.py") if path.name != "__init__.py"]) <= 13
 
 
 def test_the_wheel_holds_every_file() -> None:

@@ -19,7 +19,6 @@ from typing import Any
 
 import numpy as np
 
-from counterfactuals.files import write_whole
 from counterfactuals.text import loglinear, pronouns, words
 from counterfactuals.text.document import Document
 from counterfactuals.text.lexicon import Lexicon
@@ -85,11 +84,6 @@ def learn(
         "classes": {name: " ".join(sorted(those)) for name, those in sorted(members.items())},
         "models": models,
     }
-
-
-def write(learnt: dict[str, Any], path: Path) -> None:
-    """Write people.json, one table entry a line; whole or not at all."""
-    write_whole(path, json.dumps(learnt, ensure_ascii=False, indent=0) + "\n")
 
 
 def _texts(sources: Sequence[str]) -> Iterator[str]:
