@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from counterfactuals.learn import people as learning
+from counterfactuals.learn.pronouns import write
 from counterfactuals.learn.census import LISTS, make
 from counterfactuals.text import lexicon as lexicon_module
 from counterfactuals.text.document import Document, Mention, doubts
@@ -376,7 +377,7 @@ def test_learns_from_plain_text(tmp_path: Path) -> None:
     assert learnt == learning.learn([str(source)], GENDER, note="by hand", command="c")
     held = learnt["provenance"]["held_out"]
     assert held["alone"]["persons"]["right"] == held["alone"]["others"]["right"] == 1
-    learning.write(learnt, tmp_path / "people.json")
+    write(learnt, tmp_path / "people.json")
     assert json.loads((tmp_path / "people.json").read_text(encoding="utf-8")) == learnt
     (tmp_path / "none.txt").write_text("No names at all.\n", encoding="utf-8")
     with pytest.raises(ValueError, match="too few names"):
