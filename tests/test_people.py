@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from counterfactuals.learn import people as learning
-from counterfactuals.learn.pronouns import write
 from counterfactuals.learn.census import LISTS, make
+from counterfactuals.learn.pronouns import write
 from counterfactuals.text import lexicon as lexicon_module
 from counterfactuals.text.document import Document, Mention, doubts
 from counterfactuals.text.lexicon import load_lexicon
