@@ -8,17 +8,16 @@ person's name that stands alone from other words, "given" a given name from a su
 
 from __future__ import annotations
 
-import datetime
 import json
 import random
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from counterfactuals.learn.pronouns import data_file
 from counterfactuals.text import loglinear, pronouns, words
 from counterfactuals.text.document import Document
 from counterfactuals.text.lexicon import Lexicon
@@ -59,9 +58,6 @@ def learn(
         for sample in samples(text, lexicon):
             rows[sample[0], number % HELD_OUT == HELD_OUT - 1].append(sample)
     log(f"{num_texts:,} texts, {num_characters:,} characters")
-    members: defaultdict[str, list[str]] = defaultdict(list)
-    for word, name in (loglinear.load(FILE)[0] or loglinear.load(pronouns.FILE)[0]).items():
-        members[name].append(word)
     models, measured = {}, {}
     for name in MODELS:
         train, held = rows[name, False], rows[name, True]
@@ -70,20 +66,10 @@ def learn(
         models[name] = _fit(train, seed)
         measured[name] = {"trained_on": len(train), **_measured(models[name], held)}
         log(f"{name}: {json.dumps(measured[name])}")
-    return {
-        "about": "Weights of counterfactuals/text/people.py, in tenths; learnt by counterfactuals/learn/people.py.",
-        "provenance": {
-            "sources": [Path(source).name for source in sources],
-            "note": note,
-            "texts": num_texts,
-            "characters": num_characters,
-            "command": command,
-            "date": datetime.date.today().isoformat(),
-            "held_out": measured,
-        },
-        "classes": {name: " ".join(sorted(those)) for name, those in sorted(members.items())},
-        "models": models,
-    }
+    classes = loglinear.load(FILE)[0] or loglinear.load(pronouns.FILE)[0]
+    about = "Weights of counterfactuals/text/people.py, in tenths; learnt by counterfactuals/learn/people.py."
+    facts = {"note": note, "texts": num_texts, "characters": num_characters, "command": command}
+    return data_file(about, sources, classes, models, **facts, held_out=measured)
 
 
 def _texts(sources: Sequence[str]) -> Iterator[str]:

@@ -69,9 +69,6 @@ def learn(
     log(f"{num_texts} texts, {num_characters} characters, {len(words)} words kept")
     classes = word_classes(texts(), words, num_classes=num_classes, seed=seed)
     log(f"{len(set(classes.values()))} classes")
-    members: dict[str, list[str]] = {}
-    for word, name in classes.items():
-        members.setdefault(name, []).append(word)
     models, measured = {}, {}
     for pronoun, share in (("her", 9), ("his", 2)):
         samples = contexts(map(read_texts, sources), pronoun, num_contexts=num_contexts, seed=seed)
@@ -79,21 +76,21 @@ def learn(
             pronoun, samples, classes, num_weights=num_weights * share // 11, seed=seed
         )
         log(f"{pronoun}: {json.dumps(measured[pronoun])}")
-    return {
-        "about": "Weights of text/pronouns.py, in tenths, and classes of words; learnt by learn/pronouns.py.",
-        "provenance": {
-            "sources": [Path(source).name for source in sources],
-            "note": note,
-            "texts": num_texts,
-            "characters": num_characters,
-            "command": command,
-            "date": datetime.date.today().isoformat(),
-            "seed": seed,
-            "held_out": measured,
-        },
-        "classes": {name: " ".join(sorted(members[name])) for name in sorted(members)},
-        "models": models,
-    }
+    about = "Weights of text/pronouns.py, in tenths, and classes of words; learnt by learn/pronouns.py."
+    facts = {"note": note, "texts": num_texts, "characters": num_characters, "command": command, "seed": seed}
+    return data_file(about, sources, classes, models, **facts, held_out=measured)
+
+
+def data_file(
+    about: str, sources: Sequence[str], classes: dict[str, str], models: dict[str, Any], **facts: Any
+) -> dict[str, Any]:
+    """The content of a file of learnt weights. classes: word → its class; facts: of its provenance."""
+    members: dict[str, list[str]] = {}
+    for word, name in classes.items():
+        members.setdefault(name, []).append(word)
+    made = {"sources": [Path(source).name for source in sources], "date": datetime.date.today().isoformat()}
+    listed = {name: " ".join(sorted(members[name])) for name in sorted(members)}
+    return {"about": about, "provenance": made | facts, "classes": listed, "models": models}
 
 
 def write(data: dict[str, Any], path: Path) -> None:

@@ -145,11 +145,6 @@ class Document:
     def _passage_starts(self) -> list[int]:
         return [start for start, _ in self.passages]
 
-    def in_passage(self, mention: Mention) -> list[Mention]:
-        """The mentions of the same passage."""
-        start, end = self.passages[self.passage_of(mention.start)]
-        return [other for other in self.mentions if start <= other.start < end]
-
 
 def passages(text: str) -> list[tuple[int, int]]:
     """(start, end) of each passage: a line, short lines joined, long ones split; together they are the text.
