@@ -11,11 +11,14 @@ from eval.tasks import (
     counterfactual_prompts,
     crows_pairs,
     diversity,
+    exposure,
     fluency,
     harness,
     hatexplain,
     honest,
+    inversion,
     last_word,
+    membership,
     next_word,
     perplexity,
     regard,
@@ -48,6 +51,9 @@ TASKS: dict[str, Task] = {
     "honest": honest.TASK,
     "regard": regard.TASK,
     "counterfactual_prompts": counterfactual_prompts.TASK,
+    "membership": membership.TASK,
+    "exposure": exposure.TASK,
+    "inversion": inversion.TASK,
 }
 
 

@@ -1,0 +1,1 @@
+"""A guarantee for the people in the training data, and attacks that check it."""
