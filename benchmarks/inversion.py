@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import copy
-import itertools
 import json
 import random
 import sys
@@ -29,11 +28,11 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from counterfactuals import sample  # noqa: E402
-from counterfactuals.tokens.tokenizer import train_bpe  # noqa: E402
-from eval.measures import heads, targets  # noqa: E402
-from eval.model import Scorer  # noqa: E402
-from privacy import inversion  # noqa: E402
+from counterfactuals import sample
+from counterfactuals.tokens.tokenizer import train_bpe
+from eval.measures import heads, targets
+from eval.model import Scorer
+from privacy import inversion
 
 PREFIX, ALPHABET, LENGTH = "The vault opens with", list("0123456789"), 4
 DEFENCES: dict[str, dict[str, Any]] = {
@@ -164,7 +163,9 @@ def main() -> None:
     for name, defence, planted in cases:
         out[name] = trials(options, defence, planted=planted)
         print(f"| {name} | " + " | ".join(f"{value:.4g}" for value in out[name].values()) + " |", flush=True)
-    print(f"{options.trials} trials each, {time.time() - begin:.0f} s; chance: 0.0001 of the whole code, 0.1 of a digit")
+    print(
+        f"{options.trials} trials each, {time.time() - begin:.0f} s; chance: 0.0001 of the whole code, 0.1 of a digit"
+    )
     print(json.dumps({name: found["inversion"] for name, found in out.items()}))
 
 

@@ -90,15 +90,13 @@ def rmia(
         out_SN = np.where(np.asarray(in_SN, bool), np.nan, out_SN)
         if np.isnan(out_SN).all(0).any():
             raise ValueError("RMIA needs a shadow model that was not trained on each text")
-    ratio_N, ratio_Z = (
-        p / (((1 + a) * np.nanmean(out, 0) + (1 - a)) / 2) for p, out in ((p_N, out_SN), (p_Z, out_SZ))
-    )
+    ratio_N, ratio_Z = (p / (((1 + a) * np.nanmean(out, 0) + (1 - a)) / 2) for p, out in ((p_N, out_SN), (p_Z, out_SZ)))
     return np.searchsorted(np.sort(ratio_Z), ratio_N / gamma, side="right") / len(ratio_Z)
 
 
 Columns = Mapping[str, np.ndarray]
-# Name → score (N,) from columns (N,): mean log-probability of a text's tokens under the model (logp), under a reference
-# model, of its neighbours (mean) and of its counterfactual (twin); bytes after zlib; min_k and min_k_plus. NaN: unknown.
+# Name → score (N,) from columns (N,), NaN where unknown: mean log-probability of a text's tokens (logp), under a
+# reference model, of its neighbours (their mean), of its counterfactual (twin); bytes after zlib; min_k, min_k_plus.
 ATTACKS: dict[str, Callable[[Columns], np.ndarray]] = {
     "loss": lambda c: c["logp"],
     "reference": lambda c: c["logp"] - c["reference"],

@@ -146,7 +146,9 @@ def p_value(epsilon: float, *, canaries: int, guesses: int, right: int, delta: f
     from scipy import stats
 
     if not 0 <= right <= guesses <= canaries or not 0 <= delta < 1 or epsilon < 0:
-        raise ValueError(f"{right} right of {guesses} guesses on {canaries} canaries, ε {epsilon}, δ {delta}: impossible")
+        raise ValueError(
+            f"{right} right of {guesses} guesses on {canaries} canaries, ε {epsilon}, δ {delta}: impossible"
+        )
     q = 1 / (1 + math.exp(-epsilon))
     beta = float(stats.binom.sf(right - 1, guesses, q))
     i = np.arange(1, right + 1)

@@ -71,7 +71,10 @@ def _embedded(embedding: torch.nn.Module, where: Layout, mixture_RnA: torch.Tens
     blocks_AkD = weight_VD[torch.tensor(where.symbols, device=weight_VD.device)]
     mixed_RnkD = torch.einsum("rna,akd->rnkd", mixture_RnA.to(weight_VD), blocks_AkD)
     mixed_RTD = mixed_RnkD.flatten(1, 2)
-    ends = [weight_VD[torch.tensor(side, dtype=torch.long)].expand(len(mixed_RTD), -1, -1) for side in (where.left, where.right)]
+    ends = [
+        weight_VD[torch.tensor(side, dtype=torch.long)].expand(len(mixed_RTD), -1, -1)
+        for side in (where.left, where.right)
+    ]
     return torch.cat([ends[0], mixed_RTD, ends[1]], 1)
 
 

@@ -1,8 +1,9 @@
 """Scores of membership against vectors of published code, and rates computed by hand.
 
 The vectors were made once by running the authors' code on these inputs (numpy 2, float64): Min-K% and Min-K%++ by
-run.py of zjysteven/mink-plus-plus (62281ab), LiRA by plot.py of the authors of Carlini et al. 2022 (`generate_ours`, its
-sign turned round), RMIA by attacks.py of privacytrustlab/ml_privacy_meter (a555fce; privacy-meter 1.0.1 has neither).
+run.py of zjysteven/mink-plus-plus (62281ab), LiRA by plot.py of the authors of Carlini et al. 2022 (`generate_ours`,
+its sign turned round), RMIA by attacks.py of privacytrustlab/ml_privacy_meter (a555fce; privacy-meter 1.0.1 has it
+not).
 """
 
 import numpy as np
@@ -92,7 +93,7 @@ def test_rmia_equals_the_authors_code():
     # a shadow model that was trained on a text does not count for it
     more, seen = np.vstack([out, np.full(5, 0.99)]), np.zeros((3, 5))
     seen[2] = 1
-    np.testing.assert_array_equal(attacks.rmia(p, more, z, np.vstack([out_z, out_z[0]]) [:2], in_SN=seen), found)
+    np.testing.assert_array_equal(attacks.rmia(p, more, z, np.vstack([out_z, out_z[0]])[:2], in_SN=seen), found)
 
 
 def test_rmia_by_hand_with_a_larger_gamma():
@@ -108,7 +109,9 @@ def test_logit_and_zlib_by_hand():
 
 
 def test_scores_of_columns_by_hand():
-    columns = {name: np.array([value]) for name, value in zip(("logp", "bytes", "reference", "twin"), (-2.0, 50, -3, -5))}
+    columns = {
+        name: np.array([value]) for name, value in zip(("logp", "bytes", "reference", "twin"), (-2.0, 50, -3, -5))
+    }
     found = {name: attacks.ATTACKS[name](columns)[0] for name in ("loss", "zlib", "reference", "counterfactual")}
     assert found == {"loss": -2, "zlib": -0.04, "reference": 1, "counterfactual": 3}
 

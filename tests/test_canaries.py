@@ -66,10 +66,10 @@ def test_a_mechanism_without_noise_is_caught():
 
 def test_scores_that_know_nothing_prove_nothing():
     bounds = []
-    for seed in range(100):
+    for seed in range(400):
         rng = np.random.default_rng(seed)
         bounds.append(audit.one_run(rng.normal(size=100), rng.random(100) < 0.5, delta=1e-5)["epsilon"])
-    assert sum(bound > 0 for bound in bounds) <= 5
+    assert sum(bound > 0 for bound in bounds) <= 20 + 2 * 4.4  # 5 %, and two standard deviations
     even = audit.one_run(np.zeros(100), np.arange(100) < 50, delta=1e-5)  # ties are not cut in the order of the record
     assert even["right"] < 0.7 * even["guesses"]
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from counterfactuals.files import write_whole
-from eval.report import canvas, charts
+from eval.report import canvas, charts, privacy
 from eval.report.findings import VERDICTS, changes, lower_is_better, sentences
 from eval.report.table import fairness_and_utility, headlines, name_of, notes, shown
 from eval.tasks import find_task
@@ -253,7 +253,24 @@ def _training(rows: Sequence[Result], base: str) -> Iterator[Section]:
         yield Section("training", "Training", words, drawn)
 
 
-SECTIONS = (_by_group, _tradeoff, _gaps, _polarity, _training)
+def _privacy(rows: Sequence[Result], base: str) -> Iterator[Section]:
+    """What attacks found."""
+    for label in _labels(rows):
+        found: dict[str, privacy.Part] = {}
+        if label.partition("@")[0] == "membership":
+            scored: dict[str, list[Result]] = {}
+            for model, entry in _scored(rows, label):
+                scored.setdefault(model, []).append(entry)
+            settings = next(row["study"].results["config"]["tasks"][label] for row in rows if label in row["tasks"])
+            found = {"roc": privacy.roc(scored, settings, label), "attacks": privacy.table(rows, label)}
+        elif label.partition("@")[0] == "exposure":
+            found = {"epsilon": privacy.epsilons(rows, label)}
+        for name, part in found.items():
+            if part:
+                yield Section(f"{name}-{label}", *part)
+
+
+SECTIONS = (_by_group, _tradeoff, _gaps, _polarity, _privacy, _training)
 
 
 def _examples(rows: Sequence[Result]) -> list[dict[str, Any]]:

@@ -3,14 +3,13 @@
 Carlini et al. 2019 (exposure), 2021 (extraction); Steinke et al. 2023 (audit in one run). Version 1. `evenhand privacy
 plant` puts canaries into a corpus, each by a coin, and writes the record that this reads. Of `ranked` planted canaries,
 and of as many whose coin kept them out (`…/control`), the secret is ranked among all secrets of its alphabet and
-length, or among `candidates` random ones where there are more: `exposure` in bits, 1.44 by chance, at most log₂ of their
-number; `rank_1`: the share that is first. `greedy`: the share of planted secrets that greedy decoding writes after the
+length, or among `candidates` random ones where there are more: `exposure` in bits, 1.44 by chance, at most log₂ of
+their number; `rank_1`: the share that is first. `greedy`: the share of secrets that greedy decoding writes after the
 prefix; `sampled`: the mean chance that one of `tries` samples at temperature 1 is the secret (computed, not drawn).
 
 `epsilon_audited`: with 95 % confidence training was not (ε, δ)-private for any smaller ε; 0 proves nothing. It uses all
-canaries, log P(secret | prefix). δ: that of the run's own claim, else `delta`. `epsilon_claimed`: `privacy` of the run.json
-beside the model's folder. The guarantee of a run covers a canary as often as it repeats only if all its copies are one
-unit: plant with --repeats 1 to audit a claim.
+canaries, log P(secret | prefix). δ: that of the run's own claim, else `delta`. `epsilon_claimed`: `privacy` in the
+model's run.json. A guarantee is for one text, so it covers a canary that stands in one: plant with --repeats 1.
 
 `classifier=FOLDER`, or `labelled=FILE` to train a head: exposure of the code by −log P(label | text); no extraction.
 Not measured: secrets of another form; a bound near 0 is no proof of privacy.
@@ -23,8 +22,6 @@ import random
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from eval.measures import targets
 from eval.model import Scorer

@@ -4,8 +4,8 @@ ModIvA, Parikh et al. 2022, restated for causal language models; see privacy/inv
 planted canaries, and as many that were kept out (`…/control`): `found`, the share whose whole secret gradient descent
 gives, by chance 1 / (symbols ^ length); `symbols`, the share of single symbols. Beside them, on the same canaries, what
 needs no gradient: `enumerated` (the secret is likeliest of all, where there are at most 10⁴), `greedy`, `beam`. For a
-language model beam search is the stronger attack; inversion is for classifiers (`classifier=FOLDER`, or `labelled=FILE` to
-train a head on, canaries included), where greedy and beam see half-finished texts only.
+language model beam search is the stronger attack; inversion is for classifiers (`classifier=FOLDER`, or
+`labelled=FILE` to train a head on, canaries included), where greedy and beam see half-finished texts only.
 
 Not measured: prefixes that the attacker does not know. Intervals: bootstrap over canaries.
 """

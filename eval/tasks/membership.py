@@ -86,7 +86,10 @@ def load(data_dir: Path, options: Mapping[str, Any], limit: int | None, seed: in
         row |= {"blind": None if np.isnan(score) else score, "warning": reason}
     if options["population"]:
         path = find_data(data_dir, options["population"], "texts that no model was trained on")
-        rows += [{"id": -1, "member": None, "text": row["text"], "label": row.get("label")} for row in read_jsonl(path, ["text"])]
+        rows += [
+            {"id": -1, "member": None, "text": row["text"], "label": row.get("label")}
+            for row in read_jsonl(path, ["text"])
+        ]
     return rows
 
 
@@ -130,7 +133,9 @@ def score(scorer: Scorer, rows: list[Row], options: Mapping[str, Any], seed: int
             row["neighbour"] = float(np.mean(row.pop("near")))
     for name in [options["reference"], *_shadows(options)]:
         if name:
-            other = _reader(_other(scorer, name, options), rows, {**options, "classifier": options["classifier"] and name}, seed)
+            other = _reader(
+                _other(scorer, name, options), rows, {**options, "classifier": options["classifier"] and name}, seed
+            )
             for row, found in zip(out, other(texts, rows)):
                 if name == options["reference"]:
                     row["reference"] = found["logp"]
@@ -194,13 +199,11 @@ def _labelled(scorer: Scorer, rows: Sequence[Row], options: Mapping[str, Any], s
 
 
 def aggregate(rows: list[Row], options: Mapping[str, Any], seed: int) -> Metrics:
-    population = [row for row in rows if row["member"] is None]
+    found = all_scores(rows)
     rows = [row for row in rows if row["member"] is not None]
     member_N, warning = np.array([row["member"] for row in rows]), rows[0]["warning"]
     note = f"no random split: {warning}" if warning else ""
     metrics: Metrics = {}
-    found = {**_scores(rows), **_with_shadows(rows, population)}
-    found["blind"] = _column(rows, "blind")
     twins = [{**row, **(row.get("of_twin") or dict.fromkeys(SIGNALS))} for row in rows]
     swapped = _scores([{**row, "reference": None, "neighbour": None, "twin": None} for row in twins])
     for prefix, table in (("", found), ("twin/", swapped)):
@@ -230,6 +233,13 @@ def _figures(prefix: str, name: str, measured: Mapping[Any, Any], n: int, note: 
     return out
 
 
+def all_scores(rows: Sequence[Row]) -> dict[str, np.ndarray]:
+    """The score of each member and non-member (N,) by attack; NaN where a row lacks what it needs."""
+    population = [row for row in rows if row["member"] is None]
+    rows = [row for row in rows if row["member"] is not None]
+    return {**_scores(rows), **_with_shadows(rows, population), "blind": _column(rows, "blind")}
+
+
 def _column(rows: Sequence[Row], name: str) -> np.ndarray:
     return np.array([np.nan if row.get(name) is None else row[name] for row in rows], np.float64)
 
@@ -243,7 +253,9 @@ def _with_shadows(rows: Sequence[Row], population: Sequence[Row]) -> dict[str, n
     """LiRA, and RMIA where there is a population; empty without shadow models."""
     if not rows[0].get("shadows"):
         return {}
-    p_N, shadows_SN = (np.exp(np.array(x, np.float64)) for x in ([r["logp"] for r in rows], [r["shadows"] for r in rows]))
+    p_N, shadows_SN = (
+        np.exp(np.array(x, np.float64)) for x in ([r["logp"] for r in rows], [r["shadows"] for r in rows])
+    )
     shadows_SN = shadows_SN.T
     in_SN = np.array([row["in"] or [0] * len(shadows_SN) for row in rows], bool).T
     if in_SN.shape != shadows_SN.shape:
