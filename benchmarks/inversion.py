@@ -133,7 +133,7 @@ def trials(options: argparse.Namespace, defence: dict[str, Any], *, planted: boo
     """Shares of trials in which each search found the whole code, and the median rank of it."""
     rows, steps = [], []
     for seed in range(options.trials):
-        code = tuple(random.Random(1000 + seed).randrange(10) for _ in range(LENGTH))
+        code = tuple(random.Random(f"code {seed}").choices(range(10), k=LENGTH))
         train_rows, held_rows, label = make_texts(code if planted else None, options, seed)
         found, kinds, done = train(train_rows, held_rows, options, seed, **defence)
         rows.append(attack(found, kinds, code, label, seed, options.restarts))

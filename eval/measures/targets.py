@@ -13,34 +13,23 @@ import numpy as np
 import torch
 
 from eval.classifier import check_classifier, named_classifier
-from eval.data import find_data, read_table
+from eval.data import find_data
 from eval.measures import heads
 from eval.model import Scorer
 from eval.task import MissingData, Row
 from privacy import audit, inversion
 
-OPTIONS: dict[str, Any] = {
-    "file": "planted.json",
-    "classifier": "",
-    "labelled": "",
-    "text_field": "text",
-    "label_field": "label",
-    **heads.OPTIONS,
-    "finetune": True,
-}
+OPTIONS = {"file": "planted.json", "classifier": ""}
 
 
 def load(task: str, data_dir: Path, options: Mapping[str, Any], limit: int | None) -> list[Row]:
-    """A row for each canary of the record; what the target needs is checked."""
+    """A row for each canary of the record; ValueError if it has no labels, and a classifier is to be attacked."""
     path = find_data(data_dir, options["file"], "the record of canaries that `evenhand privacy plant` wrote")
     record = audit.Record.read(path)
-    if options["classifier"] and options["labelled"]:
-        raise ValueError(f"{task}: give classifier or labelled, not both")
     if options["classifier"]:
         check_classifier(options["classifier"], f"{task}.classifier")
-    if options["labelled"]:
-        heads.check_options(options, task)
-        find_data(data_dir, options["labelled"], "the labelled texts that the head is trained on")
+        if record.canaries[0].label is None:
+            raise MissingData(f"{task}: {path} holds no labels; plant with --label_field to attack a classifier")
     rows = [
         {
             "id": number,
@@ -49,12 +38,9 @@ def load(task: str, data_dir: Path, options: Mapping[str, Any], limit: int | Non
             "planted": canary.planted,
             "label": canary.label,
             "alphabet": list(record.alphabet),
-            "data_dir": str(data_dir),
         }
         for number, canary in enumerate(record.canaries)
     ]
-    if (options["classifier"] or options["labelled"]) and rows[0]["label"] is None:
-        raise MissingData(f"{task}: {path} holds no labels; plant with --label_field to attack a classifier")
     return rows[:limit]
 
 
@@ -110,38 +96,22 @@ class Labelled:
         return inversion.discrete_losses(self.loss(where, row), codes, len(row["alphabet"]))
 
 
-def target(task: str, scorer: Scorer, rows: Sequence[Row], options: Mapping[str, Any], seed: int) -> Any:
-    """What the options name: `classifier`, a folder; `labelled`, texts to train a head on; else the language model."""
-    if options["classifier"]:
-        found = named_classifier(task, {**options, "classifier_labels": ""}, scorer)
-        names = found.model.config.label2id
-        return Labelled(
-            lambda text: found.tokenizer(text, truncation=True, max_length=found.max_length).input_ids,
-            found.model.get_input_embeddings(),
-            lambda embedded: found.model(inputs_embeds=embedded).logits,
-            {name: int(number) for name, number in names.items()},
-        )
-    if not options["labelled"]:
+def target(task: str, scorer: Scorer, options: Mapping[str, Any]) -> LanguageModel | Labelled:
+    """What the options name: the classifier in a folder, else the language model itself."""
+    if not options["classifier"]:
         return LanguageModel(scorer)
-    path = find_data(Path(rows[0]["data_dir"]), options["labelled"], "labelled texts")
-    table = read_table(path, [options["text_field"], options["label_field"]])
-    names = sorted({str(record[options["label_field"]]) for record in table})
-    texts = [record[options["text_field"]] for record in table]
-    numbers = np.array([names.index(str(record[options["label_field"]])) for record in table])
-    return of_head(train_head(scorer, texts, numbers, len(names), options, seed), names)
-
-
-def train_head(
-    scorer: Scorer, texts: Sequence[str], labels: np.ndarray, num_classes: int, options: Mapping[str, Any], seed: int
-) -> heads.TrainedHead:
-    """A head with a copy of the model (`finetune`), or on its states alone."""
-    if options["finetune"]:
-        return heads.finetune(scorer, texts, labels, num_classes, options, seed)
-    states = heads.States(scorer, heads.encode(scorer, texts, options), options["layer"])
-    return heads.train(scorer, states, np.arange(len(texts)), labels, num_classes, options, seed)
+    found = named_classifier(task, {**options, "classifier_labels": ""}, scorer)
+    return Labelled(
+        lambda text: found.tokenizer(text, truncation=True, max_length=found.max_length).input_ids,
+        found.model.get_input_embeddings(),
+        lambda embedded: found.model(inputs_embeds=embedded).logits,
+        {name: int(number) for name, number in found.model.config.label2id.items()},
+    )
 
 
 def of_head(trained: heads.TrainedHead, names: Sequence[str]) -> Labelled:
+    """A head as the tasks train it on a language model's states; names: of its classes, in order."""
+
     def logits(embedded_RTD: torch.Tensor) -> torch.Tensor:
         states_RTD = trained.scorer.states(embedded_BTD=embedded_RTD, layer=trained.options["layer"]).float()
         return trained.head(states_RTD, torch.ones(states_RTD.shape[:2], dtype=torch.bool, device=states_RTD.device))[0]

@@ -256,18 +256,17 @@ def _training(rows: Sequence[Result], base: str) -> Iterator[Section]:
 def _privacy(rows: Sequence[Result], base: str) -> Iterator[Section]:
     """What attacks found."""
     for label in _labels(rows):
-        found: dict[str, privacy.Part] = {}
-        if label.partition("@")[0] == "membership":
+        name, part = label.partition("@")[0], None
+        if name == "membership":
             scored: dict[str, list[Result]] = {}
             for model, entry in _scored(rows, label):
                 scored.setdefault(model, []).append(entry)
             settings = next(row["study"].results["config"]["tasks"][label] for row in rows if label in row["tasks"])
-            found = {"roc": privacy.roc(scored, settings, label), "attacks": privacy.table(rows, label)}
-        elif label.partition("@")[0] == "exposure":
-            found = {"epsilon": privacy.epsilons(rows, label)}
-        for name, part in found.items():
-            if part:
-                yield Section(f"{name}-{label}", *part)
+            part = privacy.roc(scored, settings, label)
+        elif name == "exposure":
+            part = privacy.epsilons(rows, label)
+        if part:
+            yield Section(label, *part)
 
 
 SECTIONS = (_by_group, _tradeoff, _gaps, _polarity, _privacy, _training)

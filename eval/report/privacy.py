@@ -1,4 +1,4 @@
-"""What the page shows of attacks: a ROC in log scale, ε claimed and audited, and a table of all attacks.
+"""What the page shows of attacks beside its tables: a ROC in log scale, and ε claimed and audited.
 
 Each function returns (heading, words, HTML that is safe as it is), or None where the results have nothing of it.
 """
@@ -6,14 +6,12 @@ Each function returns (heading, words, HTML that is safe as it is), or None wher
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from html import escape
 from typing import Any
 
 import numpy as np
 
 from eval.report import canvas, charts
 from eval.report.canvas import Result
-from eval.report.table import shown
 from eval.tasks import membership
 from privacy import attacks
 
@@ -59,23 +57,3 @@ def epsilons(rows: Sequence[Result], label: str) -> Part:
         "above the claim refutes it; one below proves nothing."
     )
     return f"ε claimed and ε audited ({label})", words, drawn
-
-
-def table(rows: Sequence[Result], label: str) -> Part:
-    """A row for each attack: AUC and members found, of each model."""
-    names = dict.fromkeys(key for row in rows for key in row["tasks"].get(label, {}) if "/" in key)
-    if not names:
-        return None
-    head = "".join(f'<th class="n">{escape(row["model"])}</th>' for row in rows)
-    lines = []
-    for key in names:
-        figures = [row["tasks"].get(label, {}).get(key) for row in rows]
-        ideal = next((f["ideal"] for f in figures if f and f.get("ideal") is not None), None)
-        hint = "" if ideal is None else f"<small>by chance {ideal:.3g}</small>"
-        cells = "".join(f'<td class="n">{escape(shown(figure))}</td>' for figure in figures)
-        lines.append(f'<tr><th scope="row">{escape(key)}{hint}</th>{cells}</tr>')
-    body = f"<thead><tr><th>Attack</th>{head}</tr></thead><tbody>{''.join(lines)}</tbody>"
-    words = (
-        "auc: a training text scores above another. tpr: training texts found where that share of others is accused."
-    )
-    return f"All attacks ({label})", words, f'<div class="scroll" tabindex="0"><table>{body}</table></div>'

@@ -11,7 +11,8 @@ prefix; `sampled`: the mean chance that one of `tries` samples at temperature 1 
 canaries, log P(secret | prefix). δ: that of the run's own claim, else `delta`. `epsilon_claimed`: `privacy` in the
 model's run.json. A guarantee is for one text, so it covers a canary that stands in one: plant with --repeats 1.
 
-`classifier=FOLDER`, or `labelled=FILE` to train a head: exposure of the code by −log P(label | text); no extraction.
+`classifier=FOLDER`: exposure of the code by −log P(label | text); no extraction.
+
 Not measured: secrets of another form; a bound near 0 is no proof of privacy.
 """
 
@@ -39,7 +40,7 @@ def load(data_dir: Path, options: Mapping[str, Any], limit: int | None, seed: in
 
 
 def score(scorer: Scorer, rows: list[Row], options: Mapping[str, Any], seed: int) -> list[Row]:
-    goal = targets.target("exposure", scorer, rows, options, seed)
+    goal = targets.target("exposure", scorer, options)
     claim = audit.claimed(options["classifier"] or str(scorer.model.name_or_path))
     left = {True: options["ranked"], False: options["ranked"]}
     out: list[Row] = []

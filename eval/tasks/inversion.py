@@ -4,8 +4,8 @@ ModIvA, Parikh et al. 2022, restated for causal language models; see privacy/inv
 planted canaries, and as many that were kept out (`…/control`): `found`, the share whose whole secret gradient descent
 gives, by chance 1 / (symbols ^ length); `symbols`, the share of single symbols. Beside them, on the same canaries, what
 needs no gradient: `enumerated` (the secret is likeliest of all, where there are at most 10⁴), `greedy`, `beam`. For a
-language model beam search is the stronger attack; inversion is for classifiers (`classifier=FOLDER`, or
-`labelled=FILE` to train a head on, canaries included), where greedy and beam see half-finished texts only.
+language model beam search is the stronger attack; inversion is for classifiers (`classifier=FOLDER`), where greedy and
+beam see half-finished texts only.
 
 Not measured: prefixes that the attacker does not know. Intervals: bootstrap over canaries.
 """
@@ -34,7 +34,7 @@ def load(data_dir: Path, options: Mapping[str, Any], limit: int | None, seed: in
 
 
 def score(scorer: Scorer, rows: list[Row], options: Mapping[str, Any], seed: int) -> list[Row]:
-    goal = targets.target("inversion", scorer, rows, options, seed)
+    goal = targets.target("inversion", scorer, options)
     out = []
     for row in rows:
         secret, where = tuple(row["secret"]), goal.layout(row)

@@ -57,8 +57,10 @@ RATES = (0.01, 0.001)
 
 def load(data_dir: Path, options: Mapping[str, Any], limit: int | None, seed: int) -> list[Row]:
     check_options("membership", options, max_tokens=2, attack=(*attacks.ATTACKS, "lira", "rmia"))
-    for name in _others(options):
-        check_classifier(name, "membership.classifier") if options["classifier"] else check_model(name)
+    for name in [options["classifier"], *_others(options)] if options["classifier"] else []:
+        check_classifier(name, "membership.classifier")
+    for name in [] if options["classifier"] else _others(options):
+        check_model(name)
     needed = ["text", "label"] if options["classifier"] else ["text"]
     rows: list[Row] = []
     for side in ("members", "nonmembers", "population"):
@@ -146,10 +148,15 @@ def _reader(scorer: Scorer, options: Mapping[str, Any], name: str = "") -> Calla
 
     def of_texts(rows: Sequence[Row]) -> list[Row]:
         longest = min(options["max_tokens"], model.max_length)
-        ids = [row[:longest] or [0] for row in model.encode([row["text"] for row in rows], bos=True)]
+        whole = model.encode([row["text"] for row in rows], bos=True)
+        ids = [row[:longest] or [0] for row in whole]
+        read = [
+            model.tokenizer.decode(cut) if len(cut) < len(long) else row["text"]
+            for row, cut, long in zip(rows, ids, whole)
+        ]
         out: list[Row] = []
-        for row, logp_T, (mean_T, std_T) in zip(rows, *model.token_moments(ids)):
-            found = dict.fromkeys(SIGNALS) | {"bytes": compressed(row["text"])}
+        for text, logp_T, (mean_T, std_T) in zip(read, *model.token_moments(ids)):
+            found = dict.fromkeys(SIGNALS) | {"bytes": compressed(text)}
             if len(logp_T):
                 found["logp"] = float(np.mean(logp_T, dtype=np.float64))
                 found["min_k"] = lowest_mean(logp_T)
