@@ -170,7 +170,7 @@ def epsilon_bound(
     low, high = 0.0, 1.0
     while is_refuted(high) and high < 64:
         low, high = high, 2 * high
-    for _ in range(50):
+    for _ in range(32):
         middle = (low + high) / 2
         low, high = (middle, high) if is_refuted(middle) else (low, middle)
     return low

@@ -65,7 +65,7 @@ def one_hot(codes: Sequence[Code], num_symbols: int) -> torch.Tensor:
 # ---------------------------------------------------------------- what is minimised
 
 
-def _embedded(embedding: torch.nn.Module, where: Layout, mixture_RnA: torch.Tensor) -> torch.Tensor:
+def _embedded(embedding: Any, where: Layout, mixture_RnA: torch.Tensor) -> torch.Tensor:
     """Embeddings (R, L + n·k + E, D) of the text with a mixture of symbols at each place."""
     weight_VD = embedding.weight
     blocks_AkD = weight_VD[torch.tensor(where.symbols, device=weight_VD.device)]
@@ -88,7 +88,7 @@ def language_model_loss(model: Any, where: Layout) -> Loss:
         begin = len(where.left) - 1
         logits_RTV = model(inputs_embeds=embedded_RTD, use_cache=False).logits[:, begin : begin + length * k].float()
         logp_RnkV = logits_RTV.log_softmax(-1).unflatten(1, (length, k))
-        logp_RnA = sum(logp_RnkV[:, :, j][..., symbols_Ak[:, j]] for j in range(k))
+        logp_RnA = torch.stack([logp_RnkV[:, :, j][..., symbols_Ak[:, j]] for j in range(k)]).sum(0)
         return -(mixture_RnA.to(logp_RnA) * logp_RnA).sum((1, 2))
 
     if not where.left:

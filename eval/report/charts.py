@@ -332,8 +332,8 @@ def roc(curves: Mapping[str, tuple[Any, Any]], *, width: float = WIDE) -> Any:
             zorder=3,
             **style(k),
         )
+    axes.set(xscale="log", yscale="log", xlim=(least, 1.1), ylim=(least, 1.1))
     for axis in (axes.xaxis, axes.yaxis):
-        axis.axes.set(xscale="log", yscale="log", xlim=(least, 1.1), ylim=(least, 1.1))
         axis.set_major_formatter("{x:g}")
         axis.set_minor_formatter("")
     axes.grid(color=FAINT, linewidth=0.6)

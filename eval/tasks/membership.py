@@ -57,10 +57,13 @@ RATES = (0.01, 0.001)
 
 def load(data_dir: Path, options: Mapping[str, Any], limit: int | None, seed: int) -> list[Row]:
     check_options("membership", options, max_tokens=2, attack=(*attacks.ATTACKS, "lira", "rmia"))
-    for name in [options["classifier"], *_others(options)] if options["classifier"] else []:
-        check_classifier(name, "membership.classifier")
-    for name in [] if options["classifier"] else _others(options):
-        check_model(name)
+    for _, name in _others(options):
+        if options["classifier"]:
+            check_classifier(name, "membership.reference, shadows")
+        else:
+            check_model(name)
+    if options["classifier"]:
+        check_classifier(options["classifier"], "membership.classifier")
     needed = ["text", "label"] if options["classifier"] else ["text"]
     rows: list[Row] = []
     for side in ("members", "nonmembers", "population"):
@@ -68,6 +71,8 @@ def load(data_dir: Path, options: Mapping[str, Any], limit: int | None, seed: in
             continue
         path = find_data(data_dir, options[side], 'a jsonl of {"text"}, a part of a random split of one corpus')
         for row in thinned(read_jsonl(path, needed), None if limit is None else max(1, limit // 2)):
+            if not isinstance(row["text"], str) or not row["text"].strip():
+                raise ValueError(f"{path}: a text that is no text, or empty: {str(row['text'])[:40]!r}")
             kept = {key: row[key] for key in ("text", "label", "neighbours", "in") if key in row}
             member = None if side == "population" else side == "members"
             rows.append({"id": len(rows), "member": member, **kept})
@@ -78,8 +83,7 @@ def load(data_dir: Path, options: Mapping[str, Any], limit: int | None, seed: in
 def check_split(rows: list[Row], *, refuse: bool) -> None:
     """Adds `blind`, P(member) by a text's words, and `warning`, why this is no random split; ValueError to `refuse`."""
     texts, member_N = [row["text"] for row in rows], np.array([row["member"] for row in rows])
-    sides = ({text for text, member in zip(texts, member_N) if member is side} for side in (np.True_, np.False_))
-    shared = len(set.intersection(*sides))
+    shared = len({row["text"] for row in rows if row["member"]} & {row["text"] for row in rows if not row["member"]})
     blind_N = attacks.blind(texts, member_N)
     reason = f"{shared} texts stand on both sides" if shared else ""
     if not attacks.split_is_random(blind_N, member_N):
@@ -94,9 +98,10 @@ def check_split(rows: list[Row], *, refuse: bool) -> None:
         row |= {"blind": None if np.isnan(value) else value, "warning": reason}
 
 
-def _others(options: Mapping[str, Any]) -> list[str]:
-    """Names of further models: the reference model, if there is one, then the shadow models."""
-    return [name for name in [options["reference"], *options["shadows"].split(",")] if name.strip()]
+def _others(options: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """("reference" or "shadows", name) of each further model."""
+    given = [("reference", options["reference"]), *(("shadows", name) for name in options["shadows"].split(","))]
+    return [(kind, name.strip()) for kind, name in given if name.strip()]
 
 
 def score(scorer: Scorer, rows: list[Row], options: Mapping[str, Any], seed: int) -> list[Row]:
@@ -116,9 +121,9 @@ def score(scorer: Scorer, rows: list[Row], options: Mapping[str, Any], seed: int
         around.setdefault(n, []).append(found["logp"])
     for n, values in around.items():
         out[n]["neighbour"] = float(np.mean(values))
-    for name in _others(options):
+    for kind, name in _others(options):
         for row, found in zip(out, _reader(scorer, options, name)(rows)):
-            if name == options["reference"]:
+            if kind == "reference":
                 row["reference"] = found["logp"]
             else:
                 row.setdefault("shadows", []).append(found["logp"])
@@ -151,7 +156,7 @@ def _reader(scorer: Scorer, options: Mapping[str, Any], name: str = "") -> Calla
         whole = model.encode([row["text"] for row in rows], bos=True)
         ids = [row[:longest] or [0] for row in whole]
         read = [
-            model.tokenizer.decode(cut) if len(cut) < len(long) else row["text"]
+            model.tokenizer.decode(cut, skip_special_tokens=True) if len(cut) < len(long) else row["text"]
             for row, cut, long in zip(rows, ids, whole)
         ]
         out: list[Row] = []
