@@ -49,6 +49,8 @@ def epsilon(noise_multiplier: float, schedule: Schedule, delta: float) -> float:
 @lru_cache
 def calibrate(target: float, schedule: Schedule, delta: float) -> float:
     """The smallest noise multiplier, to 0.1 %, with ε at most `target`; ValueError where no useful one has it."""
+    from scipy.optimize import brentq
+
     low = high = 1.0
     while epsilon(high, schedule, delta) > target:
         low, high = high, 2 * high
@@ -59,7 +61,9 @@ def calibrate(target: float, schedule: Schedule, delta: float) -> float:
             )
     while low == high or (low > 0.05 and epsilon(low, schedule, delta) <= target):
         low, high = low / 2, low
-    while high > 1.001 * low:
-        middle = (low * high) ** 0.5
-        low, high = (middle, high) if epsilon(middle, schedule, delta) > target else (low, middle)
-    return high
+    if low <= 0.05 and epsilon(low, schedule, delta) <= target:
+        return low
+    found: float = brentq(lambda noise: epsilon(noise, schedule, delta) - target, low, high, rtol=2e-4)
+    while epsilon(found, schedule, delta) > target:
+        found *= 1.0005
+    return found

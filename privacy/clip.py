@@ -134,7 +134,7 @@ def head(weight: nn.Parameter, units: Units, unit_R: Tensor, h_RX: Tensor, g_RV:
 
     A unit at a time: its rows lie anywhere, and the vocabulary is large.
     """
-    h_RX, (size, width) = h_RX.to(weight.dtype), weight.shape
+    h_RX, size, width = h_RX.to(weight.dtype), g_RV.shape[1], weight.shape[1]
     square_U = weight.new_zeros(units.number)
     for u in range(units.number):
         row = (unit_R == u).nonzero().ravel()
@@ -152,7 +152,8 @@ def head(weight: nn.Parameter, units: Units, unit_R: Tensor, h_RX: Tensor, g_RV:
             square_U[u] = product.square().sum()
 
     def total(factor_U: Tensor) -> Gradients:
-        found = g_RV.to(weight.dtype).T @ (h_RX * factor_U[unit_R][:, None])
+        found = torch.zeros_like(weight)  # which may be padded beyond the vocabulary
+        torch.mm(g_RV.to(weight.dtype).T, h_RX * factor_U[unit_R][:, None], out=found[:size])
         if tied is not None:
             found.index_add_(0, tied.id_S, tied.row_SX * factor_U[tied.unit_S][:, None])
         yield weight, found

@@ -48,6 +48,10 @@ class PoissonPlan:
         chosen = np.flatnonzero(drawn < self.rate)
         return chosen, drawn[chosen] / self.rate
 
+    def turned(self, step: int, chosen: np.ndarray) -> np.ndarray:
+        """Whether each of these pairs is seen from its other side in this step (counterfactual.augment: one)."""
+        return self.keys.draws("side", step).integers(2, size=len(self.text_P), dtype=np.uint8)[chosen].astype(bool)
+
     def _pairs(self, texts: np.ndarray) -> np.ndarray:
         return np.concatenate([np.arange(0), *(np.arange(self._first[u], self._first[u + 1]) for u in texts)])
 
