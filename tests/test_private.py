@@ -25,12 +25,12 @@ from privacy.noise import Keys
 SMALL = {"vocab_size": VOCABULARY, "hidden_size": 16, "num_attention_heads": 2, "max_position_embeddings": 64}
 SMALL |= {"intermediate_size": 24, "initializer_range": 0.3}
 FAMILIES = {
-    "gpt2": {"n_embd": 16, "n_head": 2, "n_positions": 64, "n_layer": 4, "vocab_size": VOCABULARY, "initializer_range": 0.3},
+    "gpt2": SMALL | {"n_layer": 4},
     "gpt_neo": SMALL | {"num_layers": 4, "num_heads": 2, "attention_types": [[["global"], 4]]},
     "gpt_neox": SMALL | {"num_hidden_layers": 4},
     "llama": SMALL | {"num_hidden_layers": 4},
     "qwen2": SMALL | {"num_hidden_layers": 4, "num_key_value_heads": 1},
-}  # fmt: skip
+}
 TEXTS = np.array([0, 0, 1, 2, 2, 2, 3, 4])  # of the eight pairs: texts of one, two and three windows
 KEYS = Keys(b"s" * 32, b"a test")
 
