@@ -7,8 +7,8 @@ one unit. A step is all of it: loss, gradients, clipping, noise, AdamW.
   plain    one backward pass, the norm of the whole gradient clipped
   private  each text clipped, and noise (privacy/)
   loop     a backward pass for each text alone, clipped and added; a few texts are timed, and counted up
-  opacus   Opacus in hooks mode with explicit positions: the student alone, dense cross-entropy with the text, against the
-           plain step of the same loss; it clips a text and its counterfactual apart. Only if it is installed
+  opacus   Opacus in hooks mode with explicit positions: the student alone with dense cross-entropy, against the plain
+           step of the same loss; it clips a text and its counterfactual apart. Only if it is installed
 Repeats are interleaved and minima taken, on a CPU of the process's CPU time. Memory is the peak of a process of its
 own. The last line is JSON with the ratios; null where Opacus is missing.
 """

@@ -244,10 +244,10 @@ class UnitGradients:
             )
         if not output.requires_grad:
             output = output.detach().requires_grad_()
-        inputs = given[0].detach()
+        inputs = [given[0].detach()]
 
         def keep(gradient: Tensor) -> None:
-            found = how(module, units, inputs, gradient)
+            found = how(module, units, inputs.pop(), gradient)  # not held as long as the graph is
             if isinstance(found, Slots):
                 self._slots = found
             else:
