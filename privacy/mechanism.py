@@ -90,7 +90,7 @@ class Mechanism:
         Every rank adds the same noise to the same sum.
         """
         noise = self._noise * self._schedule.share(step)
-        deviation = noise * self.sensitivity
+        deviation = noise * self.sensitivity if noise else 0.0
         if self._adaptive is not None:  # the noise of gradient and count together is that of `noise`
             deviation /= math.sqrt(1 - 1 / (2 * COUNT_NOISE) ** 2)
         for number, parameter in enumerate(self._parameters):

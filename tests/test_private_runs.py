@@ -155,7 +155,7 @@ def refused(settings: list[str], tmp_path: Path, capsys, *more: str) -> str:
         (["privacy.epsilon=0"], "privacy.epsilon: must be above 0"),
         (["privacy.delta=null"], "privacy.delta: needed"),
         (["privacy.delta=0.02"], "privacy.delta: 0.02 allows to publish one of 100 texts"),
-        (["privacy.epsilon=1e-5"], "privacy.epsilon: 1e-05 is impossible in 6 steps"),
+        (["privacy.epsilon=1e-5", "privacy.delta=1e-9"], "privacy.epsilon: 1e-05 is impossible in 6 steps"),
         (["train.precision=fp16"], "train.precision fp16: not together with privacy.epsilon"),
         (["train.keep_best=loss"], "train.keep_best: would depend on the private texts"),
         (["train.on_nan=skip"], "train.on_nan skip: would depend"),
@@ -163,7 +163,7 @@ def refused(settings: list[str], tmp_path: Path, capsys, *more: str) -> str:
         (["train.batch_by=tokens"], "train.batch_by tokens: not together"),
         (["train.compile=true"], "train.compile: not together"),
         (["privacy.clip=micro", "privacy.adaptive=0.5"], "privacy.adaptive: only with privacy.clip flat"),
-        (["train.batch_size=400"], "train.batch_size: 400 sequences, but the corpus has only"),
+        (["train.batch_size=4000"], "train.batch_size: 4000 sequences, but the corpus has only"),
     ],
 )
 def test_what_breaks_the_guarantee_is_refused_in_one_line(more, said, settings, tmp_path, capsys):
@@ -218,6 +218,6 @@ def test_all_sequences_of_a_text_have_its_number(few_words, tiny_tokenizer, tmp_
     assert found.meta["shards"] > 2
     count = np.bincount(found.texts())
     tokens = np.bincount(found.texts(), weights=found.lengths).astype(int)
-    lengths = [len(tiny_tokenizer(text)["input_ids"]) for text in texts if len(text) > 1]
+    lengths = [len(tiny_tokenizer(text)["input_ids"]) for text in texts]
     assert len(count) == len(lengths) and all(np.diff(found.texts()) >= 0)
-    assert all(abs(a - b) <= 0.2 * b for a, b in zip(tokens, lengths, strict=True)) and count[1] > 6 * count[0]
+    assert all(abs(a - b) <= 0.2 * b + 1 for a, b in zip(tokens, lengths, strict=True)) and count[1] > 6 * count[0]
