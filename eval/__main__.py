@@ -7,10 +7,18 @@ import os
 import shutil
 import sys
 import textwrap
+from importlib import import_module
 from pathlib import Path
 
 from eval.task import suggest
 from eval.tasks import TASKS, find_task
+
+COMMANDS = {  # python -m eval NAME: the module whose `main` does it
+    "report": "eval.report.page",
+    "correlate": "eval.report.correlate",
+    "gate": "eval.audit.gate",
+    "record": "eval.audit.record",
+}
 
 
 def parser() -> argparse.ArgumentParser:
@@ -176,14 +184,9 @@ def _tasks(names: list[str], settings: list[str]) -> dict[str, dict[str, str]]:
 
 def main(arguments: list[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else arguments
-    if arguments[:1] == ["correlate"]:
-        from eval.report.correlate import main as correlate
-
-        return correlate(arguments[1:])
-    if arguments[:1] == ["report"]:
-        from eval.report.page import main as report
-
-        return report(arguments[1:])
+    if arguments and arguments[0] in COMMANDS:
+        command: int = import_module(COMMANDS[arguments[0]]).main(arguments[1:])
+        return command
     options = parser().parse_args(arguments)
     try:
         if options.list is not None:
