@@ -7,12 +7,17 @@ import os
 import shutil
 import sys
 import textwrap
+from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
+from typing import Any
+
+import yaml
 
 from eval.task import suggest
 from eval.tasks import TASKS, find_task
 
+PRESETS = Path(__file__).with_name("presets.yaml")
 COMMANDS = {  # python -m eval NAME: the module whose `main` does it
     "report": "eval.report.page",
     "correlate": "eval.report.correlate",
@@ -50,6 +55,12 @@ def parser() -> argparse.ArgumentParser:
         "--set", action="append", default=[], metavar="TASK.OPTION=VALUE", help="an option of a task, see --list"
     )
     out.add_argument("--limit", type=int, metavar="N", help="at most N rows a task: a quick look, not a result")
+    out.add_argument(
+        "--preset",
+        choices=["quick", "full"],
+        help="tasks and options: quick takes under 20 minutes for 135M parameters on two cores, full is for a GPU",
+    )
+    out.add_argument("--dry_run", action="store_true", help="show what each task will take, and stop")
     out.add_argument("--seed", type=int, default=0, help="seed of sampling, prompt choice and bootstrap (default 0)")
     out.add_argument(
         "--seeds",
@@ -169,8 +180,8 @@ def _labelled(models: list[str]) -> dict[str, str]:
     return found
 
 
-def _tasks(names: list[str], settings: list[str]) -> dict[str, dict[str, str]]:
-    tasks: dict[str, dict[str, str]] = {name: {} for name in names}
+def _tasks(given: Mapping[str, Mapping[str, Any]], settings: list[str]) -> dict[str, dict[str, Any]]:
+    tasks = {label: dict(options) for label, options in given.items()}
     for setting in settings:
         key, equals, value = setting.partition("=")
         label, dot, option = key.rpartition(".")
@@ -201,14 +212,32 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
+def _dry_run(options: argparse.Namespace, models: Mapping[str, str], tasks: Mapping[str, Any], seeds: list[int]) -> str:
+    """What each task will take, measured on the first model, and what is left out."""
+    from eval.check import check
+    from eval.cost import estimate, table
+    from eval.model import Scorer
+
+    skipped: dict[str, str] = {}
+    resolved, inputs = check(
+        tasks, data_dir=options.data_dir, limit=options.limit, seed=seeds[0], hub=options.hub, skipped=skipped
+    )
+    loading = {key: getattr(options, key) for key in ("device", "batch_size", "trust_remote_code")}
+    scorer = Scorer(next(iter(models.values())), **loading)
+    lines = [f"left out: {label}: {reason}" for label, reason in skipped.items()]
+    return "\n".join([*lines, table(estimate(scorer, resolved, inputs, len(seeds)), len(models))])
+
+
 def run(options: argparse.Namespace) -> None:
     """Evaluate as the command line asks, write results and report, print the table."""
     if not options.model:
         raise ValueError("name a model with --model (a folder or a Hub name)")
     seeds = _seeds(options.seeds) if options.seeds else [options.seed]
     names = [name.strip() for name in options.tasks.split(",") if name.strip()]
+    preset = yaml.safe_load(PRESETS.read_text(encoding="utf-8"))[options.preset] if options.preset else {}
     every = "all" in names
-    tasks = _tasks([*TASKS, *(name for name in names if name != "all")] if every else names, options.set)
+    names = [*preset, *(TASKS if every else ()), *(name for name in names if name != "all")]
+    tasks = _tasks({name: {} for name in names} | preset, options.set)
     if not tasks:
         raise ValueError(f"name tasks with --tasks (there are: {', '.join(TASKS)})")
     models = _labelled(options.model)
@@ -221,7 +250,10 @@ def run(options: argparse.Namespace) -> None:
     logging.disable_progress_bar()
     same = ("data_dir", "output_dir", "reference", "hub", "cache_dir", "batch_size", "device", "limit")
     given = {name: getattr(options, name) for name in (*same, "trust_remote_code")}
-    result = evaluate(models, tasks, seeds=seeds, skip_missing=every, **given)
+    if options.dry_run:
+        print(_dry_run(options, models, tasks, seeds))
+        return
+    result = evaluate(models, tasks, seeds=seeds, skip_missing=every or bool(preset), **given)
     write_report(result, options.output_dir)
     if len(models) == 1:
         rest = {key: value for key, value in result.items() if key not in ("rows", "differences")}

@@ -19,6 +19,8 @@ ANSWERS: dict[str, Callable[[Row], Any]] = {  # task: what a row's answer is
     "winobias": lambda row: "stereotype" if row["logp_pro"] > row["logp_anti"] else "other",
     "winogender": lambda row: "male" if row["logp_male"] > row["logp_female"] else "female",
     "bbq": lambda row: row.get("answer"),
+    "blimp": lambda row: "right" if row["right"] else "wrong",
+    "hellaswag": lambda row: row["logp"].index(max(row["logp"])),
     "last_word": lambda row: "right" if row["correct"] else "wrong",
 }
 

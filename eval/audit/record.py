@@ -27,6 +27,7 @@ from eval.audit.rules import read_rules
 from eval.audit.spill_over import spill_over, statement
 from eval.tasks import find_task
 
+MAPPING = Path(__file__).with_name("mapping.yaml")
 TIERS = yaml.safe_load(Path(__file__).with_name("tiers.yaml").read_text(encoding="utf-8"))
 UNRATED = {"tier": "exploratory", "why": "not rated by this project", "sources": []}
 NO_ADVICE = (
@@ -205,14 +206,13 @@ def page(record: Record) -> str:
 
     here = Path(__file__).parent
     pages = Environment(loader=FileSystemLoader([here, here.parent / "report"]), autoescape=True, trim_blocks=True)
-    mapping = yaml.safe_load((here / "mapping.yaml").read_text(encoding="utf-8"))
     return pages.get_template("record.html").render(
         record=record,
         about=[(name, field.description, getattr(record.about, name)) for name, field in About.model_fields.items()],
         columns=[(name, [j for j in record.judgements if j["rule"]["column"] == name]) for name in COLUMNS],
         body=[measure for measure in record.measures if measure.tier != "disputed"],
         appendix=[measure for measure in record.measures if measure.tier == "disputed"],
-        mapping=mapping,
+        mapping=yaml.safe_load(MAPPING.read_text(encoding="utf-8")),
     )
 
 
