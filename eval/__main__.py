@@ -47,29 +47,22 @@ def parser() -> argparse.ArgumentParser:
         help="tasks, comma-separated; task@label runs it once more; lm_eval:NAME is one of lm-evaluation-harness; all: "
         "every task whose data is there",
     )
-    out.add_argument(
-        "--data_dir", type=Path, default=Path("data"), metavar="DIR", help="folder of the data (default data)"
-    )
+    out.add_argument("--data_dir", type=Path, default=Path("data"), metavar="DIR", help="of the data (default data)")
     out.add_argument("--output_dir", type=Path, default=Path("runs/eval"), metavar="DIR", help="default runs/eval")
     out.add_argument(
         "--set", action="append", default=[], metavar="TASK.OPTION=VALUE", help="an option of a task, see --list"
     )
     out.add_argument("--limit", type=int, metavar="N", help="at most N rows a task: a quick look, not a result")
-    out.add_argument(
-        "--preset",
-        choices=["quick", "full"],
-        help="tasks and options: quick takes under 20 minutes for 135M parameters on two cores, full is for a GPU",
-    )
-    out.add_argument("--dry_run", action="store_true", help="show what each task will take, and stop")
+    preset = "tasks and options: quick takes under 20 minutes for 135M parameters on two cores, full is for a GPU"
+    out.add_argument("--preset", choices=["quick", "full"], help=preset)
+    out.add_argument("--dry_run", action="store_true", help="show what each task will take")
     out.add_argument("--seed", type=int, default=0, help="seed of sampling, prompt choice and bootstrap (default 0)")
     out.add_argument(
         "--seeds",
         metavar="0,1,2",
         help="tasks that sample run once for each seed, and report mean and spread; instead of --seed",
     )
-    out.add_argument(
-        "--reference", metavar="LABEL", help="the model that the others are compared with (default: the first)"
-    )
+    out.add_argument("--reference", metavar="LABEL", help="what the others are compared with (default: the first)")
     out.add_argument(
         "--hub", action="store_true", help="take data that --data_dir lacks from the Hub, and store it there"
     )
@@ -214,8 +207,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _dry_run(options: argparse.Namespace, models: Mapping[str, str], tasks: Mapping[str, Any], seeds: list[int]) -> str:
     """What each task will take, measured on the first model, and what is left out."""
+    from eval.audit.cost import estimate, table
     from eval.check import check
-    from eval.cost import estimate, table
     from eval.model import Scorer
 
     skipped: dict[str, str] = {}

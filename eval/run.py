@@ -82,10 +82,7 @@ def evaluate(
         "batch_size": batch_size,
         "device": str(device),
         "limit": limit,
-        "inputs": {
-            label: {"version": task.version, "rows": digest(inputs[label])} for label, (task, _) in resolved.items()
-        },
-        "fingerprints": {},  # of each model
+        "inputs": _marks(resolved, inputs),
     }
     result: dict[str, Any] = {"rows": [], "differences": [], "versions": versions(), "config": config}
     if skipped:
@@ -119,6 +116,11 @@ def _check_request(models: Mapping[str, Any], reference: str | None, seeds: Sequ
     return reference
 
 
+def _marks(resolved: Resolved, inputs: Mapping[str, list[Row]]) -> dict[str, Any]:
+    """What two evaluations must share to be compared: each task's version and a hash of its data."""
+    return {label: {"version": task.version, "rows": digest(inputs[label])} for label, (task, _) in resolved.items()}
+
+
 def _evaluate_models(
     models: Mapping[str, str | Path | Scorer],
     loading: Mapping[str, Any],
@@ -132,7 +134,7 @@ def _evaluate_models(
     for label, model in models.items():
         loaded = _Loaded(model, **loading)
         row, extents[label], failed = _evaluate_model(label, loaded, work, output, reporter)
-        result["config"]["fingerprints"][label] = loaded.fingerprint
+        result["config"].setdefault("fingerprints", {})[label] = loaded.fingerprint
         result["rows"].append(row)
         if failed:
             result.setdefault("skipped", {}).update(failed)

@@ -6,8 +6,8 @@ import yaml
 from tiny_data import write_stereotype_data
 
 from eval.__main__ import PRESETS, main
+from eval.audit.cost import Counter, NotCounted
 from eval.check import check, resolve
-from eval.cost import Counter, NotCounted
 from eval.model import Scorer
 from eval.tasks import TASKS
 
@@ -66,7 +66,7 @@ def test_half_of_the_names_under_each_text_are_selected(scorer, tmp_path):
     [
         ("[", "applicants.yaml"),
         ("jobs: [a]\n", "texts"),
-        ("{jobs: [a], texts: [x], question: q, yes: y, no: n}", "{name}"),
+        ("{jobs: [a], texts: [x], question: q, answers: [y, n]}", "{name}"),
     ],
 )
 def test_applications_without_a_name_are_refused(tmp_path, content, said):

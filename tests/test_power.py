@@ -94,21 +94,21 @@ def test_untreated_axes_are_judged_jointly():
 
 
 def test_equal_models_seldom_spill_over():
-    """60 pairs of samples over 6 axes: the joint statement names a change in about 5 % of them."""
+    """30 pairs of samples over 5 axes: the joint statement names a change in about 5 % of them."""
     rng, named = np.random.default_rng(3), 0
-    for _ in range(60):
+    for _ in range(30):
         a, b = (
             measured(
                 name,
                 {
                     "crows_pairs": [
                         {"bias_type": axis, "stereo_antistereo": "stereo", "logp_more": x, "logp_less": 0.5}
-                        for axis in "uvwxyz"
-                        for x in rng.random(40)
+                        for axis in "vwxyz"
+                        for x in rng.random(30)
                     ]
                 },
             )
             for name in "ab"
         )
         named += any(change.changed for change in spill_over(a, b))
-    assert named <= 8
+    assert named <= 5

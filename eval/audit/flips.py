@@ -18,6 +18,7 @@ ANSWERS: dict[str, Callable[[Row], Any]] = {  # task: what a row's answer is
     "stereoset": lambda row: "stereotype" if row["score_stereotype"] > row["score_anti_stereotype"] else "other",
     "winobias": lambda row: "stereotype" if row["logp_pro"] > row["logp_anti"] else "other",
     "winogender": lambda row: "male" if row["logp_male"] > row["logp_female"] else "female",
+    "impact": lambda row: "selected" if row["selected"] else "not selected",
     "bbq": lambda row: row.get("answer"),
     "blimp": lambda row: "right" if row["right"] else "wrong",
     "hellaswag": lambda row: row["logp"].index(max(row["logp"])),

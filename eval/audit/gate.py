@@ -34,10 +34,10 @@ def parser() -> argparse.ArgumentParser:
     out.add_argument("--plan", action="store_true", help="judge nothing: say how many rows each rule needs")
     out.add_argument("--output_dir", type=Path, default=Path("runs/gate"), metavar="DIR", help="default runs/gate")
     out.add_argument(
-        "--data_dir", type=Path, default=Path("data"), metavar="DIR", help="where models are measured: data"
+        "--data_dir", type=Path, metavar="DIR", help="of models to measure (default the other side's, or data)"
     )
-    out.add_argument("--limit", type=int, metavar="N", help="where models are measured: at most N rows a task")
-    out.add_argument("--device", metavar="NAME", help="where models are measured: cuda if there is one, else cpu")
+    out.add_argument("--limit", type=int, metavar="N", help="of models to measure: at most N rows a task")
+    out.add_argument("--device", metavar="NAME", help="of models to measure: cuda if there is one, else cpu")
     out.add_argument("--trust_remote_code", action="store_true", help="run code that comes with a Hub model")
     return out
 
@@ -62,11 +62,12 @@ def _measure(
     """Evaluate what has no results: as the other side was evaluated, or as the rules say."""
     from eval.run import evaluate
 
-    settings: dict[str, Any] = {"data_dir": options.data_dir, "limit": options.limit}
+    settings: dict[str, Any] = {"data_dir": options.data_dir or "data", "limit": options.limit}
     tasks: Mapping[str, Any] = rules.tasks
     for other in found.values():
         tasks = {rule.label: other.config["tasks"].get(rule.label, {}) for rule in rules.rules}
         settings |= {key: other.config[key] for key in ("seeds", "limit")}
+        settings["data_dir"] = options.data_dir or other.config["data_dir"]
     given = {"output_dir": options.output_dir, "device": options.device, "trust_remote_code": options.trust_remote_code}
     evaluate(models, tasks, **settings, **given)
     return {side: read(f"{options.output_dir}:{side}") for side in models}
