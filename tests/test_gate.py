@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import yaml
 from transformers import AutoModelForCausalLM
 
 from eval.__main__ import main
@@ -263,3 +264,11 @@ def test_built_in_sets_name_figures_that_exist(name, scorer, shared_data):
         for rule in rules.rules:
             if rule.label == label:
                 assert any(found == rule.metric or found.startswith(f"{rule.metric}/") for found in metrics)
+
+
+def test_the_example_rules_and_workflow_can_be_read():
+    folder = Path(__file__).parents[1] / "examples" / "gate"
+    rules = read_rules(str(folder / "gate.yaml"))
+    assert rules.rules and set(rules.tasks) == {rule.label for rule in rules.rules}
+    steps = yaml.safe_load((folder / "workflow.yml").read_text())["jobs"]["gate"]["steps"]
+    assert any("evenhand gate" in step.get("run", "") for step in steps)

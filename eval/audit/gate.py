@@ -16,6 +16,7 @@ from eval.audit.judge import FAIL, PASS, UNSURE, Judgement, judge
 from eval.audit.measured import Measured, check_comparable, is_run, read
 from eval.audit.power import plan
 from eval.audit.rules import COLUMNS, Rules, read_rules
+from eval.task import suggest
 
 CODES = {PASS: 0, FAIL: 1, UNSURE: 3}
 
@@ -65,7 +66,10 @@ def _measure(
     settings: dict[str, Any] = {"data_dir": options.data_dir or "data", "limit": options.limit}
     tasks: Mapping[str, Any] = rules.tasks
     for other in found.values():
-        tasks = {rule.label: other.config["tasks"].get(rule.label, {}) for rule in rules.rules}
+        for rule in rules.rules:
+            if rule.label not in other.config["tasks"]:
+                raise ValueError(f"{rule.figure}: {other.name}: {suggest(rule.label, other.config['tasks'], 'task')}")
+        tasks = {rule.label: other.config["tasks"][rule.label] for rule in rules.rules}
         settings |= {key: other.config[key] for key in ("seeds", "limit")}
         settings["data_dir"] = options.data_dir or other.config["data_dir"]
     given = {"output_dir": options.output_dir, "device": options.device, "trust_remote_code": options.trust_remote_code}
