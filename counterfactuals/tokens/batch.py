@@ -71,15 +71,12 @@ def collate(
     than an op compares a row with its counterpart. vocabulary "reversed": a sequence without a counterfactual is its
     own (its row is combined with its own role reversal); rows after a cue, a role that stays, keep the plain target.
     So does a sequence that was left inside a reversed text: its cue is its first role. With the plain vocabulary that
-    combination is the identity, so rows of sequences without a counterfactual are left alone.
-    units: for each pair the number of its text.
+    combination is the identity, so rows of sequences without a counterfactual are left alone. units: each pair's text.
     """
     combine = op != "none" or couple
     with_counterfactual = [n for n, pair in enumerate(pairs) if pair.reversed] if combine or augment else []
     sequences = [pair.input_ids for pair in pairs] + [pairs[n].cf_input_ids for n in with_counterfactual]
     ids_NT = _padded(sequences, pad_id)
-    if units is not None:
-        units = np.unique(np.append(units, units[with_counterfactual]), return_inverse=True)[1]
     width = ids_NT.shape[1]
 
     couples, singles = [], []  # tables of rows
@@ -116,8 +113,13 @@ def collate(
         turn_R=torch.from_numpy(turn_R),
         num_pairs=sum(table.shape[1] for table in couples) // 2,
         num_trained=len(sequences) if augment else len(pairs),
-        unit_N=None if units is None else torch.from_numpy(units),
+        unit_N=None if units is None else _from_zero(np.append(units, units[with_counterfactual])),
     )
+
+
+def _from_zero(number_N: np.ndarray) -> torch.Tensor:
+    """The same numbers without gaps, from 0."""
+    return torch.from_numpy(np.unique(number_N, return_inverse=True)[1])
 
 
 def _padded(sequences: Sequence[np.ndarray], pad_id: int) -> np.ndarray:
