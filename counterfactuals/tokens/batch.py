@@ -84,9 +84,8 @@ def collate(
     for n, pair in enumerate(pairs):
         start, cf_start = n * width, cf_start_of.get(n)
         rows = np.arange(len(pair.input_ids) - 1)
-        free = np.ones(len(rows), dtype=bool)  # rows whose context holds no cue
-        if stop_at_cue and vocabulary == "reversed" and pair.cue >= 0:
-            free = rows < pair.cue
+        has_cue = stop_at_cue and vocabulary == "reversed" and pair.cue >= 0
+        free = rows < pair.cue if has_cue else rows >= 0  # rows whose context holds no cue
         if cf_start is None:
             singles.append(_table(start + rows, perturbed=free & (combine and vocabulary == "reversed")))
             continue
@@ -95,8 +94,7 @@ def collate(
         coupled = (mate >= 0) & combine
         singles.append(_table(start + rows[~coupled]))
         if augment:
-            alone = np.setdiff1d(np.arange(len(pair.cf_input_ids) - 1), mate[coupled])
-            singles.append(_table(cf_start + alone))
+            singles.append(_table(cf_start + np.setdiff1d(np.arange(len(pair.cf_input_ids) - 1), mate[coupled])))
         turn = np.where(rows < pair.first_replaced, 0, pair.turn + 1)[coupled]
         perturbed, mate = free[coupled], cf_start + mate[coupled]
         own = _table(start + rows[coupled], perturbed=perturbed, turn=turn)
