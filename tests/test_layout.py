@@ -44,7 +44,7 @@ OURS = {*PACKAGES, "evenhand", "train_distill"}
 MAY_IMPORT = {
     "evenhand": set(),  # by name, when a name or command is used
     "train_distill": {"configs", "counterfactuals", "debias", "eval"},
-    "configs": {"configs", "counterfactuals", "debias", "eval"},
+    "configs": {"configs", "counterfactuals", "debias", "eval", "privacy"},
     "debias": {"counterfactuals", "debias"},
     "debias/__main__": {"configs", "counterfactuals", "debias"},  # an entry point: reads settings, as the recipe does
     "eval": {"counterfactuals", "eval", "privacy.attacks", "privacy.audit", "privacy.inversion"},

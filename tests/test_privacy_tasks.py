@@ -87,7 +87,7 @@ def results(models, data, tmp_path_factory):
 
 def test_an_untrained_model_tells_nothing(results):
     for name, found in results["untrained"]["membership"].items():
-        if name.startswith(("auc/", "twin/")) and found["value"] != 0.5:
+        if name.startswith(("auc/", "twin/")) and name != "auc/blind" and found["value"] != 0.5:
             slack = 0.02  # of the percentile interval of 40 against 40
             assert found["low"] - slack <= 0.5 <= found["high"] + slack, name
     assert results["untrained"]["exposure"]["epsilon_audited"]["value"] == 0

@@ -31,8 +31,9 @@ from counterfactuals.text.lexicon import load_lexicon
 from counterfactuals.text.reverse import Reverser
 from eval.classifier import check_classifier, named_classifier
 from eval.data import find_data, read_jsonl, thinned
+from eval.loading import check_model
 from eval.measures.intervals import interval
-from eval.model import Scorer, check_model
+from eval.model import Scorer
 from eval.task import Metrics, Row, Task, check_options, figure
 from privacy import attacks
 from privacy.attacks import compressed, lowest_mean, standardised
