@@ -40,6 +40,8 @@ def student(c: Config) -> Iterator[str]:
         yield "student.model: goes with student.init pretrained, and only with it"
     if bool(c.student.config) != (c.student.init == "random"):
         yield "student.config: goes with student.init random, and only with it"
+    if c.student.lora and c.student.init == "random":
+        yield "student.lora: changes a trained model; with student.init random leave it out"
     if c.student.init != "layers" and c.student.layers != "even":
         yield "student.layers: matters only with student.init layers"
 

@@ -62,6 +62,14 @@ def _layers(value: Any) -> Any:
     raise ValueError(f"must be even, hf, all or a list of layers, not {value!r}")
 
 
+def _lora(value: dict[str, Any]) -> dict[str, Any]:
+    kinds = {"rank": int, "alpha": (int, float), "targets": (str, list), "dropout": (int, float)}
+    wrong = [key for key, item in value.items() if key not in kinds or not isinstance(item, kinds[key])]
+    if wrong or (value and "rank" not in value):
+        raise ValueError("{rank: 8, alpha: 16, targets: [q_proj, v_proj], dropout: 0}; all but rank can be left out")
+    return value
+
+
 def _betas(value: list[float]) -> list[float]:
     if len(value) == 2 and all(0 <= beta < 1 for beta in value):
         return value
@@ -120,6 +128,13 @@ class Tokenizer(Section):
         "train a byte-level BPE tokenizer with this many tokens on the corpus instead",
         ge=257,
     )
+    start_token: str | None = setting(
+        None,
+        "token that every text begins with, e.g. <|endoftext|>, or none; default: the tokenizer's begin of text, which "
+        "for chat models is often a chat marker. The model keeps it",
+        min_length=1,
+    )
+    start_every: bool = setting(False, "the later pieces of a long text begin with it too, as Gemma needs it")
 
 
 class Teacher(Section):
@@ -147,6 +162,10 @@ class Student(Section):
     model: str | None = setting(None, "path, Hub name or run:NAME of a pretrained student", min_length=1)
     config: Options = setting({}, "model configuration for random init, e.g. {n_layer: 4, n_embd: 64, n_head: 4}")
     dropout: Number | None = setting(None, "rate of every dropout; default: the model's own configuration", ge=0, lt=1)
+    lora: Annotated[Options, AfterValidator(_lora)] = setting(
+        {},
+        "train only a LoRA adapter (peft), {rank: 8}: alpha is twice the rank, targets all linear layers of the blocks",
+    )
 
 
 class Counterfactual(Section):

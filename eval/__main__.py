@@ -64,6 +64,15 @@ def parser() -> argparse.ArgumentParser:
         "--batch_size", type=int, default=64, metavar="N", help="most rows in a scoring batch (default 64)"
     )
     out.add_argument("--device", metavar="NAME", help="cuda if there is one, else cpu")
+    out.add_argument(
+        "--start_token",
+        metavar="TOKEN",
+        help="token that texts begin with, e.g. '<|endoftext|>', or none; default: the tokenizer's begin of text, "
+        "which for chat models is often a chat marker",
+    )
+    out.add_argument(
+        "--chat", action="store_true", help="prompts are a user's message in the model's chat template, texts its reply"
+    )
     out.add_argument("--trust_remote_code", action="store_true", help="run code that comes with a Hub model")
     out.add_argument(
         "--list",
@@ -216,7 +225,18 @@ def run(options: argparse.Namespace) -> None:
     from eval.run import evaluate, write_json
 
     logging.disable_progress_bar()
-    same = ("data_dir", "output_dir", "reference", "hub", "cache_dir", "batch_size", "device", "limit")
+    same = (
+        "data_dir",
+        "output_dir",
+        "reference",
+        "hub",
+        "cache_dir",
+        "batch_size",
+        "device",
+        "limit",
+        "start_token",
+        "chat",
+    )
     given = {name: getattr(options, name) for name in (*same, "trust_remote_code")}
     result = evaluate(models, tasks, seeds=seeds, skip_missing=every, **given)
     write_report(result, options.output_dir)
