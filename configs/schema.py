@@ -62,14 +62,6 @@ def _layers(value: Any) -> Any:
     raise ValueError(f"must be even, hf, all or a list of layers, not {value!r}")
 
 
-def _lora(value: dict[str, Any]) -> dict[str, Any]:
-    kinds = {"rank": int, "alpha": (int, float), "targets": (str, list), "dropout": (int, float)}
-    wrong = [key for key, item in value.items() if key not in kinds or not isinstance(item, kinds[key])]
-    if wrong or (value and "rank" not in value):
-        raise ValueError("{rank: 8, alpha: 16, targets: [q_proj, v_proj], dropout: 0}; all but rank can be left out")
-    return value
-
-
 def _betas(value: list[float]) -> list[float]:
     if len(value) == 2 and all(0 <= beta < 1 for beta in value):
         return value
@@ -130,8 +122,7 @@ class Tokenizer(Section):
     )
     start_token: str | None = setting(
         None,
-        "token that every text begins with, e.g. <|endoftext|>, or none; default: the tokenizer's begin of text, which "
-        "for chat models is often a chat marker. The model keeps it",
+        "token that texts begin with, or none; the model keeps it. Default: begin of text (chat models: a chat marker)",
         min_length=1,
     )
     start_every: bool = setting(False, "the later pieces of a long text begin with it too, as Gemma needs it")
@@ -162,10 +153,7 @@ class Student(Section):
     model: str | None = setting(None, "path, Hub name or run:NAME of a pretrained student", min_length=1)
     config: Options = setting({}, "model configuration for random init, e.g. {n_layer: 4, n_embd: 64, n_head: 4}")
     dropout: Number | None = setting(None, "rate of every dropout; default: the model's own configuration", ge=0, lt=1)
-    lora: Annotated[Options, AfterValidator(_lora)] = setting(
-        {},
-        "train only a LoRA adapter (peft), {rank: 8}: alpha is twice the rank, targets all linear layers of the blocks",
-    )
+    lora: Options = setting({}, "train only a LoRA adapter (peft), e.g. {rank: 8}; also alpha, targets and dropout")
 
 
 class Counterfactual(Section):
@@ -227,7 +215,34 @@ class Optim(Section):
     weight_decay: Number = setting(0.0, "AdamW's weight decay, on matrices only", ge=0)
     warmup: Number = setting(0.05, "fraction of the steps over which the learning rate rises from 0", ge=0, le=1)
     schedule: Literal["linear", "cosine", "constant"] = setting("linear", "decay to 0 after the warm-up, or none")
-    max_grad_norm: Number = setting(5.0, "gradients are clipped to this norm", gt=0)
+    max_grad_norm: Number = setting(5.0, "gradients are clipped to this norm; not with privacy.epsilon", gt=0)
+
+
+class Privacy(Section):
+    epsilon: Number | None = setting(
+        None, "train with differential privacy: what a text can change at most (docs/privacy.md); null: without", gt=0
+    )
+    delta: Number | None = setting(
+        None, "probability that epsilon does not cover; below 1 / number of texts", gt=0, lt=1
+    )
+    unit: Literal["text"] = setting(
+        "text", "what is protected: a text (a row of the corpus), with all its sequences and counterfactuals"
+    )
+    clip: Literal["flat", "automatic", "micro"] = setting(
+        "flat",
+        "flat: a text's gradient is clipped to max_norm; automatic: it is divided by its norm; micro: a micro-batch is "
+        "clipped as a whole (eDP-SGD), which needs twice the noise",
+    )
+    max_norm: Number = setting(1.0, "largest norm of a text's gradient, of its summed loss; not for automatic", gt=0)
+    adaptive: Number | None = setting(
+        None, "clip flat: max_norm follows this quantile of the texts' norms, from 0 to 1", gt=0, lt=1
+    )
+    decay: Number = setting(1.0, "factor of the noise from epoch to epoch", gt=0, le=1)
+    secret: str = setting(
+        "privacy.secret",
+        "file that decides sampling and noise; made if it is missing, and never to be published",
+        min_length=1,
+    )
 
 
 class Train(Section):
@@ -308,6 +323,7 @@ class Config(Section):
     counterfactual: Counterfactual = Field(default_factory=Counterfactual)
     loss: Loss = Field(default_factory=Loss)
     optim: Optim = Field(default_factory=Optim)
+    privacy: Privacy = Field(default_factory=Privacy)
     train: Train = Field(default_factory=Train)
     tracking: Tracking = Field(default_factory=Tracking)
     eval: Eval = Field(default_factory=Eval)
@@ -323,7 +339,7 @@ SECTIONS: dict[str, type[Section]] = {
     for key, item in Config.model_fields.items()
     if isinstance(item.annotation, type) and issubclass(item.annotation, Section)
 }
-PER_RUN = ("data", "tokenizer", "teacher", "student", "counterfactual", "loss", "optim", "train", "seed")
+PER_RUN = ("data", "tokenizer", "teacher", "student", "counterfactual", "loss", "optim", "privacy", "train", "seed")
 
 
 def names() -> dict[str, FieldInfo]:
