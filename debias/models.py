@@ -17,8 +17,8 @@ log = logging.getLogger(__name__)
 PROBE = (0.0, 2.0**-10, -1.0, 7.0, -40.0, 300.0, -(2.0**100), 2.0**100)
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().split("\n")[0] or type(error).__name__)[:200]
+def _reason(error: Exception) -> str:
+    return (" ".join(str(error).split()) or type(error).__name__)[:200]
 
 
 def body_of(model: Any) -> Any:
@@ -93,7 +93,7 @@ def head_of(model: Any, setting: str = "model") -> Head:
         hidden = body_of(model)(**_tokens(model), use_cache=False).last_hidden_state
         logits = model(**_tokens(model), use_cache=False).logits
     except Exception as error:
-        raise ValueError(f"{kind}: cannot read a few tokens ({_first_line(error)})") from error
+        raise ValueError(f"{kind}: cannot read a few tokens ({_reason(error)})") from error
     finally:
         handle.remove()
         model.train(was_training)
@@ -206,7 +206,7 @@ def student_from_layers(teacher: PreTrainedModel, keep: Sequence[int]) -> PreTra
         )
     except Exception as error:  # what differs from layer to layer is not in a list that we know
         raise ValueError(
-            f"student.layers: {config.model_type} cannot be cut to {list(keep)} ({_first_line(error)})"
+            f"student.layers: {config.model_type} cannot be cut to {list(keep)} ({_reason(error)})"
         ) from error
     student.tie_weights()
     if teacher.device.type != "meta":
@@ -275,7 +275,7 @@ def random_student(options: dict[str, Any], tokenizer: Any, max_length: int) -> 
         if num_layers(model) < 1:
             raise ValueError("at least one layer")
     except Exception as error:  # configuration classes raise anything on a bad value
-        raise ValueError(f"student.config: {_first_line(error)}") from None
+        raise ValueError(f"student.config: {_reason(error)}") from None
     if model.device.type != "meta":
         head_of(model, "student.config")
     return model
@@ -317,7 +317,7 @@ def add_lora(
     try:
         inject_adapter_in_model(LoraConfig(target_modules=targets, **options), student)
     except Exception as error:
-        raise ValueError(f"student.lora: {_first_line(error)}") from error
+        raise ValueError(f"student.lora: {_reason(error)}") from error
 
 
 def checkpoint_activations(model: Any) -> None:
