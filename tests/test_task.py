@@ -126,9 +126,9 @@ def test_the_divergence_from_the_plain_target_is_reported_beside(task, monkeypat
     batch = collate(pairs(), op="max", augment=True)
     learning = []
 
-    def spy(hidden, head, *rest, **options):
-        learning.append((hidden.requires_grad, head.requires_grad))
-        return distillation_loss(hidden, head, *rest, **options)
+    def spy(hidden, **options):
+        learning.append((hidden.requires_grad, options["head_VD"].requires_grad))
+        return distillation_loss(hidden, **options)
 
     monkeypatch.setattr("debias.task.distillation_loss", spy)
     loss, parts = task(batch, plain=True)

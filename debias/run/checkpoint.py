@@ -160,7 +160,8 @@ def _merge_lora(student: Any, weights: dict[str, torch.Tensor], rest: dict[str, 
         if "default" in getattr(module, "lora_A", ()):
             a, b = (rest[f"weight/student.{name}.lora_{side}.default.weight"] for side in "AB")
             change = module.scaling["default"] * (b @ a)
-            weights[f"{name}.weight"] += change.T if module.fan_in_fan_out else change
+            whole = weights[f"{name}.weight"]  # on a CPU the student's own memory
+            weights[f"{name}.weight"] = whole + (change.T if module.fan_in_fan_out else change)
 
 
 def _spread(accelerator: Any, task: Any, optimizer: Any, path: Path, num_updates: int) -> None:

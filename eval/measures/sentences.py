@@ -23,9 +23,9 @@ def start_tokens(scorer: Scorer) -> list[int]:
 def sentence_logprobs(scorer: Scorer, texts: Sequence[str], *, start: str) -> list[np.ndarray]:
     """The log-probability of every token of each text: float64 arrays, one value a token.
 
-    start "kept": all tokens after the start token (with `Scorer.chat`, in reply to an empty message). "first": only the
-    first token after it, the others as if it were not there, which is how the StereoSet (Nadeem et al. 2021) and
-    bias-bench (Meade et al. 2022) code scores GPT-2.
+    start "kept": all tokens after the start token. "first": only the first token after it, the others as if it were not
+    there, which is how the StereoSet (Nadeem et al. 2021) and bias-bench (Meade et al. 2022) code scores GPT-2. With
+    `Scorer.chat` either way all tokens of the text, in reply to an empty message.
     """
     begin = start_tokens(scorer)
     distinct = list(dict.fromkeys(texts))
@@ -33,8 +33,8 @@ def sentence_logprobs(scorer: Scorer, texts: Sequence[str], *, start: str) -> li
     for text, row in zip(distinct, ids):
         if not row:
             raise ValueError(f"a sentence without tokens: {text!r}")
-    if start == "kept":
-        found = scorer.token_logprobs([[*begin, *row] for row in ids])
+    if start == "kept" or scorer.chat:
+        found = scorer.token_logprobs([[*begin, *row] for row in ids], [len(row) for row in ids])
     else:
         first = sorted({row[0] for row in ids})
         logp = dict(zip(first, scorer.next_logprobs([begin], first)[0]))
