@@ -155,7 +155,7 @@ def make_run(config: Config, name: str, folder: Path, *, allow_changes: bool = F
     mechanism, facts = None, dict[str, Any]()
     if isinstance(batches, PoissonPlan):
         mechanism, facts = private.mechanism_of(config, task, batches, plan.steps)
-        inputs["privacy.secret"] = batches.keys.tag()
+        inputs["privacy.secret or setting"] = batches.keys.tag()
 
     folder.mkdir(parents=True, exist_ok=True)
     on_main = accelerator.is_main_process

@@ -31,9 +31,11 @@ def resolve(tasks: Mapping[str, Mapping[str, Any]]) -> dict[str, tuple[Task, dic
             continue
         options = dict(task.options)
         for key, value in given.items():
-            if key == "limit" and str(value).isdigit() and int(value) > 0:
-                options[key] = int(value)
-                continue
+            if key == "limit":
+                if not str(value).isdigit() or int(value) < 1:
+                    problems.append(f"{label}.limit={value!r}: must be a whole number above 0")
+                    continue
+                options[key] = 0
             if key not in options:
                 problems.append(f"{label}: {suggest(key, options, 'option')}")
                 continue

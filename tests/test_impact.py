@@ -86,7 +86,7 @@ def test_presets_name_tasks_and_options_that_exist():
 def test_a_limit_of_one_task(tmp_path):
     write_stereotype_data(tmp_path)
     _, inputs = check({"crows_pairs": {"limit": "2"}, "winogender": {}}, data_dir=tmp_path)
-    assert len(inputs["crows_pairs"]) == 2 and len(inputs["winogender"]) == 36
+    assert len(inputs["crows_pairs"]) == 2 and len(inputs["winogender"]) == 12
     for wrong in ("0", "many"):
         with pytest.raises(ValueError, match="limit"):
             resolve({"crows_pairs": {"limit": wrong}})
