@@ -192,7 +192,7 @@ def student_from_layers(teacher: PreTrainedModel, keep: Sequence[int]) -> PreTra
         text.attention_types = [[[kind], 1] for kind in text.attention_layers]
     text.num_hidden_layers = len(keep)
     config.dtype = text.dtype = "float32"
-    weights = {}
+    weights: dict[str, torch.Tensor] = {}
     for key, value in teacher.state_dict().items():
         number, _, rest = key.removeprefix(path + ".").partition(".")
         if key.startswith(path + "."):
@@ -305,7 +305,7 @@ def add_lora(
     *,
     rank: int,
     alpha: float | None = None,
-    targets: str | Sequence[str] = "all-linear",
+    targets: str | list[str] = "all-linear",
     dropout: float = 0.0,
 ) -> None:
     """Freeze a student and add LoRA matrices of this rank to its layers `targets`, scaled by alpha / rank (2)."""

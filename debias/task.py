@@ -11,7 +11,7 @@ from torch import nn
 from counterfactuals.tokens.batch import PairBatch
 from debias.cache.codec import Codec
 from debias.losses import Tap, TeacherRows, distillation_loss, hidden_loss, model_rows
-from debias.models import body_of, head_of
+from debias.models import Head, body_of, head_of
 from debias.ops import VocabularyRoles
 
 
@@ -57,7 +57,7 @@ class DistillTask(nn.Module):
         object.__setattr__(self, "teacher", teacher.eval().requires_grad_(False) if teacher is not None else None)
         self.codec, self.roles = codec, roles
         self.head = head_of(student, "student")
-        self.teacher_head = head_of(teacher, "teacher") if teacher is not None else None
+        self.teacher_head = head_of(teacher, "teacher") if teacher is not None else Head()
         sizes = [m.get_output_embeddings().weight.shape[0] for m in (student, teacher) if m is not None]
         self.num_rows = min(sizes)  # of the vocabulary: one of the two may be padded further
         used = {id(p) for part in (body_of(student), student.get_output_embeddings()) for p in part.parameters()}
@@ -86,8 +86,8 @@ class DistillTask(nn.Module):
         rows: dict[str, Any] = {"row_R": batch.row_R, "label_R": batch.label_R}
         rows |= masks | {"context_R": batch.ids_NT.flatten()[batch.row_R]}
         changing: dict[str, Any] = {"turn_R": batch.turn_R, "roles": self.roles, "strength": self.strength_at(progress)}
-        changing["tap"] = self.tap
-        total, kd, lm = distillation_loss(states[-1], teacher=teacher, **head, **rows, **changing, **self.options)
+        changing |= head | {"tap": self.tap}
+        total, kd, lm = distillation_loss(states[-1], teacher=teacher, **rows, **changing, **self.options)
         parts = {"kd": kd, "lm": lm}
         if plain and teacher is not None:
             unchanged = self.options | {"op": "none", "kd_weight": 1.0, "lm_weight": 0.0}

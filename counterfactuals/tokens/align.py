@@ -146,11 +146,11 @@ class Splicer:
         """The pair with a start token before both sides."""
         bos = np.frombuffer(self._bos, dtype=np.int32)
         shift, index = len(bos), pair.cf_index
-        sides = [np.concatenate([bos, ids]) for ids in (pair.input_ids, pair.cf_input_ids)]
+        ids, cf_ids = (np.concatenate([bos, side]) for side in (pair.input_ids, pair.cf_input_ids))
         index = np.concatenate(
             [np.arange(shift, dtype=np.int32), np.where(index < 0, -1, index + shift).astype(np.int32)]
         )
-        return AlignedPair(*sides, index, pair.cue + shift * (pair.cue >= 0), pair.turn, pair.doubt)
+        return AlignedPair(ids, cf_ids, index, pair.cue + shift * (pair.cue >= 0), pair.turn, pair.doubt)
 
     def pairs(self, reversals: Sequence[Reversal]) -> list[AlignedPair]:
         """Each reversal as one pair."""
