@@ -89,6 +89,8 @@ class Scorer:
     `chat` makes a prompt the user's message in the model's own chat template, and what is scored or sampled the reply.
     """
 
+    chat = False
+
     def __init__(
         self,
         model: Any,
@@ -362,8 +364,8 @@ class Scorer:
         start: tokens that stand before every window, the first and the later ones, and count as part of it.
         """
         window, stride = self.fit(window, stride)
-        inside = window - len(start)
-        cuts = [(n, *cut) for n, row in enumerate(ids) for cut in windows(len(row), inside, min(stride, inside))]
+        inside, stride = window - len(start), min(stride, window - len(start)) if start else stride
+        cuts = [(n, *cut) for n, row in enumerate(ids) for cut in windows(len(row), inside, stride)]
         if start:  # the first token of a text has something before it
             cuts = [(text, begin, end, 0 if begin == 0 else first) for text, begin, end, first in cuts]
         rows = [[*start, *ids[text][begin:end]] for text, begin, end, _ in cuts]
