@@ -357,7 +357,7 @@ def task_of(
     codec = cache.codec.to(accelerator.device) if cache is not None else None
     task = DistillTask(student, teacher, codec=codec, **options)
     o, t = config.optim, config.train
-    optimizer = build_optimizer(task, lr=o.lr, betas=o.betas, eps=o.eps, weight_decay=o.weight_decay)
+    optimizer = build_optimizer(task, lr=o.lr, betas=o.betas, eps=o.eps, weight_decay=o.weight_decay, name=o.name)
     sizes: dict[str, Any] = {"micro_batch_size": t.micro_batch_size, "max_grad_norm": o.max_grad_norm}
     configure_deepspeed(accelerator, precision=t.precision, **sizes)
     task, optimizer = accelerator.prepare(task, optimizer)
