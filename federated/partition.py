@@ -48,7 +48,8 @@ def deal(label_T: np.ndarray, wanted_NL: np.ndarray, draw: np.random.Generator) 
     owner = np.empty(len(label_T), dtype=np.int32)
     for label in range(wanted_NL.shape[1]):
         (own,) = np.nonzero(label_T == label)
-        ends = np.floor(np.cumsum(wanted_NL[:, label]) + 1e-6).astype(np.int64)
+        shift = 1e-6 + draw.random() * (1 - 2e-6)  # what is rounded off goes to no client in particular
+        ends = np.minimum(np.floor(np.cumsum(wanted_NL[:, label]) + shift).astype(np.int64), len(own))
         ends[-1] = len(own)
         owner[draw.permutation(own)] = np.repeat(np.arange(len(ends), dtype=np.int32), np.diff(ends, prepend=0))
     return owner

@@ -293,8 +293,9 @@ def holdings(count_NL: Any, labels: Sequence[str], total_N: Sequence[int], *, wi
     below.imshow(share_LN, aspect="auto", cmap="Blues", vmin=0, vmax=share_LN.max(), interpolation="nearest")
     below.set_yticks(range(len(labels)), [name[:40] for name in labels], fontsize=8)
     below.set_xlabel("client; darker: a larger share of its texts", color=INK)
-    grid = top.get_gridspec()
-    grid.set_height_ratios([1.0, height])
+    top.get_gridspec().set_height_ratios([1.2, height])
+    figure.subplots_adjust(hspace=0.15)
+    top.set_xticks([])
     for axes in (top, below):
         axes.set_xlim(-0.5, len(total_N) - 0.5)
     return figure
