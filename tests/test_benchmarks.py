@@ -12,6 +12,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 SIZES = json.dumps({"n_layer": 2, "n_embd": 16, "n_head": 2, "vocab_size": 300, "bos_token_id": 0, "eos_token_id": 0})
 STEP = {"era_over_bare", "plain_over_bare", "cached_over_live", "cache_bytes_per_token"}
+FEDERATED = {"federated_min", "central_min", "federated_over_central", "MB_up", "MB_down"}
 GPU = {"share_of_peak", "era_over_dense_loop", "era_over_bare_time"}
 
 
@@ -19,6 +20,7 @@ GPU = {"share_of_peak", "era_over_dense_loop", "era_over_bare_time"}
     ("script", "options", "keys"),
     [
         ("step.py", ["--length", "16", "--repeats", "1", "--sizes", SIZES], STEP),
+        ("federated.py", "--clients 3 --rounds 2 --per_round 2 --local_steps 1 --texts 60".split(), FEDERATED),
         ("gpu.py", ["--tiny", "--eager_only", "--pairs", "1", "--length", "32", "--steps", "1"], GPU),
     ],
 )
