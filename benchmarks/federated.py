@@ -20,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import train_distill
 from counterfactuals.sample import write_sample
 
-MODEL = "{n_layer: 4, n_embd: 64, n_head: 4}"
+MODEL = ["tokenizer.train_vocab_size=1024", "student.init=random", "student.config={n_layer: 4, n_embd: 64, n_head: 4}"]
 
 
 def main() -> None:
@@ -34,7 +34,12 @@ def main() -> None:
         texts = write_sample(Path(folder) / "sample", num_texts=a.texts, num_heldout=1) / "train.jsonl"
         both = [f"data.source={texts}", "data.max_length=96", "student.dropout=0"]
         both += [f"train.{item}" for item in often]
-        first = ["tokenizer.train_vocab_size=1024", "student.init=random", f"student.config={MODEL}", "loss.kd_weight=0"]
+        first = [
+            "tokenizer.train_vocab_size=1024",
+            "student.init=random",
+            f"student.config={MODEL}",
+            "loss.kd_weight=0",
+        ]
         timed([*both, *first, "loss.lm_weight=1", "train.max_steps=1"], Path(folder) / "teacher")
         both.append(f"teacher.model={folder}/teacher/model")
         central = timed([*both, f"train.max_steps={steps}"], Path(folder) / "central")
@@ -42,7 +47,11 @@ def main() -> None:
         run = Path(folder) / "federated"
         federated = timed([*both, *(f"federated.{key}={value}" for key, value in asked.items())], run)
         facts = json.loads((run / "run.json").read_text(encoding="utf-8"))
-    found = {"federated_min": federated / 60, "central_min": central / 60, "federated_over_central": federated / central}
+    found = {
+        "federated_min": federated / 60,
+        "central_min": central / 60,
+        "federated_over_central": federated / central,
+    }
     found |= {"MB_up": facts["bytes_up"] / 1e6, "MB_down": facts["bytes_down"] / 1e6}
     print(json.dumps({key: round(value, 3) for key, value in found.items()}))
 

@@ -230,8 +230,6 @@ class Federated(Section):
     )
     missing: Number = setting(0.0, "in process: share of those asked that do not answer, drawn at random", ge=0, lt=1)
     timeout: Number = setting(3600.0, "Flower: seconds after which a client comes too late for a round", gt=0)
-    clip: Number | None = setting(None, "privacy of a client: largest norm of its difference; null: no guarantee", gt=0)
-    noise: Number = setting(0.0, "privacy of a client: standard deviation of the noise, in units of clip", ge=0)
 
 
 class Tracking(Section):

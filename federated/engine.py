@@ -117,9 +117,7 @@ def run(f: Federation, clients: Clients) -> bool:
                 where = f.folder / "checkpoints"
                 checkpoint.save(f.client.accelerator, f.client.task, f.server, f.tokenizer, where, round + 1, **facts)
                 if stop.signal:
-                    print(
-                        f"stopped after round {round + 1} of {f.plan.steps}; the same command resumes there", flush=True
-                    )
+                    log.info("stopped after round %d of %d; the same command resumes there", round + 1, f.plan.steps)
                     return False
     finish(f, texts_N, counters)
     return True
@@ -161,7 +159,7 @@ def summary(answers: list[dict[str, Any]]) -> dict[str, float]:
     """Figures of a round over the clients that count: means of the losses, and the worst client of each figure."""
     found: dict[str, float] = {}
     for key in answers[0] if answers else ():
-        values = [facts[key] for facts in answers]
+        values = [facts[key] for facts in answers if key in facts]
         if "/" in key:  # of each client's own model
             found[f"worst_client/{key}"] = min(values)
         elif key not in ("client", "held", "trained"):

@@ -20,7 +20,7 @@ GPU = {"share_of_peak", "era_over_dense_loop", "era_over_bare_time"}
     ("script", "options", "keys"),
     [
         ("step.py", ["--length", "16", "--repeats", "1", "--sizes", SIZES], STEP),
-        ("federated.py", "--clients 3 --rounds 2 --per_round 2 --local_steps 1 --texts 60".split(), FEDERATED),
+        ("federated.py", ["--clients", "3", "--rounds", "2", "--per_round", "2", "--texts", "60"], FEDERATED),
         ("gpu.py", ["--tiny", "--eager_only", "--pairs", "1", "--length", "32", "--steps", "1"], GPU),
     ],
 )
