@@ -53,6 +53,8 @@ def _as(kind: type, value: Any) -> Any:
         return known[str(value).lower()]
     if kind is int and (isinstance(value, bool) or float(value) != int(float(value))):
         raise ValueError(value)
+    if kind is str and isinstance(value, bool):
+        return str(value).lower()
     return kind(float(value)) if kind is int else kind(value)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bz2
 import csv
 import gzip
 import io
@@ -51,14 +52,15 @@ def fetch(task: Task, data_dir: Path) -> None:
 
 
 def read_text(path: Path) -> str:
-    """The text of a UTF-8 file, unpacked if its name ends in .gz."""
+    """The text of a UTF-8 file, unpacked if its name ends in .gz or .bz2."""
+    unpack = {".gz": gzip.open, ".bz2": bz2.open}.get(path.suffix, open)
     try:
-        with gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8") as file:
+        with unpack(path, "rt", encoding="utf-8") as file:
             return file.read()
     except UnicodeDecodeError as error:
         raise ValueError(f"{path}: not UTF-8 text ({error.reason})") from error
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise ValueError(f"{path}: not a complete .gz file ({error})") from error
+        raise ValueError(f"{path}: not a complete {path.suffix} file ({error})") from error
 
 
 def read_jsonl(path: Path, needed: Sequence[str]) -> list[Row]:

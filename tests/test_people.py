@@ -148,6 +148,8 @@ def shown(text: str) -> str:
         "Ruvik Tarsen is a politician.",
         # a name that stays beside a role of the other group
         "Scott saw her.",
+        # a word of English, not a name without its accents (Sölve), nor a name in capitals (Will)
+        "Plans to Solve it were hers. <YOU WILL NOT GO>, he said.",
         "",
     ],
 )

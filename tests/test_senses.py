@@ -113,6 +113,7 @@ He is Latino. A Latina nurse met a Latino man. → She is Latina. A Latino nurse
 {"sex": "Female", "relation": "Mother"} → {"sex": "Male", "relation": "Father"}
 Sex: M. He is 30. → Sex: F. She is 30.
 45F, reports that she fell. I (25f) met him (27M). → 45M, reports that he fell. I (25m) met her (27F).
+She is a 45F, reports pain. Today a 67M with pain: he → He is a 45M, reports pain. Today a 67F with pain: she
 The 32-year-old M and a 45 y/o F. → The 32-year-old F and a 45 y/o M.
 I'm fine; an "F" grade; it was 45F outside; $45M, 6 m. → I'm fine; an "F" grade; it was 45F outside; $45M, 6 m.
 """

@@ -18,6 +18,8 @@ from pathlib import Path
 
 import yaml
 
+from counterfactuals.text import loglinear
+
 CONTEXT = Path(__file__).with_name("names_context.yaml")
 MODEL = Path(__file__).with_name("people.json")
 GROUPS = ("female", "male")
@@ -74,9 +76,12 @@ class Names:
     @cached_property
     def forms(self) -> dict[str, Entry]:
         """Name in any of its forms → its entry: Søren, Soren, SOREN."""
+        english = loglinear.load(MODEL)[0]
         plain_forms = {plain(name): entry for name, entry in self.entries.items() if not name.isascii()}
+        plain_forms = {name: entry for name, entry in plain_forms.items() if name.lower() not in english}  # Sölve, Máté
         forms = {name: entry for name, entry in plain_forms.items() if name not in self.either} | self.entries
-        return {name.upper(): entry for name, entry in forms.items() if len(name) > 2} | forms
+        words = self.context["words"]  # "YOU WILL NOT"
+        return {name.upper(): entry for name, entry in forms.items() if len(name) > 2 and name not in words} | forms
 
     @cached_property
     def small(self) -> dict[str, str]:

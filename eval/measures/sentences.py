@@ -9,6 +9,7 @@ import numpy as np
 from eval.model import Scorer
 
 STARTS = ("first", "kept")  # values of the option `start`, see sentence_logprobs
+BOS = ("auto", "true", "false")  # values of the option `bos`, see behind_context
 
 
 def start_token(scorer: Scorer) -> int:
@@ -40,3 +41,14 @@ def sentence_logprobs(scorer: Scorer, texts: Sequence[str], *, start: str) -> li
         found = [np.append(logp[row[0]], rest) for row, rest in zip(ids, scorer.token_logprobs(ids))]
     table = {text: row.astype(np.float64) for text, row in zip(distinct, found)}
     return [table[text] for text in texts]
+
+
+def behind_context(scorer: Scorer, texts: Sequence[tuple[str, str]], bos: str) -> list[tuple[list[int], list[int]]]:
+    """Token ids of (context, what follows it); a context that is too long for the model loses its beginning.
+
+    bos "auto": the begin-of-text token stands first where the tokenizer puts it there by itself (Llama and Gemma, not
+    GPT-2), which is what lm-evaluation-harness does.
+    """
+    first = scorer.tokenizer("").input_ids[:1] == scorer.bos if bos == "auto" else bos == "true"
+    pairs = scorer.encode_pairs(texts, bos=first)
+    return [(context[-(scorer.max_length - len(follows)) :], follows) for context, follows in pairs]

@@ -5,15 +5,18 @@ from eval.tasks import (
     agreement,
     bbq,
     bios,
+    blimp,
     bold,
     ceat,
     classify,
+    cooccurrence,
     counterfactual_prompts,
     crows_pairs,
     diversity,
     fluency,
     harness,
     hatexplain,
+    hellaswag,
     honest,
     last_word,
     next_word,
@@ -29,9 +32,12 @@ from eval.tasks import (
 TASKS: dict[str, Task] = {
     "perplexity": perplexity.TASK,
     "last_word": last_word.TASK,
+    "hellaswag": hellaswag.TASK,
+    "blimp": blimp.TASK,
     "fluency": fluency.TASK,
     "diversity": diversity.TASK,
     "bold": bold.TASK,
+    "cooccurrence": cooccurrence.TASK,
     "next_word": next_word.TASK,
     "agreement": agreement.TASK,
     "crows_pairs": crows_pairs.TASK,
@@ -51,6 +57,9 @@ TASKS: dict[str, Task] = {
 }
 
 
+ALSO_CALLED = {"lambada": "last_word"}
+
+
 def find_task(name: str) -> Task | None:
     """The task of that name, or the harness's for `lm_eval:NAME`."""
-    return TASKS.get(name) or harness.task(name)
+    return TASKS.get(ALSO_CALLED.get(name, name)) or harness.task(name)

@@ -3,8 +3,9 @@
 Paper: LAMBADA (Paperno et al. 2016), in the form OpenAI used for GPT-2. Version 1. The context is a text up to its last
 space, the target that space and the rest, all of its tokens. `accuracy`: the share of texts whose target is what greedy
 decoding writes (ideal 1). `perplexity`: exp of the mean negative log-likelihood per word. Both are as in the
-lm-evaluation-harness's lambada_openai. A passage that is too long for the model is cut at its beginning. `bos` puts the
-begin-of-text token first, which the harness does not do for GPT-2.
+lm-evaluation-harness's lambada_openai. A passage that is too long for the model is cut at its beginning. `bos`: auto
+puts the begin-of-text token first where the tokenizer does so itself, as the harness does. The task is also called
+`lambada`.
 
 Not measured: understanding as such; passages that more than one word could end. Intervals: bootstrap over texts.
 """
@@ -20,11 +21,12 @@ import numpy as np
 
 from eval.data import find_data, read_jsonl
 from eval.measures.intervals import bootstrap
+from eval.measures.sentences import BOS, behind_context
 from eval.model import Scorer
-from eval.task import Hub, Metrics, Row, Task, figure
+from eval.task import Hub, Metrics, Row, Task, check_options, figure
 
 FILE = "lambada/test.jsonl"
-OPTIONS = {"file": FILE, "text_field": "text", "bos": False}
+OPTIONS = {"file": FILE, "text_field": "text", "bos": "auto"}
 
 
 def hub_jsonl(records: Iterable[Mapping[str, Any]]) -> str:
@@ -33,6 +35,7 @@ def hub_jsonl(records: Iterable[Mapping[str, Any]]) -> str:
 
 
 def load(data_dir: Path, options: Mapping[str, Any], limit: int | None, seed: int) -> list[Row]:
+    check_options("last_word", options, bos=BOS)
     path = find_data(data_dir, options["file"], 'passages to finish, {"text"} a line (LAMBADA is not shipped)')
     field = options["text_field"]
     rows = []
@@ -46,12 +49,12 @@ def load(data_dir: Path, options: Mapping[str, Any], limit: int | None, seed: in
 
 
 def score(scorer: Scorer, rows: list[Row], options: Mapping[str, Any], seed: int) -> list[Row]:
-    ids = scorer.encode_pairs([(row["context"], " " + row["word"]) for row in rows], bos=options["bos"])
-    pairs = [(context[-(scorer.max_length - len(word)) :], word) for context, word in ids]
+    texts = [(row["context"], " " + row["word"]) for row in rows]
+    pairs = behind_context(scorer, texts, options["bos"])
     logps, greedy = scorer.greedy_continuations(pairs)
     return [
         {"word": row["word"], "logp": float(logp), "correct": bool(correct), "tokens": len(word)}
-        for row, logp, correct, (_, word) in zip(rows, logps, greedy, ids)
+        for row, logp, correct, (_, word) in zip(rows, logps, greedy, pairs)
     ]
 
 
