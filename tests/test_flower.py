@@ -117,9 +117,9 @@ def free_port() -> int:
 
 
 def test_superlink_and_supernodes_give_the_same_bytes(config, whole, tmp_path):
-    """Seven processes on this machine, through examples/flower_localhost.py; a minute or two."""
-    command = [sys.executable, ROOT / "examples" / "flower_localhost.py", "--config", config]
-    command += ["--clients", folders_of(whole)[0].parent, f"output_dir={tmp_path / 'deployed'}"]
+    """Seven processes on this machine, through federated/localhost.py; a minute or two."""
+    command = [sys.executable, "-m", "federated.localhost", "--config", str(config)]
+    command += ["--clients", str(folders_of(whole)[0].parent), f"output_dir={tmp_path / 'deployed'}"]
     there = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, cwd=tmp_path, env=there, capture_output=True, text=True, timeout=550)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]

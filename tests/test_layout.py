@@ -47,7 +47,7 @@ MAY_IMPORT = {
     "configs": {"configs", "counterfactuals", "debias", "eval", "federated"},
     "federated": {"counterfactuals", "debias", "federated"},
     "federated/__main__": {"train_distill"},  # entry points, as the recipe
-    "federated/flower": {"configs", "federated"},
+    "federated/flower": {"configs", "debias", "federated"},
     "debias": {"counterfactuals", "debias"},
     "debias/__main__": {"configs", "counterfactuals", "debias"},  # an entry point: reads settings, as the recipe does
     "eval": {"counterfactuals", "eval"},

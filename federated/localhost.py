@@ -1,6 +1,6 @@
 """Federated distillation with Flower on one machine: a SuperLink, a SuperNode for each client, one run.
 
-python examples/flower_localhost.py --config CONFIG.yaml --clients OUTPUT_DIR/clients/FINGERPRINT [key.sub=value …]
+python -m federated.localhost --config CONFIG.yaml --clients OUTPUT_DIR/clients/FINGERPRINT [key.sub=value …]
 
 CLIENTS holds a folder for each client, 00000, 00001, …, with its texts.jsonl; `evenhand federated` writes such folders.
 On several machines start the same two commands there, with TLS instead of --insecure; see docs/federated.md.
