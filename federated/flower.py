@@ -39,7 +39,8 @@ from debias.run.command import run_command
 from federated.engine import run
 from federated.message import unpack
 
-server_app, client_app = ServerApp(), ClientApp()
+server_app = ServerApp()
+client_app = ClientApp()
 
 
 # ---------------------------------------------------------------- server
@@ -91,13 +92,7 @@ def serve(grid: Grid, context: Context) -> None:
     """Flower's entry point on the server."""
     config, name = settings_of(context)
     made = make_federation(config, name, Path(config.output_dir) / name)
-    code = run_command(lambda: void(run(made, Remote(grid, config.federated.clients or 0, config.federated.timeout))))
-    if code:
-        raise SystemExit(code)
-
-
-def void(_: Any) -> None:
-    pass
+    run(made, Remote(grid, config.federated.clients or 0, config.federated.timeout))
 
 
 # ---------------------------------------------------------------- client
@@ -155,18 +150,13 @@ APP = """[project]
 name = "evenhand-federated"
 version = "1.0.0"
 dependencies = []
-[tool.hatch.build.targets.wheel]
-packages = ["."]
 [tool.flwr.app]
 publisher = "evenhand"
-fab-format-version = 1
-flwr-version-target = "1.42.0"
 [tool.flwr.app.components]
-serverapp = "evenhand_app:server_app"
-clientapp = "evenhand_app:client_app"
+serverapp = "federated.flower:server_app"
+clientapp = "federated.flower:client_app"
 [tool.flwr.app.config]
 """
-MODULE = "from federated.flower import client_app, server_app\n\n__all__ = ['client_app', 'server_app']\n"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -199,7 +189,6 @@ def submit(arguments: argparse.Namespace) -> None:
         app.mkdir()
         lines = [f"{key} = {json.dumps(value)}\n" for key, value in given.items()]
         (app / "pyproject.toml").write_text(APP + "".join(lines), encoding="utf-8")
-        (app / "evenhand_app.py").write_text(MODULE, encoding="utf-8")
         link = f'[superlink]\ndefault = "here"\n[superlink.here]\naddress = "{arguments.superlink}"\ninsecure = true\n'
         (Path(folder) / "config.toml").write_text(link, encoding="utf-8")
         flwr = Path(sys.executable).with_name("flwr")

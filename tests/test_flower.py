@@ -22,7 +22,11 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(autouse=True)
-def _fresh_accelerator():
+def _fresh_accelerator(monkeypatch):
+    from flwr.supercore.task_identity import TaskIdentity
+
+    monkeypatch.setattr(TaskIdentity, "_run_id", 1)  # Flower sets them in the processes it starts
+    monkeypatch.setattr(TaskIdentity, "_node_id", 1)
     yield
     fresh()
 
@@ -85,9 +89,7 @@ class Here:
             node = message.metadata.dst_node_id
             known = {"client": node - 100, "texts": str(self.folders[node - 100])}
             context = Context(0, node, known, RecordDict(), self.run_config)
-            reply = flower.client_app(message, context)
-            reply.metadata._src_node_id = node
-            yield reply
+            yield flower.client_app(message, context)
 
 
 def test_messages_through_flower_give_the_same_bytes(config, whole, tmp_path):
