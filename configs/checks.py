@@ -121,7 +121,7 @@ def federated(c: Config) -> Iterator[str]:
     f = c.federated
     if not f.rounds:
         return
-    apart = {
+    apart: dict[str, object] = {
         "data.streaming": c.data.streaming,
         "data.pairs_dir": c.data.pairs_dir,
         "train.log_plain": c.train.log_plain,

@@ -33,7 +33,8 @@ class Clients(Protocol):
     """Carries messages. `train` yields (client, answer) in the order of the clients; where there is no answer, a word
     says why: missing, late or failed. `name`: what a run's inputs.json records of them."""
 
-    name: str
+    @property
+    def name(self) -> str: ...
 
     def hello(self) -> Iterator[bytes]: ...
 

@@ -37,7 +37,7 @@ def main() -> int:
     port = free_port()
     with tempfile.TemporaryDirectory() as home:
         there = os.environ | {"FLWR_TELEMETRY_ENABLED": "0", "FLWR_HOME": home}
-        link = [
+        link: list[str | Path] = [
             BIN / "flower-superlink",
             "--insecure",
             "--port",
@@ -49,7 +49,7 @@ def main() -> int:
             wait_for(port)
             for number, folder in enumerate(folders):
                 known = f'client={number} texts="{folder}"'
-                node = [BIN / "flower-supernode", "--insecure", "--superlink", f"127.0.0.1:{port}"]
+                node: list[str | Path] = [BIN / "flower-supernode", "--insecure", "--superlink", f"127.0.0.1:{port}"]
                 node += ["--port", str(free_port()), "--node-config", known]
                 started.append(subprocess.Popen(node, env=there))
             given = ["--config", arguments.config, "--run", arguments.run, "--superlink", f"127.0.0.1:{port}"]

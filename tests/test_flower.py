@@ -25,8 +25,8 @@ pytestmark = pytest.mark.slow
 def _fresh_accelerator(monkeypatch):
     from flwr.supercore.task_identity import TaskIdentity
 
-    monkeypatch.setattr(TaskIdentity, "_run_id", 1)  # Flower sets them in the processes it starts
-    monkeypatch.setattr(TaskIdentity, "_node_id", 1)
+    for name in ("_run_id", "_node_id", "_task_id"):  # Flower sets them in the processes it starts
+        monkeypatch.setattr(TaskIdentity, name, 1)
     yield
     fresh()
 
