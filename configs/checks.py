@@ -137,18 +137,37 @@ def federated(c: Config) -> Iterator[str]:
         yield f"federated.per_round: {f.per_round} clients a round, but there are only {f.clients}"
     if f.periods > f.rounds:
         yield f"federated.periods: {f.periods} periods need as many rounds, not {f.rounds}"
+    if c.privacy.epsilon is None:
+        return
+    if f.clients is None:
+        yield "federated.partition: with key the number of clients is not known; privacy.epsilon needs it"
+    if f.select != "uniform":
+        yield f"federated.select: {f.select} depends on the clients' texts, so nothing may be claimed; use uniform"
+    if f.weights != "uniform":
+        yield "federated.weights: with privacy.epsilon all clients must have the same weight; use uniform"
+    if (c.privacy.unit, c.privacy.clip, c.privacy.adaptive, c.privacy.decay) != ("client", "flat", None, 1.0):
+        yield "privacy.unit: client, with clip flat, and without adaptive and decay, is what federated.rounds has"
 
 
-CHECKS = (
-    teacher,
-    student,
-    tokenizer,
-    weights,
-    op,
-    optimizer,
-    hidden_states,
-    steps,
-    streaming,
-    small_evaluations,
-    federated,
-)
+def privacy(c: Config) -> Iterator[str]:
+    p, t = c.privacy, c.train
+    if p.epsilon is None:
+        return
+    if p.unit == "client" and not c.federated.rounds:
+        yield "privacy.unit: client goes with federated.rounds; use text"
+    if p.delta is None:
+        yield "privacy.delta: needed with privacy.epsilon; well below 1 / number of texts, e.g. 1e-6"
+    if p.adaptive is not None and p.clip != "flat":
+        yield "privacy.adaptive: only with privacy.clip flat"
+    if c.tokenizer.train_vocab_size is not None:
+        yield "tokenizer.train_vocab_size: a tokenizer of the private texts would give them away; name another's"
+    unsafe = {"train.keep_best": t.keep_best is not None, "train.on_nan skip": t.on_nan == "skip"}
+    yield from (f"{key}: would depend on the private texts, outside the guarantee" for key, on in unsafe.items() if on)
+    inexact = {"data.streaming": c.data.streaming, "train.batch_by tokens": t.batch_by == "tokens"}
+    inexact |= {"train.compile": t.compile, "train.gradient_checkpointing": t.gradient_checkpointing}
+    inexact["train.precision fp16"] = t.precision == "fp16"
+    yield from (f"{key}: not together with privacy.epsilon" for key, on in inexact.items() if on)
+
+
+CHECKS = (teacher, student, tokenizer, weights, op, optimizer, hidden_states, privacy, steps, streaming)
+CHECKS += (small_evaluations, federated)

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from configs import build, schema
+from configs import build, private, schema
 from configs.build import Data, Models, Plan
 from configs.schema import Config
 from counterfactuals.files import write_whole
@@ -26,9 +26,15 @@ from debias.run.tracking import Tracker
 from federated import partition, select
 from federated.client import TEXTS, Client, Texts, forget
 from federated.engine import Federation, InProcess, run
+from federated.private import Guarantee
 from federated.server import ServerOptimizer
+from privacy.account import Schedule, epsilon
 
 OPEN = 256  # clients whose pair set is kept open
+NOT_COVERED = (  # ends a sentence that begins "The guarantee does not cover"
+    "what the server sees, metrics.jsonl and the progress that is shown, the number of clients, the choice of settings "
+    "after looking at private texts, or what else was published from them"
+)
 
 
 def make_federation(config: Config, name: str, folder: Path, *, allow_changes: bool = False) -> Federation:
@@ -51,20 +57,37 @@ def make_federation(config: Config, name: str, folder: Path, *, allow_changes: b
     tracker = Tracker(folder / "metrics.jsonl", name or "student", f.rounds, step=first, **shown)
     chosen: dict[str, Any] = {"number": f.per_round, "rule": f.select, "seed": config.seed}
     chosen |= {"exponent": f.activity, "uniform_share": f.mixture}
+    inputs = build.inputs_of(config)
+    guarantee = guarantee_of(config, inputs) if config.privacy.epsilon is not None else None
+    if guarantee is not None:
+        inputs["privacy.secret"] = guarantee.keys.tag()
     return Federation(
         folder=folder,
         first=first,
         counters=saved.get("counters", {}),
-        inputs=build.inputs_of(config),
+        inputs=inputs,
         client=client,
         tokenizer=parts.tokenizer,
         student=student,
         server=server,
         plan=rounds_of(config),
-        choose=partial(select.choose, **chosen),
+        choose=guarantee.choose if guarantee is not None else partial(select.choose, **chosen),
         uniform=f.weights == "uniform",
         tracker=tracker,
+        guarantee=guarantee,
     )
+
+
+def guarantee_of(config: Config, inputs: dict[str, str]) -> Guarantee:
+    """What protects each client, with all its texts, and what run.json says of it."""
+    p, f = config.privacy, config.federated
+    clients = f.clients or 0
+    schedule = Schedule(f.per_round / clients, f.rounds)
+    noise = private.noise_of(config, schedule, clients)
+    facts: dict[str, Any] = {"epsilon": epsilon(noise, schedule, p.delta or 0.0), "delta": p.delta, "unit": p.unit}
+    facts |= {"noise_multiplier": noise, "sampling_rate": schedule.sampling_rate, "steps": f.rounds}
+    facts |= {"max_norm": p.max_norm, "not_covered": NOT_COVERED}
+    return Guarantee(private.keys_of(config, inputs), schedule.sampling_rate, p.max_norm, noise, facts)
 
 
 def train(config: Config, name: str, folder: Path, *, allow_changes: bool = False) -> bool:
@@ -85,6 +108,7 @@ def rounds_of(config: Config) -> Plan:
 
 def client_of(config: Config) -> tuple[Client, Models]:
     """What each client runs, from settings and public models alone."""
+    config = config.model_copy(update={"privacy": schema.Privacy()})  # a client's steps are plain ones
     f, t = config.federated, config.train
     parts = build.models_of(config, build.corpus_of(config))
     sizes = {"batch_size": t.micro_batch_size, "micro_batch_size": t.micro_batch_size}  # one backward pass is one step
@@ -128,7 +152,7 @@ def open_texts(config: Config, reverser: Any, tokenizer: Any, accelerator: Any, 
         forget(texts.folder / "teacher_cache", cache.folder if cache else None)
     size = min(t.batch_size, int((1 + pairs.has_cf * c.augment).sum()))
     own = t.model_copy(update={"batch_size": size, "max_steps": f.rounds * f.local_steps, "epochs": None})
-    batches, plan = build.plan_of(config.model_copy(update={"train": own}), pairs)
+    batches, plan = build.plan_of(config.model_copy(update={"train": own}), pairs, {})
     return Data(pairs, batches, cache, build.collation_of(config, tokenizer)), plan, -(-size // t.micro_batch_size)
 
 

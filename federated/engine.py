@@ -24,6 +24,7 @@ from debias.run.tracking import Tracker, write_facts
 from federated import select
 from federated.client import Client, load_weights
 from federated.message import Tensors, pack, unpack
+from federated.private import Guarantee
 from federated.server import Mean, ServerOptimizer, apply
 
 log = logging.getLogger(__name__)
@@ -69,6 +70,7 @@ class Federation:
     """A federated run on the server's side, restored from its newest checkpoint. first: rounds that are done.
 
     choose: (texts at hand of each client, round) → clients to ask. counters: what was counted in those rounds.
+    guarantee: for each client, or None.
     """
 
     folder: Path
@@ -83,6 +85,7 @@ class Federation:
     choose: Callable[..., np.ndarray]
     uniform: bool
     tracker: Tracker
+    guarantee: Guarantee | None
 
     def weights(self) -> Tensors:
         return {name: p.detach().cpu().clone() for name, p in self.student.named_parameters()}
@@ -98,13 +101,14 @@ def run(f: Federation, clients: Clients) -> bool:
             chosen = f.choose(f.client.at_hand(texts_N, round), round=round)
             evaluate = f.plan.due(round, f.plan.eval_every)
             message = pack(weights, round=round, evaluate=evaluate)
-            mean, answers = Mean(), []
+            mean = f.guarantee.mean(weights, round, len(texts_N)) if f.guarantee else Mean()
+            answers: list[dict[str, Any]] = []
             for number, answer in clients.train(round, chosen, message):
                 counters += Counter(asked=1, bytes_down=len(message), bytes_up=len(answer) * isinstance(answer, bytes))
                 answers += taken(mean, number, answer, weights, f.uniform, counters)
             # ---- server step ----
             load_weights(f.student, weights)
-            if answers:
+            if mean.weight:
                 apply(f.student, mean.result(), f.server)
             weights = f.weights()
             # ---------------------
@@ -180,6 +184,7 @@ def finish(f: Federation, texts_N: np.ndarray, counters: Counter[str]) -> None:
     facts = {"ranks": 1, "precision": accelerator.mixed_precision, "parameters": f.student.num_parameters()}
     hashes = json.loads((f.folder / "inputs.json").read_text(encoding="utf-8"))
     hashes |= {"model": model_fingerprint(str(f.folder / "model"))}
-    done = {"clients": len(texts_N), "clients_asked": int((asked > 0).sum())}
+    done: dict[str, Any] = {"clients": len(texts_N), "clients_asked": int((asked > 0).sum())}
+    done |= {"privacy": f.guarantee.facts} if f.guarantee else {}
     write_facts(f.folder / "run.json", steps=f.plan.steps, **here, **facts, **done, **counters, sha256=hashes)
     accelerator.free_memory()

@@ -9,7 +9,9 @@ from scipy.stats import chisquare
 
 from federated import arrival, partition, select
 from federated.message import pack, unpack
+from federated.private import Guarantee
 from federated.server import Mean, ServerOptimizer, apply
+from privacy.noise import Keys
 
 
 def draw(seed: int = 0) -> np.random.Generator:
@@ -224,3 +226,33 @@ def test_a_message_comes_back_as_it_was():
     for damaged in (b"", b"abc", pack({"w": torch.arange(3.0)})[:-1]):
         with pytest.raises(ValueError, match="damaged"):
             unpack(damaged)
+
+
+# ---------------------------------------------------------------- a guarantee for each client
+
+
+def guarantee(noise: float) -> Guarantee:
+    return Guarantee(Keys(b"secret", b"run"), rate=0.2, max_norm=2.0, noise=noise, facts={})
+
+
+def test_no_client_moves_the_sum_by_more_than_the_bound():
+    weights = {"a": torch.zeros(2), "b": torch.zeros(1)}
+    mean = guarantee(0.0).mean(weights, round=0, clients=10)  # two are expected
+    assert mean.add({"a": torch.tensor([6.0, 0.0]), "b": torch.tensor([8.0])}, 99.0)  # norm 10: a fifth is kept
+    assert mean.add({"a": torch.tensor([0.5, 0.5]), "b": torch.tensor([0.0])}, 1.0)
+    assert not mean.add({"a": torch.tensor([float("nan"), 0.5]), "b": torch.tensor([0.0])}, 1.0)
+    found = mean.result()
+    assert found["a"].tolist() == pytest.approx([0.85, 0.25]) and found["b"].tolist() == pytest.approx([0.8])
+
+
+def test_the_noise_of_a_round_is_as_large_as_said_and_its_own():
+    weights = {"a": torch.zeros(100_000)}
+    first, again, later = (guarantee(3.0).mean(weights, round, 10).result()["a"] for round in (0, 0, 1))
+    assert float(first.std()) == pytest.approx(3.0 * 2.0 / 2.0, rel=0.02) and (first == again).all()
+    assert abs(float(torch.corrcoef(torch.stack([first, later]))[0, 1])) < 0.02
+
+
+def test_a_secret_asks_each_client_with_the_same_probability():
+    texts_N = np.array([1, 50, 0, 7])
+    asked = np.concatenate([guarantee(1.0).choose(texts_N, round) for round in range(5_000)])
+    assert np.bincount(asked, minlength=4)[[0, 1, 3]] == pytest.approx([1_000] * 3, abs=100) and 2 not in asked

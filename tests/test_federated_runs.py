@@ -253,7 +253,29 @@ def test_a_run_says_what_it_did(run, tmp_path):
     assert any(label.startswith("female+") for label in held["labels"][0]) and (folder / "clients.png").stat().st_size
 
 
+def test_a_private_run_keeps_its_promise_and_resumes(run, tmp_path, monkeypatch):
+    few = (*FEW, "federated.weights=uniform", "privacy.epsilon=8", "privacy.delta=0.01", "privacy.unit=client")
+    few += (f"privacy.secret={tmp_path / 'secret'}", "privacy.max_norm=0.1")
+    assert run("whole", *few) == 0
+    facts = facts_of(tmp_path / "whole")["privacy"]
+    assert facts["unit"] == "client" and 7.5 < facts["epsilon"] <= 8 and facts["sampling_rate"] == 0.5
+    save, stop = engine.checkpoint.save, iter([True])
+
+    def killed(*given, **options):
+        save(*given, **options)
+        if next(stop, False):
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(engine.checkpoint, "save", killed)
+    assert run("killed", *few) == 130 and run("killed", *few) == 0
+    assert furthest(tmp_path / "whole", tmp_path / "killed") == 0
+
+
+PRIVATE = ("federated.weights=uniform", "privacy.epsilon=8", "privacy.delta=0.01", "privacy.unit=client")
 BAD = {
+    "p ∝ texts with privacy": ([*PRIVATE, "federated.select=activity"], "nothing may be claimed"),
+    "weights with privacy": ([*PRIVATE, "federated.weights=tokens"], "the same weight"),
+    "privacy of a text at clients": ([*PRIVATE, "privacy.unit=text"], "privacy.unit: client"),
     "more clients than texts": (["federated.clients=31"], "only 30 texts"),
     "more asked than there are": (["federated.per_round=5"], "there are only 4"),
     "no clients": (["federated.clients=null"], "federated.clients: how many"),

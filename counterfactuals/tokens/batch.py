@@ -27,6 +27,7 @@ class PairBatch:
     turn_R: how the roles of a row's counterpart are carried back, for a lexicon of several groups: t + 1 along cyclic
     order t for a text's row, −t − 1 against it for a counterfactual's; 0 where the context holds no role.
     teacher_PB: a cached teacher's predictions as bytes, by flat position (debias/cache.py).
+    unit_N: the text that each sequence comes from, counted from 0 within the batch, for privacy/.
     """
 
     ids_NT: torch.Tensor
@@ -38,6 +39,7 @@ class PairBatch:
     num_pairs: int
     num_trained: int
     teacher_PB: torch.Tensor | None = None
+    unit_N: torch.Tensor | None = None
 
     @property
     def num_tokens(self) -> int:
@@ -61,6 +63,7 @@ def collate(
     perturb: str = "both",
     vocabulary: str = "plain",
     stop_at_cue: bool = True,
+    units: np.ndarray | None = None,
 ) -> PairBatch:
     """Stack pairs into a PairBatch.
 
@@ -69,11 +72,14 @@ def collate(
     own (its row is combined with its own role reversal); rows after a cue, a role that stays, keep the plain target.
     So does a sequence that was left inside a reversed text: its cue is its first role. With the plain vocabulary that
     combination is the identity, so rows of sequences without a counterfactual are left alone.
+    units: for each pair the number of its text.
     """
     combine = op != "none" or couple
     with_counterfactual = [n for n, pair in enumerate(pairs) if pair.reversed] if combine or augment else []
     sequences = [pair.input_ids for pair in pairs] + [pairs[n].cf_input_ids for n in with_counterfactual]
     ids_NT = _padded(sequences, pad_id)
+    if units is not None:
+        units = np.unique(np.append(units, units[with_counterfactual]), return_inverse=True)[1]
     width = ids_NT.shape[1]
 
     couples, singles = [], []  # tables of rows
@@ -110,6 +116,7 @@ def collate(
         turn_R=torch.from_numpy(turn_R),
         num_pairs=sum(table.shape[1] for table in couples) // 2,
         num_trained=len(sequences) if augment else len(pairs),
+        unit_N=None if units is None else torch.from_numpy(units),
     )
 
 
