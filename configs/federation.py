@@ -86,7 +86,7 @@ def guarantee_of(config: Config, inputs: dict[str, str]) -> Guarantee:
     noise = private.noise_of(config, schedule, clients)
     facts: dict[str, Any] = {"epsilon": epsilon(noise, schedule, p.delta or 0.0), "delta": p.delta, "unit": p.unit}
     facts |= {"noise_multiplier": noise, "sampling_rate": schedule.sampling_rate, "steps": f.rounds}
-    facts |= {"max_norm": p.max_norm, "not_covered": NOT_COVERED}
+    facts |= {"max_norm": p.max_norm, "clip": p.clip, "not_covered": NOT_COVERED}
     return Guarantee(private.keys_of(config, inputs), schedule.sampling_rate, p.max_norm, noise, facts)
 
 

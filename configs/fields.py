@@ -37,27 +37,27 @@ def _policy(value: Any) -> Any:
     return value
 
 
-def no(value: Any) -> Any:
+def as_no(value: Any) -> Any:
     return "no" if value is False else value  # YAML reads a bare no as false
 
 
-def mapping(value: Any) -> Any:
+def as_mapping(value: Any) -> Any:
     return {} if value is None else value
 
 
-def layers(value: Any) -> Any:
+def check_layers(value: Any) -> Any:
     if value in ("even", "hf", "all") or (isinstance(value, list) and all(type(item) is int for item in value)):
         return value
     raise ValueError(f"must be even, hf, all or a list of layers, not {value!r}")
 
 
-def betas(value: list[float]) -> list[float]:
+def check_betas(value: list[float]) -> list[float]:
     if len(value) == 2 and all(0 <= beta < 1 for beta in value):
         return value
     raise ValueError(f"must be two numbers in [0, 1), not {value}")
 
 
-def distinct(value: list[int]) -> list[int]:
+def check_distinct(value: list[int]) -> list[int]:
     if len(set(value)) == len(value):
         return value
     raise ValueError(f"a seed is named twice, in {value}")
@@ -65,8 +65,8 @@ def distinct(value: list[int]) -> list[int]:
 
 Number = Annotated[float, BeforeValidator(_number)]
 Policy = Annotated[str | float, BeforeValidator(_policy)]
-Options = Annotated[dict[str, Any], BeforeValidator(mapping)]
-Tasks = Annotated[dict[str, Options], BeforeValidator(mapping)]
+Options = Annotated[dict[str, Any], BeforeValidator(as_mapping)]
+Tasks = Annotated[dict[str, Options], BeforeValidator(as_mapping)]
 Op = Literal["none", "max", "mean", "exp_mean", "swap", "mix"]
 
 

@@ -25,11 +25,11 @@ from configs.fields import (
     Policy,
     Section,
     Tasks,
-    betas,
-    distinct,
-    layers,
-    mapping,
-    no,
+    as_mapping,
+    as_no,
+    check_betas,
+    check_distinct,
+    check_layers,
     setting,
 )
 
@@ -83,7 +83,7 @@ class Student(Section):
     init: Literal["layers", "pretrained", "random"] = setting(
         "layers", "layers: copied from the teacher; pretrained: student.model; random: from student.config"
     )
-    layers: Annotated[str | list[int], BeforeValidator(layers)] = setting(
+    layers: Annotated[str | list[int], BeforeValidator(check_layers)] = setting(
         "even", "teacher layers to keep: even = 0, 2, 4, …; hf = 0, 2, 4, 7, 9, 11; all; or a list"
     )
     model: str | None = setting(None, "path, Hub name or run:NAME of a pretrained student", min_length=1)
@@ -145,7 +145,7 @@ class Loss(Section):
 
 class Optim(Section):
     lr: Number = setting(1e-3, "peak learning rate", gt=0)
-    betas: Annotated[list[Number], AfterValidator(betas)] = setting([0.9, 0.98], "AdamW's decay rates")
+    betas: Annotated[list[Number], AfterValidator(check_betas)] = setting([0.9, 0.98], "AdamW's decay rates")
     eps: Number = setting(1e-6, "AdamW's epsilon", gt=0)
     weight_decay: Number = setting(0.0, "AdamW's weight decay, on matrices only", ge=0)
     warmup: Number = setting(0.05, "fraction of the steps over which the learning rate rises from 0", ge=0, le=1)
@@ -194,7 +194,7 @@ class Train(Section):
         "unit of both batch sizes; tokens: batch_size × data.max_length tokens, texts of similar length together",
     )
     micro_batch_size: int = setting(64, "sequences in one forward pass of one rank; sets the accumulation", ge=1)
-    precision: Annotated[Literal["no", "bf16", "fp16"] | None, BeforeValidator(no)] = setting(
+    precision: Annotated[Literal["no", "bf16", "fp16"] | None, BeforeValidator(as_no)] = setting(
         None, "autocast; null: as given to accelerate launch"
     )
     compile: bool = setting(False, "torch.compile for the blocks of student and teacher")
@@ -252,7 +252,7 @@ class Federated(Section):
         "fedavg", "what the server does with the mean of the clients' differences"
     )
     server_lr: Number = setting(1.0, "the server's learning rate; about 0.01 for fedadam and fedyogi", gt=0)
-    server_betas: Annotated[list[Number], AfterValidator(betas)] = setting(
+    server_betas: Annotated[list[Number], AfterValidator(check_betas)] = setting(
         [0.9, 0.99], "the server's decay rates; fedavgm uses the first"
     )
     server_eps: Number = setting(1e-3, "τ of fedadam and fedyogi: how adaptive they are", gt=0)
@@ -293,7 +293,7 @@ class Hub(Section):
 class Eval(Section):
     tasks: Tasks = setting({}, "task[@label]: its options; see `evenhand eval --list`")
     data_dir: str | None = setting(None, "folder with the evaluation data; default for the sample: OUTPUT_DIR/sample")
-    models: Annotated[dict[str, str], BeforeValidator(mapping)] = setting(
+    models: Annotated[dict[str, str], BeforeValidator(as_mapping)] = setting(
         {}, "more models to evaluate for comparison, label: path or Hub name"
     )
     batch_size: int = setting(32, "texts in one forward pass", ge=1)
@@ -319,7 +319,7 @@ class Config(Section):
     eval: Eval = Field(default_factory=Eval)
     hub: Hub = Field(default_factory=Hub)
     runs: Tasks = setting({}, "name: overrides, for several models trained one after the other")
-    seeds: Annotated[list[int], AfterValidator(distinct)] = setting(
+    seeds: Annotated[list[int], AfterValidator(check_distinct)] = setting(
         [], "train each of runs once per seed, as NAME-seedS; a run with `seeds: []` only once"
     )
 
