@@ -65,6 +65,7 @@ COMMANDS = {  # name: (module, whether `main` wants the name as its first argume
     "sample": ("counterfactuals.__main__", True, "write the built-in sample corpus"),
     "cache": ("debias.__main__", True, "store a teacher's predictions once, for any number of runs"),
     "train": ("train_distill", False, "train and evaluate what a configuration describes"),
+    "federated": ("federated.__main__", False, "the same, with the texts at clients: in process, or with Flower"),
     "eval": ("eval.__main__", False, "measure any causal language model"),
     "report": ("eval.__main__", True, "a page that compares runs and evaluations"),
     "gate": ("eval.__main__", True, "may this model be released? judged against a reference, by rules"),

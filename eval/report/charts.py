@@ -282,6 +282,25 @@ def shares(counts: Mapping[str, Mapping[str, int]], *, width: float = WIDE) -> A
     return figure
 
 
+def holdings(count_NL: Any, labels: Sequence[str], total_N: Sequence[int], *, width: float = WIDE) -> Any:
+    """Which client holds what: bars of its number of texts, and below them the shares of each label in them."""
+    left = 0.3 + max(text_width(name[:40]) for name in labels)
+    height = 0.2 * len(labels) + 0.5
+    figure, (top, below) = canvas(width, 1.2 + height, margins=(max(left, 0.8), 0.2, 0.5), rows=2)
+    top.bar(range(len(total_N)), total_N, color=COLOURS[0], width=0.8)
+    top.set_ylabel("texts", color=INK)
+    share_LN = (count_NL / count_NL.sum(axis=1, keepdims=True).clip(1)).T
+    below.imshow(share_LN, aspect="auto", cmap="Blues", vmin=0, vmax=share_LN.max(), interpolation="nearest")
+    below.set_yticks(range(len(labels)), [name[:40] for name in labels], fontsize=8)
+    below.set_xlabel("client; darker: a larger share of its texts", color=INK)
+    top.get_gridspec().set_height_ratios([1.2, height])
+    figure.subplots_adjust(hspace=0.15)
+    top.set_xticks([])
+    for axes in (top, below):
+        axes.set_xlim(-0.5, len(total_N) - 0.5)
+    return figure
+
+
 def curves(panels: Mapping[str, Mapping[str, Sequence[tuple[float, float]]]], *, width: float = WIDE) -> Any:
     """A panel for each figure taken while training: {figure: {model: [(step, value), …]}}, a line a model."""
     names = list(dict.fromkeys(model for lines in panels.values() for model in lines))
