@@ -18,6 +18,7 @@ from accelerate.utils import gather_object, set_seed
 
 from configs import schema
 from configs.schema import Config
+from configs.selfwritten import own_texts
 from counterfactuals.files import sha256_of, write_whole
 from counterfactuals.provenance import model_fingerprint
 from counterfactuals.sample import write_sample
@@ -50,16 +51,28 @@ class Data:
     plan: BatchPlan | PairStream
     cache: TeacherCache | None
     collation: dict[str, Any]  # options of collate
+    one_side: bool  # counterfactual.augment: one
 
     def num_tokens(self, step: int) -> int:
         """Trained predictions of the whole batch, over accumulation and ranks."""
-        return self.pairs.predictions(self.plan.batch(step), augment=self.collation["augment"])
+        chosen, options = self.plan.batch(step), {"augment": self.collation["augment"]}
+        if self.one_side:
+            options["turned"] = self._turned(step, chosen)
+        return self.pairs.predictions(chosen, **options)
 
     def micro_batches(self, step: int, **share: int) -> Iterator[PairBatch]:
         """The batches of one rank. share: accumulation, rank, world."""
         for indices in self.plan.micro_batches(step, **share):
-            batch = collate([self.pairs[i] for i in indices], **self.collation)
-            yield batch if self.cache is None else self.cache.attach(batch, indices)
+            turned = self._turned(step, indices)
+            pairs = [self.pairs[i].turned() if other else self.pairs[i] for i, other in zip(indices, turned)]
+            batch = collate(pairs, **self.collation)
+            yield batch if self.cache is None else self.cache.attach(batch, indices, turned)
+
+    def _turned(self, step: int, indices: np.ndarray) -> np.ndarray:
+        """Which of these pairs are seen from their other side."""
+        if not (self.one_side and isinstance(self.pairs, PairSet) and isinstance(self.plan, BatchPlan)):
+            return np.zeros(len(indices), dtype=bool)
+        return self.plan.turned(step, indices) & self.pairs.has_cf[indices]
 
 
 @dataclass(frozen=True)
@@ -135,7 +148,7 @@ def make_run(config: Config, name: str, folder: Path, *, allow_changes: bool = F
         pairs = pairs_of(config, corpus, reverser, parts.tokenizer, accelerator)
     cache = cache_of(config, pairs, accelerator)
     batches, plan = plan_of(config, pairs)
-    data = Data(pairs, batches, cache, collation_of(config, parts.tokenizer))
+    data = Data(pairs, batches, cache, collation_of(config, parts.tokenizer), config.counterfactual.augment == "one")
     task, optimizer = task_of(config, reverser, parts, accelerator, cache)
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -172,6 +185,8 @@ def corpus_of(config: Config) -> Corpus:
     data, source = config.data, config.data.source
     if source == "sample":
         source = str(write_sample(Path(config.output_dir) / "sample") / "train.jsonl")
+    elif source == "self":
+        source = str(own_texts(config, path_of(config, config.teacher.model or "")))
     return Corpus(source, subset=data.subset, split=data.split, text_field=data.text_field, max_texts=data.max_texts)
 
 
@@ -240,7 +255,7 @@ def pairs_of(
         options["max_doubt"] = config.counterfactual.max_doubt
         return build_pairs(corpus, reverser, tokenizer, folder, progress=_log_as("pairs"), **options)
     options = {"max_length": data.max_length, "buffer": data.shuffle_buffer, "batch_size": config.train.batch_size}
-    options |= {"seed": config.seed, "augment": config.counterfactual.augment}
+    options |= {"seed": config.seed, "augment": config.counterfactual.augment == "both"}
     options["max_doubt"] = config.counterfactual.max_doubt
     options["by_tokens"] = config.train.batch_by == "tokens"
     if accelerator is not None:
@@ -298,7 +313,7 @@ def plan_of(config: Config, pairs: PairSet | PairStream) -> tuple[BatchPlan | Pa
     if isinstance(pairs, PairStream):
         batches, steps = pairs, t.max_steps or 0
     else:
-        sequences = np.uint8(1) + pairs.has_cf * np.uint8(config.counterfactual.augment)  # a byte each
+        sequences = np.uint8(1) + pairs.has_cf * np.uint8(config.counterfactual.augment == "both")  # a byte each
         options: dict[str, Any] = {"batch_size": t.batch_size, "seed": config.seed}
         lengths = pairs.lengths
         if t.batch_by == "tokens":
@@ -331,7 +346,7 @@ def collation_of(config: Config, tokenizer: Any) -> dict[str, Any]:
     c = config.counterfactual
     options = {"op": config.loss.op, "vocabulary": config.loss.vocabulary, "pad_id": tokenizer.eos_token_id or 0}
     options["couple"] = pairs_hidden_states(config)
-    return options | {"augment": c.augment, "perturb": c.perturb, "stop_at_cue": c.stop_at_cue}
+    return options | {"augment": c.augment == "both", "perturb": c.perturb, "stop_at_cue": c.stop_at_cue}
 
 
 def task_of(
@@ -383,7 +398,8 @@ def wandb_options(config: Config, name: str) -> dict[str, Any]:
 
 def evaluation_data(config: Config) -> str | Path | None:
     """The folder with the evaluation data."""
-    return config.eval.data_dir or (Path(config.output_dir) / "sample" if config.data.source == "sample" else None)
+    own = Path(config.output_dir) / "sample" if config.data.source in ("sample", "self") else None
+    return config.eval.data_dir or own
 
 
 def probe_of(config: Config, tokenizer: Any) -> Callable[[Any], dict[str, float]]:

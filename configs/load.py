@@ -19,7 +19,8 @@ from configs import checks
 from configs.schema import PER_RUN, SECTIONS, Config, ConfigError, near, to_dict, validate
 
 FIRST = {key: next(iter(section.model_fields)) for key, section in SECTIONS.items()}  # first setting of each section
-RESERVED = ("sample", "pairs", "model", "checkpoints", "teacher_cache")  # folders below output_dir with another use
+# folders below output_dir with another use
+RESERVED = ("sample", "self", "pairs", "model", "checkpoints", "teacher_cache")
 
 
 def load(path: str | Path | None = None, overrides: Sequence[str] = ()) -> tuple[Config, dict[str, Config]]:

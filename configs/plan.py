@@ -15,6 +15,8 @@ import torch
 
 from configs import build
 from configs.schema import Config
+from configs.selfwritten import SHARE as SHARE_OF_OWN
+from configs.selfwritten import TEXTS
 from debias.models import kept_layers, meta_model, num_layers, random_student, student_from_layers
 from debias.run.cost import PEAK, SHARE, Shape, disk_bytes, memory_bytes, training_flop
 
@@ -83,14 +85,14 @@ def _gpu(given: str) -> tuple[str, float | None]:
 def estimate(config: Config, texts: Texts, student: Any, teacher: Any) -> Estimate:
     """The cost of a run. student, teacher: models, which may be on the meta device."""
     t, c = config.train, config.counterfactual
-    trained = 1 + texts.with_cf * c.augment  # sequences per text
+    trained = 1 + texts.with_cf * (c.augment == "both")  # sequences per text
     length, by_tokens = texts.tokens / texts.pieces, t.batch_by == "tokens"
     unit = config.data.max_length if by_tokens else length  # tokens of what the batch sizes count
     units = texts.tokens / unit if by_tokens else texts.pieces
     steps = t.max_steps or math.ceil(max(1, int(units * trained) // t.batch_size) * (t.epochs or 1))
     student_tokens = steps * t.batch_size * unit
     learns = config.loss.kd_weight > 0 or config.loss.hidden_weight > 0
-    uses_cf = config.loss.op != "none" or c.augment or build.pairs_hidden_states(config)
+    uses_cf = config.loss.op != "none" or c.augment != "none" or build.pairs_hidden_states(config)
     teacher_tokens = student_tokens / trained * (1 + texts.with_cf * uses_cf) if learns else 0.0
     small, large = Shape.of(student), Shape.of(teacher) if teacher is not None and learns else None
     running = None if config.teacher.cache else large
@@ -183,7 +185,12 @@ def _model(name: str, earlier: dict[str, Any], config: Config, setting: str) -> 
 
 def texts_of(config: Config) -> Texts:
     """The corpus in numbers, from its first texts; for one on the Hub, from what is usual."""
-    corpus, limit = build.corpus_of(config), config.data.max_length
+    limit = config.data.max_length
+    if config.data.source == "self":  # not written yet
+        written = config.data.max_texts or TEXTS
+        how = f"assumed: {limit} tokens a text and that share; the teacher writes them first"
+        return Texts(written, written * limit, SHARE_OF_OWN, how)
+    corpus = build.corpus_of(config)
     if not Path(corpus.source).exists():
         if config.data.max_texts is None:
             raise ValueError(f"data.max_texts: {corpus.source} is not here; say how many of its texts will be read")

@@ -48,6 +48,10 @@ def _policy(value: Any) -> Any:
     return value
 
 
+def _augment(value: Any) -> Any:
+    return {True: "both", False: "none"}[value] if isinstance(value, bool) else value
+
+
 def _no(value: Any) -> Any:
     return "no" if value is False else value  # YAML reads a bare no as false
 
@@ -95,13 +99,20 @@ class Section(BaseModel):
 class Data(Section):
     source: str = setting(
         "sample",
-        "sample (built in), a jsonl(.gz)/txt/parquet file or a folder of them, or a Hub data set",
+        "sample (built in), self (the teacher writes them), a jsonl(.gz)/txt/parquet file or a folder of them, or a Hub "
+        "data set",
         min_length=1,
     )
     subset: str | None = setting(None, "configuration name of a Hub data set")
     split: str = setting("train", "split of a Hub data set")
     text_field: str = setting("text", "field or column that holds the text")
-    max_texts: int | None = setting(None, "read at most this many texts", ge=1)
+    max_texts: int | None = setting(None, "read at most this many texts; source self: write so many (4096)", ge=1)
+    prompts: str | None = setting(
+        None,
+        "source self: file of neutral beginnings of texts, one a line, with {role}, {a_role} or {roles} where a role "
+        "goes; default: built in",
+        min_length=1,
+    )
     max_length: int = setting(1024, "tokens in a training sequence; longer texts are cut into several", ge=2)
     pairs_dir: str | None = setting(
         None, "folder for prepared pairs, or a pair set from `evenhand build`; default: OUTPUT_DIR/pairs"
@@ -160,7 +171,11 @@ class Counterfactual(Section):
     )
     protected: list[str] = setting([], "words, names and phrases of the lexicon that are never replaced")
     seed: int = setting(0, "seed of the choice where a word has several counterparts", ge=0)
-    augment: bool = setting(False, "train on the counterfactual texts too")
+    augment: Annotated[Literal["none", "one", "both"], BeforeValidator(_augment)] = setting(
+        "none",
+        "train on the counterfactual texts too: both texts of a pair (true), or one, drawn anew each time that the "
+        "pair is seen, so that as many different texts are seen as without it; none (false): the originals",
+    )
     perturb: Literal["both", "original"] = setting(
         "both", "with augment: combine the teacher's predictions on both texts, or on the original only"
     )
@@ -213,7 +228,7 @@ class Train(Section):
     epochs: Number | None = setting(None, "passes over the corpus", gt=0)
     max_steps: int | None = setting(None, "optimizer steps; takes precedence over epochs", ge=1)
     batch_size: int = setting(
-        64, "sequences in one optimizer step, over all ranks; with augmentation both texts of a pair count", ge=1
+        64, "sequences in one optimizer step, over all ranks; with augment both, both texts of a pair count", ge=1
     )
     batch_by: Literal["sequences", "tokens"] = setting(
         "sequences",

@@ -96,7 +96,7 @@ def check_evaluation(whole: Config, runs: Sequence[str]) -> None:
     if whole.eval.tasks or whole.eval.every:
         from eval.run import check
 
-        if whole.data.source == "sample":
+        if whole.data.source in ("sample", "self"):
             write_sample(Path(whole.output_dir) / "sample")
         if whole.eval.tasks:
             check(whole.eval.tasks, data_dir=build.evaluation_data(whole), seed=whole.seed)

@@ -95,7 +95,7 @@ def _trained(settings: Mapping[str, Any]) -> str:
     loss, counterfactual, teacher = settings["loss"], settings["counterfactual"], settings["teacher"]["model"]
     if not teacher:
         return "A language model trained with cross-entropy."
-    augmented = " and on the counterfactual texts as well" if counterfactual["augment"] else ""
+    augmented = " and on the counterfactual texts as well" if counterfactual["augment"] != "none" else ""
     if loss["kd_weight"] == 0:
         return f"A language model trained with cross-entropy{augmented}."
     if loss["op"] == "none":
