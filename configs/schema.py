@@ -99,7 +99,7 @@ class Section(BaseModel):
 class Data(Section):
     source: str = setting(
         "sample",
-        "sample (built in), self (the teacher writes them), a jsonl(.gz)/txt/parquet file or a folder of them, or a Hub "
+        "sample (built in), self (the teacher writes it), a jsonl(.gz)/txt/parquet file or a folder of them, or a Hub "
         "data set",
         min_length=1,
     )
