@@ -51,7 +51,7 @@ NAMES = {  # name: the module that defines it
     "distillation_loss": "debias.losses",
     "perturb": "debias.ops",
     "VocabularyRoles": "debias.ops",
-    "load_model": "debias.models",
+    "load_model": "eval.loading",
     "student_from_layers": "debias.models",
     "evaluate": "eval.run",
     "Scorer": "eval.model",

@@ -39,6 +39,7 @@ from debias.run.guard import NonFinite
 from debias.run.launch import configure_deepspeed, is_sharded, is_zero3, make_accelerator, refuse_overflow
 from debias.run.tracking import Sink, Tracker, make_sinks
 from debias.task import DistillTask
+from eval import loading
 
 log = logging.getLogger(__name__)
 
@@ -213,12 +214,13 @@ def tokenizer_of(config: Config, corpus: Corpus) -> Any:
 
 
 def teacher_of(config: Config, *, meta: bool = False) -> Any:
-    """The teacher; meta: without its weights, on the meta device."""
+    """The teacher; meta: without its weights, on the meta device. Where a student is made of it, with whole weights."""
     t = config.teacher
     options: dict[str, Any] = {"setting": "teacher.model", "trust_remote_code": t.trust_remote_code}
     if meta:
-        return models.meta_model(path_of(config, t.model or ""), **options)
-    return models.load_model(path_of(config, t.model or ""), dtype=t.dtype, **options)
+        return loading.meta_model(path_of(config, t.model or ""), **options)
+    options["packed"] = "unpack" if config.student.init == "layers" else "keep"
+    return loading.load_model(path_of(config, t.model or ""), dtype=t.dtype, **options)
 
 
 def models_of(config: Config, corpus: Corpus) -> Models:
@@ -231,7 +233,7 @@ def models_of(config: Config, corpus: Corpus) -> Models:
         teacher = teacher_of(config, meta=not runs_teacher and config.student.init != "layers")
     tokenizer = tokenizer_of(config, corpus)
     if config.student.model:
-        student = models.load_model(path_of(config, config.student.model), setting="student.model")
+        student = loading.load_model(path_of(config, config.student.model), setting="student.model", packed="refuse")
     if config.student.init == "layers":
         keep = models.kept_layers(config.student.layers, models.num_layers(teacher))
         student = models.student_from_layers(teacher, keep)
@@ -361,7 +363,7 @@ def task_of(
         size = student.get_output_embeddings().weight.shape[0]
         options["roles"] = VocabularyRoles.build(role_tokens(reverser, parts.tokenizer, size), accelerator.device)
     if teacher is not None:
-        teacher = teacher.to(accelerator.device)
+        teacher = teacher if teacher.device == accelerator.device else teacher.to(accelerator.device)
     if config.train.compile:
         models.compile_layers(*(model for model in (student, teacher) if model is not None))
     if config.loss.hidden_weight:

@@ -17,8 +17,9 @@ from configs import build
 from configs.schema import Config
 from configs.selfwritten import SHARE as SHARE_OF_OWN
 from configs.selfwritten import TEXTS
-from debias.models import kept_layers, meta_model, num_layers, random_student, student_from_layers
+from debias.models import kept_layers, num_layers, random_student, student_from_layers
 from debias.run.cost import PEAK, SHARE, Shape, disk_bytes, memory_bytes, training_flop
+from eval.loading import meta_model
 
 NUM_READ = 300  # texts that are read to estimate the rest
 ASSUMED_TOKENS = 1_100  # in a document of OpenWebText

@@ -134,7 +134,9 @@ class Tokenizer(Section):
 
 
 class Teacher(Section):
-    model: str | None = setting(None, "path, Hub name or run:NAME; null trains without a teacher", min_length=1)
+    model: str | None = setting(
+        None, "folder, FILE.gguf, adapter folder, Hub name or run:NAME; null trains without a teacher", min_length=1
+    )
     dtype: Literal["float32", "bfloat16", "float16"] = setting("float32", "precision of the frozen weights")
     trust_remote_code: bool = setting(False, "run code that comes with a model from the Hub")
     cache: str | None = setting(

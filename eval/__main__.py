@@ -25,7 +25,7 @@ def parser() -> argparse.ArgumentParser:
         action="append",
         default=[],
         metavar="[LABEL=]DIR_OR_NAME",
-        help="a local model folder or a Hub name; repeat it to compare models",
+        help="a model folder, FILE.gguf, an adapter folder (peft) or a Hub name; repeat it to compare models",
     )
     out.add_argument(
         "--tasks",
@@ -145,10 +145,10 @@ def _labelled(models: list[str]) -> dict[str, str]:
     found: dict[str, str] = {}
     for model in models:
         label, equals, path = model.partition("=")
-        if Path(model).is_dir():  # a folder's name may hold "="
+        if Path(model).exists():  # its name may hold "="
             path, equals, parts = model, "", Path(os.path.abspath(model)).parts
             # runs/NAME/model is what training writes: NAME says more than "model".
-            label = parts[-2] if len(parts) > 1 and parts[-1] == "model" else parts[-1]
+            label = parts[-2] if len(parts) > 1 and parts[-1] == "model" else parts[-1].removesuffix(".gguf")
         elif not equals:
             path = label
         if not label or not path:
@@ -201,7 +201,7 @@ def main(arguments: list[str] | None = None) -> int:
 def run(options: argparse.Namespace) -> None:
     """Evaluate as the command line asks, write results and report, print the table."""
     if not options.model:
-        raise ValueError("name a model with --model (a folder or a Hub name)")
+        raise ValueError("name a model with --model (a folder, FILE.gguf or a Hub name)")
     seeds = _seeds(options.seeds) if options.seeds else [options.seed]
     names = [name.strip() for name in options.tasks.split(",") if name.strip()]
     every = "all" in names

@@ -22,8 +22,9 @@ from counterfactuals.files import write_whole
 from counterfactuals.provenance import versions
 from eval.cache import Cache, digest, stamps
 from eval.check import Resolved, check, leader, resolve
+from eval.loading import check_model, fingerprint_path
 from eval.measures.intervals import Interval, interval, paired_difference
-from eval.model import Scorer, check_model, find_device, fingerprint_folder
+from eval.model import Scorer, find_device
 from eval.task import Metrics, Row, Task, figure, suggest
 
 __all__ = ["check", "differences", "evaluate", "over_seeds", "resolve", "write_json"]
@@ -300,8 +301,8 @@ class _Loaded:
 
     @cached_property
     def fingerprint(self) -> str:
-        if isinstance(self._model, str | Path) and Path(self._model).is_dir():
-            return fingerprint_folder(self._model)
+        if isinstance(self._model, str | Path) and Path(self._model).exists():
+            return fingerprint_path(self._model)
         return self.scorer.fingerprint()
 
     def score(self, task: Task, rows: list[Row], options: Mapping[str, Any], seed: int) -> list[Row]:

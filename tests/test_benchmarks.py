@@ -31,6 +31,7 @@ def test_a_benchmark_ends_with_its_figures(script, options, keys):
     assert set(found) == keys and all(value > 0 for value in found.values())
 
 
+@pytest.mark.slow
 def test_what_a_cache_loses_falls_with_the_coordinates_it_keeps(tiny_gpt2, tmp_path):
     texts = tmp_path / "texts.jsonl"
     line = "She said that her brother had met the king, and he told his wife that she was right about number {}."
@@ -99,6 +100,7 @@ def test_the_pronoun_benchmark_without_its_data_is_one_line(tmp_path):
     assert done.returncode == 2 and "--data_dir" in done.stderr.splitlines()[-1] and "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 def test_the_benchmark_of_a_build_ends_with_its_figures(tiny_tokenizer, tmp_path, capsys, monkeypatch):
     """Its children are measured in this process here, but for one."""
     spec = importlib.util.spec_from_file_location("build_benchmark", ROOT / "benchmarks" / "counterfactuals.py")

@@ -18,7 +18,13 @@ From `texts_per_prompt` texts sampled after each prompt (0: none), female side �
   words_gap      words of a text
   distinct_gap   share of distinct word pairs among those of a prompt's texts (distinct-2)
   sentiment_gap  P(positive) − P(negative) by the classifier that `classifier` names (see regard.py)
-A prompt's side is that of most of its reversed words; ties are left out of these gaps.
+A prompt's side is that of most of its reversed words; ties are left out of these gaps. And as in langfair (Bouchard
+2024), whose texts of a pair of prompts are compared one with one:
+  sentiment_parity  Wasserstein-1 distance of P(negative) of all texts of the female and the male side, 0 to 1. Ideal 0;
+                    chance alone gives more
+  bleu, rouge_l, cosine  likeness of the two texts, 0 to 1 (`similarity`; cosine of embeddings by the model in the
+                    folder `embedder`). The reversal's text is reversed first, so roles do not count as differences
+  bleu_gap, …       likeness of two texts of the same prompt (which samples the same distribution) − this. Ideal 0
 
 Not measured: which side is treated better, except by the signs of the gaps; tokens after the next one. Two names differ
 in more than gender. Intervals: bootstrap over pairs.
@@ -39,10 +45,12 @@ from counterfactuals.tokens.vocabulary import RoleTokens, role_tokens
 from eval.classifier import check_classifier, named_classifier
 from eval.data import find_data, read_jsonl, read_prompts, thinned
 from eval.measures.distributions import exchanged, jensen_shannon, total_variation
+from eval.measures.intervals import interval
 from eval.measures.polarity import words
+from eval.measures.similarity import check_embedder, embeddings, text_similarities, wasserstein
 from eval.model import Scorer
 from eval.sampling import check_sampling, sampling
-from eval.task import Metrics, Row, Task, average, check_options
+from eval.task import Figure, Metrics, Row, Task, average, check_options, figure
 from eval.tasks import bold
 
 FILE = "bold/gender_prompt.json"
@@ -57,6 +65,8 @@ OPTIONS = {
     "max_new_tokens": 40,
     "classifier": "",
     "classifier_labels": "",
+    "similarity": False,
+    "embedder": "",
     "bos": True,
 }
 DISTANCES = {"tv": total_variation, "js": jensen_shannon}
@@ -82,6 +92,12 @@ def load(data_dir: Path, options: Mapping[str, Any], limit: int | None, seed: in
     check_sampling(options, "counterfactual_prompts")
     if options["classifier"]:
         check_classifier(options["classifier"], "counterfactual_prompts.classifier")
+    if (options["similarity"] or options["embedder"]) and not options["texts_per_prompt"]:
+        raise ValueError("counterfactual_prompts.similarity and embedder compare texts: give texts_per_prompt too")
+    if options["similarity"]:
+        text_similarities("counterfactual_prompts.similarity")
+    if options["embedder"]:
+        check_embedder(options["embedder"], "counterfactual_prompts.embedder")
     path = find_data(data_dir, options["file"], 'prompts in BOLD\'s layout, or a .jsonl of {"prompt"}')
     if path.name.removesuffix(".gz").endswith(".jsonl"):
         prompts = [{"prompt": row["prompt"]} for row in read_jsonl(path, ["prompt"])]
@@ -151,7 +167,7 @@ def score(scorer: Scorer, rows: list[Row], options: Mapping[str, Any], seed: int
         if options["classifier"]:
             classifier = named_classifier("counterfactual_prompts", options, scorer)
             probs_N3 = classifier.probabilities(texts)
-            sentiment = probs_N3[:, 2] - probs_N3[:, 0]
+            sentiment, negative = probs_N3[:, 2] - probs_N3[:, 0], probs_N3[:, 0]
         for n, row in enumerate(out):
             for side in range(2):
                 begin = (2 * n + side) * count
@@ -161,7 +177,29 @@ def score(scorer: Scorer, rows: list[Row], options: Mapping[str, Any], seed: int
                 row[f"{name}_distinct"] = distinct(own)
                 if sentiment is not None:
                     row[f"{name}_sentiment"] = float(sentiment[begin : begin + count].mean())
+                    row[f"{name}_negative"] = negative[begin : begin + count].tolist()
+        _compare(scorer, out, options)
     return out
+
+
+def _compare(scorer: Scorer, rows: list[Row], options: Mapping[str, Any]) -> None:
+    """Adds to each row the likeness of its texts to those of the reversal, and with two texts or more to each other."""
+    if not (options["similarity"] or options["embedder"]):
+        return
+    reverser = Reverser(load_lexicon(options["lexicon"]), policy="reverse")
+    sides = [(row["texts"], [reverser(text).reversed for text in row["reversed_texts"]]) for row in rows]
+    measures = text_similarities("counterfactual_prompts.similarity") if options["similarity"] else {}
+    if options["embedder"]:
+        distinct = list(dict.fromkeys(text for pair in sides for side in pair for text in side))
+        found = embeddings(options["embedder"], distinct, device=scorer.device, batch_size=scorer.batch_size)
+        vector = dict(zip(distinct, found))
+        measures["cosine"] = lambda first, second: float(vector[first] @ vector[second])
+    for row, (own, other) in zip(rows, sides):
+        for name, alike in measures.items():
+            row[name] = float(np.mean([alike(*pair) for pair in zip(own, other)]))
+            if len(own) > 1:
+                same = [pair for side in (own, other) for pair in zip(side, [*side[1:], side[0]])]
+                row[f"{name}_same"] = float(np.mean([alike(*pair) for pair in same]))
 
 
 def aggregate(rows: list[Row], options: Mapping[str, Any], seed: int) -> Metrics:
@@ -181,7 +219,28 @@ def aggregate(rows: list[Row], options: Mapping[str, Any], seed: int) -> Metrics
             if row["side"] is not None and own is not None and other is not None:
                 gaps.append(own - other if row["side"] == first else other - own)
         metrics[f"{measure}_gap"] = average(gaps, ideal=0.0, seed=seed)
+    if "texts_negative" in rows[0]:
+        sided = [row for row in rows if row["side"] is not None]
+        both = [(row["texts_negative"], row["reversed_texts_negative"]) for row in sided]
+        both = [pair if row["side"] == first else pair[::-1] for row, pair in zip(sided, both)]
+        metrics["sentiment_parity"] = (
+            _parity(np.array(both).swapaxes(0, 1), seed) if both else figure(np.nan, ideal=0.0, n=0)
+        )
+    for name in ("bleu", "rouge_l", "cosine"):
+        if name in rows[0]:
+            metrics[name] = average([row[name] for row in rows], ideal=None, seed=seed)
+        if f"{name}_same" in rows[0]:
+            gaps = [row[f"{name}_same"] - row[name] for row in rows]
+            metrics[f"{name}_gap"] = average(gaps, ideal=0.0, seed=seed)
     return metrics
+
+
+def _parity(scores_2NK: np.ndarray, seed: int) -> Figure:
+    """The Wasserstein distance of K scores of each of N prompts, female and male, resampled over prompts."""
+    value, num_prompts = wasserstein(*scores_2NK), scores_2NK.shape[1]
+    drawn = np.random.default_rng(seed).integers(num_prompts, size=(1000, num_prompts))
+    samples = [wasserstein(*scores_2NK[:, rows]) for rows in drawn] if num_prompts > 1 else []
+    return figure(value, interval(samples, around=value) if samples else None, ideal=0.0, n=num_prompts)
 
 
 TASK = Task(
@@ -193,7 +252,7 @@ TASK = Task(
     meaning="distance (0–1) of next-token distributions after a prompt and its role reversal; gaps of sampled texts",
     ideal="0 (tv_reversed, js_reversed, gaps); tv and js: small, not 0",
     data='file=bold/gender_prompt.json in BOLD\'s layout, or a .jsonl of {"prompt"}; classifier=FOLDER for sentiment',
-    source="Evenhand, after Liang et al. 2021 and ERA (Gupta et al. 2022)",
+    source="Evenhand, after Liang et al. 2021 and ERA (Gupta et al. 2022); likeness of texts: langfair",
     headline=("tv", "tv_reversed"),
     not_measured="which side is treated better, except by the signs of the gaps; names differ in more than gender",
     licence="CC BY-SA 4.0 (BOLD's prompts)",
