@@ -72,6 +72,8 @@ def op(c: Config) -> Iterator[str]:
             yield "loss.vocabulary: reversed needs an op that combines; with loss.op none use plain"
         if c.loss.strength != 1 or c.loss.strength_warmup:
             yield "loss.strength, loss.strength_warmup: have no effect with loss.op none"
+    if c.loss.role_weight and c.loss.vocabulary != "reversed":
+        yield "loss.role_weight: needs loss.vocabulary reversed"
     if c.loss.mix != 0.5 and c.loss.op != "mix":
         yield "loss.mix: matters only with loss.op mix"
     if c.counterfactual.perturb == "original" and (c.counterfactual.augment != "both" or c.loss.op == "none"):

@@ -204,6 +204,11 @@ class Loss(Section):
     tau: Number = setting(2.0, "temperature that softens both distributions; the divergence is scaled by tau²", gt=0)
     kd_weight: Number = setting(0.5, "weight of the distillation loss; 0 = cross-entropy only", ge=0)
     lm_weight: Number = setting(0.5, "weight of the cross-entropy with the text", ge=0)
+    role_weight: Number = setting(
+        0.0,
+        "reversed vocabulary: extra weight of how the words of a role share their probability, also where it is small",
+        ge=0,
+    )
     hidden_weight: Number = setting(
         0.0, "weight of 1 − cosine between hidden states of student and teacher; needs equal widths", ge=0
     )

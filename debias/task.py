@@ -43,6 +43,7 @@ class DistillTask(nn.Module):
         tau: float = 2.0,
         kd_weight: float = 0.5,
         lm_weight: float = 0.5,
+        role_weight: float = 0.0,
         hidden_weight: float = 0.0,
         hidden_layers: Sequence[tuple[int, int]] = ((-1, -1),),
         hidden_target: str = "mean",
@@ -57,7 +58,7 @@ class DistillTask(nn.Module):
         self.codec, self.roles = codec, roles
         self.strength, self.strength_warmup = strength, strength_warmup
         self.options: dict[str, Any] = {"op": op, "mix": mix, "kind": divergence, "tau": tau, "chunk_rows": chunk_rows}
-        self.options |= {"kd_weight": kd_weight, "lm_weight": lm_weight}
+        self.options |= {"kd_weight": kd_weight, "lm_weight": lm_weight, "role_weight": role_weight}
         self.hidden_weight, self.hidden_layers, self.hidden_target = hidden_weight, tuple(hidden_layers), hidden_target
 
     def forward(
@@ -80,7 +81,7 @@ class DistillTask(nn.Module):
         total, kd, lm = distillation_loss(states[-1], head, teacher, **rows, **changing, **self.options)
         parts = {"kd": kd, "lm": lm}
         if plain and teacher is not None:
-            unchanged = self.options | {"op": "none", "kd_weight": 1.0, "lm_weight": 0.0}
+            unchanged = self.options | {"op": "none", "kd_weight": 1.0, "lm_weight": 0.0, "role_weight": 0.0}
             # detached: the loss computes the gradients of its inputs even under no_grad
             parts["kd_plain"] = distillation_loss(states[-1].detach(), head.detach(), teacher, **rows, **unchanged)[1]
         if self.hidden_weight:
