@@ -87,7 +87,8 @@ def seconds_a_text(config: Config) -> float:
     scorer = Scorer(model, dtype=getattr(torch, _dtype(config)), trust_remote_code=config.teacher.trust_remote_code)
     length, size = config.data.max_length, config.train.micro_batch_size
     ids = scorer.encode(_prompts(config)[:BATCH], bos=True)
-    written, writing = 4, _seconds(lambda: scorer.sample_ids(ids, max_new_tokens=written, batch_size=BATCH))
+    few = 4
+    writing = _seconds(lambda: scorer.sample_ids(ids, max_new_tokens=few, batch_size=BATCH)) / (few * len(ids))
     student = scorer.model.train()
     ids_NT = torch.randint(len(scorer.tokenizer), (size, length), device=scorer.device)
 
@@ -97,7 +98,8 @@ def seconds_a_text(config: Config) -> float:
         student(input_ids=ids_NT, labels=ids_NT).loss.backward()
 
     new = length - sum(map(len, ids)) / len(ids)
-    return writing / len(ids) * new / written + (1 + SHARE) * _seconds(step) / size
+    sequences = 1 + SHARE * (config.counterfactual.augment == "both")
+    return writing * new + sequences * _seconds(step) / size
 
 
 def _seconds(work: Callable[[], Any]) -> float:

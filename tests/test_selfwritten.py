@@ -12,7 +12,6 @@ from configs import selfwritten
 from configs.load import load
 from counterfactuals.prompts import prompts
 from counterfactuals.text.lexicon import load_lexicon
-from counterfactuals.tokens.tokenizer import load_tokenizer
 
 
 @pytest.fixture(autouse=True)
@@ -41,12 +40,10 @@ def texts_of(settings) -> list[str]:
     return [json.loads(line)["text"] for line in path.read_text(encoding="utf-8").splitlines()]
 
 
-def test_texts_go_on_from_their_prompts_and_fit(settings, tiny_gpt2, few_words):
+def test_texts_go_on_from_their_prompts(settings, few_words):
     texts = texts_of(settings)
     asked = prompts(load_lexicon(str(few_words)), 24, 0)
     assert all(text.startswith(prompt) and len(text) > len(prompt) for text, prompt in zip(texts, asked, strict=True))
-    tokenizer = load_tokenizer(str(tiny_gpt2))
-    assert all(len(tokenizer(text)["input_ids"]) <= 62 for text in texts)
 
 
 def test_a_killed_writing_goes_on_with_the_same_texts(settings, tmp_path, monkeypatch):
