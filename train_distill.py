@@ -18,6 +18,7 @@ from transformers.utils.logging import disable_progress_bar
 from configs import build, plan, schema, selfwritten, study
 from configs.build import Run
 from configs.load import load
+from debias import models
 from debias.run import checkpoint, shards
 from debias.run.command import run_command
 from debias.run.guard import StopRequest, is_finite
@@ -147,6 +148,7 @@ def save(run: Run, step: int, since_save: list[float]) -> None:
 def finish(run: Run) -> None:
     """Export the model, and write run.json: what the run did, with what, and that it is complete."""
     accelerator, tracker = run.accelerator, run.tracker
+    models.merge_lora(accelerator.unwrap_model(run.task).student)
     checkpoint.export(accelerator, run.task, run.optimizer, run.models.tokenizer, run.folder / "model")
     size = run.data.pairs.size() | {"parameters": run.models.num_parameters}  # a stream counts over all ranks together
     if accelerator.is_main_process:

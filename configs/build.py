@@ -243,7 +243,10 @@ def models_of(config: Config, corpus: Corpus) -> Models:
     models.set_dropout(student, config.student.dropout)
     if config.train.gradient_checkpointing:
         models.checkpoint_activations(student)
-    return Models(tokenizer, teacher if runs_teacher else None, student, student.num_parameters())
+    size = student.num_parameters()
+    if config.student.lora:
+        models.add_lora(student, config.student.lora)
+    return Models(tokenizer, teacher if runs_teacher else None, student, size)
 
 
 def pairs_of(
@@ -357,6 +360,8 @@ def task_of(
     """The task and its optimizer, prepared for the processes and precision of `accelerator`."""
     if config.eval.every and is_sharded(accelerator):
         raise ValueError("eval.every: one rank alone cannot run a student in shards (FSDP, ZeRO-3); set it to 0")
+    if config.student.lora and is_sharded(accelerator):
+        raise ValueError("student.lora: not for a student in shards (FSDP, ZeRO-3); leave it out")
     student, teacher = parts.student, parts.teacher
     options = {key: value for key, value in vars(config.loss).items() if key not in ("vocabulary", "hidden_layers")}
     if config.loss.vocabulary == "reversed":

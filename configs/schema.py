@@ -157,6 +157,11 @@ class Student(Section):
     )
     model: str | None = setting(None, "path, Hub name or run:NAME of a pretrained student", min_length=1)
     config: Options = setting({}, "model configuration for random init, e.g. {n_layer: 4, n_embd: 64, n_head: 4}")
+    lora: int | None = setting(
+        None,
+        "train only a difference of this rank to each linear layer, merged at the end; default: every weight",
+        ge=1,
+    )
     dropout: Number | None = setting(None, "rate of every dropout; default: the model's own configuration", ge=0, lt=1)
 
 

@@ -146,6 +146,35 @@ def set_dropout(model: PreTrainedModel, rate: float | None) -> None:
             setattr(module, "attention_dropout", rate)  # noqa: B010 (mypy: modules have no plain attributes)
 
 
+def add_lora(model: PreTrainedModel, rank: int) -> None:
+    """Freeze a model, and train a difference of low rank for each linear layer of its blocks (Hu et al. 2021); in place.
+
+    At first the difference is 0. `merge_lora` adds it to the weights.
+    """
+    from peft import LoraConfig, inject_adapter_in_model
+
+    transposed = model.config.model_type == "gpt2"
+    options: dict[str, Any] = {"r": rank, "lora_alpha": 2 * rank, "target_modules": "all-linear"}
+    inject_adapter_in_model(LoraConfig(fan_in_fan_out=transposed, **options), model)
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_("lora_" in name)
+
+
+def merge_lora(model: Any) -> None:
+    """Put plain layers in the place of those that add_lora has made; nothing happens where there are none."""
+    if not hasattr(model, "peft_config"):
+        return
+    from peft.tuners.lora import LoraLayer
+
+    for name, module in list(model.named_modules()):
+        if isinstance(module, LoraLayer):
+            module.merge()
+            place, _, own = name.rpartition(".")
+            setattr(model.get_submodule(place), own, module.get_base_layer())
+    model.requires_grad_(True)
+    del model.peft_config
+
+
 def checkpoint_activations(model: Any) -> None:
     """Store only the input of each block, and recompute the block in the backward pass."""
     # transformers 5 renamed this; the old name warns, and is removed in 6

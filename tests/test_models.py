@@ -140,3 +140,23 @@ def test_a_truncated_weights_file_is_refused_in_one_line(tiny_gpt2, tmp_path):
     weights.write_bytes(weights.read_bytes()[:5000])
     with pytest.raises(ValueError, match=r"teacher\.model.*cannot be loaded"):
         loading.load_model(str(tmp_path / "model"), setting="teacher.model")
+
+
+@pytest.mark.parametrize("name", ["gpt2", "llama"])
+def test_a_low_rank_difference_is_trained_and_merged(name):
+    model = tiny(name).eval()
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    ids = torch.randint(10, (2, 7))
+    plain = model(ids).logits.detach()
+    models.add_lora(model, 2)
+    assert torch.equal(model(ids).logits, plain)  # the difference is 0 at first
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    assert sum(map(torch.numel, trained)) < sum(map(torch.numel, model.parameters())) / 2
+    optimizer = torch.optim.SGD(trained, lr=1.0)
+    for _ in range(2):
+        model(ids, labels=ids).loss.backward()
+        optimizer.step()
+    changed = model(ids).logits.detach()
+    models.merge_lora(model)
+    torch.testing.assert_close(model(ids).logits, changed)
+    assert not torch.allclose(changed, plain) and model.state_dict().keys() == before.keys()

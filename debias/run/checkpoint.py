@@ -142,7 +142,7 @@ def _gather(
     weights: dict[str, torch.Tensor] = {}
     rest: dict[str, torch.Tensor] = {}
     for name, parameter in shards.parameters(accelerator, task):
-        for what in ("weight", *shards.MOMENTS) if moments else ("weight",):
+        for what in ("weight", *shards.MOMENTS) if moments and parameter.requires_grad else ("weight",):
             tensor = shards.read(optimizer, parameter, what)
             if accelerator.is_main_process:
                 key = _key(name, what)
@@ -157,7 +157,7 @@ def _spread(accelerator: Any, task: Any, optimizer: Any, path: Path, num_updates
     tensors = [
         (_key(name, what), parameter, what)
         for name, parameter in shards.parameters(accelerator, task)
-        for what in ("weight", *shards.MOMENTS)
+        for what in ("weight", *(shards.MOMENTS if parameter.requires_grad else ()))
     ]
     shards.begin(optimizer, num_updates)
     there: dict[str, Any] = {}
