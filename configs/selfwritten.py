@@ -23,6 +23,7 @@ from counterfactuals.prompts import prompts
 from counterfactuals.provenance import model_fingerprint
 from counterfactuals.text.lexicon import load_lexicon
 from counterfactuals.tokens.shards import sha256_of_facts
+from debias.models import add_lora
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +41,7 @@ def own_texts(config: Config, model: str) -> Path:
     wait for the file.
     """
     asked, facts = _prompts(config), {"version": VERSION, "teacher": model_fingerprint(model), "top_p": TOP_P}
-    facts |= {"length": config.data.max_length, "seed": config.seed, "dtype": _dtype(config)}
+    facts |= {"length": config.data.max_length, "seed": config.seed, "dtype": config.teacher.dtype}
     name = sha256_of_facts([facts, asked])[:16]
     path = Path(config.output_dir) / "self" / f"texts-{name}.jsonl"
     if int(os.environ.get("RANK", "0")):
@@ -84,12 +85,16 @@ def seconds_a_text(config: Config) -> float:
     from eval.model import Scorer
 
     model = str(config.teacher.model)
-    scorer = Scorer(model, dtype=getattr(torch, _dtype(config)), trust_remote_code=config.teacher.trust_remote_code)
+    scorer = Scorer(
+        model, dtype=getattr(torch, config.teacher.dtype), trust_remote_code=config.teacher.trust_remote_code
+    )
     length, size = config.data.max_length, config.train.micro_batch_size
     ids = scorer.encode(_prompts(config)[:BATCH], bos=True)
     few = 4
     writing = _seconds(lambda: scorer.sample_ids(ids, max_new_tokens=few, batch_size=BATCH)) / (few * len(ids))
     student = scorer.model.train()
+    if config.student.lora:
+        add_lora(student, config.student.lora)
     ids_NT = torch.randint(len(scorer.tokenizer), (size, length), device=scorer.device)
 
     def step() -> None:
@@ -114,10 +119,6 @@ def _lines(path: Path) -> list[str]:
     return path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
 
 
-def _dtype(config: Config) -> str:
-    return "bfloat16" if config.train.precision == "bf16" else config.teacher.dtype
-
-
 def _prompts(config: Config) -> list[str]:
     """The prompts of a configuration. ValueError for a file without any, and for one that is not there."""
     own, path = [], config.data.prompts
@@ -135,7 +136,7 @@ def _written(config: Config, model: str, asked: list[str], done: int) -> Iterato
     """Batches of texts, from prompt number `done` on. Each is cut to data.max_length tokens."""
     from eval.model import Scorer
 
-    options: dict[str, Any] = {"dtype": getattr(torch, _dtype(config)), "batch_size": BATCH}
+    options: dict[str, Any] = {"dtype": getattr(torch, config.teacher.dtype), "batch_size": BATCH}
     scorer = Scorer(model, trust_remote_code=config.teacher.trust_remote_code, **options)
     length, began = config.data.max_length - 1, time.perf_counter()  # a token is left for the end of the text
     for start in range(done, len(asked), BATCH):

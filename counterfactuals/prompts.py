@@ -17,7 +17,7 @@ import yaml
 from counterfactuals.text.lexicon import Lexicon
 
 PROMPTS: dict[str, Any] = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8"))
-CUED_EVERY = 4  # one prompt in so many is cued
+CUED_EVERY = 3  # one prompt in so many is cued
 NAMES = slice(25, 275)  # pairs of given names, by how common they are; the first are kept for judging
 
 

@@ -147,7 +147,7 @@ def set_dropout(model: PreTrainedModel, rate: float | None) -> None:
 
 
 def add_lora(model: PreTrainedModel, rank: int) -> None:
-    """Freeze a model, and train a difference of low rank for each linear layer of its blocks (Hu et al. 2021); in place.
+    """Freeze a model; train a difference of low rank to each linear layer of its blocks instead (Hu et al. 2021).
 
     At first the difference is 0. `merge_lora` adds it to the weights.
     """

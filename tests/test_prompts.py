@@ -34,7 +34,7 @@ def test_a_neutral_prompt_holds_no_role_of_gender():
 
 
 def test_most_cued_prompts_hold_one():
-    cued = prompts(GENDER, 400, 0)[3::4]
+    cued = prompts(GENDER, 400, 0)[2::3]
     reverse = Reverser(GENDER, policy="reverse")
     assert sum(bool(reverse(text + " it.").spans) for text in cued) > 0.8 * len(cued)
 
@@ -75,7 +75,7 @@ def test_no_role_and_no_prompt_is_one_of_bold_or_winogender(shared_data):
 def test_every_lexicon_has_prompts():
     race = load_lexicon("race")
     words = [word for group in race.groups for word in race.words(group)]
-    cued = prompts(race, 200, 0)[3::4]
+    cued = prompts(race, 200, 0)[2::3]
     assert all(any(word.lower() in text.lower() for word in words) for text in cued)
 
 
