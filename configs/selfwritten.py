@@ -139,12 +139,12 @@ def _written(config: Config, model: str, asked: list[str], done: int) -> Iterato
     options: dict[str, Any] = {"dtype": getattr(torch, config.teacher.dtype), "batch_size": BATCH}
     scorer = Scorer(model, trust_remote_code=config.teacher.trust_remote_code, **options)
     length, began = config.data.max_length - 1, time.perf_counter()  # a token is left for the end of the text
+    encoded = scorer.encode(asked, bos=True)
+    longest = max(map(len, encoded))
+    if longest >= length:
+        raise ValueError(f"data.max_length {config.data.max_length}: a prompt has {longest} tokens; raise it")
     for start in range(done, len(asked), BATCH):
-        part = asked[start : start + BATCH]
-        ids = scorer.encode(part, bos=True)
-        longest = max(map(len, ids))
-        if longest >= length:
-            raise ValueError(f"data.max_length {config.data.max_length}: a prompt has {longest} tokens; raise it")
+        part, ids = asked[start : start + BATCH], encoded[start : start + BATCH]
         draw = {"top_p": TOP_P, "seed": config.seed + start, "batch_size": BATCH}
         new = scorer.sample_ids(ids, max_new_tokens=length - min(map(len, ids)), **draw)
         new = [row[: length - len(prompt)] for prompt, row in zip(ids, new)]

@@ -101,8 +101,9 @@ def _trained(settings: Mapping[str, Any]) -> str:
     if loss["op"] == "none":
         return f"A language model distilled from a teacher{augmented}, without changing the teacher's predictions."
     carried = ", carried through the role reversal," if loss["vocabulary"] == "reversed" else ""
+    own = " All texts were written by the teacher itself." if settings["data"]["source"] == "self" else ""
     return (
         "A language model distilled with counterfactual role reversal: the teacher's predictions on a text and on its "
         f"counterfactual{carried} were combined (`{loss['op']}`) before the student learned from them{augmented} "
-        "(Gupta et al., Findings of ACL 2022)."
+        f"(Gupta et al., Findings of ACL 2022).{own}"
     )
