@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 
 from configs.schema import Config
 from counterfactuals.files import write_whole
@@ -42,8 +41,8 @@ def own_texts(config: Config, model: str) -> Path:
     """
     asked, facts = _prompts(config), {"version": VERSION, "teacher": model_fingerprint(model), "top_p": TOP_P}
     facts |= {"length": config.data.max_length, "seed": config.seed, "dtype": config.teacher.dtype}
-    name = sha256_of_facts([facts, asked])[:16]
-    path = Path(config.output_dir) / "self" / f"texts-{name}.jsonl"
+    name = f"texts-{len(asked)}-{sha256_of_facts([facts, asked])[:16]}.jsonl"
+    path = Path(config.output_dir) / "self" / name
     if int(os.environ.get("RANK", "0")):
         while not path.exists():
             time.sleep(1)
@@ -64,14 +63,14 @@ def own_texts(config: Config, model: str) -> Path:
 def bound(runs: dict[str, Config], *, minutes: float | None = None, tokens: int | None = None) -> None:
     """Set data.max_texts of each run to what fits: into so many tokens, or by this machine's speed into the minutes.
 
-    A run that has begun keeps its number, since its texts and its schedule depend on it.
+    Where texts lie already, whole or in part, their number stays: the texts and the schedule depend on it.
     """
-    for name, config in runs.items():
+    for config in runs.values():
         if config.data.source != "self":
             raise ValueError("--minutes, --tokens: they say how much a teacher writes, with data.source self")
-        begun = Path(config.output_dir) / name / "config.yaml"
-        if begun.exists():
-            config.data.max_texts = yaml.safe_load(begun.read_text(encoding="utf-8"))["data"]["max_texts"]
+        begun = list((Path(config.output_dir) / "self").glob("texts-*"))
+        if begun:
+            config.data.max_texts = int(begun[0].name.split("-")[1])
             continue
         texts = tokens // config.data.max_length if tokens else int(60 * (minutes or 0) / seconds_a_text(config))
         if texts < config.train.batch_size:

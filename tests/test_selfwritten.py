@@ -99,12 +99,11 @@ def test_a_bound_gives_the_number_of_texts(settings, monkeypatch, tmp_path):
         config = config_of(settings)
         selfwritten.bound({"": config}, **bound)
         assert config.data.max_texts == expected
-    (tmp_path / "run").mkdir()
-    (tmp_path / "run" / "config.yaml").write_text("data: {max_texts: 77}\n", encoding="utf-8")
-    selfwritten.bound({"": config}, minutes=1.0)
-    assert config.data.max_texts == 77  # it has begun
     with pytest.raises(ValueError, match="fewer than a step has"):
-        selfwritten.bound({"new": config_of(settings)}, tokens=64)
+        selfwritten.bound({"": config_of(settings)}, tokens=64)
+    texts_of([*settings, "data.max_texts=9"])
+    selfwritten.bound({"": config}, minutes=1.0)
+    assert config.data.max_texts == 9  # the writing has begun
 
 
 def test_the_speed_of_this_machine_is_measured(settings):
