@@ -6,17 +6,18 @@ import hashlib
 import json
 import logging
 import math
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object, set_seed
 
-from configs import schema
+from configs import private, schema
 from configs.schema import Config
 from configs.selfwritten import own_texts
 from counterfactuals.files import sha256_of, write_whole
@@ -40,6 +41,8 @@ from debias.run.launch import configure_deepspeed, is_sharded, is_zero3, make_ac
 from debias.run.tracking import Sink, Tracker, make_sinks
 from debias.task import DistillTask
 from eval import loading
+from privacy.mechanism import Mechanism
+from privacy.plan import PoissonPlan
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +52,7 @@ class Data:
     """Pairs of texts, and which of them are in which step."""
 
     pairs: PairSet | PairStream
-    plan: BatchPlan | PairStream
+    plan: BatchPlan | PairStream | PoissonPlan
     cache: TeacherCache | None
     collation: dict[str, Any]  # options of collate
     one_side: bool  # counterfactual.augment: one
@@ -59,19 +62,23 @@ class Data:
         chosen, options = self.plan.batch(step), {"augment": self.collation["augment"]}
         if self.one_side:
             options["turned"] = self._turned(step, chosen)
-        return self.pairs.predictions(chosen, **options)
+        return max(1, self.pairs.predictions(chosen, **options))
 
     def micro_batches(self, step: int, **share: int) -> Iterator[PairBatch]:
         """The batches of one rank. share: accumulation, rank, world."""
-        for indices in self.plan.micro_batches(step, **share):
-            turned = self._turned(step, indices)
+        texts = self.plan.text_P if isinstance(self.plan, PoissonPlan) else None
+        for chosen in self.plan.micro_batches(step, **share):
+            indices = chosen if len(chosen) else np.zeros(1, dtype=int)  # a private step may hold no text
+            units, turned = None if texts is None else texts[indices], self._turned(step, indices)
             pairs = [self.pairs[i].turned() if other else self.pairs[i] for i, other in zip(indices, turned)]
-            batch = collate(pairs, **self.collation)
+            batch = collate(pairs, units=units, **self.collation)
+            if not len(chosen):
+                batch = replace(batch, trained_R=torch.zeros_like(batch.trained_R))
             yield batch if self.cache is None else self.cache.attach(batch, indices, turned)
 
     def _turned(self, step: int, indices: np.ndarray) -> np.ndarray:
         """Which of these pairs are seen from their other side."""
-        if not (self.one_side and isinstance(self.pairs, PairSet) and isinstance(self.plan, BatchPlan)):
+        if not self.one_side or isinstance(self.pairs, PairStream) or isinstance(self.plan, PairStream):
             return np.zeros(len(indices), dtype=bool)
         return self.plan.turned(step, indices) & self.pairs.has_cf[indices]
 
@@ -113,7 +120,10 @@ class Plan:
 
 @dataclass(frozen=True)
 class Run:
-    """One training run, restored from its newest checkpoint. first: steps that are done; probe: a small evaluation."""
+    """One training run, restored from its newest checkpoint. first: steps that are done; probe: a small evaluation.
+
+    private: what clips and adds noise, and facts of it for run.json; None without privacy.epsilon.
+    """
 
     name: str
     folder: Path
@@ -127,6 +137,8 @@ class Run:
     tracker: Tracker
     non_finite: NonFinite
     probe: Callable[[Any], dict[str, float]]
+    private: Mechanism | None
+    facts: dict[str, Any]
 
     def hashes(self) -> dict[str, str]:
         """sha256 of the run's inputs (inputs.json), of its pair set's files, and of the model that came out."""
@@ -148,17 +160,24 @@ def make_run(config: Config, name: str, folder: Path, *, allow_changes: bool = F
     with accelerator.main_process_first():
         pairs = pairs_of(config, corpus, reverser, parts.tokenizer, accelerator)
     cache = cache_of(config, pairs, accelerator)
-    batches, plan = plan_of(config, pairs)
+    inputs = inputs_of(config) | {"corpus": pairs.meta["fingerprint"]}
+    batches, plan = plan_of(config, pairs, inputs)
     data = Data(pairs, batches, cache, collation_of(config, parts.tokenizer), config.counterfactual.augment == "one")
     task, optimizer = task_of(config, reverser, parts, accelerator, cache)
+    mechanism, facts = None, dict[str, Any]()
+    if isinstance(batches, PoissonPlan):
+        mechanism, facts = private.mechanism_of(config, task, batches, plan.steps)
+        inputs["privacy.secret or setting"] = batches.keys.tag()
 
     folder.mkdir(parents=True, exist_ok=True)
     on_main = accelerator.is_main_process
     if on_main:
-        checkpoint.same_inputs(folder / "inputs.json", inputs_of(config) | {"corpus": pairs.meta["fingerprint"]})
+        checkpoint.same_inputs(folder / "inputs.json", inputs)
     saved = checkpoint.restore(accelerator, task, optimizer, folder / "checkpoints", allow_changes=allow_changes)
     batches.seek(saved)
     first = saved["step"]
+    if mechanism is not None:
+        mechanism.max_norm = saved.get("max_norm", mechanism.max_norm)
     if first > plan.steps:
         raise ValueError(f"{folder}: has already done {first} steps, more than {plan.steps}; raise train.max_steps")
     if on_main:
@@ -168,7 +187,8 @@ def make_run(config: Config, name: str, folder: Path, *, allow_changes: bool = F
     shown = {"on": on_main, "watching": config.tracking.watching, "sinks": sinks}
     tracker = Tracker(folder / "metrics.jsonl", name or "student", plan.steps, step=first, **shown)
     bad = NonFinite(folder / "bad_batches", policy=t.on_nan, max_skips=t.max_skips, skipped=saved.get("skipped", 0))
-    return Run(name, folder, first, accelerator, data, parts, task, optimizer, plan, tracker, bad, probe)
+    shared = (accelerator, data, parts, task, optimizer, plan, tracker, bad, probe)
+    return Run(name, folder, first, *shared, mechanism, facts)
 
 
 def path_of(config: Config, model: str) -> str:
@@ -311,10 +331,12 @@ def _log_as(what: str) -> Callable[[Any], None]:
     return lambda progress: log.info("%-8s %s", what, progress)
 
 
-def plan_of(config: Config, pairs: PairSet | PairStream) -> tuple[BatchPlan | PairStream, Plan]:
-    """Which pairs are in which step, and the steps."""
+def plan_of(
+    config: Config, pairs: PairSet | PairStream, inputs: Mapping[str, str]
+) -> tuple[BatchPlan | PairStream | PoissonPlan, Plan]:
+    """Which pairs are in which step, and the steps. inputs: fingerprints of what the run is made from."""
     t, o = config.train, config.optim
-    batches: BatchPlan | PairStream
+    batches: BatchPlan | PairStream | PoissonPlan
     if isinstance(pairs, PairStream):
         batches, steps = pairs, t.max_steps or 0
     else:
@@ -323,7 +345,10 @@ def plan_of(config: Config, pairs: PairSet | PairStream) -> tuple[BatchPlan | Pa
         lengths = pairs.lengths
         if t.batch_by == "tokens":
             lengths, options["max_length"] = np.maximum(lengths, pairs.cf_lengths), config.data.max_length
-        batches = BatchPlan(lengths, sequences, **options)
+        if config.privacy.epsilon is None:
+            batches = BatchPlan(lengths, sequences, **options)
+        else:
+            batches = private.plan_of(config, pairs, sequences, inputs)
         steps = t.max_steps or math.ceil(batches.steps_per_epoch * (t.epochs or 1))
     return batches, Plan(
         steps=steps,
@@ -382,7 +407,11 @@ def task_of(
     optimizer = build_optimizer(task, lr=o.lr, betas=o.betas, eps=o.eps, weight_decay=o.weight_decay)
     sizes: dict[str, Any] = {"micro_batch_size": t.micro_batch_size, "max_grad_norm": o.max_grad_norm}
     configure_deepspeed(accelerator, precision=t.precision, **sizes)
-    task, optimizer = accelerator.prepare(task, optimizer)
+    if config.privacy.epsilon is None:
+        task, optimizer = accelerator.prepare(task, optimizer)
+    else:  # its gradients do not come from autograd: nothing of DDP's is of use
+        private.check_launch(accelerator)
+        task, optimizer = accelerator.prepare_model(task, evaluation_mode=True), accelerator.prepare(optimizer)
     refuse_overflow(optimizer)
     return task, optimizer
 

@@ -27,7 +27,7 @@ from eval.measures.intervals import Interval, interval, paired_difference
 from eval.model import Scorer, find_device
 from eval.task import Metrics, Row, Task, figure, suggest
 
-__all__ = ["check", "differences", "evaluate", "over_seeds", "resolve", "write_json"]
+__all__ = ["check", "differences", "evaluate", "extent", "over_seeds", "resolve", "write_json"]
 
 _console = Console(stderr=True)
 _OUTPUTS = (
@@ -83,6 +83,7 @@ def evaluate(
         "batch_size": batch_size,
         "device": str(device),
         "limit": limit,
+        "inputs": _marks(resolved, inputs),
     }
     result: dict[str, Any] = {"rows": [], "differences": [], "versions": versions(), "config": config}
     if skipped:
@@ -116,6 +117,11 @@ def _check_request(models: Mapping[str, Any], reference: str | None, seeds: Sequ
     return reference
 
 
+def _marks(resolved: Resolved, inputs: Mapping[str, list[Row]]) -> dict[str, Any]:
+    """What two evaluations must share to be compared: each task's version and a hash of its data."""
+    return {label: {"version": task.version, "rows": digest(inputs[label])} for label, (task, _) in resolved.items()}
+
+
 def _evaluate_models(
     models: Mapping[str, str | Path | Scorer],
     loading: Mapping[str, Any],
@@ -127,7 +133,9 @@ def _evaluate_models(
     """All models one after the other; `result` grows, and is saved, with each."""
     extents: dict[str, dict[str, Any]] = {}
     for label, model in models.items():
-        row, extents[label], failed = _evaluate_model(label, _Loaded(model, **loading), work, output, reporter)
+        loaded = _Loaded(model, **loading)
+        row, extents[label], failed = _evaluate_model(label, loaded, work, output, reporter)
+        result["config"].setdefault("fingerprints", {})[label] = loaded.fingerprint
         result["rows"].append(row)
         if failed:
             result.setdefault("skipped", {}).update(failed)
@@ -156,7 +164,7 @@ def _evaluate_model(
             failed[f"{model} · {label}"] = str(error)
             continue
         row["tasks"][label] = metrics
-        extents[label] = [_extent(rows) for _, rows in parts]
+        extents[label] = [extent(rows) for _, rows in parts]
         for seed, rows in parts:
             mark = {"seed": seed} if len(work.seeds) > 1 and task.sampled else {}
             output.append(label, {"model": model, **mark}, rows)
@@ -362,7 +370,7 @@ def over_seeds(runs: Sequence[Metrics]) -> Metrics:
     return merged
 
 
-def _extent(rows: Sequence[Row]) -> tuple[int, list[int], list[int]]:
+def extent(rows: Sequence[Row]) -> tuple[int, list[int], list[int]]:
     """How many rows there are, which of them the model left out, and how many tokens each window has."""
     left_out = [n for n, row in enumerate(rows) if row.get("left_out")]
     return len(rows), left_out, [row["tokens"] for row in rows if "window" in row]
@@ -383,7 +391,7 @@ def _new_differences(
     for row in result["rows"]:
         if row["model"] not in known:
             own = extents[row["model"]]
-            paired = [label for label, extent in own.items() if extent == extents[reference].get(label)]
+            paired = [label for label in own if own[label] == extents[reference].get(label)]
             found.append(differences(base, row, paired))
     return found
 
