@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from configs import build, private, schema
+from configs import build, private, schema, watching
 from configs.build import Data, Models, Plan
 from configs.schema import Config
 from counterfactuals.files import write_whole
@@ -53,7 +53,7 @@ def make_federation(config: Config, name: str, folder: Path, *, allow_changes: b
     write_whole(folder / "config.yaml", schema.to_yaml(config))
     first = saved["step"]
     shown: dict[str, Any] = {"watching": config.tracking.watching}
-    shown["sinks"] = build.sinks_of(config, name, folder, step=first)
+    shown["sinks"] = watching.sinks_of(config, name, folder, step=first)
     tracker = Tracker(folder / "metrics.jsonl", name or "student", f.rounds, step=first, **shown)
     chosen: dict[str, Any] = {"number": f.per_round, "rule": f.select, "seed": config.seed}
     chosen |= {"exponent": f.activity, "uniform_share": f.mixture}
@@ -123,7 +123,7 @@ def client_of(config: Config) -> tuple[Client, Models]:
         optimizer=optimizer,
         accelerator=accelerator,
         open=opened,
-        probe=build.probe_of(config, parts.tokenizer),
+        probe=watching.probe_of(config, parts.tokenizer),
         tokenizer=pair_parts("", reverser, parts.tokenizer, config.data.max_length)["tokenizer"],
         rounds=f.rounds,
         local_steps=f.local_steps,
