@@ -212,6 +212,7 @@ def student_from_layers(teacher: PreTrainedModel, keep: Sequence[int]) -> PreTra
         ) from error
     student.tie_weights()
     if teacher.device.type != "meta":
+        head_of(teacher, "teacher.model")
         _check_blocks(student, teacher, keep)
     return student
 
