@@ -394,7 +394,7 @@ def task_of(
     if config.train.compile:
         models.compile_layers(*(model for model in (student, teacher) if model is not None))
     o, t = config.optim, config.train
-    optimizer = build_optimizer(task, lr=o.lr, betas=o.betas, eps=o.eps, weight_decay=o.weight_decay)
+    optimizer = build_optimizer(task, lr=o.lr, betas=o.betas, eps=o.eps, weight_decay=o.weight_decay, name=o.name)
     sizes: dict[str, Any] = {"micro_batch_size": t.micro_batch_size, "max_grad_norm": o.max_grad_norm}
     configure_deepspeed(accelerator, precision=t.precision, **sizes)
     if config.privacy.epsilon is None:

@@ -71,6 +71,14 @@ def _first_line(error: Exception) -> str:
     return next(iter(str(error).splitlines()), type(error).__name__)
 
 
+def _moments(logits_TV: torch.Tensor) -> torch.Tensor:
+    """Mean and standard deviation of log p(token) where tokens are drawn from p: (2, T)."""
+    logp_TV = logits_TV.log_softmax(-1)
+    p_TV = logp_TV.exp()
+    mean_T = (p_TV * logp_TV).sum(-1)
+    return torch.stack([mean_T, (p_TV * (logp_TV - mean_T[:, None]) ** 2).sum(-1).sqrt()])
+
+
 def chat_text(tokenizer: Any, prompt: str) -> str:
     """A user's message in the tokenizer's chat template, up to where the reply begins."""
     if not getattr(tokenizer, "chat_template", None):
@@ -292,11 +300,24 @@ class Scorer:
         """
         return self._token_scores(ids, last)[0]
 
+    def token_moments(self, ids: Sequence[Ids]) -> tuple[list[np.ndarray], list[np.ndarray]]:
+        """As `token_logprobs`, and mean and standard deviation of log p over the vocabulary there: (2, T−1) each."""
+        moments: list[np.ndarray] = [np.zeros((2, 0), np.float32)] * len(ids)
+        return self._token_scores(ids, None, moments=moments)[0], moments
+
     @torch.inference_mode()
     def _token_scores(
-        self, ids: Sequence[Ids], last: Sequence[int] | None, *, first: bool = False
+        self,
+        ids: Sequence[Ids],
+        last: Sequence[int] | None,
+        *,
+        first: bool = False,
+        moments: list[np.ndarray] | None = None,
     ) -> tuple[list[np.ndarray], list[bool]]:
-        """As `token_logprobs`; with `first` also whether every wanted token of a sequence is the most likely one."""
+        """As `token_logprobs`; with `first` also whether every wanted token of a sequence is the most likely one.
+
+        `moments`: a list to fill with mean and standard deviation of log p over the vocabulary.
+        """
         self._check_lengths(ids, 1)
         out: list[np.ndarray] = [np.zeros(0, np.float32)] * len(ids)
         likeliest = [True] * len(ids)
@@ -314,6 +335,8 @@ class Scorer:
                 chosen_T = logits_TV.gather(1, batch_BT[i, begin + 1 : end + 1, None])[:, 0]
                 total_T = torch.cat([part.logsumexp(-1) for part in logits_TV.split(part_size)])
                 out[row] = (chosen_T - total_T).cpu().numpy()
+                if moments is not None:
+                    moments[row] = torch.cat([_moments(part) for part in logits_TV.split(part_size)], 1).cpu().numpy()
                 if first:
                     likeliest[row] = bool((logits_TV.argmax(-1) == batch_BT[i, begin + 1 : end + 1]).all())
         return out, likeliest

@@ -163,10 +163,10 @@ def score(scorer: Scorer, rows: list[Row], options: Mapping[str, Any], seed: int
                 row["hurtful"] = {word: lexicon[plain(word)] for word in found if plain(word) in lexicon}
                 row["num_hurtful"] = sum(plain(word) in lexicon for word in found)
             out[n] = row
-    found = [out[n] for n in range(len(rows))]
+    scored = [out[n] for n in range(len(rows))]
     if options["texts_per_prompt"]:
-        _add_texts(scorer, found, options, lexicon, seed)
-    return found
+        _add_texts(scorer, scored, options, lexicon, seed)
+    return scored
 
 
 def _add_texts(
