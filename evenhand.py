@@ -71,6 +71,7 @@ COMMANDS = {  # name: (module, whether `main` wants the name as its first argume
     "gate": ("eval.__main__", True, "may this model be released? judged against a reference, by rules"),
     "record": ("eval.__main__", True, "an audit record of a model: audit.json and a page to print"),
     "correlate": ("eval.__main__", True, "how measures agree over models"),
+    "privacy": ("privacy.__main__", False, "plant canaries in a corpus; audit what a model gives away"),
     "dashboard": ("debias.__main__", True, "a Weights & Biases workspace for a configuration"),
 }
 
@@ -116,7 +117,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"error: no command {name!r}{_near(name, COMMANDS)}; evenhand --help lists them", file=sys.stderr)
         return 2
     module, is_named, _ = COMMANDS[name]
-    if module in ("counterfactuals.__main__", "eval.__main__"):  # the others read settings, key.sub=value
+    if module in (
+        "counterfactuals.__main__",
+        "eval.__main__",
+        "privacy.__main__",
+    ):  # the others read settings, key.sub=value
         rest = as_flags(rest)
     if module == "counterfactuals.__main__":
         rest = ["--out" if word == "--output_dir" else word for word in rest]

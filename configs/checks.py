@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 from configs.schema import Config, near
 
@@ -40,6 +41,12 @@ def student(c: Config) -> Iterator[str]:
         yield "student.model: goes with student.init pretrained, and only with it"
     if bool(c.student.config) != (c.student.init == "random"):
         yield "student.config: goes with student.init random, and only with it"
+    kinds: dict[str, Any] = {"rank": int, "alpha": (int, float), "targets": (str, list), "dropout": (int, float)}
+    wrong = [key for key, item in c.student.lora.items() if not isinstance(item, kinds.get(key, ()))]
+    if wrong or (c.student.lora and "rank" not in c.student.lora):
+        yield "student.lora: {rank: 8, alpha: 16, targets: [q_proj, v_proj], dropout: 0}; all but rank may be left out"
+    if c.student.lora and c.student.init == "random":
+        yield "student.lora: changes a trained model; with student.init random leave it out"
     if c.student.init != "layers" and c.student.layers != "even":
         yield "student.layers: matters only with student.init layers"
 

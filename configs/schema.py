@@ -62,6 +62,12 @@ class Tokenizer(Section):
         "train a byte-level BPE tokenizer with this many tokens on the corpus instead",
         ge=257,
     )
+    start_token: str | None = setting(
+        None,
+        "token that texts begin with, or none; the model keeps it. Default: begin of text (chat models: a chat marker)",
+        min_length=1,
+    )
+    start_every: bool = setting(False, "the later pieces of a long text begin with it too, as Gemma needs it")
 
 
 class Teacher(Section):
@@ -89,6 +95,7 @@ class Student(Section):
     model: str | None = setting(None, "path, Hub name or run:NAME of a pretrained student", min_length=1)
     config: Options = setting({}, "model configuration for random init, e.g. {n_layer: 4, n_embd: 64, n_head: 4}")
     dropout: Number | None = setting(None, "rate of every dropout; default: the model's own configuration", ge=0, lt=1)
+    lora: Options = setting({}, "train only a LoRA adapter (peft), e.g. {rank: 8}; also alpha, targets and dropout")
 
 
 class Counterfactual(Section):

@@ -20,11 +20,12 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 
 from counterfactuals.files import write_whole
 from counterfactuals.provenance import versions
+from counterfactuals.tokens.tokenizer import load_tokenizer, set_start
 from eval.cache import Cache, digest, stamps
 from eval.check import Resolved, check, leader, resolve
 from eval.loading import check_model, fingerprint_path
 from eval.measures.intervals import Interval, interval, paired_difference
-from eval.model import Scorer, find_device
+from eval.model import Scorer, chat_text, find_device
 from eval.task import Metrics, Row, Task, figure, suggest
 
 __all__ = ["check", "differences", "evaluate", "extent", "over_seeds", "resolve", "write_json"]
@@ -53,6 +54,8 @@ def evaluate(
     skip_missing: bool = False,
     cache_dir: str | Path | None = None,
     trust_remote_code: bool = False,
+    start_token: str | None = None,
+    chat: bool = False,
     quiet: bool = False,
 ) -> dict[str, Any]:
     """Run every task on every model; write and return {"rows": [{"model", "tasks"}, …], "differences", "versions", …}.
@@ -66,6 +69,7 @@ def evaluate(
     reference: what "differences" subtracts from every other model, over the same resamples; default: the first model.
     hub: take missing data from the Hub. skip_missing: leave out, and name under "skipped", tasks without data or that a
     model cannot do. cache_dir: where scored rows are kept; default: output_dir/.cache, cleared of what was not used.
+    start_token, chat: see Scorer; "start" in each row of the result says what texts began with.
     """
     seeds = list(seeds) or [seed]
     reference = _check_request(models, reference, seeds, batch_size)
@@ -73,18 +77,11 @@ def evaluate(
     resolved, inputs = check(
         tasks, data_dir=data_dir, limit=limit, seed=seeds[0], hub=hub, skipped=skipped if skip_missing else None
     )
-    config = {
-        "models": {label: "loaded" if isinstance(model, Scorer) else str(model) for label, model in models.items()},
-        "tasks": {label: options for label, (_, options) in resolved.items()},
-        "reference": reference,
-        "data_dir": str(data_dir),
-        "seed": seeds[0],
-        "seeds": seeds,
-        "batch_size": batch_size,
-        "device": str(device),
-        "limit": limit,
-        "inputs": _marks(resolved, inputs),
-    }
+    names = {label: "loaded" if isinstance(model, Scorer) else str(model) for label, model in models.items()}
+    config: dict[str, Any] = {"models": names, "tasks": {label: options for label, (_, options) in resolved.items()}}
+    config |= {"reference": reference, "data_dir": str(data_dir), "seed": seeds[0], "seeds": seeds}
+    config |= {"batch_size": batch_size, "device": str(device), "limit": limit, "inputs": _marks(resolved, inputs)}
+    config |= {"start_token": start_token, "chat": chat}
     result: dict[str, Any] = {"rows": [], "differences": [], "versions": versions(), "config": config}
     if skipped:
         result["skipped"] = skipped
@@ -92,6 +89,7 @@ def evaluate(
     cache = Cache(output.folder / ".cache" if cache_dir is None else Path(cache_dir))
     work = _Work(resolved, inputs, seeds, cache, skip_missing=skip_missing)
     loading = {"device": device, "batch_size": batch_size, "trust_remote_code": trust_remote_code}
+    loading |= {"start_token": start_token, "chat": chat}
     with output, _Reporter(quiet=quiet) as reporter:
         _evaluate_models(models, loading, work, output, reporter, result)
     if cache_dir is None:
@@ -147,7 +145,7 @@ def _evaluate_model(
     model: str, loaded: _Loaded, work: _Work, output: _Output, reporter: _Reporter
 ) -> tuple[dict[str, Any], dict[str, Any], dict[str, str]]:
     """All tasks on one model: its row of results.json, the extent of each task's rows, and what it could not do."""
-    row: dict[str, Any] = {"model": model, "tasks": {}}
+    row: dict[str, Any] = {"model": model, "start": loaded.start, "tasks": {}}
     extents: dict[str, Any] = {}
     failed: dict[str, str] = {}
     scored: dict[tuple[str, int], list[Row]] = {}  # of tasks that others follow
@@ -313,6 +311,16 @@ class _Loaded:
             return fingerprint_path(self._model)
         return self.scorer.fingerprint()
 
+    @cached_property
+    def start(self) -> str:
+        """What texts begin with: start token, or an empty message in the chat template. Loads the tokenizer only."""
+        tokenizer, chat = getattr(self._scorer, "tokenizer", None), getattr(self._scorer, "chat", self._options["chat"])
+        if tokenizer is None:
+            trusted = self._options["trust_remote_code"]
+            tokenizer = load_tokenizer(str(self._model), setting="model", trust_remote_code=trusted)
+            set_start(tokenizer, self._options["start_token"], setting="start token")
+        return chat_text(tokenizer, "") if chat else tokenizer.bos_token or "none"
+
     def score(self, task: Task, rows: list[Row], options: Mapping[str, Any], seed: int) -> list[Row]:
         self.num_scored += 1
         self.scorer.progress = self.progress
@@ -334,6 +342,7 @@ def _scored(
         "files": stamps(options),
         "data": digest(rows),
         "seed": seed,
+        "start": loaded.start,
         "evenhand": versions()["evenhand"],
     }
     kept = cache.read(key)

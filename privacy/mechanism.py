@@ -101,7 +101,7 @@ class Mechanism:
             parameter.grad = total.div_(self._divisor)
         if self._adaptive is not None:
             self._adapt(step, COUNT_NOISE * noise)
-        return torch.nn.utils.get_total_norm([parameter.grad for parameter in self._parameters])  # type: ignore[misc]
+        return torch.nn.utils.get_total_norm([parameter.grad for parameter in self._parameters])
 
     def _adapt(self, step: int, deviation: float) -> None:
         """Move the bound towards the quantile (Andrew et al. 2021, Algorithm 1)."""

@@ -71,15 +71,12 @@ def collate(
     than an op compares a row with its counterpart. vocabulary "reversed": a sequence without a counterfactual is its
     own (its row is combined with its own role reversal); rows after a cue, a role that stays, keep the plain target.
     So does a sequence that was left inside a reversed text: its cue is its first role. With the plain vocabulary that
-    combination is the identity, so rows of sequences without a counterfactual are left alone.
-    units: for each pair the number of its text.
+    combination is the identity, so rows of sequences without a counterfactual are left alone. units: each pair's text.
     """
     combine = op != "none" or couple
     with_counterfactual = [n for n, pair in enumerate(pairs) if pair.reversed] if combine or augment else []
     sequences = [pair.input_ids for pair in pairs] + [pairs[n].cf_input_ids for n in with_counterfactual]
     ids_NT = _padded(sequences, pad_id)
-    if units is not None:
-        units = np.unique(np.append(units, units[with_counterfactual]), return_inverse=True)[1]
     width = ids_NT.shape[1]
 
     couples, singles = [], []  # tables of rows
@@ -87,9 +84,8 @@ def collate(
     for n, pair in enumerate(pairs):
         start, cf_start = n * width, cf_start_of.get(n)
         rows = np.arange(len(pair.input_ids) - 1)
-        free = np.ones(len(rows), dtype=bool)  # rows whose context holds no cue
-        if stop_at_cue and vocabulary == "reversed" and pair.cue >= 0:
-            free = rows < pair.cue
+        has_cue = stop_at_cue and vocabulary == "reversed" and pair.cue >= 0
+        free = rows < pair.cue if has_cue else rows >= 0  # rows whose context holds no cue
         if cf_start is None:
             singles.append(_table(start + rows, perturbed=free & (combine and vocabulary == "reversed")))
             continue
@@ -98,8 +94,7 @@ def collate(
         coupled = (mate >= 0) & combine
         singles.append(_table(start + rows[~coupled]))
         if augment:
-            alone = np.setdiff1d(np.arange(len(pair.cf_input_ids) - 1), mate[coupled])
-            singles.append(_table(cf_start + alone))
+            singles.append(_table(cf_start + np.setdiff1d(np.arange(len(pair.cf_input_ids) - 1), mate[coupled])))
         turn = np.where(rows < pair.first_replaced, 0, pair.turn + 1)[coupled]
         perturbed, mate = free[coupled], cf_start + mate[coupled]
         own = _table(start + rows[coupled], perturbed=perturbed, turn=turn)
@@ -116,8 +111,13 @@ def collate(
         turn_R=torch.from_numpy(turn_R),
         num_pairs=sum(table.shape[1] for table in couples) // 2,
         num_trained=len(sequences) if augment else len(pairs),
-        unit_N=None if units is None else torch.from_numpy(units),
+        unit_N=None if units is None else _from_zero(np.append(units, units[with_counterfactual])),
     )
+
+
+def _from_zero(number_N: np.ndarray) -> torch.Tensor:
+    """The same numbers without gaps, from 0."""
+    return torch.from_numpy(np.unique(number_N, return_inverse=True)[1])
 
 
 def _padded(sequences: Sequence[np.ndarray], pad_id: int) -> np.ndarray:

@@ -330,6 +330,57 @@ def curves(panels: Mapping[str, Mapping[str, Sequence[tuple[float, float]]]], *,
     return figure
 
 
+def roc(curves: Mapping[str, tuple[Any, Any]], *, width: float = WIDE) -> Any:
+    """True against false positive rate on logarithmic axes, {model: (fpr (P,), tpr (P,))}, and the line of guessing."""
+    names = list(curves)
+    least = min(min(rate[rate > 0]) for pair in curves.values() for rate in pair)
+    least = min(least, 0.1) / 1.5
+    figure, (axes,) = canvas(width, min(4.6, width), margins=(0.75, 0.3, 0.6), names=names)
+    axes.plot([least, 1], [least, 1], color=INK, linewidth=1, zorder=1)
+    for k, (fpr, tpr) in enumerate(curves.values()):
+        axes.plot(
+            fpr.clip(least), tpr.clip(least), color=style(k)["color"], linewidth=1.6, zorder=2, drawstyle="steps-post"
+        )
+        at = len(fpr) // 2
+        axes.plot(
+            fpr[at].clip(least),
+            tpr[at].clip(least),
+            linestyle="",
+            markersize=7,
+            markeredgecolor=PAPER,
+            zorder=3,
+            **style(k),
+        )
+    axes.set(xscale="log", yscale="log", xlim=(least, 1.1), ylim=(least, 1.1))
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter("{x:g}")
+        axis.set_minor_formatter("")
+    axes.grid(color=FAINT, linewidth=0.6)
+    axes.set_xlabel("others accused falsely", color=INK)
+    axes.set_ylabel("training texts found", color=INK)
+    return figure
+
+
+def epsilons(found: Mapping[str, tuple[float | None, float | None]], *, width: float = WIDE) -> Any:
+    """A line a model: ε claimed (None: no claim) and the ε that an audit proves, {model: (claimed, audited)}."""
+    labels = [wrapped(name, 40 if width >= WIDE else 14) for name in found]
+    left = 0.25 + max(text_width(line) for text in labels for line in text.split("\n"))
+    figure, (axes,) = canvas(width, 0.5 * len(found) + 0.6, margins=(left, 0.35, 0.6), names=["claimed", "audited"])
+    for i, pair in enumerate(found.values()):
+        if None not in pair:
+            axes.plot(pair, [i, i], color=FAINT, linewidth=2, zorder=1)
+        for k, value in enumerate(pair):
+            if value is not None:
+                axes.plot(value, i, linestyle="", markersize=9, markeredgecolor=PAPER, zorder=3, **style(k))
+    most = max(value for pair in found.values() for value in pair if value is not None)
+    axes.set_xlim(-0.03 * max(most, 1), 1.08 * max(most, 1))
+    axes.set_ylim(len(found) - 0.5, -0.5)
+    axes.set_yticks(range(len(found)), labels)
+    axes.grid(axis="x", color=FAINT, linewidth=0.6)
+    axes.set_xlabel("ε (smaller is more private)", color=INK)
+    return figure
+
+
 def correlations(
     grid: Sequence[Sequence[float | None]], sure: Iterable[tuple[int, int]], labels: Sequence[str], title: str
 ) -> Any:
