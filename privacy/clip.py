@@ -216,9 +216,8 @@ class UnitGradients:
                     f"privacy: {name} shares its parameters with another layer, or trains only some of them"
                 )
             owned |= own
-            module.register_forward_hook(
-                partial(self._tap, slots_of if module is self._tied else kind_of(name, module))
-            )
+            how = kind_of(name, module)
+            module.register_forward_hook(partial(self._tap, slots_of if module is self._tied else how))
         missing = trained - owned - (set(self._head.parameters(recurse=False)) if self._trains_head else set())
         if missing:
             raise ValueError("privacy: some trained parameters belong to no layer that is known; see privacy/clip.py")
