@@ -184,5 +184,7 @@ def privacy(c: Config) -> Iterator[str]:
     yield from (f"{key}: not together with privacy.epsilon" for key, on in inexact.items() if on)
 
 
-CHECKS = (teacher, student, tokenizer, weights, op, optimizer, hidden_states, privacy, steps, streaming)
-CHECKS += (small_evaluations, federated)
+CHECKS = (
+    teacher, student, tokenizer, weights, op, optimizer, hidden_states, privacy, steps, streaming, small_evaluations,
+    federated,
+)  # fmt: skip

@@ -150,10 +150,11 @@ def open_texts(config: Config, reverser: Any, tokenizer: Any, accelerator: Any, 
     if texts.keep:
         forget(texts.folder / "pairs", pairs.folder)
         forget(texts.folder / "teacher_cache", cache.folder if cache else None)
-    size = min(t.batch_size, int((1 + pairs.has_cf * c.augment).sum()))
+    size = min(t.batch_size, int((1 + pairs.has_cf * (c.augment == "both")).sum()))
     own = t.model_copy(update={"batch_size": size, "max_steps": f.rounds * f.local_steps, "epochs": None})
     batches, plan = build.plan_of(config.model_copy(update={"train": own}), pairs, {})
-    return Data(pairs, batches, cache, build.collation_of(config, tokenizer)), plan, -(-size // t.micro_batch_size)
+    data = Data(pairs, batches, cache, build.collation_of(config, tokenizer), c.augment == "one")
+    return data, plan, -(-size // t.micro_batch_size)
 
 
 # ---------------------------------------------------------------- clients of a simulation

@@ -229,14 +229,14 @@ def texts_of(config: Config) -> Texts:
     reverser = build.reverser_of(config)
     tokenizer = None if _has_no_tokenizer(config) else build.tokenizer_of(config, corpus)
     read = tokens = pieces = reversed_ = 0
-    share = None
+    found: float | None = None
     for text in itertools.islice(corpus, NUM_READ):
         count = len(tokenizer(text)["input_ids"]) if tokenizer else max(1, len(text) // 4)
         cut = max(1, math.ceil(count / limit))
         read, tokens, pieces = read + 1, tokens + count, pieces + cut
         reversed_ += cut * bool(reverser(text).spans)
-        share = corpus.share
-    times = 1.0 if read < NUM_READ else 1 / max(share or 1.0, read / (config.data.max_texts or math.inf))
+        found = corpus.share
+    times = 1.0 if read < NUM_READ else 1 / max(found or 1.0, read / (config.data.max_texts or math.inf))
     counted = "" if tokenizer else ", assuming four characters a token (the tokenizer is not made yet)"
     how = f"estimated from the first {read:,} texts{counted}" if times > 1 or counted else "counted"
     return Texts(read * times, pieces * times, tokens * times, reversed_ / pieces, how)

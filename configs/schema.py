@@ -353,8 +353,10 @@ SECTIONS: dict[str, type[Section]] = {
     for key, item in Config.model_fields.items()
     if isinstance(item.annotation, type) and issubclass(item.annotation, Section)
 }
-PER_RUN = ("data", "tokenizer", "teacher", "student", "counterfactual", "loss", "optim", "privacy", "train")
-PER_RUN += ("federated", "seed")
+PER_RUN = (
+    "data", "tokenizer", "teacher", "student", "counterfactual", "loss", "optim", "privacy", "train",
+    "federated", "seed",
+)  # fmt: skip
 
 
 def names() -> dict[str, FieldInfo]:

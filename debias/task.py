@@ -81,7 +81,7 @@ class DistillTask(nn.Module):
         """
         teacher, teacher_states = self.run_teacher(batch)
         states = self._states(self.student, batch.ids_NT[: batch.num_trained])
-        head = self.head.options(self.student, self.num_rows)
+        head: dict[str, Any] = self.head.options(self.student, self.num_rows)
         masks: dict[str, Any] = {"perturb_R": batch.perturb_R, "trained_R": batch.trained_R}
         masks["num_pairs"] = batch.num_pairs
         rows: dict[str, Any] = {"row_R": batch.row_R, "label_R": batch.label_R}
@@ -93,7 +93,9 @@ class DistillTask(nn.Module):
         if plain and teacher is not None:
             unchanged = self.options | {"op": "none", "kd_weight": 1.0, "lm_weight": 0.0, "role_weight": 0.0}
             # detached: the loss computes the gradients of its inputs even under no_grad
-            still = {key: value.detach() if torch.is_tensor(value) else value for key, value in head.items()}
+            still: dict[str, Any] = {
+                key: value.detach() if torch.is_tensor(value) else value for key, value in head.items()
+            }
             parts["kd_plain"] = distillation_loss(states[-1].detach(), teacher=teacher, **still, **rows, **unchanged)[1]
         if self.hidden_weight:
             masks["perturb_R"] = batch.perturb_R & (self.hidden_target == "mean")

@@ -189,7 +189,7 @@ def _side(figure: dict[str, Any]) -> str:
 def read_about(path: Path | None) -> About:
     """The user's fields from a YAML file; ValueError, one line, for unknown fields and wrong types."""
     if path is None:
-        return About()
+        return About.model_validate({})
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
         return About.model_validate(content or {})
