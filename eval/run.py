@@ -24,6 +24,7 @@ from eval.cache import Cache, digest, stamps
 from eval.check import Resolved, check, leader, resolve
 from eval.measures.intervals import Interval, interval, paired_difference
 from eval.model import Scorer, check_model, find_device, fingerprint_folder
+from eval.ranks import SharedScorer, of_first
 from eval.task import Metrics, Row, Task, figure, suggest
 
 __all__ = ["check", "differences", "evaluate", "over_seeds", "resolve", "write_json"]
@@ -53,6 +54,7 @@ def evaluate(
     cache_dir: str | Path | None = None,
     trust_remote_code: bool = False,
     quiet: bool = False,
+    shared: bool = False,
 ) -> dict[str, Any]:
     """Run every task on every model; write and return {"rows": [{"model", "tasks"}, …], "differences", "versions", …}.
 
@@ -65,6 +67,8 @@ def evaluate(
     reference: what "differences" subtracts from every other model, over the same resamples; default: the first model.
     hub: take missing data from the Hub. skip_missing: leave out, and name under "skipped", tasks without data or that a
     model cannot do. cache_dir: where scored rows are kept; default: output_dir/.cache, cleared of what was not used.
+    shared: every process of torch.distributed calls this, and they share the work (eval/ranks.py); only the first one's
+    folders are of use.
     """
     seeds = list(seeds) or [seed]
     reference = _check_request(models, reference, seeds, batch_size)
@@ -89,7 +93,7 @@ def evaluate(
     output = _Output(Path(output_dir), resolved)
     cache = Cache(output.folder / ".cache" if cache_dir is None else Path(cache_dir))
     work = _Work(resolved, inputs, seeds, cache, skip_missing=skip_missing)
-    loading = {"device": device, "batch_size": batch_size, "trust_remote_code": trust_remote_code}
+    loading = {"device": device, "batch_size": batch_size, "trust_remote_code": trust_remote_code, "shared": shared}
     with output, _Reporter(quiet=quiet) as reporter:
         _evaluate_models(models, loading, work, output, reporter, result)
     if cache_dir is None:
@@ -283,8 +287,8 @@ def write_json(path: Path, content: Any) -> None:
 class _Loaded:
     """A model that is loaded when it is first needed; a folder's fingerprint is known without loading it."""
 
-    def __init__(self, model: str | Path | Scorer, **options: Any) -> None:
-        self._model, self._options = model, options
+    def __init__(self, model: str | Path | Scorer, *, shared: bool, **options: Any) -> None:
+        self._model, self._options, self.shared = model, options, shared
         self._scorer = model if isinstance(model, Scorer) else None
         self.num_scored = 0
         self.broken = False  # whether it could not be loaded
@@ -294,7 +298,7 @@ class _Loaded:
     def scorer(self) -> Scorer:
         if self._scorer is None:
             self.broken = True
-            self._scorer = Scorer(self._model, **self._options)
+            self._scorer = (SharedScorer if self.shared else Scorer)(self._model, **self._options)
             self.broken = False
         return self._scorer
 
@@ -327,7 +331,7 @@ def _scored(
         "seed": seed,
         "evenhand": versions()["evenhand"],
     }
-    kept = cache.read(key)
+    kept = of_first(cache.read(key)) if loaded.shared else cache.read(key)
     return cache.write(key, loaded.score(task, rows, options, seed)) if kept is None else kept
 
 
