@@ -7,7 +7,7 @@ import json
 import logging
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from counterfactuals.sample import write_sample
 from counterfactuals.text.lexicon import load_lexicon
 from counterfactuals.text.reverse import Reverser
 from counterfactuals.tokens.batch import BatchPlan, PairBatch, collate
+from counterfactuals.tokens.chat import AssistantTokens
 from counterfactuals.tokens.corpus import Corpus
 from counterfactuals.tokens.pairs import PairSet, build_pairs
 from counterfactuals.tokens.stream import PairStream
@@ -52,8 +53,13 @@ class Data:
     collation: dict[str, Any]  # options of collate
 
     def num_tokens(self, step: int) -> int:
-        """Trained predictions of the whole batch, over accumulation and ranks."""
-        return self.pairs.predictions(self.plan.batch(step), augment=self.collation["augment"])
+        """Trained predictions of the whole batch, over accumulation and ranks; 1 where there is none."""
+        chosen, augment, said = self.plan.batch(step), self.collation["augment"], self.collation["said"]
+        if said is None:
+            return self.pairs.predictions(chosen, augment=augment)
+        pairs = [self.pairs[i] for i in chosen]
+        texts = [pair.input_ids for pair in pairs] + [pair.cf_input_ids for pair in pairs if augment and pair.reversed]
+        return max(1, sum(int(said(ids)[1:].sum()) for ids in texts))
 
     def micro_batches(self, step: int, **share: int) -> Iterator[PairBatch]:
         """The batches of one rank. share: accumulation, rank, world."""
@@ -233,7 +239,7 @@ def pairs_of(
     config: Config, corpus: Corpus, reverser: Reverser, tokenizer: Any, accelerator: Accelerator | None = None
 ) -> PairSet | PairStream:
     """accelerator: whose ranks share the work on a stream; None: one process."""
-    data = config.data
+    data, corpus = config.data, replace(corpus, tokenizer=tokenizer)
     if not data.streaming:
         folder = data.pairs_dir or Path(config.output_dir) / "pairs"
         options: dict[str, Any] = {"max_length": data.max_length, "workers": data.workers}
@@ -331,6 +337,7 @@ def collation_of(config: Config, tokenizer: Any) -> dict[str, Any]:
     c = config.counterfactual
     options = {"op": config.loss.op, "vocabulary": config.loss.vocabulary, "pad_id": tokenizer.eos_token_id or 0}
     options["couple"] = pairs_hidden_states(config)
+    options["said"] = AssistantTokens(tokenizer) if config.data.loss_on == "assistant" else None
     return options | {"augment": c.augment, "perturb": c.perturb, "stop_at_cue": c.stop_at_cue}
 
 

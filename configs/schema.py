@@ -100,7 +100,12 @@ class Data(Section):
     )
     subset: str | None = setting(None, "configuration name of a Hub data set")
     split: str = setting("train", "split of a Hub data set")
-    text_field: str = setting("text", "field or column that holds the text")
+    text_field: str = setting(
+        "text", "field or column that holds the text, or messages; or prompt,completion: both, by the chat template"
+    )
+    loss_on: Literal["all", "assistant"] = setting(
+        "all", "what is learned: every token, or only what the assistant says in a conversation"
+    )
     max_texts: int | None = setting(None, "read at most this many texts", ge=1)
     max_length: int = setting(1024, "tokens in a training sequence; longer texts are cut into several", ge=2)
     pairs_dir: str | None = setting(
