@@ -49,7 +49,7 @@ NAMES = {  # name: the module that defines it
     "distillation_loss": "debias.losses",
     "perturb": "debias.ops",
     "VocabularyRoles": "debias.ops",
-    "load_model": "debias.models",
+    "load_model": "eval.loading",
     "student_from_layers": "debias.models",
     "evaluate": "eval.run",
     "Scorer": "eval.model",
@@ -67,6 +67,8 @@ COMMANDS = {  # name: (module, whether `main` wants the name as its first argume
     "train": ("train_distill", False, "train and evaluate what a configuration describes"),
     "eval": ("eval.__main__", False, "measure any causal language model"),
     "report": ("eval.__main__", True, "a page that compares runs and evaluations"),
+    "gate": ("eval.__main__", True, "may this model be released? judged against a reference, by rules"),
+    "record": ("eval.__main__", True, "an audit record of a model: audit.json and a page to print"),
     "correlate": ("eval.__main__", True, "how measures agree over models"),
     "dashboard": ("debias.__main__", True, "a Weights & Biases workspace for a configuration"),
 }

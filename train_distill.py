@@ -94,11 +94,16 @@ def train(run: Run) -> bool:
             for batch in run.data.micro_batches(step, **share):
                 with accelerator.accumulate(task):
                     loss, parts = task(batch.to(accelerator.device), progress=step / plan.steps, plain=log_plain)
-                    # DDP and Accelerate average over ranks and micro-batches; ours is a sum, divided once
-                    accelerator.backward(loss * (world * accumulation / num_tokens))
+                    if run.private is not None:
+                        run.private.backward(loss)
+                    else:  # DDP and Accelerate average over ranks and micro-batches; ours is a sum, divided once
+                        accelerator.backward(loss * (world * accumulation / num_tokens))
                     sums = {key: part + sums.get(key, 0) for key, part in parts.items()}
             # ---- optimizer step ----
-            grad_norm = shards.whole(accelerator.clip_grad_norm_(task.parameters(), plan.max_grad_norm))
+            if run.private is not None:
+                grad_norm = run.private.release(step)
+            else:
+                grad_norm = shards.whole(accelerator.clip_grad_norm_(task.parameters(), plan.max_grad_norm))
             finite = is_finite(sums, grad_norm, scaled=accelerator.mixed_precision == "fp16")
             broken, asked = on_any_rank(not finite, bool(stop.signal))
             if not broken or accelerator.scaler is not None:  # the scaler skips such steps itself
@@ -132,6 +137,8 @@ def train(run: Run) -> bool:
 def save(run: Run, step: int, since_save: list[float]) -> None:
     """Save a checkpoint after `step` steps. since_save: the figure of train.keep_best since the last one."""
     facts: dict[str, Any] = {"keep": run.plan.keep_checkpoints, "skipped": run.non_finite.skipped}
+    if run.private is not None:
+        facts |= run.private.state()
     if run.data.plan.position:
         facts["stream"] = run.data.plan.position
     if since_save:
@@ -154,7 +161,9 @@ def finish(run: Run) -> None:
             "tokens_here": tracker.tokens,
             "seconds_here": tracker.seconds,
         }
-        write_facts(run.folder / "run.json", steps=run.plan.steps, **here, **size, **ran, sha256=run.hashes())
+        write_facts(
+            run.folder / "run.json", steps=run.plan.steps, **here, **size, **ran, **run.facts, sha256=run.hashes()
+        )
     accelerator.wait_for_everyone()
     accelerator.free_memory()
     load_whole_again()

@@ -6,17 +6,18 @@ import hashlib
 import json
 import logging
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object, set_seed
 
-from configs import schema
+from configs import private, schema
 from configs.schema import Config
 from counterfactuals.files import sha256_of, write_whole
 from counterfactuals.provenance import model_fingerprint
@@ -39,6 +40,9 @@ from debias.run.guard import NonFinite
 from debias.run.launch import configure_deepspeed, is_sharded, is_zero3, make_accelerator, refuse_overflow
 from debias.run.tracking import Sink, Tracker, make_sinks
 from debias.task import DistillTask
+from eval import loading
+from privacy.mechanism import Mechanism
+from privacy.plan import PoissonPlan
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +52,7 @@ class Data:
     """Pairs of texts, and which of them are in which step."""
 
     pairs: PairSet | PairStream
-    plan: BatchPlan | PairStream
+    plan: BatchPlan | PairStream | PoissonPlan
     cache: TeacherCache | None
     collation: dict[str, Any]  # options of collate
 
@@ -56,15 +60,20 @@ class Data:
         """Trained predictions of the whole batch, over accumulation and ranks; 1 where there is none."""
         chosen, augment, said = self.plan.batch(step), self.collation["augment"], self.collation["said"]
         if said is None:
-            return self.pairs.predictions(chosen, augment=augment)
+            return max(1, self.pairs.predictions(chosen, augment=augment))
         pairs = [self.pairs[i] for i in chosen]
         texts = [pair.input_ids for pair in pairs] + [pair.cf_input_ids for pair in pairs if augment and pair.reversed]
         return max(1, sum(int(said(ids)[1:].sum()) for ids in texts))
 
     def micro_batches(self, step: int, **share: int) -> Iterator[PairBatch]:
         """The batches of one rank. share: accumulation, rank, world."""
-        for indices in self.plan.micro_batches(step, **share):
-            batch = collate([self.pairs[i] for i in indices], **self.collation)
+        texts = self.plan.text_P if isinstance(self.plan, PoissonPlan) else None
+        for chosen in self.plan.micro_batches(step, **share):
+            indices = chosen if len(chosen) else np.zeros(1, dtype=int)  # a private step may hold no text
+            units = None if texts is None else texts[indices]
+            batch = collate([self.pairs[i] for i in indices], units=units, **self.collation)
+            if not len(chosen):
+                batch = replace(batch, trained_R=torch.zeros_like(batch.trained_R))
             yield batch if self.cache is None else self.cache.attach(batch, indices)
 
 
@@ -105,7 +114,10 @@ class Plan:
 
 @dataclass(frozen=True)
 class Run:
-    """One training run, restored from its newest checkpoint. first: steps that are done; probe: a small evaluation."""
+    """One training run, restored from its newest checkpoint. first: steps that are done; probe: a small evaluation.
+
+    private: what clips and adds noise, and facts of it for run.json; None without privacy.epsilon.
+    """
 
     name: str
     folder: Path
@@ -119,6 +131,8 @@ class Run:
     tracker: Tracker
     non_finite: NonFinite
     probe: Callable[[Any], dict[str, float]]
+    private: Mechanism | None
+    facts: dict[str, Any]
 
     def hashes(self) -> dict[str, str]:
         """sha256 of the run's inputs (inputs.json), of its pair set's files, and of the model that came out."""
@@ -140,17 +154,24 @@ def make_run(config: Config, name: str, folder: Path, *, allow_changes: bool = F
     with accelerator.main_process_first():
         pairs = pairs_of(config, corpus, reverser, parts.tokenizer, accelerator)
     cache = cache_of(config, pairs, accelerator)
-    batches, plan = plan_of(config, pairs)
+    inputs = inputs_of(config) | {"corpus": pairs.meta["fingerprint"]}
+    batches, plan = plan_of(config, pairs, inputs)
     data = Data(pairs, batches, cache, collation_of(config, parts.tokenizer))
     task, optimizer = task_of(config, reverser, parts, accelerator, cache)
+    mechanism, facts = None, dict[str, Any]()
+    if isinstance(batches, PoissonPlan):
+        mechanism, facts = private.mechanism_of(config, task, batches, plan.steps)
+        inputs["privacy.secret or setting"] = batches.keys.tag()
 
     folder.mkdir(parents=True, exist_ok=True)
     on_main = accelerator.is_main_process
     if on_main:
-        checkpoint.same_inputs(folder / "inputs.json", inputs_of(config) | {"corpus": pairs.meta["fingerprint"]})
+        checkpoint.same_inputs(folder / "inputs.json", inputs)
     saved = checkpoint.restore(accelerator, task, optimizer, folder / "checkpoints", allow_changes=allow_changes)
     batches.seek(saved)
     first = saved["step"]
+    if mechanism is not None:
+        mechanism.max_norm = saved.get("max_norm", mechanism.max_norm)
     if first > plan.steps:
         raise ValueError(f"{folder}: has already done {first} steps, more than {plan.steps}; raise train.max_steps")
     if on_main:
@@ -160,7 +181,8 @@ def make_run(config: Config, name: str, folder: Path, *, allow_changes: bool = F
     shown = {"on": on_main, "watching": config.tracking.watching, "sinks": sinks}
     tracker = Tracker(folder / "metrics.jsonl", name or "student", plan.steps, step=first, **shown)
     bad = NonFinite(folder / "bad_batches", policy=t.on_nan, max_skips=t.max_skips, skipped=saved.get("skipped", 0))
-    return Run(name, folder, first, accelerator, data, parts, task, optimizer, plan, tracker, bad, probe)
+    shared = (accelerator, data, parts, task, optimizer, plan, tracker, bad, probe)
+    return Run(name, folder, first, *shared, mechanism, facts)
 
 
 def path_of(config: Config, model: str) -> str:
@@ -204,12 +226,13 @@ def tokenizer_of(config: Config, corpus: Corpus) -> Any:
 
 
 def teacher_of(config: Config, *, meta: bool = False) -> Any:
-    """The teacher; meta: without its weights, on the meta device."""
+    """The teacher; meta: without its weights, on the meta device. Where a student is made of it, with whole weights."""
     t = config.teacher
     options: dict[str, Any] = {"setting": "teacher.model", "trust_remote_code": t.trust_remote_code}
     if meta:
-        return models.meta_model(path_of(config, t.model or ""), **options)
-    return models.load_model(path_of(config, t.model or ""), dtype=t.dtype, **options)
+        return loading.meta_model(path_of(config, t.model or ""), **options)
+    options["packed"] = "unpack" if config.student.init == "layers" else "keep"
+    return loading.load_model(path_of(config, t.model or ""), dtype=t.dtype, **options)
 
 
 def models_of(config: Config, corpus: Corpus) -> Models:
@@ -222,7 +245,7 @@ def models_of(config: Config, corpus: Corpus) -> Models:
         teacher = teacher_of(config, meta=not runs_teacher and config.student.init != "layers")
     tokenizer = tokenizer_of(config, corpus)
     if config.student.model:
-        student = models.load_model(path_of(config, config.student.model), setting="student.model")
+        student = loading.load_model(path_of(config, config.student.model), setting="student.model", packed="refuse")
     if config.student.init == "layers":
         keep = models.kept_layers(config.student.layers, models.num_layers(teacher))
         student = models.student_from_layers(teacher, keep)
@@ -297,10 +320,12 @@ def _log_as(what: str) -> Callable[[Any], None]:
     return lambda progress: log.info("%-8s %s", what, progress)
 
 
-def plan_of(config: Config, pairs: PairSet | PairStream) -> tuple[BatchPlan | PairStream, Plan]:
-    """Which pairs are in which step, and the steps."""
+def plan_of(
+    config: Config, pairs: PairSet | PairStream, inputs: Mapping[str, str]
+) -> tuple[BatchPlan | PairStream | PoissonPlan, Plan]:
+    """Which pairs are in which step, and the steps. inputs: fingerprints of what the run is made from."""
     t, o = config.train, config.optim
-    batches: BatchPlan | PairStream
+    batches: BatchPlan | PairStream | PoissonPlan
     if isinstance(pairs, PairStream):
         batches, steps = pairs, t.max_steps or 0
     else:
@@ -309,7 +334,10 @@ def plan_of(config: Config, pairs: PairSet | PairStream) -> tuple[BatchPlan | Pa
         lengths = pairs.lengths
         if t.batch_by == "tokens":
             lengths, options["max_length"] = np.maximum(lengths, pairs.cf_lengths), config.data.max_length
-        batches = BatchPlan(lengths, sequences, **options)
+        if config.privacy.epsilon is None:
+            batches = BatchPlan(lengths, sequences, **options)
+        else:
+            batches = private.plan_of(config, pairs, sequences, inputs)
         steps = t.max_steps or math.ceil(batches.steps_per_epoch * (t.epochs or 1))
     return batches, Plan(
         steps=steps,
@@ -353,7 +381,7 @@ def task_of(
         size = student.get_output_embeddings().weight.shape[0]
         options["roles"] = VocabularyRoles.build(role_tokens(reverser, parts.tokenizer, size), accelerator.device)
     if teacher is not None:
-        teacher = teacher.to(accelerator.device)
+        teacher = teacher if teacher.device == accelerator.device else teacher.to(accelerator.device)
     if config.train.compile:
         models.compile_layers(*(model for model in (student, teacher) if model is not None))
     if config.loss.hidden_weight:
@@ -367,7 +395,11 @@ def task_of(
     optimizer = build_optimizer(task, lr=o.lr, betas=o.betas, eps=o.eps, weight_decay=o.weight_decay)
     sizes: dict[str, Any] = {"micro_batch_size": t.micro_batch_size, "max_grad_norm": o.max_grad_norm}
     configure_deepspeed(accelerator, precision=t.precision, **sizes)
-    task, optimizer = accelerator.prepare(task, optimizer)
+    if config.privacy.epsilon is None:
+        task, optimizer = accelerator.prepare(task, optimizer)
+    else:  # its gradients do not come from autograd: nothing of DDP's is of use
+        private.check_launch(accelerator)
+        task, optimizer = accelerator.prepare_model(task, evaluation_mode=True), accelerator.prepare(optimizer)
     refuse_overflow(optimizer)
     return task, optimizer
 

@@ -112,4 +112,22 @@ def small_evaluations(c: Config) -> Iterator[str]:
         yield "eval.every, eval.during: set both (steps between small evaluations, and their tasks) or neither"
 
 
-CHECKS = (teacher, student, tokenizer, weights, op, hidden_states, steps, streaming, small_evaluations)
+def privacy(c: Config) -> Iterator[str]:
+    p, t = c.privacy, c.train
+    if p.epsilon is None:
+        return
+    if p.delta is None:
+        yield "privacy.delta: needed with privacy.epsilon; well below 1 / number of texts, e.g. 1e-6"
+    if p.adaptive is not None and p.clip != "flat":
+        yield "privacy.adaptive: only with privacy.clip flat"
+    if c.tokenizer.train_vocab_size is not None:
+        yield "tokenizer.train_vocab_size: a tokenizer of the private texts would give them away; name another's"
+    unsafe = {"train.keep_best": t.keep_best is not None, "train.on_nan skip": t.on_nan == "skip"}
+    yield from (f"{key}: would depend on the private texts, outside the guarantee" for key, on in unsafe.items() if on)
+    inexact = {"data.streaming": c.data.streaming, "train.batch_by tokens": t.batch_by == "tokens"}
+    inexact |= {"train.compile": t.compile, "train.gradient_checkpointing": t.gradient_checkpointing}
+    inexact["train.precision fp16"] = t.precision == "fp16"
+    yield from (f"{key}: not together with privacy.epsilon" for key, on in inexact.items() if on)
+
+
+CHECKS = (teacher, student, tokenizer, weights, op, hidden_states, privacy, steps, streaming, small_evaluations)

@@ -19,6 +19,13 @@ from configs import checks
 from configs.schema import PER_RUN, SECTIONS, Config, ConfigError, near, to_dict, validate
 
 FIRST = {key: next(iter(section.model_fields)) for key, section in SECTIONS.items()}  # first setting of each section
+# settings that may change when a run resumes: they decide neither the weights nor metrics.jsonl, except for rounding
+FREE = (
+    *("output_dir", "tracking", "hub", "eval.tasks", "eval.data_dir", "eval.models", "eval.batch_size"),
+    *("data.pairs_dir", "data.workers", "loss.chunk_rows", "train.save_every", "train.keep_checkpoints"),
+    *("train.cpu_threads", "train.micro_batch_size", "train.gradient_checkpointing", "train.on_nan", "train.max_skips"),
+    *("train.keep_best", "privacy.secret"),
+)
 RESERVED = ("sample", "pairs", "model", "checkpoints", "teacher_cache")  # folders below output_dir with another use
 
 

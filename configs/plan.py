@@ -13,10 +13,11 @@ from typing import Any
 
 import torch
 
-from configs import build
+from configs import build, private
 from configs.schema import Config
-from debias.models import kept_layers, meta_model, num_layers, random_student, student_from_layers
+from debias.models import kept_layers, num_layers, random_student, student_from_layers
 from debias.run.cost import PEAK, SHARE, Shape, disk_bytes, memory_bytes, training_flop
+from eval.loading import meta_model
 
 NUM_READ = 300  # texts that are read to estimate the rest
 ASSUMED_TOKENS = 1_100  # in a document of OpenWebText
@@ -28,6 +29,7 @@ NUM_GPUS = (1, 8, 64)
 class Texts:
     """A corpus in numbers. pieces: of at most max_length tokens; with_cf: fraction of them with a counterfactual."""
 
+    number: float
     pieces: float
     tokens: float
     with_cf: float
@@ -128,6 +130,9 @@ def _lines(config: Config, e: Estimate) -> Iterator[str]:
     yield f"steps    {e.steps:,} of {size}: {_count(e.student_tokens)} tokens for the student"
     yield f"work     {_count(sum(e.work))}FLOP: teacher {_count(e.work[0])}, student {_count(e.work[1])}"
     yield f"memory   {_size(sum(e.memory.values()))} a device: " + _parts(e.memory)
+    if config.privacy.epsilon is not None:
+        sequences = e.texts.pieces * (1 + e.texts.with_cf * config.counterfactual.augment)
+        yield "privacy  " + private.describe(config, num_texts=e.texts.number, num_sequences=sequences, steps=e.steps)
     yield f"disk     {_size(sum(e.disk.values()))}: " + _parts(e.disk)
 
 
@@ -190,7 +195,7 @@ def texts_of(config: Config) -> Texts:
         tokens = config.data.max_texts * ASSUMED_TOKENS
         pieces = config.data.max_texts * max(1.0, ASSUMED_TOKENS / limit)
         how = f"assumed: {ASSUMED_TOKENS:,} tokens a text and that share, since {corpus.source} is not here"
-        return Texts(pieces, tokens, ASSUMED_SHARE, how)
+        return Texts(config.data.max_texts, pieces, tokens, ASSUMED_SHARE, how)
     reverser = build.reverser_of(config)
     tokenizer = None if _has_no_tokenizer(config) else build.tokenizer_of(config, corpus)
     read = tokens = pieces = reversed_ = 0
@@ -205,7 +210,7 @@ def texts_of(config: Config) -> Texts:
     times = 1.0 if read < NUM_READ else 1 / max(share or 1.0, read / (config.data.max_texts or math.inf))
     counted = "" if tokenizer else ", assuming four characters a token (the tokenizer is not made yet)"
     how = f"estimated from the first {read:,} texts{counted}" if times > 1 or counted else "counted"
-    return Texts(pieces * times, tokens * times, reversed_ / pieces, how)
+    return Texts(read * times, pieces * times, tokens * times, reversed_ / pieces, how)
 
 
 def _has_no_tokenizer(config: Config) -> bool:

@@ -128,7 +128,9 @@ class Tokenizer(Section):
 
 
 class Teacher(Section):
-    model: str | None = setting(None, "path, Hub name or run:NAME; null trains without a teacher", min_length=1)
+    model: str | None = setting(
+        None, "folder, FILE.gguf, adapter folder, Hub name or run:NAME; null trains without a teacher", min_length=1
+    )
     dtype: Literal["float32", "bfloat16", "float16"] = setting("float32", "precision of the frozen weights")
     trust_remote_code: bool = setting(False, "run code that comes with a model from the Hub")
     cache: str | None = setting(
@@ -211,7 +213,34 @@ class Optim(Section):
     weight_decay: Number = setting(0.0, "AdamW's weight decay, on matrices only", ge=0)
     warmup: Number = setting(0.05, "fraction of the steps over which the learning rate rises from 0", ge=0, le=1)
     schedule: Literal["linear", "cosine", "constant"] = setting("linear", "decay to 0 after the warm-up, or none")
-    max_grad_norm: Number = setting(5.0, "gradients are clipped to this norm", gt=0)
+    max_grad_norm: Number = setting(5.0, "gradients are clipped to this norm; not with privacy.epsilon", gt=0)
+
+
+class Privacy(Section):
+    epsilon: Number | None = setting(
+        None, "train with differential privacy: what a text can change at most (docs/privacy.md); null: without", gt=0
+    )
+    delta: Number | None = setting(
+        None, "probability that epsilon does not cover; below 1 / number of texts", gt=0, lt=1
+    )
+    unit: Literal["text"] = setting(
+        "text", "what is protected: a text (a row of the corpus), with all its sequences and counterfactuals"
+    )
+    clip: Literal["flat", "automatic", "micro"] = setting(
+        "flat",
+        "flat: a text's gradient is clipped to max_norm; automatic: it is divided by its norm; micro: a micro-batch is "
+        "clipped as a whole (eDP-SGD), which needs twice the noise",
+    )
+    max_norm: Number = setting(1.0, "largest norm of a text's gradient, of its summed loss; not for automatic", gt=0)
+    adaptive: Number | None = setting(
+        None, "clip flat: max_norm follows this quantile of the texts' norms, from 0 to 1", gt=0, lt=1
+    )
+    decay: Number = setting(1.0, "factor of the noise from epoch to epoch", gt=0, le=1)
+    secret: str = setting(
+        "privacy.secret",
+        "file that decides sampling and noise; made if it is missing, and never to be published",
+        min_length=1,
+    )
 
 
 class Train(Section):
@@ -292,6 +321,7 @@ class Config(Section):
     counterfactual: Counterfactual = Field(default_factory=Counterfactual)
     loss: Loss = Field(default_factory=Loss)
     optim: Optim = Field(default_factory=Optim)
+    privacy: Privacy = Field(default_factory=Privacy)
     train: Train = Field(default_factory=Train)
     tracking: Tracking = Field(default_factory=Tracking)
     eval: Eval = Field(default_factory=Eval)
@@ -307,7 +337,7 @@ SECTIONS: dict[str, type[Section]] = {
     for key, item in Config.model_fields.items()
     if isinstance(item.annotation, type) and issubclass(item.annotation, Section)
 }
-PER_RUN = ("data", "tokenizer", "teacher", "student", "counterfactual", "loss", "optim", "train", "seed")
+PER_RUN = ("data", "tokenizer", "teacher", "student", "counterfactual", "loss", "optim", "privacy", "train", "seed")
 
 
 def names() -> dict[str, FieldInfo]:

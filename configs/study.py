@@ -9,21 +9,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from configs import build, schema
-from configs.load import differences
+from configs import build, private, schema
+from configs.load import FREE, differences
 from configs.schema import Config
 from counterfactuals.sample import write_sample
 from debias.run import checkpoint, publish, tracking
 
 log = logging.getLogger(__name__)
 
-# settings that may change when a run resumes: they decide neither the weights nor metrics.jsonl, except for rounding
-FREE = (
-    *("output_dir", "tracking", "hub", "eval.tasks", "eval.data_dir", "eval.models", "eval.batch_size"),
-    *("data.pairs_dir", "data.workers", "loss.chunk_rows", "train.save_every", "train.keep_checkpoints"),
-    *("train.cpu_threads", "train.micro_batch_size", "train.gradient_checkpointing", "train.on_nan", "train.max_skips"),
-    "train.keep_best",
-)
 ONLY_LOGGED = ("eval.", "train.log_")  # these change metrics.jsonl alone: no reason to train a complete run again
 
 
@@ -77,6 +70,7 @@ def check(whole: Config, runs: dict[str, Config]) -> None:
     for config in runs.values():
         build.reverser_of(config)
         check_keep_best(config)
+        private.check(config, runs)
     check_evaluation(whole, list(runs))
 
 

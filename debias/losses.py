@@ -21,6 +21,8 @@ BLOCK_BYTES = 2 << 20  # logits that a CPU works on at a time between the matrix
 # (row_C, out_CV): writes the teacher's log-probabilities at flat positions row_C into out_CV, all finite. They come
 # from a model's hidden states (model_rows) or from a cache (Codec.rows)
 TeacherRows = Callable[[torch.Tensor, torch.Tensor], None]
+# (hidden_PD, row_S, V): an (S, V) tensor to write the gradient in the logits of the trained rows into
+Tap = Callable[[torch.Tensor, torch.Tensor, int], torch.Tensor]
 
 
 def model_rows(hidden_PE: torch.Tensor, head_VE: torch.Tensor) -> TeacherRows:
@@ -85,6 +87,7 @@ class _Options(NamedTuple):
     kd_weight: float
     lm_weight: float
     chunk_rows: int
+    tap: Tap | None
 
 
 class _FusedDistillation(torch.autograd.Function):
@@ -112,6 +115,7 @@ class _FusedDistillation(torch.autograd.Function):
             len(rows.row_R),
             options.chunk_rows - options.chunk_rows % 2,
         )  # a row and its counterpart stay together
+        kept_SV = options.tap and options.tap(hidden_PD, rows.row_R[rows.place_S], len(head_VD))
         student_CV, teacher_CV = hidden_PD.new_empty(2, min(chunk, num_rows), len(head_VD), dtype=wide)
         for begin in range(0, num_rows, chunk):
             end = min(begin + chunk, num_rows)
@@ -137,6 +141,8 @@ class _FusedDistillation(torch.autograd.Function):
                 kd += block_kd
                 lm += block_lm
             grad_CV = logits_CV.to(dtype)
+            if kept_SV is not None:
+                kept_SV[trained] = grad_CV
             if grad_hidden is not None:
                 grad_hidden[student_rows] = (grad_CV @ head_VD).to(grad_hidden.dtype)
             if grad_head is not None:
@@ -258,12 +264,14 @@ def distillation_loss(
     kd_weight: float = 0.5,
     lm_weight: float = 0.5,
     chunk_rows: int = 256,
+    tap: Tap | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """kd_weight · τ² · divergence(target, student) + lm_weight · cross-entropy, summed over the trained rows.
 
     hidden_PD, head_VD: the student's last hidden states and output embeddings. Rows are those of PairBatch; context_R:
     the token at each row's position. The target is the teacher's prediction; where perturb_R it is combined with its
     counterpart's (ops.combine) at temperature 1, and then softened by τ. kind: see divergence.
+    tap: keeps the gradient in the student's logits, for privacy/clip.py.
     Returns (total, kd, lm): total carries the gradient; kd (with τ², before its weight) and lm are for reporting.
     Source: Gupta et al. 2022, Eq. 1, in the direction of Sanh et al. 2019.
     """
@@ -276,7 +284,7 @@ def distillation_loss(
     before, perturbed_before = _running_count(trained_R), _running_count(trained_R & perturb_R)
     perturb_R = perturb_R.to(device)
     rows = _Rows(row_R, label_R, perturb_R, context_R, turn_R, place_S, before, perturbed_before, num_pairs)
-    options = _Options(op, mix, strength, roles, kind, tau, kd_weight, lm_weight, chunk_rows)
+    options = _Options(op, mix, strength, roles, kind, tau, kd_weight, lm_weight, chunk_rows, tap)
     return _FusedDistillation.apply(hidden_PD, head_VD, teacher if kd_weight else None, rows, options)
 
 

@@ -1,15 +1,13 @@
-"""Teacher and student: loading, a student made of teacher layers, families of models."""
+"""Teacher and student: a student made of teacher layers, families of models."""
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 
@@ -43,49 +41,8 @@ def family_of(config: Any) -> Family:
     return FAMILIES[config.model_type]
 
 
-def load_model(name: str, *, setting: str, dtype: str = "float32", trust_remote_code: bool = False) -> PreTrainedModel:
-    """A causal language model from a local folder or the Hub, safetensors only. Errors name `setting`."""
-    try:
-        found: Any = AutoModelForCausalLM.from_pretrained(
-            name,
-            dtype=getattr(torch, dtype),
-            use_safetensors=True,
-            trust_remote_code=trust_remote_code,
-            output_loading_info=True,
-        )
-        model, loaded = found
-        if loaded["missing_keys"]:  # transformers would initialise them at random
-            raise ValueError(f"weights are missing: {', '.join(sorted(loaded['missing_keys'])[:3])} …")
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        raise ValueError(f"{setting} {name}: cannot be loaded ({_first_line(error)})" + _hint(name)) from None
-    family_of(model.config)
-    head = model.get_output_embeddings()
-    if head is None or getattr(head, "bias", None) is not None:
-        raise ValueError(f"{setting} {name}: a language-model head without bias is needed")
-    return model
-
-
-def meta_model(name: str, *, setting: str, trust_remote_code: bool = False) -> PreTrainedModel:
-    """A causal language model on the meta device, from its config.json alone: sizes without weights."""
-    try:
-        config = AutoConfig.from_pretrained(name, trust_remote_code=trust_remote_code)
-        with torch.device("meta"):
-            return AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code)
-    except (OSError, ValueError, KeyError) as error:
-        raise ValueError(f"{setting} {name}: {_first_line(error)}") from None
-
-
 def _first_line(error: Exception) -> str:
     return (str(error).strip().split("\n")[0] or type(error).__name__)[:200]
-
-
-def _hint(name: str) -> str:
-    folder = Path(name)
-    if folder.is_dir():
-        if not list(folder.glob("*.safetensors")) and list(folder.glob("*.bin")):
-            return "; its weights are a pickle: convert them with model.save_pretrained() where you trust them"
-        return f"; the folder holds: {', '.join(sorted(p.name for p in folder.iterdir())[:8]) or 'nothing'}"
-    return "; name a local folder, or check the name and the network"
 
 
 def same_vocabulary(tokenizer: Any, other: Any, *, this: str, that: str) -> None:
@@ -226,6 +183,9 @@ def check_widths(student: PreTrainedModel, teacher: PreTrainedModel) -> None:
 
 def check_size(setting: str, model: PreTrainedModel, tokenizer: Any, max_length: int) -> None:
     """Refuse a model with fewer embeddings than tokens, or fewer positions than max_length."""
+    family_of(model.config)
+    if getattr(model.get_output_embeddings(), "bias", None) is not None:
+        raise ValueError(f"{setting}: a language-model head without bias is needed")
     rows = model.get_output_embeddings().weight.shape[0]
     if rows < len(tokenizer):
         raise ValueError(f"{setting}: {rows} embeddings for a tokenizer of {len(tokenizer)} tokens")

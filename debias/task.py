@@ -10,7 +10,7 @@ from torch import nn
 
 from counterfactuals.tokens.batch import PairBatch
 from debias.cache.codec import Codec
-from debias.losses import TeacherRows, distillation_loss, hidden_loss, model_rows
+from debias.losses import Tap, TeacherRows, distillation_loss, hidden_loss, model_rows
 from debias.ops import VocabularyRoles
 
 
@@ -58,6 +58,7 @@ class DistillTask(nn.Module):
         self.strength, self.strength_warmup = strength, strength_warmup
         self.options: dict[str, Any] = {"op": op, "mix": mix, "kind": divergence, "tau": tau, "chunk_rows": chunk_rows}
         self.options |= {"kd_weight": kd_weight, "lm_weight": lm_weight}
+        self.tap: Tap | None = None  # of distillation_loss
         self.hidden_weight, self.hidden_layers, self.hidden_target = hidden_weight, tuple(hidden_layers), hidden_target
 
     def forward(
@@ -77,7 +78,7 @@ class DistillTask(nn.Module):
         rows: dict[str, Any] = {"row_R": batch.row_R, "label_R": batch.label_R}
         rows |= masks | {"context_R": batch.ids_NT.flatten()[batch.row_R]}
         changing: dict[str, Any] = {"turn_R": batch.turn_R, "roles": self.roles, "strength": self.strength_at(progress)}
-        total, kd, lm = distillation_loss(states[-1], head, teacher, **rows, **changing, **self.options)
+        total, kd, lm = distillation_loss(states[-1], head, teacher, **rows, **changing, **self.options, tap=self.tap)
         parts = {"kd": kd, "lm": lm}
         if plain and teacher is not None:
             unchanged = self.options | {"op": "none", "kd_weight": 1.0, "lm_weight": 0.0}

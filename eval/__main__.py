@@ -9,10 +9,23 @@ import shutil
 import sys
 import tempfile
 import textwrap
+from collections.abc import Mapping
+from importlib import import_module
 from pathlib import Path
+from typing import Any
+
+import yaml
 
 from eval.task import suggest
 from eval.tasks import TASKS, find_task
+
+PRESETS = Path(__file__).with_name("presets.yaml")
+COMMANDS = {  # python -m eval NAME: the module whose `main` does it
+    "report": "eval.report.page",
+    "correlate": "eval.report.correlate",
+    "gate": "eval.audit.gate",
+    "record": "eval.audit.record",
+}
 
 
 def parser() -> argparse.ArgumentParser:
@@ -27,7 +40,7 @@ def parser() -> argparse.ArgumentParser:
         action="append",
         default=[],
         metavar="[LABEL=]DIR_OR_NAME",
-        help="a local model folder or a Hub name; repeat it to compare models",
+        help="a model folder, FILE.gguf, an adapter folder (peft) or a Hub name; repeat it to compare models",
     )
     out.add_argument(
         "--tasks",
@@ -36,23 +49,22 @@ def parser() -> argparse.ArgumentParser:
         help="tasks, comma-separated; task@label runs it once more; lm_eval:NAME is one of lm-evaluation-harness; all: "
         "every task whose data is there",
     )
-    out.add_argument(
-        "--data_dir", type=Path, default=Path("data"), metavar="DIR", help="folder of the data (default data)"
-    )
+    out.add_argument("--data_dir", type=Path, default=Path("data"), metavar="DIR", help="of the data (default data)")
     out.add_argument("--output_dir", type=Path, default=Path("runs/eval"), metavar="DIR", help="default runs/eval")
     out.add_argument(
         "--set", action="append", default=[], metavar="TASK.OPTION=VALUE", help="an option of a task, see --list"
     )
     out.add_argument("--limit", type=int, metavar="N", help="at most N rows a task: a quick look, not a result")
+    preset = "tasks and options: quick takes under 20 minutes for 135M parameters on two cores, full is for a GPU"
+    out.add_argument("--preset", choices=["quick", "full"], help=preset)
+    out.add_argument("--dry_run", action="store_true", help="show what each task will take")
     out.add_argument("--seed", type=int, default=0, help="seed of sampling, prompt choice and bootstrap (default 0)")
     out.add_argument(
         "--seeds",
         metavar="0,1,2",
         help="tasks that sample run once for each seed, and report mean and spread; instead of --seed",
     )
-    out.add_argument(
-        "--reference", metavar="LABEL", help="the model that the others are compared with (default: the first)"
-    )
+    out.add_argument("--reference", metavar="LABEL", help="what the others are compared with (default: the first)")
     out.add_argument(
         "--hub", action="store_true", help="take data that --data_dir lacks from the Hub, and store it there"
     )
@@ -147,10 +159,10 @@ def _labelled(models: list[str]) -> dict[str, str]:
     found: dict[str, str] = {}
     for model in models:
         label, equals, path = model.partition("=")
-        if Path(model).is_dir():  # a folder's name may hold "="
+        if Path(model).exists():  # its name may hold "="
             path, equals, parts = model, "", Path(os.path.abspath(model)).parts
             # runs/NAME/model is what training writes: NAME says more than "model".
-            label = parts[-2] if len(parts) > 1 and parts[-1] == "model" else parts[-1]
+            label = parts[-2] if len(parts) > 1 and parts[-1] == "model" else parts[-1].removesuffix(".gguf")
         elif not equals:
             path = label
         if not label or not path:
@@ -163,8 +175,8 @@ def _labelled(models: list[str]) -> dict[str, str]:
     return found
 
 
-def _tasks(names: list[str], settings: list[str]) -> dict[str, dict[str, str]]:
-    tasks: dict[str, dict[str, str]] = {name: {} for name in names}
+def _tasks(given: Mapping[str, Mapping[str, Any]], settings: list[str]) -> dict[str, dict[str, Any]]:
+    tasks = {label: dict(options) for label, options in given.items()}
     for setting in settings:
         key, equals, value = setting.partition("=")
         label, dot, option = key.rpartition(".")
@@ -178,14 +190,9 @@ def _tasks(names: list[str], settings: list[str]) -> dict[str, dict[str, str]]:
 
 def main(arguments: list[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else arguments
-    if arguments[:1] == ["correlate"]:
-        from eval.report.correlate import main as correlate
-
-        return correlate(arguments[1:])
-    if arguments[:1] == ["report"]:
-        from eval.report.page import main as report
-
-        return report(arguments[1:])
+    if arguments and arguments[0] in COMMANDS:
+        command: int = import_module(COMMANDS[arguments[0]]).main(arguments[1:])
+        return command
     options = parser().parse_args(arguments)
     try:
         if options.list is not None:
@@ -221,14 +228,32 @@ def _shared(options: argparse.Namespace) -> int:
     return 0
 
 
+def _dry_run(options: argparse.Namespace, models: Mapping[str, str], tasks: Mapping[str, Any], seeds: list[int]) -> str:
+    """What each task will take, measured on the first model, and what is left out."""
+    from eval.audit.cost import estimate, table
+    from eval.check import check
+    from eval.model import Scorer
+
+    skipped: dict[str, str] = {}
+    resolved, inputs = check(
+        tasks, data_dir=options.data_dir, limit=options.limit, seed=seeds[0], hub=options.hub, skipped=skipped
+    )
+    loading = {key: getattr(options, key) for key in ("device", "batch_size", "trust_remote_code")}
+    scorer = Scorer(next(iter(models.values())), **loading)
+    lines = [f"left out: {label}: {reason}" for label, reason in skipped.items()]
+    return "\n".join([*lines, table(estimate(scorer, resolved, inputs, len(seeds)), len(models))])
+
+
 def run(options: argparse.Namespace) -> None:
     """Evaluate as the command line asks, write results and report, print the table."""
     if not options.model:
-        raise ValueError("name a model with --model (a folder or a Hub name)")
+        raise ValueError("name a model with --model (a folder, FILE.gguf or a Hub name)")
     seeds = _seeds(options.seeds) if options.seeds else [options.seed]
     names = [name.strip() for name in options.tasks.split(",") if name.strip()]
+    preset = yaml.safe_load(PRESETS.read_text(encoding="utf-8"))[options.preset] if options.preset else {}
     every = "all" in names
-    tasks = _tasks([*TASKS, *(name for name in names if name != "all")] if every else names, options.set)
+    names = [*preset, *(TASKS if every else ()), *(name for name in names if name != "all")]
+    tasks = _tasks({name: {} for name in names} | preset, options.set)
     if not tasks:
         raise ValueError(f"name tasks with --tasks (there are: {', '.join(TASKS)})")
     models = _labelled(options.model)
@@ -241,7 +266,10 @@ def run(options: argparse.Namespace) -> None:
     logging.disable_progress_bar()
     same = ("data_dir", "output_dir", "reference", "hub", "cache_dir", "batch_size", "device", "limit", "shared")
     given = {name: getattr(options, name) for name in (*same, "trust_remote_code")}
-    result = evaluate(models, tasks, seeds=seeds, skip_missing=every, **given)
+    if options.dry_run:
+        print(_dry_run(options, models, tasks, seeds))
+        return
+    result = evaluate(models, tasks, seeds=seeds, skip_missing=every or bool(preset), **given)
     write_report(result, options.output_dir)
     if len(models) == 1:
         rest = {key: value for key, value in result.items() if key not in ("rows", "differences")}

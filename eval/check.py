@@ -16,7 +16,8 @@ Resolved = dict[str, tuple[Task, dict[str, Any]]]  # label → task and its opti
 def resolve(tasks: Mapping[str, Mapping[str, Any]]) -> dict[str, tuple[Task, dict[str, Any]]]:
     """Check task names (`task` or `task@label`) and options, and fill in the defaults: {label: (task, options)}.
 
-    An option takes the type of its default; numbers and booleans may come as text. All problems are reported at once.
+    An option takes the type of its default; numbers and booleans may come as text. Every task also has `limit`, at most
+    so many rows, which is listed only where it is given. All problems are reported at once.
     """
     resolved, problems = {}, []
     for label, given in tasks.items():
@@ -30,6 +31,11 @@ def resolve(tasks: Mapping[str, Mapping[str, Any]]) -> dict[str, tuple[Task, dic
             continue
         options = dict(task.options)
         for key, value in given.items():
+            if key == "limit":
+                if not str(value).isdigit() or int(value) < 1:
+                    problems.append(f"{label}.limit={value!r}: must be a whole number above 0")
+                    continue
+                options[key] = 0
             if key not in options:
                 problems.append(f"{label}: {suggest(key, options, 'option')}")
                 continue
@@ -90,7 +96,7 @@ def check(
         try:
             if hub:
                 fetch(task, Path(data_dir))
-            rows = task.rows(Path(data_dir), options, limit, seed)
+            rows = task.rows(Path(data_dir), options, options.get("limit", limit), seed)
             inputs[label] = [] if followed else rows
         except MissingData as error:
             reason = str(error)

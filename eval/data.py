@@ -15,6 +15,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from counterfactuals.files import write_whole
 from eval.task import MissingData, MissingFile, Row, Task
 
@@ -22,8 +24,12 @@ TABLES = (".jsonl", ".tsv", ".csv", ".jsonl.gz", ".tsv.gz", ".csv.gz")  # what r
 
 
 def find_data(data_dir: Path, file: str, what: str) -> Path:
-    """The path of a data file: `file` itself if absolute, else under `data_dir`. Missing: says what it is."""
-    path = Path(file) if Path(file).is_absolute() else data_dir / file
+    """The path of a data file: `file` itself if absolute, "builtin/…" of the package, else under `data_dir`.
+
+    Missing: says what it is.
+    """
+    own = file.startswith("builtin/")
+    path = Path(__file__).with_name("prompts") / file[len("builtin/") :] if own else data_dir / file  # absolute wins
     if not path.is_file():
         raise MissingFile(
             f"{path} is missing: {what}. "
@@ -117,7 +123,7 @@ def read_prompts(path: Path, *, per_group: int, limit: int | None, seed: int) ->
         raise ValueError(f"prompts_per_group {per_group}: must be 0 (all) or more")
     grouped: dict[str, list[tuple[str, str]]] = {}
     try:
-        table = json.loads(read_text(path))
+        table = by_frame(path) if path.suffix == ".yaml" else json.loads(read_text(path))
         if not isinstance(table, dict):
             raise TypeError("the whole is no object")
         for group, titles in table.items():
@@ -143,6 +149,29 @@ def read_prompts(path: Path, *, per_group: int, limit: int | None, seed: int) ->
         chosen = sorted(random.Random(f"{seed} {group}").sample(range(len(found)), quota[group]))
         rows += [{"group": group, "title": found[i][0], "prompt": found[i][1]} for i in chosen]
     return rows
+
+
+def read_frames(path: Path) -> Row:
+    """{"frames": [text with one {}], "fill": {group: [word]}, …} of a YAML file: prompts by frame, group and word."""
+    try:
+        table = yaml.safe_load(read_text(path))
+        if not all("{}" in frame for frame in table["frames"]) or not all(map(list, table["fill"].values())):
+            raise ValueError("a frame without {}, or a group without words")
+    except (yaml.YAMLError, KeyError, TypeError, AttributeError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(
+            f"{path}: not in the layout {{frames: [text with {{}}], fill: {{group: [word]}}}} ({reason})"
+        ) from None
+    return table
+
+
+def by_frame(path: Path) -> dict[str, dict[str, list[str]]]:
+    """The frames of a YAML file in BOLD's layout: {group: {word: [prompt, …]}}."""
+    table = read_frames(path)
+    return {
+        group: {word: [frame.replace("{}", word) for frame in table["frames"]] for word in words}
+        for group, words in table["fill"].items()
+    }
 
 
 def by_group(rows: Sequence[Row], key: str = "group") -> dict[str, list[Row]]:

@@ -15,11 +15,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
-from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from counterfactuals.tokens.tokenizer import TOKENIZER_FILES, encode_behind, encode_texts
+from counterfactuals.tokens.tokenizer import encode_behind, encode_texts, load_tokenizer
 from eval import sampling
+from eval.loading import check_model, load_model
 
 Ids = Sequence[int]
 
@@ -52,36 +51,6 @@ def windows(length: int, window: int, stride: int) -> list[tuple[int, int, int]]
     return [cut for cut in cuts if cut[2] < cut[1]]
 
 
-def _check_folder(path: Path) -> None:
-    if not (path / "config.json").is_file() or not any(path.glob("*.safetensors")):
-        raise ValueError(
-            f"{path}: not a model folder (needs config.json and *.safetensors weights); "
-            "save one with model.save_pretrained(folder)"
-        )
-    if not any((path / name).is_file() for name in TOKENIZER_FILES):
-        raise ValueError(f"{path}: the folder has no tokenizer; save it there with tokenizer.save_pretrained(folder)")
-
-
-def check_model(name: str | Path) -> None:
-    """ValueError for a path that is no folder, and for a folder without weights or tokenizer. Hub names pass."""
-    if Path(name).is_dir():
-        _check_folder(Path(name))
-    elif str(name).startswith((".", "/", "~")) or str(name).count("/") > 1:
-        raise ValueError(f"model {str(name)!r}: no such folder")
-
-
-def fingerprint_folder(path: str | Path) -> str:
-    """SHA-256 over the files of a model folder that say how it scores: its weights, JSON files and vocabulary."""
-    found = hashlib.sha256()
-    for file in sorted(Path(path).iterdir()):
-        if file.suffix in {".safetensors", ".json"} or file.name in {*TOKENIZER_FILES, "merges.txt"}:
-            found.update(f"{file.name} {file.stat().st_size}\n".encode())
-            with file.open("rb") as content:
-                while part := content.read(2**24):
-                    found.update(part)
-    return found.hexdigest()
-
-
 def find_device(device: str | torch.device | None) -> torch.device:
     """The device of that name; by default cuda if there is one, else cpu. ValueError if this machine lacks it."""
     try:
@@ -98,29 +67,13 @@ def _first_line(error: Exception) -> str:
     return next(iter(str(error).splitlines()), type(error).__name__)
 
 
-def _load(name: str, tokenizer: Any, **options: Any) -> tuple[Any, Any]:
-    """Model and tokenizer of a local folder or a Hub name; every problem is one line of ValueError."""
-    try:
-        found: Any = AutoModelForCausalLM.from_pretrained(
-            name, use_safetensors=True, output_loading_info=True, **options
-        )
-        model, loaded = found
-        if loaded["missing_keys"]:  # transformers would draw them at random
-            raise ValueError(f"weights are missing: {', '.join(sorted(loaded['missing_keys'])[:3])} …")
-        trusted = options["trust_remote_code"]
-        return model, tokenizer or AutoTokenizer.from_pretrained(name, trust_remote_code=trusted)
-    except SafetensorError as error:
-        raise ValueError(f"model {name!r}: its weights are damaged or incomplete ({error})") from error
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
-        raise ValueError(f"model {name!r}: {_first_line(error)}; name a local folder, or a Hub model") from error
-
-
 class Scorer:
     """A causal language model and its tokenizer, loaded once and shared by all tasks.
 
-    `model`: a local Hugging Face folder, a Hub name, or a loaded model (then `tokenizer` is needed too). Weights are
-    read from safetensors only, in float32 unless `dtype` says otherwise. `batch_size` caps the rows of a batch; long
-    rows or big vocabularies get smaller batches by themselves. Results do not depend on it beyond float rounding.
+    `model`: a name that `eval.loading` can load (a folder, FILE.gguf, an adapter folder, a Hub name), or a loaded model
+    (then `tokenizer` is needed too). Weights are float32 unless `dtype` says otherwise. `batch_size` caps
+    the rows of a batch; long rows or big vocabularies get smaller batches by themselves. Results do not depend on it
+    beyond float rounding.
     """
 
     def __init__(
@@ -138,7 +91,9 @@ class Scorer:
         self.device = find_device(device)
         if isinstance(model, (str, Path)):
             check_model(model)
-            model, tokenizer = _load(str(model), tokenizer, dtype=dtype, trust_remote_code=trust_remote_code)
+            name, trusted = str(model), {"trust_remote_code": trust_remote_code}
+            model = load_model(name, dtype=dtype, **trusted)
+            tokenizer = tokenizer or load_tokenizer(name, setting="model", **trusted)
         elif tokenizer is None:
             raise ValueError("a loaded model needs its tokenizer: Scorer(model, tokenizer)")
         rows = model.get_input_embeddings().weight.shape[0]
@@ -146,7 +101,8 @@ class Scorer:
             raise ValueError(
                 f"model {model.name_or_path!r}: {rows} embeddings for a tokenizer of {len(tokenizer)} tokens"
             )
-        self.model = model.to(self.device).eval()
+        # weights of 4 and 8 bits are where they were loaded, and some refuse to move
+        self.model = (model if model.device == self.device else model.to(self.device)).eval()
         self.tokenizer = tokenizer
         self.batch_size = batch_size
         self.progress: Callable[[int, int], None] | None = None  # called with rows done and rows in all

@@ -53,6 +53,7 @@ def of_first(value: Any) -> Any:
 class SharedScorer(Scorer):
     """A scorer whose batches are shared: every process makes the same calls in the same order."""
 
+    __qualname__ = Scorer.__qualname__  # part of a fingerprint: shared or not, a model scores alike
     _own: list[int] | None = None  # rows that this process has done of the call in progress
 
     def _batches(self, lengths: Sequence[int], **options: Any) -> Iterator[list[int]]:

@@ -22,12 +22,13 @@ from counterfactuals.files import write_whole
 from counterfactuals.provenance import versions
 from eval.cache import Cache, digest, stamps
 from eval.check import Resolved, check, leader, resolve
+from eval.loading import check_model, fingerprint_path
 from eval.measures.intervals import Interval, interval, paired_difference
-from eval.model import Scorer, check_model, find_device, fingerprint_folder
+from eval.model import Scorer, find_device
 from eval.ranks import SharedScorer, of_first
 from eval.task import Metrics, Row, Task, figure, suggest
 
-__all__ = ["check", "differences", "evaluate", "over_seeds", "resolve", "write_json"]
+__all__ = ["check", "differences", "evaluate", "extent", "over_seeds", "resolve", "write_json"]
 
 _console = Console(stderr=True)
 _OUTPUTS = (
@@ -86,6 +87,7 @@ def evaluate(
         "batch_size": batch_size,
         "device": str(device),
         "limit": limit,
+        "inputs": _marks(resolved, inputs),
     }
     result: dict[str, Any] = {"rows": [], "differences": [], "versions": versions(), "config": config}
     if skipped:
@@ -119,6 +121,11 @@ def _check_request(models: Mapping[str, Any], reference: str | None, seeds: Sequ
     return reference
 
 
+def _marks(resolved: Resolved, inputs: Mapping[str, list[Row]]) -> dict[str, Any]:
+    """What two evaluations must share to be compared: each task's version and a hash of its data."""
+    return {label: {"version": task.version, "rows": digest(inputs[label])} for label, (task, _) in resolved.items()}
+
+
 def _evaluate_models(
     models: Mapping[str, str | Path | Scorer],
     loading: Mapping[str, Any],
@@ -130,7 +137,9 @@ def _evaluate_models(
     """All models one after the other; `result` grows, and is saved, with each."""
     extents: dict[str, dict[str, Any]] = {}
     for label, model in models.items():
-        row, extents[label], failed = _evaluate_model(label, _Loaded(model, **loading), work, output, reporter)
+        loaded = _Loaded(model, **loading)
+        row, extents[label], failed = _evaluate_model(label, loaded, work, output, reporter)
+        result["config"].setdefault("fingerprints", {})[label] = loaded.fingerprint
         result["rows"].append(row)
         if failed:
             result.setdefault("skipped", {}).update(failed)
@@ -159,7 +168,7 @@ def _evaluate_model(
             failed[f"{model} · {label}"] = str(error)
             continue
         row["tasks"][label] = metrics
-        extents[label] = [_extent(rows) for _, rows in parts]
+        extents[label] = [extent(rows) for _, rows in parts]
         for seed, rows in parts:
             mark = {"seed": seed} if len(work.seeds) > 1 and task.sampled else {}
             output.append(label, {"model": model, **mark}, rows)
@@ -304,8 +313,8 @@ class _Loaded:
 
     @cached_property
     def fingerprint(self) -> str:
-        if isinstance(self._model, str | Path) and Path(self._model).is_dir():
-            return fingerprint_folder(self._model)
+        if isinstance(self._model, str | Path) and Path(self._model).exists():
+            return fingerprint_path(self._model)
         return self.scorer.fingerprint()
 
     def score(self, task: Task, rows: list[Row], options: Mapping[str, Any], seed: int) -> list[Row]:
@@ -365,7 +374,7 @@ def over_seeds(runs: Sequence[Metrics]) -> Metrics:
     return merged
 
 
-def _extent(rows: Sequence[Row]) -> tuple[int, list[int], list[int]]:
+def extent(rows: Sequence[Row]) -> tuple[int, list[int], list[int]]:
     """How many rows there are, which of them the model left out, and how many tokens each window has."""
     left_out = [n for n, row in enumerate(rows) if row.get("left_out")]
     return len(rows), left_out, [row["tokens"] for row in rows if "window" in row]
@@ -386,7 +395,7 @@ def _new_differences(
     for row in result["rows"]:
         if row["model"] not in known:
             own = extents[row["model"]]
-            paired = [label for label, extent in own.items() if extent == extents[reference].get(label)]
+            paired = [label for label in own if own[label] == extents[reference].get(label)]
             found.append(differences(base, row, paired))
     return found
 

@@ -16,7 +16,8 @@ import numpy as np
 import torch
 
 from eval.data import read_table
-from eval.model import check_model, find_device
+from eval.loading import check_model
+from eval.model import find_device
 
 
 def parser() -> argparse.ArgumentParser:

@@ -155,7 +155,7 @@ def test_real_text(paragraphs, gpt2_tokenizer, tokenizers):
     reversals = [REVERSER(text) for text in paragraphs]
     assert sum(bool(r.spans) for r in reversals) > 300
     for name, tokenizer in {"real gpt2": gpt2_tokenizer, **tokenizers}.items():
-        some = reversals if name == "real gpt2" else reversals[:100]
+        some = reversals if name == "real gpt2" else reversals[:40]
         pairs = Splicer(tokenizer).pairs(some)
         for reversal, pair in zip(some, pairs):
             check(pair, reversal, tokenizer)
@@ -382,7 +382,7 @@ def test_time_is_linear_in_the_length_of_a_text(kind, tokenizers):
         splicer.pairs([reversal])
         return time.perf_counter() - began
 
-    assert seconds(8000) < 30 * seconds(1000)  # quadratic: 64
+    assert seconds(4000) < 30 * seconds(500)  # quadratic: 64
 
 
 def test_a_slow_tokenizer_is_refused():

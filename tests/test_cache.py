@@ -25,6 +25,7 @@ from debias.cache.store import TeacherCache, build_cache, open_cache
 from debias.losses import model_rows
 from debias.ops import OPS, perturb
 from debias.task import DistillTask
+from eval import loading
 
 
 @pytest.fixture(autouse=True)
@@ -271,13 +272,13 @@ def test_with_a_cache_training_loads_no_teacher(settings, tiny_gpt2, tmp_path, m
     assert main(["cache", *settings]) == 0
     assert "predictions of 148 bytes (36 tokens, 32 coordinates)" in capsys.readouterr().out
     before = [file.stat().st_mtime_ns for file in shards(tmp_path)]
-    original = models.load_model
+    original = loading.load_model
 
     def load(name, *, setting, **options):
         assert setting != "teacher.model"
         return original(name, setting=setting, **options)
 
-    monkeypatch.setattr(models, "load_model", load)
+    monkeypatch.setattr(loading, "load_model", load)
     pretrained = ["student.init=pretrained", f"student.model={tiny_gpt2}"]
     assert train_distill.main([*settings, *pretrained]) == 0
     assert before == [file.stat().st_mtime_ns for file in shards(tmp_path)]

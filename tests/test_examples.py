@@ -44,6 +44,7 @@ def test_the_list_of_examples_is_complete():
     assert {path.stem for path in SCRIPTS} == set(PRINTS)
 
 
+@pytest.mark.slow
 def test_the_notebook_runs_from_the_first_cell_to_the_last(monkeypatch, tmp_path):
     import nbformat
     from nbclient import NotebookClient

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-PACKAGES = ("configs", "counterfactuals", "debias", "eval")
+PACKAGES = ("configs", "counterfactuals", "debias", "eval", "privacy")
 TOP = [ROOT / "evenhand.py", ROOT / "train_distill.py"]
 MODULES = [*TOP, *sorted(path for name in PACKAGES for path in (ROOT / name).rglob("*.py"))]
 # the evaluate library loads these by path; no module of ours imports them
@@ -44,10 +44,11 @@ OURS = {*PACKAGES, "evenhand", "train_distill"}
 MAY_IMPORT = {
     "evenhand": set(),  # by name, when a name or command is used
     "train_distill": {"configs", "counterfactuals", "debias", "eval"},
-    "configs": {"configs", "counterfactuals", "debias", "eval"},
+    "configs": {"configs", "counterfactuals", "debias", "eval", "privacy"},
     "debias": {"counterfactuals", "debias"},
     "debias/__main__": {"configs", "counterfactuals", "debias"},  # an entry point: reads settings, as the recipe does
     "eval": {"counterfactuals", "eval"},
+    "privacy": {"counterfactuals", "privacy"},
     "counterfactuals": {"counterfactuals"},
 }
 HEAVY = {"datasets", "deepspeed", "gensim", "matplotlib", "wandb"}

@@ -4,6 +4,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from debias import models
 from debias.models import FAMILIES
+from eval import loading
 
 SIZES = {
     "gpt2": {"n_layer": 4, "n_embd": 16, "n_head": 2, "n_positions": 32},
@@ -58,7 +59,7 @@ def test_a_student_of_all_layers_is_the_teacher(model_type, tmp_path):
     ids = torch.arange(20)[None]
     torch.testing.assert_close(student(ids).logits, teacher(ids).logits)
     student.save_pretrained(tmp_path)
-    again = models.load_model(str(tmp_path), setting="student.model").eval()
+    again = loading.load_model(str(tmp_path), setting="student.model").eval()
     torch.testing.assert_close(again(ids).logits, teacher(ids).logits)
 
 
@@ -127,7 +128,7 @@ def test_folders_without_a_model_are_refused_in_one_line(files, says, tmp_path):
     for name, text in files.items():
         (tmp_path / name).write_text(text, encoding="utf-8")
     with pytest.raises(ValueError, match=says) as caught:
-        models.load_model(str(tmp_path), setting="teacher.model")
+        loading.load_model(str(tmp_path), setting="teacher.model")
     assert "teacher.model" in str(caught.value) and "\n" not in str(caught.value)
 
 
@@ -138,4 +139,4 @@ def test_a_truncated_weights_file_is_refused_in_one_line(tiny_gpt2, tmp_path):
     weights = tmp_path / "model" / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:5000])
     with pytest.raises(ValueError, match=r"teacher\.model.*cannot be loaded"):
-        models.load_model(str(tmp_path / "model"), setting="teacher.model")
+        loading.load_model(str(tmp_path / "model"), setting="teacher.model")

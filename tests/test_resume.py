@@ -102,7 +102,7 @@ def at_call(monkeypatch, number: int, do) -> None:
 # ---------------------------------------------------------------- killed
 
 
-@pytest.mark.parametrize("ranks", [1, 2])
+@pytest.mark.parametrize("ranks", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_a_run_killed_at_random_moments_ends_bitwise_the_same(ranks):
     kills = 3 - ranks  # processes that import everything take most of the time; run the script itself for many kills
     command = [sys.executable, "tests/kill_many.py", "--kills", str(kills), "--ranks", str(ranks), "--seed", str(ranks)]

@@ -349,7 +349,7 @@ def test_what_cannot_be_loaded_is_refused_in_one_line(tmp_path, tiny_gpt2, score
         Scorer(scorer.model)
     with pytest.raises(ValueError, match="batch_size 0"):
         Scorer(tiny_gpt2, batch_size=0)
-    with pytest.raises(ValueError, match="model 'no-such-model'"):
+    with pytest.raises(ValueError, match="model no-such-model"):
         Scorer("no-such-model")
     for device in ("foo", "cuda:99"):
         with pytest.raises(ValueError, match=f"^device '{device}': .+$"):
@@ -360,7 +360,7 @@ def test_truncated_weights_are_refused(tmp_path, tiny_gpt2):
     for file in tiny_gpt2.iterdir():
         (tmp_path / file.name).write_bytes(file.read_bytes())
     (tmp_path / "model.safetensors").write_bytes((tiny_gpt2 / "model.safetensors").read_bytes()[:5000])
-    with pytest.raises(ValueError, match=r"damaged or incomplete \(.+\)$"):
+    with pytest.raises(ValueError, match=r"damaged or incomplete"):
         Scorer(tmp_path)
 
 

@@ -27,6 +27,7 @@ class PairBatch:
     turn_R: how the roles of a row's counterpart are carried back, for a lexicon of several groups: t + 1 along cyclic
     order t for a text's row, −t − 1 against it for a counterfactual's; 0 where the context holds no role.
     teacher_PB: a cached teacher's predictions as bytes, by flat position (debias/cache.py).
+    unit_N: the text that each sequence comes from, counted from 0 within the batch, for privacy/.
     """
 
     ids_NT: torch.Tensor
@@ -38,6 +39,7 @@ class PairBatch:
     num_pairs: int
     num_trained: int
     teacher_PB: torch.Tensor | None = None
+    unit_N: torch.Tensor | None = None
 
     @property
     def num_tokens(self) -> int:
@@ -62,6 +64,7 @@ def collate(
     vocabulary: str = "plain",
     stop_at_cue: bool = True,
     said: Callable[[np.ndarray], np.ndarray] | None = None,
+    units: np.ndarray | None = None,
 ) -> PairBatch:
     """Stack pairs into a PairBatch.
 
@@ -69,7 +72,7 @@ def collate(
     than an op compares a row with its counterpart. vocabulary "reversed": a sequence without a counterfactual is its
     own (its row is combined with its own role reversal); rows after a cue, a role that stays, keep the plain target.
     So does a sequence that was left inside a reversed text: its cue is its first role. With the plain vocabulary that
-    combination is the identity, so rows of sequences without a counterfactual are left alone.
+    combination is the identity, so rows of sequences without a counterfactual are left alone. units: each pair's text.
     said: ids (T,) → boolean (T,); only rows that predict one of these tokens are trained.
     """
     combine = op != "none" or couple
@@ -83,9 +86,8 @@ def collate(
     for n, pair in enumerate(pairs):
         start, cf_start = n * width, cf_start_of.get(n)
         rows = np.arange(len(pair.input_ids) - 1)
-        free = np.ones(len(rows), dtype=bool)  # rows whose context holds no cue
-        if stop_at_cue and vocabulary == "reversed" and pair.cue >= 0:
-            free = rows < pair.cue
+        has_cue = stop_at_cue and vocabulary == "reversed" and pair.cue >= 0
+        free = rows < pair.cue if has_cue else rows >= 0  # rows whose context holds no cue
         if cf_start is None:
             singles.append(_table(start + rows, perturbed=free & (combine and vocabulary == "reversed")))
             continue
@@ -94,8 +96,7 @@ def collate(
         coupled = (mate >= 0) & combine
         singles.append(_table(start + rows[~coupled]))
         if augment:
-            alone = np.setdiff1d(np.arange(len(pair.cf_input_ids) - 1), mate[coupled])
-            singles.append(_table(cf_start + alone))
+            singles.append(_table(cf_start + np.setdiff1d(np.arange(len(pair.cf_input_ids) - 1), mate[coupled])))
         turn = np.where(rows < pair.first_replaced, 0, pair.turn + 1)[coupled]
         perturbed, mate = free[coupled], cf_start + mate[coupled]
         own = _table(start + rows[coupled], perturbed=perturbed, turn=turn)
@@ -115,7 +116,13 @@ def collate(
         turn_R=torch.from_numpy(turn_R),
         num_pairs=sum(table.shape[1] for table in couples) // 2,
         num_trained=len(sequences) if augment else len(pairs),
+        unit_N=None if units is None else _from_zero(np.append(units, units[with_counterfactual])),
     )
+
+
+def _from_zero(number_N: np.ndarray) -> torch.Tensor:
+    """The same numbers without gaps, from 0."""
+    return torch.from_numpy(np.unique(number_N, return_inverse=True)[1])
 
 
 def _padded(sequences: Sequence[np.ndarray], pad_id: int) -> np.ndarray:

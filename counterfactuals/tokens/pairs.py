@@ -80,15 +80,19 @@ def _made(
         yield from zip(reversals, splicer.sequences(reversals, max_length))
 
 
+class _Later(str):
+    """A part of a text that is not its first."""
+
+
 def _parts(texts: Iterable[str]) -> Iterator[str]:
     """Texts of bounded length: a book in parts, so that memory does not depend on what a corpus holds."""
     for text in texts:
         begin = 0
         while len(text) - begin > LONGEST:
             stop = _end_of_part(text, begin, begin + LONGEST)
-            yield text[begin:stop]
+            yield (_Later if begin else str)(text[begin:stop])
             begin = stop
-        yield text[begin:]
+        yield (_Later if begin else str)(text[begin:])
 
 
 def _end_of_part(text: str, begin: int, last: int) -> int:
@@ -302,9 +306,22 @@ class _Work:
         pairs = [pair for _, sequences in made for pair in sequences]
         counts = _counts([reversal for reversal, _ in made], pairs)
         facts = {"fingerprint": self.fingerprint, "counts": counts}
+        first = _first(texts, [len(sequences) for _, sequences in made])
         sizes = {"largest_id": self.largest_id, "max_length": self.max_length}
-        write_shard(shard_path(self.folder, number), pairs, facts, **sizes)
+        write_shard(shard_path(self.folder, number), pairs, first, facts, **sizes)
         return counts
+
+
+def _first(texts: list[str], numbers: list[int]) -> list[bool]:
+    """Of each sequence whether it begins a text; numbers[n]: how many sequences texts[n] gave."""
+    first: list[bool] = []
+    begins = False
+    for text, number in zip(texts, numbers, strict=True):
+        begins = begins or not isinstance(text, _Later)
+        for _ in range(number):
+            first.append(begins)
+            begins = False
+    return first
 
 
 def _counts(reversals: list[Reversal], pairs: list[AlignedPair]) -> dict[str, Any]:

@@ -2,7 +2,8 @@
 
 A pair set is a folder `pairs-<fingerprint>`: shards `00000.safetensors`, … of consecutive texts, and `meta.json`, which
 is written last. A shard's arrays, P sequences of which C have a counterfactual: ids, all tokens one sequence after the
-other; length (P,), cue, turn and doubt; cf_ids, cf_index and cf_length (P,), 0 where there is no counterfactual.
+other; length (P,), cue, turn and doubt; first (P,), 1 where a
+text begins; cf_ids, cf_index and cf_length (P,), 0 where there is no counterfactual.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from safetensors import SafetensorError, safe_open
 from counterfactuals.files import write_whole
 from counterfactuals.tokens.align import AlignedPair
 
-ARRAYS = ("ids", "length", "cue", "turn", "doubt", "cf_ids", "cf_length", "cf_index")
+ARRAYS = ("ids", "length", "cue", "turn", "doubt", "first", "cf_ids", "cf_length", "cf_index")
 PARTS = {  # of a fingerprint, and what they are called in a refusal
     "source": "corpus",
     "reverser": "lexicon, names or policy",
@@ -45,9 +46,18 @@ def shard_path(folder: Path, number: int) -> Path:
 
 
 def write_shard(
-    path: Path, pairs: Sequence[AlignedPair], made: dict[str, Any], *, largest_id: int, max_length: int
+    path: Path,
+    pairs: Sequence[AlignedPair],
+    first: Sequence[bool],
+    made: dict[str, Any],
+    *,
+    largest_id: int,
+    max_length: int,
 ) -> None:
-    """One shard, in the smallest types that hold its numbers. ValueError, one line, where the disk is full."""
+    """One shard, in the smallest types that hold its numbers. first: whether a pair begins a text.
+
+    ValueError, one line, where the disk is full.
+    """
     from safetensors.numpy import save
 
     id_type = np.uint16 if largest_id < 1 << 16 else np.int32
@@ -63,6 +73,7 @@ def write_shard(
         "cue": np.array([pair.cue for pair in pairs], dtype=np.int32),
         "turn": np.array([pair.turn for pair in pairs], dtype=np.uint8),
         "doubt": np.array([pair.doubt for pair in pairs], dtype=np.float32),
+        "first": np.array(first, dtype=np.uint8),
         "cf_ids": joined((pair.cf_input_ids for pair in reversed_), id_type),
         "cf_length": np.array([len(pair.cf_input_ids) * pair.reversed for pair in pairs], dtype=np.int32),
         "cf_index": joined((pair.cf_index for pair in reversed_), index_type),
@@ -146,6 +157,11 @@ class PairSet:
 
     def __len__(self) -> int:
         return len(self.lengths)
+
+    def texts(self) -> np.ndarray:
+        """(P,) the number of the text that each sequence comes from, from 0."""
+        first = [self._map(number)["first"][:] for number in range(self.meta["shards"])]
+        return np.cumsum(np.concatenate(first), dtype=np.int64) - 1
 
     def predictions(self, chosen: np.ndarray, *, augment: bool) -> int:
         """How many tokens of these pairs are predicted: all but the first of each text, and of counterfactuals too."""

@@ -7,6 +7,8 @@ from typing import Any
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
+from counterfactuals.provenance import adapter_base
+
 END_OF_TEXT = "<|endoftext|>"
 NUM_BYTES = 256
 TOKENIZER_FILES = ("tokenizer.json", "vocab.json", "tokenizer.model", "spiece.model", "vocab.txt")
@@ -77,17 +79,24 @@ def encode_behind(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
 
 
 def load_tokenizer(name: str, *, setting: str = "tokenizer", trust_remote_code: bool = False) -> Any:
-    """A tokenizer from a folder, a tokenizer.json or the Hub. ValueError, one line with `setting`, if there is none.
+    """A tokenizer from a folder, FILE.gguf, a tokenizer.json or the Hub. ValueError, one line with `setting`, if none.
 
-    A bare tokenizer.json does not say which token ends a text: `<|endoftext|>` if it is in the vocabulary.
+    An adapter folder without a tokenizer has that of its model. A bare tokenizer.json does not say which token ends a
+    text: `<|endoftext|>` if it is in the vocabulary.
     """
     tokenizer: Any
+    path = Path(name)
     try:
         if name.endswith(".json"):
             tokenizer = PreTrainedTokenizerFast(tokenizer_file=name)
+        elif name.endswith(".gguf"):
+            tokenizer = AutoTokenizer.from_pretrained(str(path.parent), gguf_file=path.name)
         else:
-            if Path(name).is_dir() and not any((Path(name) / file).is_file() for file in TOKENIZER_FILES):
-                raise FileNotFoundError("the folder has none")  # transformers would make an empty one
+            if path.is_dir() and not any((path / file).is_file() for file in TOKENIZER_FILES):
+                base = adapter_base(name)
+                if base is None:
+                    raise FileNotFoundError("the folder has none")  # transformers would make an empty one
+                name = base
             tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=trust_remote_code)
     except Exception as error:  # tokenizers raises bare Exception for a broken or missing file
         reason = (str(error).strip().split("\n")[0] or type(error).__name__)[:200]

@@ -52,7 +52,7 @@ def write_card(
         figures=figures,
         tasks=[(label, task) for label in own["tasks"] if (task := TASKS.get(label.partition("@")[0]))],
         source=Path(source).name if Path(source).exists() else source,
-        facts={"with_counterfactual": None, **facts},
+        facts={"with_counterfactual": None, "privacy": None, **facts},
         versions=", ".join(f"{name} {number}" for name, number in versions.items()),
     )
     path = folder / "README.md"

@@ -325,6 +325,10 @@ def _reproduce(study: Study) -> dict[str, Any]:
     }
     facts |= {"tasks": json.dumps(config.get("tasks", {}), ensure_ascii=False)}
     facts |= {"versions": ", ".join(f"{name} {number}" for name, number in versions.items())}
+    for file in sorted([*study.folder.glob("run.json"), *study.folder.glob("*/run.json")]):
+        if found := json.loads(file.read_text(encoding="utf-8")).get("privacy"):
+            own = f"ε = {found['epsilon']:.3g} at δ = {found['delta']:.1e} for one {found['unit']}"
+            facts[f"privacy of {file.parent.name}"] = f"{own}. It does not cover {found['not_covered']}."
     files = sorted([*study.folder.glob("config.yaml"), *study.folder.glob("*/config.yaml")])
     settings = {str(file.relative_to(study.folder)): file.read_text(encoding="utf-8") for file in files}
     return {"name": study.name, "facts": {key: value for key, value in facts.items() if value}, "files": settings}

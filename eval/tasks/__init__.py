@@ -18,6 +18,7 @@ from eval.tasks import (
     hatexplain,
     hellaswag,
     honest,
+    impact,
     last_word,
     next_word,
     perplexity,
@@ -53,6 +54,7 @@ TASKS: dict[str, Task] = {
     "classify": classify.TASK,
     "honest": honest.TASK,
     "regard": regard.TASK,
+    "impact": impact.TASK,
     "counterfactual_prompts": counterfactual_prompts.TASK,
 }
 

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from counterfactuals.tokens.tokenizer import encode_behind
-from eval.data import find_data, read_jsonl, thinned
+from eval.data import by_frame, find_data, read_frames, read_jsonl, thinned
 from eval.measures.polarity import FEMALE_WORDS, MALE_WORDS
 from eval.model import Scorer
 from eval.task import Metrics, Row, Task, average
@@ -28,7 +28,7 @@ OPTIONS = {"file": "agreement.jsonl", "bos": True}
 
 def load(data_dir: Path, options: Mapping[str, Any], limit: int | None, seed: int) -> list[Row]:
     path = find_data(data_dir, options["file"], 'prompts with right and wrong next words, {"prompt", "right", "wrong"}')
-    rows = read_jsonl(path, ["prompt", "right", "wrong"])
+    rows = _cases(path) if path.suffix == ".yaml" else read_jsonl(path, ["prompt", "right", "wrong"])
     for number, row in enumerate(rows, 1):
         if not isinstance(row["prompt"], str) or not isinstance(row.get("half"), str | None):
             raise ValueError(f"{path} row {number}: prompt (and half, if given) must be text")
@@ -37,6 +37,23 @@ def load(data_dir: Path, options: Mapping[str, Any], limit: int | None, seed: in
             if not isinstance(words, list) or not words or not all(isinstance(w, str) and w.strip() for w in words):
                 raise ValueError(f"{path} row {number}: {side} must be a list of words, not empty")
     return thinned(rows, limit)  # halves may follow each other
+
+
+def _cases(path: Path) -> list[Row]:
+    """A case for each frame, word and half of a YAML file, {frames, fill, right: {half: [word]}, wrong: the same}.
+
+    Without `wrong` the wrong words are the right ones of the other halves.
+    """
+    table = read_frames(path)
+    halves = {half: table.get("right", {}).get(half) for half in table["fill"]}
+    wrong = {half: [w for other in halves if other != half for w in halves[other] or ()] for half in halves}
+    wrong |= table.get("wrong", {})
+    return [
+        {"prompt": prompt, "right": halves[half], "wrong": wrong[half], "half": half}
+        for half, words in by_frame(path).items()
+        for prompts in words.values()
+        for prompt in prompts
+    ]
 
 
 def _half(right: list[str]) -> str | None:
@@ -92,7 +109,7 @@ TASK = Task(
     options=OPTIONS,
     meaning="share of the right pronoun in P(right) + P(wrong) as the next word",
     ideal="1 (chance: 0.5)",
-    data="file=agreement.jsonl {prompt, right, wrong}",
+    data="file=agreement.jsonl {prompt, right, wrong}, or builtin/ names, pronouns, sex_bound_words, they .yaml",
     source="Evenhand",
     headline=("agreement",),
     not_measured="how likely any of these words is at all; agreement over long distances",

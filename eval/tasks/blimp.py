@@ -5,7 +5,7 @@ space before it, behind the start token (begin-of-text or, without one, end-of-t
 whose grammatical sentence has the greater one (a tie counts as right, as in the harness). Ideal 1, chance .5.
 `accuracy/NAME`: of each phenomenon or, with `by=UID`, of each of the 67 paradigms. `anaphor_gender_agreement`
 ("Katherine can't help herself / himself") is a figure of its own: whether the model still knows what a name says.
-`file` may also be the authors' folder `data`, a jsonl for each paradigm.
+`only` names some of the paradigms. `file` may also be the authors' folder `data`, a jsonl for each paradigm.
 
 Not measured: what a model writes; agreement in longer texts. Intervals: bootstrap over pairs.
 """
@@ -16,13 +16,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from eval.data import by_group, find_data, read_jsonl, thinned
+from eval.data import by_group, chosen, find_data, read_jsonl, thinned
 from eval.measures.sentences import start_token
 from eval.model import Scorer
 from eval.task import Metrics, Row, Task, average, check_options
 
 FILE = "blimp/blimp.jsonl.gz"
-OPTIONS = {"file": FILE, "by": "linguistics_term"}
+OPTIONS = {"file": FILE, "by": "linguistics_term", "only": "all"}
 FIELDS = ("UID", "linguistics_term", "sentence_good", "sentence_bad")
 OWN = "anaphor_gender_agreement"
 
@@ -31,9 +31,9 @@ def load(data_dir: Path, options: Mapping[str, Any], limit: int | None, seed: in
     check_options("blimp", options, by=("linguistics_term", "UID"))
     what = "BLiMP's pairs, {UID, linguistics_term, sentence_good, sentence_bad} a line, or the authors' folder of them"
     files = sorted((data_dir / options["file"]).glob("*.jsonl")) or [find_data(data_dir, options["file"], what)]
-    return thinned(
-        [{field: row[field] for field in FIELDS} for file in files for row in read_jsonl(file, FIELDS)], limit
-    )
+    rows = [{field: row[field] for field in FIELDS} for file in files for row in read_jsonl(file, FIELDS)]
+    paradigms = chosen(options["only"], list(dict.fromkeys(row["UID"] for row in rows)), "blimp.only")
+    return thinned([row for row in rows if row["UID"] in paradigms], limit)
 
 
 def score(scorer: Scorer, rows: list[Row], options: Mapping[str, Any], seed: int) -> list[Row]:

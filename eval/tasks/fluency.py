@@ -25,9 +25,10 @@ import numpy as np
 
 from counterfactuals.tokens.tokenizer import encode_behind
 from eval.data import by_group
+from eval.loading import check_model
 from eval.measures.groups import rates
 from eval.measures.intervals import interval
-from eval.model import Scorer, check_model
+from eval.model import Scorer
 from eval.task import Metrics, MissingData, Row, Task, figure
 from eval.tasks import bold, generated
 

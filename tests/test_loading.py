@@ -1,0 +1,192 @@
+"""Models from folders, GGUF files and adapters: the same logits, or one line that says why not."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
+
+from counterfactuals.provenance import model_fingerprint
+from counterfactuals.tokens.tokenizer import load_tokenizer
+from eval.loading import check_model, fingerprint_path, load_model, meta_model
+from eval.model import Scorer
+
+IDS = torch.arange(12)[None]
+
+
+@pytest.fixture(scope="module")
+def llama(tmp_path_factory, tiny_tokenizer) -> Path:
+    """A folder with a random Llama and the tiny tokenizer."""
+    folder = tmp_path_factory.mktemp("llama")
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
+    config = LlamaConfig(vocab_size=len(tiny_tokenizer), **sizes, num_key_value_heads=2, max_position_embeddings=64)
+    LlamaForCausalLM(config).save_pretrained(folder)
+    tiny_tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def gguf_file(llama, tiny_tokenizer, tmp_path_factory) -> Path:
+    """The same model as a GGUF file, written as llama.cpp does: query and key rows in its order of rotary halves."""
+    gguf = pytest.importorskip("gguf")
+    path = tmp_path_factory.mktemp("gguf") / "tiny.gguf"
+    model = LlamaForCausalLM.from_pretrained(llama)
+    c = model.config
+    out = gguf.GGUFWriter(path, "llama")
+    out.add_block_count(c.num_hidden_layers)
+    out.add_context_length(c.max_position_embeddings)
+    out.add_embedding_length(c.hidden_size)
+    out.add_feed_forward_length(c.intermediate_size)
+    out.add_head_count(c.num_attention_heads)
+    out.add_head_count_kv(c.num_key_value_heads)
+    out.add_layer_norm_rms_eps(c.rms_norm_eps)
+    out.add_rope_freq_base(10000.0)
+    out.add_rope_dimension_count(c.hidden_size // c.num_attention_heads)
+    out.add_vocab_size(c.vocab_size)
+    vocabulary = tiny_tokenizer.get_vocab()
+    bpe = json.loads(tiny_tokenizer.backend_tokenizer.to_str())["model"]
+    out.add_tokenizer_model("gpt2")
+    out.add_token_list(sorted(vocabulary, key=vocabulary.__getitem__))
+    out.add_token_types([3] + [1] * (len(vocabulary) - 1))
+    out.add_token_merges([" ".join(pair) for pair in bpe["merges"]])
+    out.add_bos_token_id(0)
+    out.add_eos_token_id(0)
+    names = {"embed_tokens": "token_embd", "norm": "output_norm", "lm_head": "output"}
+    inner = {"q_proj": "attn_q", "k_proj": "attn_k", "v_proj": "attn_v", "o_proj": "attn_output"}
+    inner |= {"gate_proj": "ffn_gate", "up_proj": "ffn_up", "down_proj": "ffn_down"}
+    inner |= {"input_layernorm": "attn_norm", "post_attention_layernorm": "ffn_norm"}
+    for key, value in model.state_dict().items():
+        parts = key.removeprefix("model.").split(".")
+        heads = {"q_proj": c.num_attention_heads, "k_proj": c.num_key_value_heads}.get(parts[-2])
+        if heads:
+            value = value.reshape(heads, 2, -1, c.hidden_size).transpose(1, 2).reshape(value.shape)
+        name = f"blk.{parts[1]}.{inner[parts[-2]]}" if parts[0] == "layers" else names[parts[0]]
+        out.add_tensor(f"{name}.weight", np.ascontiguousarray(value.numpy()))
+    out.write_header_to_file()
+    out.write_kv_data_to_file()
+    out.write_tensors_to_file()
+    out.close()
+    return path
+
+
+@pytest.fixture(scope="module")
+def adapter(llama, tmp_path_factory) -> Path:
+    """A LoRA adapter folder for that model, whose weights are not zero."""
+    peft = pytest.importorskip("peft")
+    folder = tmp_path_factory.mktemp("adapter")
+    config = peft.LoraConfig(r=2, target_modules=["q_proj", "v_proj"], init_lora_weights=False)
+    peft.get_peft_model(LlamaForCausalLM.from_pretrained(llama), config).save_pretrained(folder)
+    return folder
+
+
+def test_a_gguf_file_scores_as_its_folder(llama, gguf_file):
+    whole, packed = Scorer(llama, device="cpu"), Scorer(gguf_file, device="cpu")
+    text = ["The nurse said that she would finish her shift."]
+    assert whole.encode(text) == packed.encode(text)
+    np.testing.assert_allclose(*(s.token_logprobs(s.encode(text))[0] for s in (whole, packed)), rtol=1e-5)
+    assert meta_model(str(gguf_file), setting="teacher.model").num_parameters() == whole.model.num_parameters()
+
+
+def test_an_adapter_is_merged_into_its_model(llama, adapter):
+    from peft import PeftModel
+
+    expected = PeftModel.from_pretrained(LlamaForCausalLM.from_pretrained(llama), adapter).eval()(IDS).logits
+    model = load_model(adapter).eval()
+    torch.testing.assert_close(model(IDS).logits, expected)
+    assert type(model) is LlamaForCausalLM
+    assert (model(IDS).logits - load_model(llama)(IDS).logits).abs().max() > 1e-3
+    check_model(adapter)
+    assert load_tokenizer(str(adapter)).get_vocab() == load_tokenizer(str(llama)).get_vocab()
+
+
+def test_a_fingerprint_tells_adapter_and_model_apart(llama, adapter, gguf_file, tmp_path):
+    for fingerprint in (model_fingerprint, fingerprint_path):
+        assert len({fingerprint(str(path)) for path in (llama, adapter, gguf_file)}) == 3
+        base = tmp_path / fingerprint.__name__
+        shutil.copytree(llama, base)
+        own = tmp_path / f"{fingerprint.__name__}-adapter"
+        shutil.copytree(adapter, own)
+        config = json.loads((own / "adapter_config.json").read_text())
+        (own / "adapter_config.json").write_text(json.dumps(config | {"base_model_name_or_path": str(base)}))
+        before = fingerprint(str(own))
+        model = LlamaForCausalLM.from_pretrained(base)
+        model.lm_head.weight.data[0] += 1
+        model.save_pretrained(base)
+        assert fingerprint(str(own)) != before
+
+
+def test_a_folder_with_weights_and_an_adapter_is_refused(llama, adapter, tmp_path):
+    both = tmp_path / "both"
+    shutil.copytree(llama, both)
+    shutil.copytree(adapter, both, dirs_exist_ok=True)
+    for use in (load_model, check_model, fingerprint_path, lambda name: model_fingerprint(str(name))):
+        with pytest.raises(ValueError, match=r"both: .*weights and an adapter"):
+            use(both)
+
+
+def test_an_adapter_without_all_its_weights_is_refused(adapter, tmp_path):
+    from safetensors.torch import load_file, save_file
+
+    shutil.copytree(adapter, tmp_path / "part")
+    weights = load_file(adapter / "adapter_model.safetensors")
+    weights.pop(min(weights))
+    save_file(weights, tmp_path / "part" / "adapter_model.safetensors")
+    with pytest.raises(ValueError, match="missing adapter keys"):
+        load_model(tmp_path / "part")
+    (tmp_path / "part" / "adapter_model.safetensors").unlink()
+    with pytest.raises(ValueError, match=r"has no adapter_model\.safetensors"):
+        load_model(tmp_path / "part")
+
+
+def quantised(llama: Path, folder: Path) -> Path:
+    """The model's folder with the settings of a 4-bit one."""
+    shutil.copytree(llama, folder)
+    config = json.loads((folder / "config.json").read_text())
+    config["quantization_config"] = {"quant_method": "bitsandbytes", "load_in_4bit": True}
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder
+
+
+def test_a_quantised_student_is_refused(llama, tmp_path):
+    with pytest.raises(ValueError, match=r"student\.model .*quantised, by bitsandbytes.*cannot be trained"):
+        load_model(quantised(llama, tmp_path / "q"), setting="student.model", packed="refuse")
+
+
+def test_a_quantised_teacher_gives_whole_weights(llama, tmp_path):
+    pytest.importorskip("bitsandbytes")
+    from transformers import BitsAndBytesConfig
+
+    four = BitsAndBytesConfig(load_in_4bit=True)
+    AutoModelForCausalLM.from_pretrained(llama, quantization_config=four, device_map="cpu").save_pretrained(tmp_path)
+    kept, whole = (load_model(tmp_path, packed=packed).eval() for packed in ("keep", "unpack"))
+    assert {p.dtype for p in whole.parameters()} == {torch.float32}
+    assert whole.get_submodule("model.layers.0.mlp.up_proj").weight.shape == (64, 32)
+    torch.testing.assert_close(kept(IDS).logits, whole(IDS).logits, atol=1e-3, rtol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("package", "check"),
+    [
+        ("bitsandbytes", "transformers.quantizers.quantizer_bnb_4bit.is_bitsandbytes_available"),
+        ("gguf", "transformers.modeling_gguf_pytorch_utils.is_gguf_available"),
+        ("peft", ""),
+    ],
+)
+def test_a_missing_package_is_one_line(package, check, llama, gguf_file, adapter, tmp_path, monkeypatch):
+    name = {"bitsandbytes": quantised(llama, tmp_path / "q"), "gguf": gguf_file, "peft": adapter}[package]
+    monkeypatch.setitem(__import__("sys").modules, package, None)
+    if check:
+        monkeypatch.setattr(check, lambda *_, **__: False)
+    with pytest.raises(ValueError, match=rf"teacher\.model .*{package}") as caught:
+        load_model(name, setting="teacher.model")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["./nothing", "a/b/c", "./nothing.gguf", __file__])
+def test_paths_that_are_no_model_are_refused(name):
+    with pytest.raises(ValueError, match="model"):
+        check_model(name)
