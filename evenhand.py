@@ -65,11 +65,13 @@ COMMANDS = {  # name: (module, whether `main` wants the name as its first argume
     "sample": ("counterfactuals.__main__", True, "write the built-in sample corpus"),
     "cache": ("debias.__main__", True, "store a teacher's predictions once, for any number of runs"),
     "train": ("train_distill", False, "train and evaluate what a configuration describes"),
+    "federated": ("federated.__main__", False, "the same, with the texts at clients: in process, or with Flower"),
     "eval": ("eval.__main__", False, "measure any causal language model"),
     "report": ("eval.__main__", True, "a page that compares runs and evaluations"),
     "gate": ("eval.__main__", True, "may this model be released? judged against a reference, by rules"),
     "record": ("eval.__main__", True, "an audit record of a model: audit.json and a page to print"),
     "correlate": ("eval.__main__", True, "how measures agree over models"),
+    "privacy": ("privacy.__main__", False, "plant canaries in a corpus; audit what a model gives away"),
     "dashboard": ("debias.__main__", True, "a Weights & Biases workspace for a configuration"),
 }
 
@@ -115,7 +117,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"error: no command {name!r}{_near(name, COMMANDS)}; evenhand --help lists them", file=sys.stderr)
         return 2
     module, is_named, _ = COMMANDS[name]
-    if module in ("counterfactuals.__main__", "eval.__main__"):  # the others read settings, key.sub=value
+    if module in (
+        "counterfactuals.__main__",
+        "eval.__main__",
+        "privacy.__main__",
+    ):  # the others read settings, key.sub=value
         rest = as_flags(rest)
     if module == "counterfactuals.__main__":
         rest = ["--out" if word == "--output_dir" else word for word in rest]

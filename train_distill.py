@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from transformers.utils.logging import disable_progress_bar
 
-from configs import build, plan, schema, study
+from configs import build, federation, plan, schema, study
 from configs.build import Run
 from configs.load import load
 from debias.run import checkpoint, shards
@@ -66,9 +66,14 @@ def command(arguments: argparse.Namespace) -> None:
         return
     for name, config in runs.items():
         folder = Path(whole.output_dir) / name
-        if study.is_complete(config, folder, allow_changes=arguments.allow_changes):
+        done = study.is_complete(config, folder, allow_changes=arguments.allow_changes)
+        if done:
             print(f"{name or 'model'}: complete in {folder}", flush=True)
-        elif not train(build.make_run(config, name, folder, allow_changes=arguments.allow_changes)):
+        elif config.federated.rounds:
+            done = federation.train(config, name, folder, allow_changes=arguments.allow_changes)
+        else:
+            done = train(build.make_run(config, name, folder, allow_changes=arguments.allow_changes))
+        if not done:
             return  # asked to stop
     if whole.eval.tasks and int(os.environ.get("RANK", "0")) == 0:
         study.report(whole, runs)

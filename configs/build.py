@@ -29,7 +29,7 @@ from counterfactuals.tokens.chat import AssistantTokens
 from counterfactuals.tokens.corpus import Corpus
 from counterfactuals.tokens.pairs import PairSet, build_pairs
 from counterfactuals.tokens.stream import PairStream
-from counterfactuals.tokens.tokenizer import load_tokenizer, train_bpe
+from counterfactuals.tokens.tokenizer import load_tokenizer, set_start, train_bpe
 from counterfactuals.tokens.vocabulary import role_tokens
 from debias import models
 from debias.cache.store import TeacherCache, build_cache, fingerprint_parts, open_cache
@@ -210,6 +210,13 @@ def reverser_of(config: Config) -> Reverser:
 
 def tokenizer_of(config: Config, corpus: Corpus) -> Any:
     """The tokenizer of teacher, student or tokenizer.name, which must agree; or one trained on the corpus."""
+    tokenizer = _tokenizer(config, corpus)
+    t = config.tokenizer
+    set_start(tokenizer, t.start_token, setting="tokenizer.start_token", every=t.start_every)
+    return tokenizer
+
+
+def _tokenizer(config: Config, corpus: Corpus) -> Any:
     if config.tokenizer.train_vocab_size:
         return train_bpe(corpus, config.tokenizer.train_vocab_size)
     named = {"teacher.model": config.teacher.model, "student.model": config.student.model}
@@ -251,8 +258,10 @@ def models_of(config: Config, corpus: Corpus) -> Models:
         student = models.student_from_layers(teacher, keep)
     elif config.student.init == "random":
         student = models.random_student(config.student.config, tokenizer, config.data.max_length)
-    models.check_sizes(student, teacher, tokenizer, config.data.max_length)
+    models.check_models(student, teacher, tokenizer, config.data.max_length, cached=bool(config.teacher.cache))
     models.set_dropout(student, config.student.dropout)
+    if config.student.lora:
+        models.add_lora(student, **config.student.lora)
     if config.train.gradient_checkpointing:
         models.checkpoint_activations(student)
     return Models(tokenizer, teacher if runs_teacher else None, student, student.num_parameters())
@@ -378,12 +387,10 @@ def task_of(
     student, teacher = parts.student, parts.teacher
     options = {key: value for key, value in vars(config.loss).items() if key not in ("vocabulary", "hidden_layers")}
     if config.loss.vocabulary == "reversed":
-        size = student.get_output_embeddings().weight.shape[0]
+        size = min(m.get_output_embeddings().weight.shape[0] for m in (student, teacher) if m is not None)
         options["roles"] = VocabularyRoles.build(role_tokens(reverser, parts.tokenizer, size), accelerator.device)
     if teacher is not None:
         teacher = teacher if teacher.device == accelerator.device else teacher.to(accelerator.device)
-    if config.train.compile:
-        models.compile_layers(*(model for model in (student, teacher) if model is not None))
     if config.loss.hidden_weight:
         models.check_widths(student, teacher)
         depth = models.num_layers(teacher)
@@ -391,8 +398,10 @@ def task_of(
         options["hidden_layers"] = models.hidden_map(config.loss.hidden_layers, keep)
     codec = cache.codec.to(accelerator.device) if cache is not None else None
     task = DistillTask(student, teacher, codec=codec, **options)
+    if config.train.compile:
+        models.compile_layers(*(model for model in (student, teacher) if model is not None))
     o, t = config.optim, config.train
-    optimizer = build_optimizer(task, lr=o.lr, betas=o.betas, eps=o.eps, weight_decay=o.weight_decay)
+    optimizer = build_optimizer(task, lr=o.lr, betas=o.betas, eps=o.eps, weight_decay=o.weight_decay, name=o.name)
     sizes: dict[str, Any] = {"micro_batch_size": t.micro_batch_size, "max_grad_norm": o.max_grad_norm}
     configure_deepspeed(accelerator, precision=t.precision, **sizes)
     if config.privacy.epsilon is None:

@@ -26,7 +26,8 @@ FREE = (
     *("train.cpu_threads", "train.micro_batch_size", "train.gradient_checkpointing", "train.on_nan", "train.max_skips"),
     *("train.keep_best", "privacy.secret"),
 )
-RESERVED = ("sample", "pairs", "model", "checkpoints", "teacher_cache")  # folders below output_dir with another use
+# folders below output_dir with another use
+RESERVED = ("sample", "pairs", "model", "checkpoints", "teacher_cache", "clients")
 
 
 def load(path: str | Path | None = None, overrides: Sequence[str] = ()) -> tuple[Config, dict[str, Config]]:

@@ -14,82 +14,24 @@ from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
 from pydantic.fields import FieldInfo
 
-
-class ConfigError(ValueError):
-    """One or more settings are wrong; the message has a line for each."""
-
-
-def setting(default: Any, meaning: str, **bounds: Any) -> Any:
-    """A field. bounds: ge, gt, le, lt for numbers, min_length for text."""
-    return Field(default, description=meaning, **bounds)
-
-
-def _number(value: Any) -> Any:
-    """PyYAML reads 3e-4, without a point, as text."""
-    if isinstance(value, str):
-        try:
-            return float(value)
-        except ValueError:
-            pass
-    return value
-
-
-def _policy(value: Any) -> Any:
-    """A name of reverse.POLICIES or a number from 0 to 1."""
-    from counterfactuals.text.reverse import threshold
-
-    value = _number(value)
-    if isinstance(value, bool) or not isinstance(value, str | int | float):
-        raise ValueError(f"policy: no {value!r}; there is a name, such as skip, or a doubt from 0 to 1")
-    threshold(value)
-    return value
-
-
-def _no(value: Any) -> Any:
-    return "no" if value is False else value  # YAML reads a bare no as false
-
-
-def _mapping(value: Any) -> Any:
-    return {} if value is None else value
-
-
-def _layers(value: Any) -> Any:
-    if value in ("even", "hf", "all") or (isinstance(value, list) and all(type(item) is int for item in value)):
-        return value
-    raise ValueError(f"must be even, hf, all or a list of layers, not {value!r}")
-
-
-def _betas(value: list[float]) -> list[float]:
-    if len(value) == 2 and all(0 <= beta < 1 for beta in value):
-        return value
-    raise ValueError(f"must be two numbers in [0, 1), not {value}")
-
-
-def _distinct(value: list[int]) -> list[int]:
-    if len(set(value)) == len(value):
-        return value
-    raise ValueError(f"a seed is named twice, in {value}")
-
-
-Number = Annotated[float, BeforeValidator(_number)]
-Policy = Annotated[str | float, BeforeValidator(_policy)]
-Options = Annotated[dict[str, Any], BeforeValidator(_mapping)]
-Tasks = Annotated[dict[str, Options], BeforeValidator(_mapping)]
-Op = Literal["none", "max", "mean", "exp_mean", "swap", "mix"]
-
-
-class Section(BaseModel):
-    """Settings that belong together. Unknown keys are refused, and nothing is converted to another type."""
-
-    model_config = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _absent(cls, value: Any) -> Any:
-        return {} if value is None else value  # `loss:` with nothing after it
+from configs.fields import (
+    ConfigError,
+    Number,
+    Op,
+    Options,
+    Policy,
+    Section,
+    Tasks,
+    as_mapping,
+    as_no,
+    check_betas,
+    check_distinct,
+    check_layers,
+    setting,
+)
 
 
 class Data(Section):
@@ -100,12 +42,8 @@ class Data(Section):
     )
     subset: str | None = setting(None, "configuration name of a Hub data set")
     split: str = setting("train", "split of a Hub data set")
-    text_field: str = setting(
-        "text", "field or column that holds the text, or messages; or prompt,completion: both, by the chat template"
-    )
-    loss_on: Literal["all", "assistant"] = setting(
-        "all", "what is learned: every token, or only what the assistant says in a conversation"
-    )
+    text_field: str = setting("text", "field that holds the text, or messages; or prompt,completion (chat template)")
+    loss_on: Literal["all", "assistant"] = setting("all", "learn every token, or only what the assistant says")
     max_texts: int | None = setting(None, "read at most this many texts", ge=1)
     max_length: int = setting(1024, "tokens in a training sequence; longer texts are cut into several", ge=2)
     pairs_dir: str | None = setting(
@@ -125,6 +63,12 @@ class Tokenizer(Section):
         "train a byte-level BPE tokenizer with this many tokens on the corpus instead",
         ge=257,
     )
+    start_token: str | None = setting(
+        None,
+        "token that texts begin with, or none; the model keeps it. Default: begin of text (chat models: a chat marker)",
+        min_length=1,
+    )
+    start_every: bool = setting(False, "the later pieces of a long text begin with it too, as Gemma needs it")
 
 
 class Teacher(Section):
@@ -146,12 +90,13 @@ class Student(Section):
     init: Literal["layers", "pretrained", "random"] = setting(
         "layers", "layers: copied from the teacher; pretrained: student.model; random: from student.config"
     )
-    layers: Annotated[str | list[int], BeforeValidator(_layers)] = setting(
+    layers: Annotated[str | list[int], BeforeValidator(check_layers)] = setting(
         "even", "teacher layers to keep: even = 0, 2, 4, …; hf = 0, 2, 4, 7, 9, 11; all; or a list"
     )
     model: str | None = setting(None, "path, Hub name or run:NAME of a pretrained student", min_length=1)
     config: Options = setting({}, "model configuration for random init, e.g. {n_layer: 4, n_embd: 64, n_head: 4}")
     dropout: Number | None = setting(None, "rate of every dropout; default: the model's own configuration", ge=0, lt=1)
+    lora: Options = setting({}, "train only a LoRA adapter (peft), e.g. {rank: 8}; also alpha, targets and dropout")
 
 
 class Counterfactual(Section):
@@ -208,12 +153,13 @@ class Loss(Section):
 
 class Optim(Section):
     lr: Number = setting(1e-3, "peak learning rate", gt=0)
-    betas: Annotated[list[Number], AfterValidator(_betas)] = setting([0.9, 0.98], "AdamW's decay rates")
+    betas: Annotated[list[Number], AfterValidator(check_betas)] = setting([0.9, 0.98], "AdamW's decay rates")
     eps: Number = setting(1e-6, "AdamW's epsilon", gt=0)
     weight_decay: Number = setting(0.0, "AdamW's weight decay, on matrices only", ge=0)
     warmup: Number = setting(0.05, "fraction of the steps over which the learning rate rises from 0", ge=0, le=1)
     schedule: Literal["linear", "cosine", "constant"] = setting("linear", "decay to 0 after the warm-up, or none")
     max_grad_norm: Number = setting(5.0, "gradients are clipped to this norm; not with privacy.epsilon", gt=0)
+    name: Literal["adamw", "sgd"] = setting("adamw", "AdamW, or plain gradient descent (no momentum, no decay)")
 
 
 class Privacy(Section):
@@ -223,8 +169,10 @@ class Privacy(Section):
     delta: Number | None = setting(
         None, "probability that epsilon does not cover; below 1 / number of texts", gt=0, lt=1
     )
-    unit: Literal["text"] = setting(
-        "text", "what is protected: a text (a row of the corpus), with all its sequences and counterfactuals"
+    unit: Literal["text", "client"] = setting(
+        "text",
+        "what is protected: a text (a row of the corpus), with all its sequences and counterfactuals; or, with "
+        "federated.rounds, a client with all its texts",
     )
     clip: Literal["flat", "automatic", "micro"] = setting(
         "flat",
@@ -254,7 +202,7 @@ class Train(Section):
         "unit of both batch sizes; tokens: batch_size × data.max_length tokens, texts of similar length together",
     )
     micro_batch_size: int = setting(64, "sequences in one forward pass of one rank; sets the accumulation", ge=1)
-    precision: Annotated[Literal["no", "bf16", "fp16"] | None, BeforeValidator(_no)] = setting(
+    precision: Annotated[Literal["no", "bf16", "fp16"] | None, BeforeValidator(as_no)] = setting(
         None, "autocast; null: as given to accelerate launch"
     )
     compile: bool = setting(False, "torch.compile for the blocks of student and teacher")
@@ -270,6 +218,57 @@ class Train(Section):
     )
     on_nan: Literal["stop", "skip"] = setting("stop", "when a loss or gradient is not finite: stop, or skip the step")
     max_skips: int = setting(10, "steps that on_nan: skip may skip before the run stops", ge=0)
+
+
+class Federated(Section):
+    rounds: int = setting(
+        0,
+        "rounds of federated training, which all other periods (_every) then count in; 0: the texts are in one place",
+        ge=0,
+    )
+    clients: int | None = setting(None, "how many clients hold the texts; with partition key one for each value", ge=1)
+    partition: Literal["iid", "label", "cluster", "key"] = setting(
+        "iid",
+        "who holds what: texts at random; label or cluster: more of some labels, or clusters of texts, than of others; "
+        "key: a client for each value of the label",
+    )
+    label: str | None = setting(
+        None, "field of the corpus, or several joined by +, e.g. occupation+gender", min_length=1
+    )
+    alpha: Number = setting(
+        1.0, "partition label or cluster: Dirichlet concentration, 0.1: clients unlike each other", gt=0
+    )
+    quantity: Number | None = setting(
+        None, "Dirichlet concentration of the clients' numbers of texts, 1: uneven; null: equal numbers", gt=0
+    )
+    clusters: int = setting(10, "partition cluster: number of clusters of texts", ge=2)
+    partition_seed: int = setting(0, "seed of who holds what", ge=0)
+    select: Literal["uniform", "activity", "most_active", "mixture"] = setting(
+        "uniform",
+        "who is asked: anyone; the active with p ∝ texts^activity; the most active; a mixture of the first two",
+    )
+    per_round: int = setting(10, "clients asked in a round", ge=1)
+    activity: Number = setting(1.0, "exponent of select activity and mixture; 0: uniform", ge=0)
+    mixture: Number = setting(0.5, "select mixture: share of uniform", ge=0, le=1)
+    periods: int = setting(1, "periods in which a client's texts arrive, in their order; 1: all are there", ge=1)
+    keep_periods: int | None = setting(None, "periods that a client keeps its texts for; null: for good", ge=1)
+    local_steps: int = setting(
+        10, "optimizer steps of a client in a round; rounds × local_steps is train.max_steps", ge=1
+    )
+    proximal: Number = setting(0.0, "FedProx: weight μ of μ/2 · ‖w − w_t‖² in a client's loss", ge=0)
+    algorithm: Literal["fedavg", "fedavgm", "fedadam", "fedyogi"] = setting(
+        "fedavg", "what the server does with the mean of the clients' differences"
+    )
+    server_lr: Number = setting(1.0, "the server's learning rate; about 0.01 for fedadam and fedyogi", gt=0)
+    server_betas: Annotated[list[Number], AfterValidator(check_betas)] = setting(
+        [0.9, 0.99], "the server's decay rates; fedavgm uses the first"
+    )
+    server_eps: Number = setting(1e-3, "τ of fedadam and fedyogi: how adaptive they are", gt=0)
+    weights: Literal["tokens", "uniform"] = setting(
+        "tokens", "weight of a client in the mean: the predictions it learns from, or the same for all"
+    )
+    missing: Number = setting(0.0, "in process: share of those asked that do not answer, drawn at random", ge=0, lt=1)
+    timeout: Number = setting(3600.0, "Flower: seconds after which a client comes too late for a round", gt=0)
 
 
 class Tracking(Section):
@@ -302,7 +301,7 @@ class Hub(Section):
 class Eval(Section):
     tasks: Tasks = setting({}, "task[@label]: its options; see `evenhand eval --list`")
     data_dir: str | None = setting(None, "folder with the evaluation data; default for the sample: OUTPUT_DIR/sample")
-    models: Annotated[dict[str, str], BeforeValidator(_mapping)] = setting(
+    models: Annotated[dict[str, str], BeforeValidator(as_mapping)] = setting(
         {}, "more models to evaluate for comparison, label: path or Hub name"
     )
     batch_size: int = setting(32, "texts in one forward pass", ge=1)
@@ -323,11 +322,12 @@ class Config(Section):
     optim: Optim = Field(default_factory=Optim)
     privacy: Privacy = Field(default_factory=Privacy)
     train: Train = Field(default_factory=Train)
+    federated: Federated = Field(default_factory=Federated)
     tracking: Tracking = Field(default_factory=Tracking)
     eval: Eval = Field(default_factory=Eval)
     hub: Hub = Field(default_factory=Hub)
     runs: Tasks = setting({}, "name: overrides, for several models trained one after the other")
-    seeds: Annotated[list[int], AfterValidator(_distinct)] = setting(
+    seeds: Annotated[list[int], AfterValidator(check_distinct)] = setting(
         [], "train each of runs once per seed, as NAME-seedS; a run with `seeds: []` only once"
     )
 
@@ -337,7 +337,8 @@ SECTIONS: dict[str, type[Section]] = {
     for key, item in Config.model_fields.items()
     if isinstance(item.annotation, type) and issubclass(item.annotation, Section)
 }
-PER_RUN = ("data", "tokenizer", "teacher", "student", "counterfactual", "loss", "optim", "privacy", "train", "seed")
+PER_RUN = ("data", "tokenizer", "teacher", "student", "counterfactual", "loss", "optim", "privacy", "train")
+PER_RUN += ("federated", "seed")
 
 
 def names() -> dict[str, FieldInfo]:

@@ -122,6 +122,7 @@ def evaluate(whole: Config, runs: dict[str, Config]) -> dict[str, Any]:
         seed=whole.seed,
         reference="plain" if "plain" in runs else None,
         batch_size=whole.eval.batch_size,
+        start_token=whole.tokenizer.start_token,
         trust_remote_code=any(config.teacher.trust_remote_code for config in runs.values()),
     )
 

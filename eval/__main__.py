@@ -77,8 +77,7 @@ def parser() -> argparse.ArgumentParser:
     out.add_argument(
         "--batch_size", type=int, default=64, metavar="N", help="most rows in a scoring batch (default 64)"
     )
-    out.add_argument("--device", metavar="NAME", help="cuda if there is one, else cpu")
-    out.add_argument("--trust_remote_code", action="store_true", help="run code that comes with a Hub model")
+    _add_model_options(out)
     out.add_argument(
         "--list",
         nargs="?",
@@ -87,6 +86,21 @@ def parser() -> argparse.ArgumentParser:
         help="list the tasks, or show one in full (data, licence, options, …); markdown: a table of all",
     )
     return out
+
+
+def _add_model_options(out: argparse.ArgumentParser) -> None:
+    """How models are loaded, and what stands before a text."""
+    out.add_argument("--device", metavar="NAME", help="cuda if there is one, else cpu")
+    out.add_argument(
+        "--start_token",
+        metavar="TOKEN",
+        help="token that texts begin with, e.g. '<|endoftext|>', or none; default: the tokenizer's begin of text, "
+        "which for chat models is often a chat marker",
+    )
+    out.add_argument(
+        "--chat", action="store_true", help="prompts are a user's message in the model's chat template, texts its reply"
+    )
+    out.add_argument("--trust_remote_code", action="store_true", help="run code that comes with a Hub model")
 
 
 def listing(width: int) -> str:
@@ -265,6 +279,7 @@ def run(options: argparse.Namespace) -> None:
 
     logging.disable_progress_bar()
     same = ("data_dir", "output_dir", "reference", "hub", "cache_dir", "batch_size", "device", "limit", "shared")
+    same += ("start_token", "chat")
     given = {name: getattr(options, name) for name in (*same, "trust_remote_code")}
     if options.dry_run:
         print(_dry_run(options, models, tasks, seeds))

@@ -17,9 +17,10 @@ import os
 import sys
 import textwrap
 import zlib
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import IO, Any
 
@@ -84,6 +85,18 @@ class Corpus:
             raise ValueError(f"data.source {where}: the chat template refuses it ({_short(error)})") from None
         text = text.removeprefix(self.tokenizer.bos_token or "")
         return text.rstrip().removesuffix(self.tokenizer.eos_token or "")
+
+    def labelled(self, fields: Sequence[str]) -> Iterator[tuple[str, str]]:
+        """(text, label) of each text: the values that these fields of its row have, joined by +."""
+        files = _files(self._path) if self._path is not None and not _is_saved(self._path) else []
+        if any(_kind(file) == ".txt" for file in files):
+            raise ValueError(f"data.source {self.source}: a .txt file has no fields but its text")
+        columns = [replace(self, text_field=field)._rows() for field in fields]
+        found = (
+            (_text(self._rendered(value, where), where), "+".join(str(label) for _, label in labels))
+            for (where, value), *labels in zip(self._rows(), *columns)
+        )
+        yield from islice(((text, label) for text, label in found if text.strip()), self.max_texts)
 
     @cached_property
     def _path(self) -> Path | None:

@@ -122,7 +122,11 @@ def fingerprint_parts(source_fingerprint: str, reverser: Reverser, tokenizer: An
         raise ValueError("tokenizer: alignment needs a fast tokenizer (tokenizer.json); this one is slow")
     files = sorted(file for name in CODE for file in HERE.glob(name) if file.suffix in (".py", ".json", ".yaml"))
     code = [file.read_text(encoding="utf-8") for file in files]
-    ends = [tokenizer.bos_token_id, tokenizer.eos_token_id]
+    ends = [
+        tokenizer.bos_token_id,
+        tokenizer.eos_token_id,
+        *(["start_every"] * getattr(tokenizer, "start_every", False)),
+    ]
     return {
         "source": source_fingerprint,
         "reverser": reverser.fingerprint,

@@ -144,7 +144,7 @@ def score(scorer: Scorer, rows: list[Row], options: Mapping[str, Any], seed: int
     for n, row in enumerate(rows):
         frames.setdefault((row["raw"], row["number"]), []).append(n)
     for frame, numbers in enumerate(frames.values()):
-        contexts = scorer.encode([rows[n]["prompt"] for n in numbers], bos=options["bos"])
+        contexts = scorer.encode_prompts([rows[n]["prompt"] for n in numbers], bos=options["bos"])
         logp_NV = scorer.next_logprobs(contexts)
         subjects = [
             [i for i, n in enumerate(numbers) if rows[n]["category"] == gender and rows[n]["gendered"]]
