@@ -37,6 +37,7 @@ def main() -> int:
     port = free_port()
     with tempfile.TemporaryDirectory() as home:
         there = os.environ | {"FLWR_TELEMETRY_ENABLED": "0", "FLWR_HOME": home}
+        there["PATH"] = f"{BIN}{os.pathsep}{there.get('PATH', '')}"  # Flower's programs start each other by name
         link: list[str | Path] = [
             BIN / "flower-superlink",
             "--insecure",
