@@ -24,7 +24,9 @@ from counterfactuals.provenance import model_fingerprint
 from counterfactuals.sample import write_sample
 from counterfactuals.text.lexicon import load_lexicon
 from counterfactuals.text.reverse import Reverser
+from counterfactuals.tokens.align import AlignedPair
 from counterfactuals.tokens.batch import BatchPlan, PairBatch, collate
+from counterfactuals.tokens.chat import AssistantTokens
 from counterfactuals.tokens.corpus import Corpus
 from counterfactuals.tokens.pairs import PairSet, build_pairs
 from counterfactuals.tokens.stream import PairStream
@@ -57,11 +59,15 @@ class Data:
     one_side: bool  # counterfactual.augment: one
 
     def num_tokens(self, step: int) -> int:
-        """Trained predictions of the whole batch, over accumulation and ranks."""
-        chosen, options = self.plan.batch(step), {"augment": self.collation["augment"]}
-        if self.one_side:
-            options["turned"] = self._turned(step, chosen)
-        return max(1, self.pairs.predictions(chosen, **options))
+        """Trained predictions of the whole batch, over accumulation and ranks; 1 where there is none."""
+        chosen, augment, said = self.plan.batch(step), self.collation["augment"], self.collation["said"]
+        turned = self._turned(step, chosen)
+        if said is None:
+            options = {"turned": turned} if self.one_side else {}
+            return max(1, self.pairs.predictions(chosen, augment=augment, **options))
+        pairs = self._pairs(chosen, turned)
+        texts = [pair.input_ids for pair in pairs] + [pair.cf_input_ids for pair in pairs if augment and pair.reversed]
+        return max(1, sum(int(said(ids)[1:].sum()) for ids in texts))
 
     def micro_batches(self, step: int, **share: int) -> Iterator[PairBatch]:
         """The batches of one rank. share: accumulation, rank, world."""
@@ -69,11 +75,13 @@ class Data:
         for chosen in self.plan.micro_batches(step, **share):
             indices = chosen if len(chosen) else np.zeros(1, dtype=int)  # a private step may hold no text
             units, turned = None if texts is None else texts[indices], self._turned(step, indices)
-            pairs = [self.pairs[i].turned() if other else self.pairs[i] for i, other in zip(indices, turned)]
-            batch = collate(pairs, units=units, **self.collation)
+            batch = collate(self._pairs(indices, turned), units=units, **self.collation)
             if not len(chosen):
                 batch = replace(batch, trained_R=torch.zeros_like(batch.trained_R))
             yield batch if self.cache is None else self.cache.attach(batch, indices, turned)
+
+    def _pairs(self, indices: np.ndarray, turned: np.ndarray) -> list[AlignedPair]:
+        return [self.pairs[i].turned() if other else self.pairs[i] for i, other in zip(indices, turned)]
 
     def _turned(self, step: int, indices: np.ndarray) -> np.ndarray:
         """Which of these pairs are seen from their other side."""
@@ -279,7 +287,7 @@ def pairs_of(
     config: Config, corpus: Corpus, reverser: Reverser, tokenizer: Any, accelerator: Accelerator | None = None
 ) -> PairSet | PairStream:
     """accelerator: whose ranks share the work on a stream; None: one process."""
-    data = config.data
+    data, corpus = config.data, replace(corpus, tokenizer=tokenizer)
     if not data.streaming:
         folder = data.pairs_dir or Path(config.output_dir) / "pairs"
         options: dict[str, Any] = {"max_length": data.max_length, "workers": data.workers}
@@ -382,6 +390,7 @@ def collation_of(config: Config, tokenizer: Any) -> dict[str, Any]:
     c = config.counterfactual
     options = {"op": config.loss.op, "vocabulary": config.loss.vocabulary, "pad_id": tokenizer.eos_token_id or 0}
     options["couple"] = pairs_hidden_states(config)
+    options["said"] = AssistantTokens(tokenizer) if config.data.loss_on == "assistant" else None
     return options | {"augment": c.augment == "both", "perturb": c.perturb, "stop_at_cue": c.stop_at_cue}
 
 

@@ -44,7 +44,8 @@ class Data(Section):
     )
     subset: str | None = setting(None, "configuration name of a Hub data set")
     split: str = setting("train", "split of a Hub data set")
-    text_field: str = setting("text", "field or column that holds the text")
+    text_field: str = setting("text", "field that holds the text, or messages; or prompt,completion (chat template)")
+    loss_on: Literal["all", "assistant"] = setting("all", "learn every token, or only what the assistant says")
     max_texts: int | None = setting(None, "read at most this many texts; source self: write so many (4096)", ge=1)
     prompts: str | None = setting(
         None,

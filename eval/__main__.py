@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import shutil
 import sys
+import tempfile
 import textwrap
 from collections.abc import Mapping
 from importlib import import_module
@@ -212,10 +214,31 @@ def main(arguments: list[str] | None = None) -> int:
             shown = {"": lambda: listing(width), "markdown": catalogue}
             print(shown.get(options.list, lambda: describe(options.list, width))())
         else:
-            run(options)
+            return _shared(options)
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    return 0
+
+
+def _shared(options: argparse.Namespace) -> int:
+    """Runs the evaluation, with the other processes of a launcher if there are any: they write into thin air."""
+    from eval import ranks
+
+    with ranks.joined() as rank:
+        options.shared = int(os.environ.get("WORLD_SIZE", "1")) > 1
+        if options.shared and not options.device:
+            options.device = ranks.own_device()
+        if not rank:
+            run(options)
+            return 0
+        with tempfile.TemporaryDirectory() as folder, open(os.devnull, "w") as nowhere:
+            options.output_dir, options.cache_dir = Path(folder), None
+            with contextlib.redirect_stdout(nowhere), contextlib.redirect_stderr(nowhere):
+                try:
+                    run(options)
+                except ValueError:  # the first process says it
+                    return 2
     return 0
 
 
@@ -255,18 +278,8 @@ def run(options: argparse.Namespace) -> None:
     from eval.run import evaluate, write_json
 
     logging.disable_progress_bar()
-    same = (
-        "data_dir",
-        "output_dir",
-        "reference",
-        "hub",
-        "cache_dir",
-        "batch_size",
-        "device",
-        "limit",
-        "start_token",
-        "chat",
-    )
+    same = ("data_dir", "output_dir", "reference", "hub", "cache_dir", "batch_size", "device", "limit", "shared")
+    same += ("start_token", "chat")
     given = {name: getattr(options, name) for name in (*same, "trust_remote_code")}
     if options.dry_run:
         print(_dry_run(options, models, tasks, seeds))

@@ -26,6 +26,7 @@ from eval.check import Resolved, check, leader, resolve
 from eval.loading import check_model, fingerprint_path
 from eval.measures.intervals import Interval, interval, paired_difference
 from eval.model import Scorer, chat_text, find_device
+from eval.ranks import SharedScorer, of_first
 from eval.task import Metrics, Row, Task, figure, suggest
 
 __all__ = ["check", "differences", "evaluate", "extent", "over_seeds", "resolve", "write_json"]
@@ -57,6 +58,7 @@ def evaluate(
     start_token: str | None = None,
     chat: bool = False,
     quiet: bool = False,
+    shared: bool = False,
 ) -> dict[str, Any]:
     """Run every task on every model; write and return {"rows": [{"model", "tasks"}, …], "differences", "versions", …}.
 
@@ -69,7 +71,8 @@ def evaluate(
     reference: what "differences" subtracts from every other model, over the same resamples; default: the first model.
     hub: take missing data from the Hub. skip_missing: leave out, and name under "skipped", tasks without data or that a
     model cannot do. cache_dir: where scored rows are kept; default: output_dir/.cache, cleared of what was not used.
-    start_token, chat: see Scorer; "start" in each row of the result says what texts began with.
+    shared: every process of torch.distributed calls this, and they share the work (eval/ranks.py); only the first one's
+    folders are of use. start_token, chat: see Scorer; "start" in each row of the result says what texts began with.
     """
     seeds = list(seeds) or [seed]
     reference = _check_request(models, reference, seeds, batch_size)
@@ -88,7 +91,7 @@ def evaluate(
     output = _Output(Path(output_dir), resolved)
     cache = Cache(output.folder / ".cache" if cache_dir is None else Path(cache_dir))
     work = _Work(resolved, inputs, seeds, cache, skip_missing=skip_missing)
-    loading = {"device": device, "batch_size": batch_size, "trust_remote_code": trust_remote_code}
+    loading = {"device": device, "batch_size": batch_size, "trust_remote_code": trust_remote_code, "shared": shared}
     loading |= {"start_token": start_token, "chat": chat}
     with output, _Reporter(quiet=quiet) as reporter:
         _evaluate_models(models, loading, work, output, reporter, result)
@@ -290,8 +293,8 @@ def write_json(path: Path, content: Any) -> None:
 class _Loaded:
     """A model that is loaded when it is first needed; a folder's fingerprint is known without loading it."""
 
-    def __init__(self, model: str | Path | Scorer, **options: Any) -> None:
-        self._model, self._options = model, options
+    def __init__(self, model: str | Path | Scorer, *, shared: bool, **options: Any) -> None:
+        self._model, self._options, self.shared = model, options, shared
         self._scorer = model if isinstance(model, Scorer) else None
         self.num_scored = 0
         self.broken = False  # whether it could not be loaded
@@ -301,7 +304,7 @@ class _Loaded:
     def scorer(self) -> Scorer:
         if self._scorer is None:
             self.broken = True
-            self._scorer = Scorer(self._model, **self._options)
+            self._scorer = (SharedScorer if self.shared else Scorer)(self._model, **self._options)
             self.broken = False
         return self._scorer
 
@@ -345,7 +348,7 @@ def _scored(
         "start": loaded.start,
         "evenhand": versions()["evenhand"],
     }
-    kept = cache.read(key)
+    kept = of_first(cache.read(key)) if loaded.shared else cache.read(key)
     return cache.write(key, loaded.score(task, rows, options, seed)) if kept is None else kept
 
 

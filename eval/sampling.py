@@ -236,6 +236,7 @@ def sample_ids(
     """One sampled continuation for each sequence (repeat a sequence for more), without the prompt and the EOS token.
 
     Same arguments, same texts on the same machine; another batch size draws other texts from the same distribution.
+    Each batch has draws of its own, so that processes may share batches.
     """
     if not 0 < top_p <= 1 or temperature <= 0 or max_new_tokens < 1:
         raise ValueError(
@@ -245,7 +246,7 @@ def sample_ids(
     for row in ids:
         if not 1 <= len(row) < scorer.max_length:
             raise ValueError(f"a prompt of {len(row)} tokens: sampling needs 1 to {scorer.max_length - 1}")
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator()
 
     def choose(logits_BV: torch.Tensor, rows: list[int]) -> torch.Tensor:
         return sample_top_p(logits_BV, top_p=top_p, temperature=temperature, generator=generator)
@@ -253,6 +254,7 @@ def sample_ids(
     out: list[list[int]] = [[] for _ in ids]
     lengths = [min(len(row) + max_new_tokens, scorer.max_length) for row in ids]
     for batch in scorer.sampling_batches(lengths, batch_size):
+        generator.manual_seed(seed + 1_000_003 * batch[0])
         for number, new in zip(batch, decode_steps(scorer, [ids[i] for i in batch], choose, max_new_tokens)):
             out[number] = new
     return out
