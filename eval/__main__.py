@@ -278,9 +278,11 @@ def run(options: argparse.Namespace) -> None:
     from eval.run import evaluate, write_json
 
     logging.disable_progress_bar()
-    same = ("data_dir", "output_dir", "reference", "hub", "cache_dir", "batch_size", "device", "limit", "shared")
-    same += ("start_token", "chat")
-    given = {name: getattr(options, name) for name in (*same, "trust_remote_code")}
+    same = [
+        "data_dir", "output_dir", "reference", "hub", "cache_dir", "batch_size", "device", "limit", "shared",
+        "start_token", "chat", "trust_remote_code",
+    ]  # fmt: skip
+    given = {name: getattr(options, name) for name in same}
     if options.dry_run:
         print(_dry_run(options, models, tasks, seeds))
         return
