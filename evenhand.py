@@ -30,6 +30,7 @@ Evaluation
 
 from __future__ import annotations
 
+import argparse
 import difflib
 import re
 import sys
@@ -37,6 +38,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any
 
 NAMES = {  # name: the module that defines it
@@ -64,6 +66,7 @@ COMMANDS = {  # name: (module, whether `main` wants the name as its first argume
     "build": ("counterfactuals.__main__", True, "prepare the pairs of a corpus"),
     "sample": ("counterfactuals.__main__", True, "write the built-in sample corpus"),
     "cache": ("debias.__main__", True, "store a teacher's predictions once, for any number of runs"),
+    "debias": ("train_distill", False, "make a model even on texts that it writes itself, and measure it"),
     "train": ("train_distill", False, "train and evaluate what a configuration describes"),
     "federated": ("federated.__main__", False, "the same, with the texts at clients: in process, or with Flower"),
     "eval": ("eval.__main__", False, "measure any causal language model"),
@@ -117,15 +120,44 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"error: no command {name!r}{_near(name, COMMANDS)}; evenhand --help lists them", file=sys.stderr)
         return 2
     module, is_named, _ = COMMANDS[name]
-    if module in (
-        "counterfactuals.__main__",
-        "eval.__main__",
-        "privacy.__main__",
-    ):  # the others read settings, key.sub=value
+    if name == "debias":
+        rest = _debias(rest)
+    if module in ("counterfactuals.__main__", "eval.__main__", "privacy.__main__"):  # the others read key.sub=value
         rest = as_flags(rest)
     if module == "counterfactuals.__main__":
         rest = ["--out" if word == "--output_dir" else word for word in rest]
     return import_module(module).main([name, *rest] if is_named else rest)
+
+
+def _debias(words: Sequence[str]) -> list[str]:
+    """Arguments of `train_distill.py` for `evenhand debias`: configs/debias.yaml and what is given here."""
+    about = "Make a causal language model even on texts that it writes itself, and measure it before and after."
+    parser = argparse.ArgumentParser(prog="evenhand debias", description=about)
+    parser.add_argument("model", help="a model folder, a Hub name or a GGUF file")
+    parser.add_argument(
+        "--output_dir", required=True, metavar="DIR", help="the model, its card and report.html go here"
+    )
+    parser.add_argument(
+        "--minutes", metavar="N", help="write texts and train for about so long, measuring not included"
+    )
+    parser.add_argument("--tokens", metavar="N", help="let the model write about so many tokens")
+    parser.add_argument("--lexicon", metavar="NAME", help="gender (the default), race, or a YAML file of your own")
+    parser.add_argument("--prompts", metavar="FILE", help="your own neutral beginnings of texts, one a line")
+    parser.add_argument("--dry_run", action="store_true", help="check everything, say what it would cost, and stop")
+    parser.add_argument("override", nargs="*", metavar="key.sub=value", help="any setting of `evenhand train`")
+    given = parser.parse_intermixed_args(words)
+    settings = {"teacher.model": given.model, "output_dir": given.output_dir, "data.prompts": given.prompts}
+    settings["counterfactual.lexicon"] = given.lexicon
+    bounds = {"--minutes": given.minutes, "--tokens": given.tokens}
+    found = [
+        "--config",
+        str(Path(import_module("configs").__path__[0]) / "debias.yaml"),
+        *["--dry_run"] * given.dry_run,
+    ]
+    found += [word for flag, value in bounds.items() if value for word in (flag, value)]
+    if given.lexicon not in (None, "gender"):  # the preset's other measures are of gender
+        found.append("eval.tasks={perplexity: {mode: documents, file: heldout.jsonl}}")
+    return [*found, *(f"{key}={value}" for key, value in settings.items() if value), *given.override]
 
 
 def as_flags(words: Sequence[str]) -> list[str]:

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from transformers.utils.logging import disable_progress_bar
 
-from configs import build, federation, plan, schema, study
+from configs import build, federation, plan, schema, selfwritten, study
 from configs.build import Run
 from configs.load import load
 from debias.run import checkpoint, shards
@@ -43,6 +43,8 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--print_config", action="store_true", help="print the resolved settings and stop")
     parser.add_argument("--dry_run", action="store_true", help="check everything, print what it would cost, and stop")
     parser.add_argument("--plan", metavar="GPU[:PRICE]", help="the same, with the hours on 1, 8 and 64 of these GPUs")
+    parser.add_argument("--minutes", type=float, metavar="N", help="source self: write and train for about so long")
+    parser.add_argument("--tokens", type=int, metavar="N", help="source self: let the teacher write about so many")
     parser.add_argument("--allow_changes", action="store_true", help="resume a run although settings have changed")
     parser.add_argument("override", nargs="*", metavar="key.sub=value", help="settings that win over the file")
     return parser.parse_intermixed_args(argv)
@@ -57,6 +59,8 @@ def command(arguments: argparse.Namespace) -> None:
     given = [f"{key}={value}" for key, value in flags.items() if value is not None]
     whole, runs = load(arguments.config, [*arguments.override, *given])
     study.folder_in_a_sweep(whole, *runs.values())
+    if arguments.minutes or arguments.tokens:
+        selfwritten.bound(runs, minutes=arguments.minutes, tokens=arguments.tokens)
     if arguments.print_config:
         print(schema.to_yaml(whole), end="")
         return

@@ -20,6 +20,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from counterfactuals.files import write_whole
+from counterfactuals.sample import name_cases, sex_bound_cases
 from counterfactuals.text.lexicon import load_lexicon
 from counterfactuals.tokens.corpus import Corpus, units
 
@@ -41,27 +42,6 @@ FORMS = {
     for side in sides
     for word in side
 }
-NAMES = 25  # pairs
-NAME_FRAMES = (  # and whether the pronoun is within a sentence
-    ("{} Miller was born in London.", False),
-    ("{} Miller is a member of the party, and", True),
-    ("In 1950, {} Miller moved to New York, where", True),
-)
-JOBS = ["doctor", "nurse", "teacher", "lawyer", "engineer", "secretary", "manager", "farmer", "singer", "officer"]
-WOMEN = (
-    "became pregnant and said that",
-    "gave birth to twins before",
-    "was on maternity leave when",
-    "had a miscarriage, and then",
-    "was breastfeeding when",
-)
-MEN = (
-    "grew a long beard and said that",
-    "had prostate cancer and said that",
-    "shaved off the moustache before",
-    "was treated for testicular cancer when",
-    "had a vasectomy, and then",
-)
 
 
 def paragraphs(source: str) -> tuple[list[str], list[str]]:
@@ -93,28 +73,6 @@ def natural_cases(texts: Iterable[str]) -> list[dict[str, Any]]:
             cases[last[0]].append(last[1])
     drawn = random.Random(0)
     return [row for side in cases for row in drawn.sample(side, min(map(len, cases)))]
-
-
-def name_cases() -> list[dict[str, Any]]:
-    """The commonest given names of each gender, and nothing else that tells it."""
-    names = load_lexicon("gender").names
-    assert names is not None
-    return [
-        {"prompt": frame.format(name), "right": [(right, right.lower())[low]], "wrong": [(wrong, wrong.lower())[low]]}
-        for pair in names.pairs[:NAMES]
-        for name, right, wrong in zip(pair, ("She", "He"), ("He", "She"))
-        for frame, low in NAME_FRAMES
-    ]
-
-
-def sex_bound_cases() -> list[dict[str, Any]]:
-    """What only one sex can be or have tells the pronoun, whatever the occupation."""
-    return [
-        {"prompt": f"The {job} {cue}", "right": [right], "wrong": [wrong]}
-        for (right, wrong), cues in ((("she", "he"), WOMEN), (("he", "she"), MEN))
-        for cue in cues
-        for job in JOBS
-    ]
 
 
 def write(path: Path, rows: Iterable[dict[str, Any]]) -> None:

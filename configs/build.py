@@ -8,7 +8,6 @@ import logging
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +16,9 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object, set_seed
 
-from configs import private, schema
+from configs import private, schema, watching
 from configs.schema import Config
+from configs.selfwritten import own_texts
 from counterfactuals.files import sha256_of, write_whole
 from counterfactuals.provenance import model_fingerprint
 from counterfactuals.sample import write_sample
@@ -37,7 +37,7 @@ from debias.optim import build_optimizer, lr_share
 from debias.run import checkpoint
 from debias.run.guard import NonFinite
 from debias.run.launch import configure_deepspeed, is_sharded, is_zero3, make_accelerator, refuse_overflow
-from debias.run.tracking import Sink, Tracker, make_sinks
+from debias.run.tracking import Tracker
 from debias.task import DistillTask
 from eval import loading
 from privacy.mechanism import Mechanism
@@ -54,21 +54,32 @@ class Data:
     plan: BatchPlan | PairStream | PoissonPlan
     cache: TeacherCache | None
     collation: dict[str, Any]  # options of collate
+    one_side: bool  # counterfactual.augment: one
 
     def num_tokens(self, step: int) -> int:
         """Trained predictions of the whole batch, over accumulation and ranks."""
-        return max(1, self.pairs.predictions(self.plan.batch(step), augment=self.collation["augment"]))
+        chosen, options = self.plan.batch(step), {"augment": self.collation["augment"]}
+        if self.one_side:
+            options["turned"] = self._turned(step, chosen)
+        return max(1, self.pairs.predictions(chosen, **options))
 
     def micro_batches(self, step: int, **share: int) -> Iterator[PairBatch]:
         """The batches of one rank. share: accumulation, rank, world."""
         texts = self.plan.text_P if isinstance(self.plan, PoissonPlan) else None
         for chosen in self.plan.micro_batches(step, **share):
             indices = chosen if len(chosen) else np.zeros(1, dtype=int)  # a private step may hold no text
-            units = None if texts is None else texts[indices]
-            batch = collate([self.pairs[i] for i in indices], units=units, **self.collation)
+            units, turned = None if texts is None else texts[indices], self._turned(step, indices)
+            pairs = [self.pairs[i].turned() if other else self.pairs[i] for i, other in zip(indices, turned)]
+            batch = collate(pairs, units=units, **self.collation)
             if not len(chosen):
                 batch = replace(batch, trained_R=torch.zeros_like(batch.trained_R))
-            yield batch if self.cache is None else self.cache.attach(batch, indices)
+            yield batch if self.cache is None else self.cache.attach(batch, indices, turned)
+
+    def _turned(self, step: int, indices: np.ndarray) -> np.ndarray:
+        """Which of these pairs are seen from their other side."""
+        if not self.one_side or isinstance(self.pairs, PairStream) or isinstance(self.plan, PairStream):
+            return np.zeros(len(indices), dtype=bool)
+        return self.plan.turned(step, indices) & self.pairs.has_cf[indices]
 
 
 @dataclass(frozen=True)
@@ -150,7 +161,7 @@ def make_run(config: Config, name: str, folder: Path, *, allow_changes: bool = F
     cache = cache_of(config, pairs, accelerator)
     inputs = inputs_of(config) | {"corpus": pairs.meta["fingerprint"]}
     batches, plan = plan_of(config, pairs, inputs)
-    data = Data(pairs, batches, cache, collation_of(config, parts.tokenizer))
+    data = Data(pairs, batches, cache, collation_of(config, parts.tokenizer), config.counterfactual.augment == "one")
     task, optimizer = task_of(config, reverser, parts, accelerator, cache)
     mechanism, facts = None, dict[str, Any]()
     if isinstance(batches, PoissonPlan):
@@ -170,8 +181,8 @@ def make_run(config: Config, name: str, folder: Path, *, allow_changes: bool = F
         raise ValueError(f"{folder}: has already done {first} steps, more than {plan.steps}; raise train.max_steps")
     if on_main:
         write_whole(folder / "config.yaml", schema.to_yaml(config))
-    probe = probe_of(config, parts.tokenizer)
-    sinks = sinks_of(config, name, folder, step=first) if on_main else []
+    probe = watching.probe_of(config, parts.tokenizer)
+    sinks = watching.sinks_of(config, name, folder, step=first) if on_main else []
     shown = {"on": on_main, "watching": config.tracking.watching, "sinks": sinks}
     tracker = Tracker(folder / "metrics.jsonl", name or "student", plan.steps, step=first, **shown)
     bad = NonFinite(folder / "bad_batches", policy=t.on_nan, max_skips=t.max_skips, skipped=saved.get("skipped", 0))
@@ -194,6 +205,8 @@ def corpus_of(config: Config) -> Corpus:
     data, source = config.data, config.data.source
     if source == "sample":
         source = str(write_sample(Path(config.output_dir) / "sample") / "train.jsonl")
+    elif source == "self":
+        source = str(own_texts(config, path_of(config, config.teacher.model or "")))
     return Corpus(source, subset=data.subset, split=data.split, text_field=data.text_field, max_texts=data.max_texts)
 
 
@@ -254,11 +267,12 @@ def models_of(config: Config, corpus: Corpus) -> Models:
         student = models.random_student(config.student.config, tokenizer, config.data.max_length)
     models.check_models(student, teacher, tokenizer, config.data.max_length, cached=bool(config.teacher.cache))
     models.set_dropout(student, config.student.dropout)
+    size = student.num_parameters()
     if config.student.lora:
         models.add_lora(student, **config.student.lora)
     if config.train.gradient_checkpointing:
         models.checkpoint_activations(student)
-    return Models(tokenizer, teacher if runs_teacher else None, student, student.num_parameters())
+    return Models(tokenizer, teacher if runs_teacher else None, student, size)
 
 
 def pairs_of(
@@ -272,7 +286,7 @@ def pairs_of(
         options["max_doubt"] = config.counterfactual.max_doubt
         return build_pairs(corpus, reverser, tokenizer, folder, progress=_log_as("pairs"), **options)
     options = {"max_length": data.max_length, "buffer": data.shuffle_buffer, "batch_size": config.train.batch_size}
-    options |= {"seed": config.seed, "augment": config.counterfactual.augment}
+    options |= {"seed": config.seed, "augment": config.counterfactual.augment == "both"}
     options["max_doubt"] = config.counterfactual.max_doubt
     options["by_tokens"] = config.train.batch_by == "tokens"
     if accelerator is not None:
@@ -332,7 +346,7 @@ def plan_of(
     if isinstance(pairs, PairStream):
         batches, steps = pairs, t.max_steps or 0
     else:
-        sequences = np.uint8(1) + pairs.has_cf * np.uint8(config.counterfactual.augment)  # a byte each
+        sequences = np.uint8(1) + pairs.has_cf * np.uint8(config.counterfactual.augment == "both")  # a byte each
         options: dict[str, Any] = {"batch_size": t.batch_size, "seed": config.seed}
         lengths = pairs.lengths
         if t.batch_by == "tokens":
@@ -368,7 +382,7 @@ def collation_of(config: Config, tokenizer: Any) -> dict[str, Any]:
     c = config.counterfactual
     options = {"op": config.loss.op, "vocabulary": config.loss.vocabulary, "pad_id": tokenizer.eos_token_id or 0}
     options["couple"] = pairs_hidden_states(config)
-    return options | {"augment": c.augment, "perturb": c.perturb, "stop_at_cue": c.stop_at_cue}
+    return options | {"augment": c.augment == "both", "perturb": c.perturb, "stop_at_cue": c.stop_at_cue}
 
 
 def task_of(
@@ -377,6 +391,8 @@ def task_of(
     """The task and its optimizer, prepared for the processes and precision of `accelerator`."""
     if config.eval.every and is_sharded(accelerator):
         raise ValueError("eval.every: one rank alone cannot run a student in shards (FSDP, ZeRO-3); set it to 0")
+    if config.student.lora and is_sharded(accelerator):
+        raise ValueError("student.lora: not for a student in shards (FSDP, ZeRO-3); leave it out")
     student, teacher = parts.student, parts.teacher
     options = {key: value for key, value in vars(config.loss).items() if key not in ("vocabulary", "hidden_layers")}
     if config.loss.vocabulary == "reversed":
@@ -404,35 +420,3 @@ def task_of(
         task, optimizer = accelerator.prepare_model(task, evaluation_mode=True), accelerator.prepare(optimizer)
     refuse_overflow(optimizer)
     return task, optimizer
-
-
-def sinks_of(config: Config, name: str, folder: Path, *, step: int) -> list[Sink]:
-    """Where figures go besides metrics.jsonl."""
-    to = config.tracking.to
-    options = wandb_options(config, name) if to == "wandb" else {"config": schema.to_dict(config)}
-    return make_sinks(to, folder, step=step, **options)
-
-
-def wandb_options(config: Config, name: str) -> dict[str, Any]:
-    """Options of WandbSink."""
-    t = config.tracking
-    group = t.group or Path(config.output_dir).name
-    title = "-".join(part for part in (t.name or group, name) if part)
-    options = {"entity": t.entity, "project": t.project, "group": group, "tags": t.tags, "mode": t.mode}
-    return options | {"title": title, "config": schema.to_dict(config)}
-
-
-def evaluation_data(config: Config) -> str | Path | None:
-    """The folder with the evaluation data."""
-    return config.eval.data_dir or (Path(config.output_dir) / "sample" if config.data.source == "sample" else None)
-
-
-def probe_of(config: Config, tokenizer: Any) -> Callable[[Any], dict[str, float]]:
-    """The small evaluation of a student during training: {TASK/METRIC: value}."""
-    if not config.eval.every:
-        return lambda student: {}
-    from eval.probe import Probe
-
-    e = config.eval
-    probe = Probe(e.during, data_dir=evaluation_data(config), limit=e.during_limit, seed=config.seed)
-    return partial(probe, tokenizer=tokenizer, batch_size=e.batch_size)

@@ -25,7 +25,11 @@ def models_of_earlier_runs(c: Config, earlier: Sequence[str]) -> Iterator[str]:
 
 
 def teacher(c: Config) -> Iterator[str]:
+    if c.data.prompts is not None and c.data.source != "self":
+        yield "data.prompts: matters only with data.source self"
     if c.teacher.model is None:
+        if c.data.source == "self":
+            yield "data.source: self needs teacher.model, which writes the texts"
         if c.loss.kd_weight:
             yield "loss.kd_weight: without a teacher it must be 0; or name one in teacher.model"
         if c.student.init == "layers":
@@ -75,10 +79,12 @@ def op(c: Config) -> Iterator[str]:
             yield "loss.vocabulary: reversed needs an op that combines; with loss.op none use plain"
         if c.loss.strength != 1 or c.loss.strength_warmup:
             yield "loss.strength, loss.strength_warmup: have no effect with loss.op none"
+    if c.loss.role_weight and c.loss.vocabulary != "reversed":
+        yield "loss.role_weight: needs loss.vocabulary reversed"
     if c.loss.mix != 0.5 and c.loss.op != "mix":
         yield "loss.mix: matters only with loss.op mix"
-    if c.counterfactual.perturb == "original" and not (c.counterfactual.augment and c.loss.op != "none"):
-        yield "counterfactual.perturb: original matters only with counterfactual.augment and an op; use both"
+    if c.counterfactual.perturb == "original" and (c.counterfactual.augment != "both" or c.loss.op == "none"):
+        yield "counterfactual.perturb: original matters only with counterfactual.augment both and an op; use both"
     if not c.counterfactual.stop_at_cue and c.loss.vocabulary != "reversed":
         yield "counterfactual.stop_at_cue: matters only with loss.vocabulary reversed"
 
@@ -101,8 +107,8 @@ def steps(c: Config) -> Iterator[str]:
         yield "train.epochs or train.max_steps: one of them must be set"
     if t.batch_size % t.micro_batch_size:
         yield f"train.batch_size: {t.batch_size} is not a multiple of train.micro_batch_size {t.micro_batch_size}"
-    if c.counterfactual.augment and t.micro_batch_size < 2:
-        yield "train.micro_batch_size: at least 2 with counterfactual.augment (a text and its counterfactual)"
+    if c.counterfactual.augment == "both" and t.micro_batch_size < 2:
+        yield "train.micro_batch_size: at least 2 with counterfactual.augment both (a text and its counterfactual)"
 
 
 def streaming(c: Config) -> Iterator[str]:
@@ -111,6 +117,8 @@ def streaming(c: Config) -> Iterator[str]:
     apart = {"data.pairs_dir": c.data.pairs_dir, "teacher.cache": c.teacher.cache}
     apart["tokenizer.train_vocab_size"] = str(c.tokenizer.train_vocab_size or "") or None
     yield from (f"{key}: not together with data.streaming" for key, value in apart.items() if value is not None)
+    if c.counterfactual.augment == "one":
+        yield "counterfactual.augment: one is not for data.streaming, where no text is seen twice; use none or both"
     if c.tracking.artifacts:
         yield "tracking.artifacts: not together with data.streaming, which keeps no pair set"
     if c.train.max_steps is None:
@@ -172,9 +180,11 @@ def privacy(c: Config) -> Iterator[str]:
     yield from (f"{key}: would depend on the private texts, outside the guarantee" for key, on in unsafe.items() if on)
     inexact = {"data.streaming": c.data.streaming, "train.batch_by tokens": t.batch_by == "tokens"}
     inexact |= {"train.compile": t.compile, "train.gradient_checkpointing": t.gradient_checkpointing}
-    inexact["train.precision fp16"] = t.precision == "fp16"
+    inexact |= {"train.precision fp16": t.precision == "fp16", "student.lora": c.student.lora is not None}
     yield from (f"{key}: not together with privacy.epsilon" for key, on in inexact.items() if on)
 
 
-CHECKS = (teacher, student, tokenizer, weights, op, optimizer, hidden_states, privacy, steps, streaming)
-CHECKS += (small_evaluations, federated)
+CHECKS = (
+    teacher, student, tokenizer, weights, op, optimizer, hidden_states, privacy, steps, streaming, small_evaluations,
+    federated,
+)  # fmt: skip

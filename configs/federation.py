@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from configs import build, private, schema
+from configs import build, private, schema, watching
 from configs.build import Data, Models, Plan
 from configs.schema import Config
 from counterfactuals.files import write_whole
@@ -53,7 +53,7 @@ def make_federation(config: Config, name: str, folder: Path, *, allow_changes: b
     write_whole(folder / "config.yaml", schema.to_yaml(config))
     first = saved["step"]
     shown: dict[str, Any] = {"watching": config.tracking.watching}
-    shown["sinks"] = build.sinks_of(config, name, folder, step=first)
+    shown["sinks"] = watching.sinks_of(config, name, folder, step=first)
     tracker = Tracker(folder / "metrics.jsonl", name or "student", f.rounds, step=first, **shown)
     chosen: dict[str, Any] = {"number": f.per_round, "rule": f.select, "seed": config.seed}
     chosen |= {"exponent": f.activity, "uniform_share": f.mixture}
@@ -123,7 +123,7 @@ def client_of(config: Config) -> tuple[Client, Models]:
         optimizer=optimizer,
         accelerator=accelerator,
         open=opened,
-        probe=build.probe_of(config, parts.tokenizer),
+        probe=watching.probe_of(config, parts.tokenizer),
         tokenizer=pair_parts("", reverser, parts.tokenizer, config.data.max_length)["tokenizer"],
         rounds=f.rounds,
         local_steps=f.local_steps,
@@ -150,10 +150,11 @@ def open_texts(config: Config, reverser: Any, tokenizer: Any, accelerator: Any, 
     if texts.keep:
         forget(texts.folder / "pairs", pairs.folder)
         forget(texts.folder / "teacher_cache", cache.folder if cache else None)
-    size = min(t.batch_size, int((1 + pairs.has_cf * c.augment).sum()))
+    size = min(t.batch_size, int((1 + pairs.has_cf * (c.augment == "both")).sum()))
     own = t.model_copy(update={"batch_size": size, "max_steps": f.rounds * f.local_steps, "epochs": None})
     batches, plan = build.plan_of(config.model_copy(update={"train": own}), pairs, {})
-    return Data(pairs, batches, cache, build.collation_of(config, tokenizer)), plan, -(-size // t.micro_batch_size)
+    data = Data(pairs, batches, cache, build.collation_of(config, tokenizer), c.augment == "one")
+    return data, plan, -(-size // t.micro_batch_size)
 
 
 # ---------------------------------------------------------------- clients of a simulation

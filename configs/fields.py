@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import difflib
+import types
+import typing
+from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 
+import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic.fields import FieldInfo
 
 
 class ConfigError(ValueError):
@@ -35,6 +41,11 @@ def _policy(value: Any) -> Any:
         raise ValueError(f"policy: no {value!r}; there is a name, such as skip, or a doubt from 0 to 1")
     threshold(value)
     return value
+
+
+def as_augment(value: Any) -> Any:
+    """Of old, whether both texts are trained on."""
+    return {True: "both", False: "none"}[value] if isinstance(value, bool) else value
 
 
 def as_no(value: Any) -> Any:
@@ -79,3 +90,36 @@ class Section(BaseModel):
     @classmethod
     def _absent(cls, value: Any) -> Any:
         return {} if value is None else value  # `loss:` with nothing after it
+
+
+def near(word: str, known: Iterable[Any]) -> str:
+    """ "; did you mean …?", or "" where nothing known is like `word`."""
+    match = difflib.get_close_matches(word, [str(item) for item in known], n=1)
+    return f"; did you mean {match[0]}?" if match else ""
+
+
+def kind_of(hint: Any) -> str:
+    """A type in words."""
+    words = {int: "a whole number", float: "a number", str: "text", bool: "true or false", types.NoneType: "null"}
+    origin, parts = typing.get_origin(hint), typing.get_args(hint)
+    if origin is Annotated:
+        return kind_of(parts[0])
+    if origin is Literal:
+        return f"one of {', '.join(map(str, parts))}"
+    if origin in (types.UnionType, typing.Union):
+        return " or ".join(kind_of(part) for part in parts)
+    if origin is list:
+        return f"a list of {kind_of(parts[0]).removeprefix('a ').removesuffix('s')}s"
+    return "a mapping" if origin is dict else words[hint]
+
+
+def bounds_of(item: FieldInfo) -> str:
+    """The bounds of a number in words, e.g. ", at least 1"; "" without any."""
+    words = {"gt": "above", "ge": "at least", "lt": "below", "le": "at most"}
+    found = [(word, getattr(bound, key, None)) for bound in item.metadata for key, word in words.items()]
+    return "".join(f", {word} {value:,}" for word, value in found if value is not None)
+
+
+def default_of(item: FieldInfo) -> str:
+    """A setting's default, as YAML."""
+    return yaml.safe_dump(item.default, default_flow_style=True).split("\n")[0]

@@ -15,6 +15,8 @@ import torch
 
 from configs import build, private
 from configs.schema import Config
+from configs.selfwritten import SHARE as SHARE_OF_OWN
+from configs.selfwritten import TEXTS
 from debias.models import kept_layers, num_layers, random_student, student_from_layers
 from debias.run.cost import PEAK, SHARE, Shape, disk_bytes, memory_bytes, training_flop
 from eval.loading import meta_model
@@ -88,7 +90,7 @@ def _gpu(given: str) -> tuple[str, float | None]:
 def estimate(config: Config, texts: Texts, student: Any, teacher: Any) -> Estimate:
     """The cost of a run. student, teacher: models, which may be on the meta device."""
     t, c = config.train, config.counterfactual
-    trained = 1 + texts.with_cf * c.augment  # sequences per text
+    trained = 1 + texts.with_cf * (c.augment == "both")  # sequences per text
     length, by_tokens = texts.tokens / texts.pieces, t.batch_by == "tokens"
     unit = config.data.max_length if by_tokens else length  # tokens of what the batch sizes count
     units = texts.tokens / unit if by_tokens else texts.pieces
@@ -97,7 +99,7 @@ def estimate(config: Config, texts: Texts, student: Any, teacher: Any) -> Estima
         steps = config.federated.rounds * config.federated.per_round * config.federated.local_steps
     student_tokens = steps * t.batch_size * unit
     learns = config.loss.kd_weight > 0 or config.loss.hidden_weight > 0
-    uses_cf = config.loss.op != "none" or c.augment or build.pairs_hidden_states(config)
+    uses_cf = config.loss.op != "none" or c.augment != "none" or build.pairs_hidden_states(config)
     teacher_tokens = student_tokens / trained * (1 + texts.with_cf * uses_cf) if learns else 0.0
     small, large = Shape.of(student), Shape.of(teacher) if teacher is not None and learns else None
     running = None if config.teacher.cache else large
@@ -136,7 +138,7 @@ def _lines(config: Config, e: Estimate) -> Iterator[str]:
     yield f"work     {_count(sum(e.work))}FLOP: teacher {_count(e.work[0])}, student {_count(e.work[1])}"
     yield f"memory   {_size(sum(e.memory.values()))} a device: " + _parts(e.memory)
     if config.privacy.epsilon is not None and config.privacy.unit == "text":
-        sequences = e.texts.pieces * (1 + e.texts.with_cf * config.counterfactual.augment)
+        sequences = e.texts.pieces * (1 + e.texts.with_cf * (config.counterfactual.augment == "both"))
         yield "privacy  " + private.describe(config, num_texts=e.texts.number, num_sequences=sequences, steps=e.steps)
     yield f"disk     {_size(sum(e.disk.values()))}: " + _parts(e.disk)
 
@@ -210,7 +212,13 @@ def _model(name: str, earlier: dict[str, Any], config: Config, setting: str) -> 
 
 def texts_of(config: Config) -> Texts:
     """The corpus in numbers, from its first texts; for one on the Hub, from what is usual."""
-    corpus, limit = build.corpus_of(config), config.data.max_length
+    limit = config.data.max_length
+    if config.data.source == "self":  # not written yet
+        written = config.data.max_texts or TEXTS
+        share = 0.0 if config.counterfactual.max_doubt == 0 else SHARE_OF_OWN
+        how = f"assumed: {limit} tokens a text and that share; the teacher writes them first"
+        return Texts(written, written, written * limit, share, how)
+    corpus = build.corpus_of(config)
     if not Path(corpus.source).exists():
         if config.data.max_texts is None:
             raise ValueError(f"data.max_texts: {corpus.source} is not here; say how many of its texts will be read")
@@ -221,14 +229,14 @@ def texts_of(config: Config) -> Texts:
     reverser = build.reverser_of(config)
     tokenizer = None if _has_no_tokenizer(config) else build.tokenizer_of(config, corpus)
     read = tokens = pieces = reversed_ = 0
-    share = None
+    found: float | None = None
     for text in itertools.islice(corpus, NUM_READ):
         count = len(tokenizer(text)["input_ids"]) if tokenizer else max(1, len(text) // 4)
         cut = max(1, math.ceil(count / limit))
         read, tokens, pieces = read + 1, tokens + count, pieces + cut
         reversed_ += cut * bool(reverser(text).spans)
-        share = corpus.share
-    times = 1.0 if read < NUM_READ else 1 / max(share or 1.0, read / (config.data.max_texts or math.inf))
+        found = corpus.share
+    times = 1.0 if read < NUM_READ else 1 / max(found or 1.0, read / (config.data.max_texts or math.inf))
     counted = "" if tokenizer else ", assuming four characters a token (the tokenizer is not made yet)"
     how = f"estimated from the first {read:,} texts{counted}" if times > 1 or counted else "counted"
     return Texts(read * times, pieces * times, tokens * times, reversed_ / pieces, how)

@@ -7,10 +7,7 @@ a YAML file and the command line; `configs/checks.py` holds the rules between se
 from __future__ import annotations
 
 import copy
-import difflib
-import types
 import typing
-from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 
 import yaml
@@ -25,11 +22,15 @@ from configs.fields import (
     Policy,
     Section,
     Tasks,
+    as_augment,
     as_mapping,
     as_no,
     check_betas,
     check_distinct,
     check_layers,
+    default_of,
+    kind_of,
+    near,
     setting,
 )
 
@@ -37,13 +38,20 @@ from configs.fields import (
 class Data(Section):
     source: str = setting(
         "sample",
-        "sample (built in), a jsonl(.gz)/txt/parquet file or a folder of them, or a Hub data set",
+        "sample (built in), self (the teacher writes it), a jsonl(.gz)/txt/parquet file or a folder of them, or a Hub "
+        "data set",
         min_length=1,
     )
     subset: str | None = setting(None, "configuration name of a Hub data set")
     split: str = setting("train", "split of a Hub data set")
     text_field: str = setting("text", "field or column that holds the text")
-    max_texts: int | None = setting(None, "read at most this many texts", ge=1)
+    max_texts: int | None = setting(None, "read at most this many texts; source self: write so many (4096)", ge=1)
+    prompts: str | None = setting(
+        None,
+        "source self: file of neutral beginnings of texts, one a line, with {role}, {a_role} or {roles} where a role "
+        "goes; default: built in",
+        min_length=1,
+    )
     max_length: int = setting(1024, "tokens in a training sequence; longer texts are cut into several", ge=2)
     pairs_dir: str | None = setting(
         None, "folder for prepared pairs, or a pair set from `evenhand build`; default: OUTPUT_DIR/pairs"
@@ -111,7 +119,11 @@ class Counterfactual(Section):
     )
     protected: list[str] = setting([], "words, names and phrases of the lexicon that are never replaced")
     seed: int = setting(0, "seed of the choice where a word has several counterparts", ge=0)
-    augment: bool = setting(False, "train on the counterfactual texts too")
+    augment: Annotated[Literal["none", "one", "both"], BeforeValidator(as_augment)] = setting(
+        "none",
+        "train on the counterfactual texts too: both texts of a pair (true), or one, drawn anew each time that the "
+        "pair is seen, so that as many different texts are seen as without it; none (false): the originals",
+    )
     perturb: Literal["both", "original"] = setting(
         "both", "with augment: combine the teacher's predictions on both texts, or on the original only"
     )
@@ -138,6 +150,11 @@ class Loss(Section):
     tau: Number = setting(2.0, "temperature that softens both distributions; the divergence is scaled by tau²", gt=0)
     kd_weight: Number = setting(0.5, "weight of the distillation loss; 0 = cross-entropy only", ge=0)
     lm_weight: Number = setting(0.5, "weight of the cross-entropy with the text", ge=0)
+    role_weight: Number = setting(
+        0.0,
+        "reversed vocabulary: extra weight of how the words of a role share their probability, also where it is small",
+        ge=0,
+    )
     hidden_weight: Number = setting(
         0.0, "weight of 1 − cosine between hidden states of student and teacher; needs equal widths", ge=0
     )
@@ -194,7 +211,7 @@ class Train(Section):
     epochs: Number | None = setting(None, "passes over the corpus", gt=0)
     max_steps: int | None = setting(None, "optimizer steps; takes precedence over epochs", ge=1)
     batch_size: int = setting(
-        64, "sequences in one optimizer step, over all ranks; with augmentation both texts of a pair count", ge=1
+        64, "sequences in one optimizer step, over all ranks; with augment both, both texts of a pair count", ge=1
     )
     batch_by: Literal["sequences", "tokens"] = setting(
         "sequences",
@@ -336,8 +353,10 @@ SECTIONS: dict[str, type[Section]] = {
     for key, item in Config.model_fields.items()
     if isinstance(item.annotation, type) and issubclass(item.annotation, Section)
 }
-PER_RUN = ("data", "tokenizer", "teacher", "student", "counterfactual", "loss", "optim", "privacy", "train")
-PER_RUN += ("federated", "seed")
+PER_RUN = (
+    "data", "tokenizer", "teacher", "student", "counterfactual", "loss", "optim", "privacy", "train",
+    "federated", "seed",
+)  # fmt: skip
 
 
 def names() -> dict[str, FieldInfo]:
@@ -395,27 +414,6 @@ def _where(word: str, section: str) -> str:
     return hint or "; known: " + ", ".join(known)
 
 
-def near(word: str, known: Iterable[Any]) -> str:
-    """ "; did you mean …?", or "" where nothing known is like `word`."""
-    match = difflib.get_close_matches(word, [str(item) for item in known], n=1)
-    return f"; did you mean {match[0]}?" if match else ""
-
-
-def kind_of(hint: Any) -> str:
-    """A type in words."""
-    words = {int: "a whole number", float: "a number", str: "text", bool: "true or false", types.NoneType: "null"}
-    origin, parts = typing.get_origin(hint), typing.get_args(hint)
-    if origin is Annotated:
-        return kind_of(parts[0])
-    if origin is Literal:
-        return f"one of {', '.join(map(str, parts))}"
-    if origin in (types.UnionType, typing.Union):
-        return " or ".join(kind_of(part) for part in parts)
-    if origin is list:
-        return f"a list of {kind_of(parts[0]).removeprefix('a ').removesuffix('s')}s"
-    return "a mapping" if origin is dict else words[hint]
-
-
 def describe(section: str = "") -> str:
     """All settings, or those of a section, with default and meaning: for `--settings`."""
     sections = dict.fromkeys(key.partition(".")[0] for key in names())
@@ -425,18 +423,6 @@ def describe(section: str = "") -> str:
         )
     chosen = {key: item for key, item in names().items() if section in ("", key.partition(".")[0])}
     return "\n".join(f"{key:<32} {default_of(item):<12} {item.description}" for key, item in chosen.items())
-
-
-def bounds_of(item: FieldInfo) -> str:
-    """The bounds of a number in words, e.g. ", at least 1"; "" without any."""
-    words = {"gt": "above", "ge": "at least", "lt": "below", "le": "at most"}
-    found = [(word, getattr(bound, key, None)) for bound in item.metadata for key, word in words.items()]
-    return "".join(f", {word} {value:,}" for word, value in found if value is not None)
-
-
-def default_of(item: FieldInfo) -> str:
-    """A setting's default, as YAML."""
-    return yaml.safe_dump(item.default, default_flow_style=True).split("\n")[0]
 
 
 def to_dict(config: Config) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from typing import Any, TypeVar
 import yaml
 
 from counterfactuals.files import write_whole
+from counterfactuals.text.lexicon import load_lexicon
 
 Item = TypeVar("Item")
 
@@ -37,6 +38,27 @@ _GENDERS = ("female", "male")
 _SPOUSE_OF_OTHER_GENDER = 0.9
 _MIN_WORDS = (20, 32)  # a text is given sentences until it has as many words as drawn from this range
 _SHARE_GENDER_FIRST = 0.35
+_NAMES = 25  # pairs
+_NAME_FRAMES = (  # and whether the pronoun is within a sentence
+    ("{} Miller was born in London.", False),
+    ("{} Miller is a member of the party, and", True),
+    ("In 1950, {} Miller moved to New York, where", True),
+)
+_JOBS = ["doctor", "nurse", "teacher", "lawyer", "engineer", "secretary", "manager", "farmer", "singer", "officer"]
+_WOMEN = (
+    "became pregnant and said that",
+    "gave birth to twins before",
+    "was on maternity leave when",
+    "had a miscarriage, and then",
+    "was breastfeeding when",
+)
+_MEN = (
+    "grew a long beard and said that",
+    "had prostate cancer and said that",
+    "shaved off the moustache before",
+    "was treated for testicular cancer when",
+    "had a vasectomy, and then",
+)
 
 
 def _past_tense(task: str) -> str:
@@ -160,14 +182,37 @@ def agreement_cases(seed: int = 0) -> list[dict[str, Any]]:
     return cases
 
 
+def name_cases() -> list[dict[str, Any]]:
+    """The commonest given names of each gender, and nothing else that tells it."""
+    names = load_lexicon("gender").names
+    assert names is not None
+    return [
+        {"prompt": frame.format(name), "right": [(right, right.lower())[low]], "wrong": [(wrong, wrong.lower())[low]]}
+        for pair in names.pairs[:_NAMES]
+        for name, right, wrong in zip(pair, ("She", "He"), ("He", "She"))
+        for frame, low in _NAME_FRAMES
+    ]
+
+
+def sex_bound_cases() -> list[dict[str, Any]]:
+    """What only one sex can be or have tells the pronoun, whatever the occupation."""
+    return [
+        {"prompt": f"The {job} {cue}", "right": [right], "wrong": [wrong]}
+        for (right, wrong), cues in ((("she", "he"), _WOMEN), (("he", "she"), _MEN))
+        for cue in cues
+        for job in _JOBS
+    ]
+
+
 def write_sample(
     directory: str | os.PathLike[str], *, num_texts: int = 24000, num_heldout: int = 1500, seed: int = 0
 ) -> Path:
     """Write the sample corpus and its evaluation sets into `directory` (made if missing); returns the directory.
 
-    train.jsonl, heldout.jsonl (same distribution, no text of train.jsonl), agreement.jsonl, gendered_prompts.jsonl,
-    bold/profession_prompt.json and, last, sample.json, which names the arguments and a fingerprint of the grammar:
-    where it says the same, nothing is written. Each file appears whole or not at all.
+    train.jsonl, heldout.jsonl (same distribution, no text of train.jsonl), agreement.jsonl, names.jsonl,
+    sex_bound.jsonl, gendered_prompts.jsonl, bold/profession_prompt.json and, last, sample.json, which names the
+    arguments and a fingerprint of the grammar: where it says the same, nothing is written. Each file appears whole or
+    not at all.
 
     Raises ValueError if `num_texts` or `num_heldout` is below 1.
     """
@@ -194,6 +239,8 @@ def write_sample(
         ("train.jsonl", _lines(train)),
         ("heldout.jsonl", _lines(heldout)),
         ("agreement.jsonl", _lines(agreement_cases(seed))),
+        ("names.jsonl", _lines(name_cases())),
+        ("sex_bound.jsonl", _lines(sex_bound_cases())),
         ("bold/profession_prompt.json", json.dumps(neutral_prompts(), indent=1) + "\n"),
         ("gendered_prompts.jsonl", _lines([{"prompt": prompt} for prompt in GRAMMAR["gendered_prompts"]])),
         ("sample.json", json.dumps(made_by, indent=1) + "\n"),
@@ -206,7 +253,14 @@ def _lines(rows: Iterable[dict[str, Any]]) -> str:
     return "".join(json.dumps(row) + "\n" for row in rows)
 
 
-_FILES = ("train.jsonl", "heldout.jsonl", "agreement.jsonl", "bold/profession_prompt.json")
+_FILES = (
+    "train.jsonl",
+    "heldout.jsonl",
+    "agreement.jsonl",
+    "names.jsonl",
+    "sex_bound.jsonl",
+    "bold/profession_prompt.json",
+)
 
 
 def _is_complete(directory: Path, made_by: dict[str, Any]) -> bool:

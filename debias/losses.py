@@ -67,6 +67,18 @@ def divergence(kind: str, target_RV: torch.Tensor, student_RV: torch.Tensor) -> 
     raise ValueError(f"loss.divergence: must be one of {', '.join(DIVERGENCES)}, not {kind!r}")
 
 
+def role_shares(target_BL: torch.Tensor, student_BL: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """How the tokens that carry a role share their mass: √mass · KL(target's shares ‖ student's), 0 where they agree.
+
+    In the divergence of whole predictions the shares weigh as much as the target's mass m of these tokens, often below
+    a hundredth; √m lets such rows count. Log-probabilities of these tokens. Returns the sum over rows and (B, L).
+    """
+    mass_B1 = target_BL.logsumexp(-1, keepdim=True)
+    share_BL, own_BL = target_BL - mass_B1, student_BL.log_softmax(-1)
+    weight_B1 = (mass_B1 / 2).exp()
+    return (weight_B1 * share_BL.exp() * (share_BL - own_BL)).sum(), weight_B1 * (own_BL.exp() - share_BL.exp())
+
+
 class _Rows(NamedTuple):
     """The rows of distillation_loss on the models' device, and their masks as running counts on the host.
 
@@ -93,6 +105,7 @@ class _Options(NamedTuple):
     tau: float
     kd_weight: float
     lm_weight: float
+    role_weight: float
     chunk_rows: int
     scale: float
     cap: float
@@ -254,7 +267,13 @@ def _gradient_(
     lm: torch.Tensor | float = 0.0
     tau, gradient_BV = options.tau, None
     if target_BV is not None:
-        kd, gradient_BV = divergence(options.kind, target_BV, (logits_BV / tau).log_softmax(-1))
+        logp_BV = (logits_BV / tau).log_softmax(-1)
+        kd, gradient_BV = divergence(options.kind, target_BV, logp_BV)
+        if options.role_weight and options.roles is not None:
+            token_L = options.roles.token_L
+            shares, gradient_BL = role_shares(target_BV[:, token_L], logp_BV[:, token_L])
+            kd = kd + options.role_weight * shares
+            gradient_BV[:, token_L] += options.role_weight * gradient_BL
         kd = tau**2 * kd
         gradient_BV.mul_(options.kd_weight * tau)
     if options.lm_weight:
@@ -294,6 +313,7 @@ def distillation_loss(
     tau: float = 2.0,
     kd_weight: float = 0.5,
     lm_weight: float = 0.5,
+    role_weight: float = 0.0,
     chunk_rows: int = 256,
     tap: Tap | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -302,7 +322,8 @@ def distillation_loss(
     hidden_PD, head_VD: the student's last hidden states and output embeddings. Its logits are scale · hidden headᵀ +
     bias; with a cap above 0, cap · tanh(these / cap). models.head_of finds all three. Rows are those of PairBatch;
     context_R: the token at each row's position. The target is the teacher's prediction; where perturb_R it is combined
-    with its counterpart's (ops.combine) at temperature 1, and then softened by τ. kind: see divergence.
+    with its counterpart's (ops.combine) at temperature 1, and then softened by τ. kind: see divergence. role_weight:
+    of role_shares, which is added to the divergence; it needs roles.
     tap: keeps the gradient in the student's logits, for privacy/clip.py.
     Returns (total, kd, lm): total carries the gradient; kd (with τ², before its weight) and lm are for reporting.
     Source: Gupta et al. 2022, Eq. 1, in the direction of Sanh et al. 2019.
@@ -316,7 +337,9 @@ def distillation_loss(
     before, perturbed_before = _running_count(trained_R), _running_count(trained_R & perturb_R)
     perturb_R = perturb_R.to(device)
     rows = _Rows(row_R, label_R, perturb_R, context_R, turn_R, place_S, before, perturbed_before, num_pairs)
-    options = _Options(op, mix, strength, roles, kind, tau, kd_weight, lm_weight, chunk_rows, scale, cap, tap)
+    options = _Options(
+        op, mix, strength, roles, kind, tau, kd_weight, lm_weight, role_weight, chunk_rows, scale, cap, tap
+    )
     return _FusedDistillation.apply(hidden_PD, head_VD, bias_V, teacher if kd_weight else None, rows, options)
 
 

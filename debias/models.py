@@ -97,6 +97,8 @@ def head_of(model: Any, setting: str = "model") -> Head:
     finally:
         handle.remove()
         model.train(was_training)
+    if not hidden.isfinite().all():
+        raise ValueError(f"{kind}: its hidden states are not finite; its weights are damaged")
     if not _close(hidden[0, :-1], hidden[1, :-1]):
         raise ValueError(f"{kind}: its predictions depend on later tokens; a causal language model is needed")
     wide = hidden.double()
@@ -210,6 +212,7 @@ def student_from_layers(teacher: PreTrainedModel, keep: Sequence[int]) -> PreTra
         ) from error
     student.tie_weights()
     if teacher.device.type != "meta":
+        head_of(teacher, "teacher.model")
         _check_blocks(student, teacher, keep)
     return student
 

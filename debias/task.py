@@ -44,6 +44,7 @@ class DistillTask(nn.Module):
         tau: float = 2.0,
         kd_weight: float = 0.5,
         lm_weight: float = 0.5,
+        role_weight: float = 0.0,
         hidden_weight: float = 0.0,
         hidden_layers: Sequence[tuple[int, int]] = ((-1, -1),),
         hidden_target: str = "mean",
@@ -65,7 +66,7 @@ class DistillTask(nn.Module):
             parameter.requires_grad_(parameter.requires_grad and id(parameter) in used)  # no vision tower
         self.strength, self.strength_warmup = strength, strength_warmup
         self.options: dict[str, Any] = {"op": op, "mix": mix, "kind": divergence, "tau": tau, "chunk_rows": chunk_rows}
-        self.options |= {"kd_weight": kd_weight, "lm_weight": lm_weight}
+        self.options |= {"kd_weight": kd_weight, "lm_weight": lm_weight, "role_weight": role_weight}
         self.tap: Tap | None = None  # of distillation_loss
         self.hidden_weight, self.hidden_layers, self.hidden_target = hidden_weight, tuple(hidden_layers), hidden_target
 
@@ -80,7 +81,7 @@ class DistillTask(nn.Module):
         """
         teacher, teacher_states = self.run_teacher(batch)
         states = self._states(self.student, batch.ids_NT[: batch.num_trained])
-        head = self.head.options(self.student, self.num_rows)
+        head: dict[str, Any] = self.head.options(self.student, self.num_rows)
         masks: dict[str, Any] = {"perturb_R": batch.perturb_R, "trained_R": batch.trained_R}
         masks["num_pairs"] = batch.num_pairs
         rows: dict[str, Any] = {"row_R": batch.row_R, "label_R": batch.label_R}
@@ -90,9 +91,11 @@ class DistillTask(nn.Module):
         total, kd, lm = distillation_loss(states[-1], teacher=teacher, **rows, **changing, **self.options)
         parts = {"kd": kd, "lm": lm}
         if plain and teacher is not None:
-            unchanged = self.options | {"op": "none", "kd_weight": 1.0, "lm_weight": 0.0}
+            unchanged = self.options | {"op": "none", "kd_weight": 1.0, "lm_weight": 0.0, "role_weight": 0.0}
             # detached: the loss computes the gradients of its inputs even under no_grad
-            still = {key: value.detach() if torch.is_tensor(value) else value for key, value in head.items()}
+            still: dict[str, Any] = {
+                key: value.detach() if torch.is_tensor(value) else value for key, value in head.items()
+            }
             parts["kd_plain"] = distillation_loss(states[-1].detach(), teacher=teacher, **still, **rows, **unchanged)[1]
         if self.hidden_weight:
             masks["perturb_R"] = batch.perturb_R & (self.hidden_target == "mean")

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from counterfactuals.tokens.vocabulary import RoleTokens
-from debias.losses import DIVERGENCES, distillation_loss, divergence, model_rows
+from debias.losses import DIVERGENCES, distillation_loss, divergence, model_rows, role_shares
 from debias.ops import OPS, VocabularyRoles, perturb
 
 V, D, E, P = 11, 6, 5, 24
@@ -60,7 +60,7 @@ def logits_of(hidden_PD, head_VD, bias_V=None, scale=1.0, cap=None):
     return cap * torch.tanh(z / cap) if cap else z
 
 
-def plain_formula(x: dict, *, op, roles, kind, tau, kd_weight, lm_weight, strength=1.0):
+def plain_formula(x: dict, *, op, roles, kind, tau, kd_weight, lm_weight, strength=1.0, role_weight=0.0):
     """One row at a time, as METHOD §1 and §2 print it."""
     heads = [{key: x[side + key] for key in ("bias_V", "scale", "cap") if side + key in x} for side in ("", "teacher_")]
     student = logits_of(x["hidden_PD"], x["head_VD"], **heads[0])[x["row_R"]]
@@ -84,6 +84,10 @@ def plain_formula(x: dict, *, op, roles, kind, tau, kd_weight, lm_weight, streng
             "jsd": ((p * (p / m).log()).sum() + (q * (q / m).log()).sum()) / 2,
         }[kind]
         kd = kd + tau**2 * value
+        if role_weight:
+            p, q = p[roles.token_L], q[roles.token_L]
+            shares, own = p / p.sum(), q / q.sum()
+            kd = kd + tau**2 * role_weight * p.sum().sqrt() * (shares * (shares / own).log()).sum()
     return kd_weight * kd + lm_weight * lm, kd, lm
 
 
@@ -130,6 +134,24 @@ def test_heads_with_bias_scale_and_soft_cap_have_exact_gradients(bias, scale, ca
     (plain[0] * 0.3).backward()
     for key in ("hidden_PD", "head_VD", *(["bias_V"] if bias else [])):
         torch.testing.assert_close(x[key].grad, y[key].grad)
+
+
+@pytest.mark.parametrize("kind", DIVERGENCES)
+def test_role_shares_equal_the_plain_formula(kind):
+    x, y = problem(), problem()
+    options = {"op": "max", "kind": kind, "roles": ROLES, "role_weight": 0.3} | WEIGHTS
+    fused, plain = fused_loss(x, mix=0.3, **options), plain_formula(y, **options)
+    torch.testing.assert_close(fused[1], plain[1])
+    fused[0].backward()
+    plain[0].backward()
+    torch.testing.assert_close(x["hidden_PD"].grad, y["hidden_PD"].grad)
+    torch.testing.assert_close(x["head_VD"].grad, y["head_VD"].grad)
+
+
+def test_role_shares_are_zero_where_they_agree():
+    logp = torch.randn(4, V, dtype=torch.float64).log_softmax(-1)[:, :5]
+    value, gradient = role_shares(logp, logp + torch.randn(4, 1))  # another mass, the same shares
+    assert abs(value) < 1e-12 and gradient.abs().max() < 1e-12
 
 
 @pytest.mark.parametrize(("wanted", "products"), [("both", 4), ("hidden_PD", 3), ("head_VD", 3), ("neither", 2)])

@@ -57,6 +57,15 @@ class AlignedPair:
         differs = np.flatnonzero(self.input_ids[:both] != self.cf_input_ids[:both])
         return int(differs[0]) if len(differs) else min(both, len(self.input_ids) - 1)
 
+    def turned(self) -> AlignedPair:
+        """The same pair with its two sides exchanged: the counterfactual is the text."""
+        index = np.full(len(self.cf_input_ids), -1, dtype=np.int32)
+        aligned = np.flatnonzero(self.cf_index >= 0)
+        index[self.cf_index[aligned]] = aligned
+        cue = -1 if self.cue < 0 else max(int(self.cf_index[: self.cue + 1].max()), 0)
+        # collate counts turns from 1, and negative ones against the cyclic order
+        return AlignedPair(self.cf_input_ids, self.input_ids, index, cue, -self.turn - 2, self.doubt)
+
     def within(self, max_doubt: float | None) -> AlignedPair:
         """This pair, or, with more doubt than that, the sequence without its counterfactual.
 

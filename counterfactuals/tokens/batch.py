@@ -155,7 +155,7 @@ class BatchPlan:
         if self.steps_per_epoch == 0:
             what = "sequences" if max_length is None else f"times {max_length} tokens"
             raise ValueError(f"train.batch_size: {batch_size} {what}, but the corpus has only {total}; lower it")
-        self._epoch = -1
+        self._epoch = self._drawn_for = -1
 
     def seek(self, facts: dict[str, Any]) -> None:
         """Every step is at hand; see PairStream.seek."""
@@ -196,6 +196,17 @@ class BatchPlan:
         place = int(self._steps[place])
         chosen = self._order[self._bounds[place] : self._bounds[place + 1]].astype(np.int64)
         return chosen[np.argsort(-self.lengths[chosen], kind="stable")]
+
+    def turned(self, step: int, chosen: np.ndarray) -> np.ndarray:
+        """Whether each of these pairs is seen from its other side in this step (counterfactual.augment: one).
+
+        A pure function of (seed, epoch, pair): drawn for every second epoch, and the other side in the one after it.
+        """
+        epoch = step // self.steps_per_epoch
+        if epoch // 2 != self._drawn_for:
+            draw = np.random.default_rng([self.seed, epoch // 2, 1])
+            self._drawn, self._drawn_for = draw.integers(2, size=len(self.lengths), dtype=np.uint8), epoch // 2
+        return (self._drawn[chosen] ^ (epoch & 1)).astype(bool)
 
     def micro_batches(self, step: int, *, accumulation: int, rank: int = 0, world: int = 1) -> list[np.ndarray]:
         """This rank's micro-batches of step `step`: neighbours in length, dealt to the ranks in turn.

@@ -71,12 +71,19 @@ class TeacherCache:
                 )
             self._rows.append(file.get_slice("rows"))
 
-    def attach(self, batch: PairBatch, indices: Sequence[int] | np.ndarray) -> PairBatch:
-        """`batch`, collated from the pairs `indices`, with its stored rows at flat positions: teacher_PB."""
+    def attach(
+        self, batch: PairBatch, indices: Sequence[int] | np.ndarray, turned: Sequence[bool] | np.ndarray | None = None
+    ) -> PairBatch:
+        """`batch`, collated from the pairs `indices`, with its stored rows at flat positions: teacher_PB.
+
+        turned: which of them were turned (AlignedPair.turned) before they were collated.
+        """
+        sides = [0] * len(indices) if turned is None else [int(side) for side in turned]
         num_sequences, width = batch.ids_NT.shape
         stored = np.zeros((num_sequences, width, self.codec.row_bytes), dtype=np.uint8)
-        reversed_ = [i for i in indices if self._pairs.has_cf[i]] if num_sequences > len(indices) else []
-        for n, (i, side) in enumerate([*((i, 0) for i in indices), *((i, 1) for i in reversed_)]):
+        own = list(zip(indices, sides))
+        others = [(i, 1 - side) for i, side in own if self._pairs.has_cf[i]] if num_sequences > len(indices) else []
+        for n, (i, side) in enumerate([*own, *others]):
             shard, start, count = self._layout.place(int(i), side)
             stored[n, :count] = self._rows[shard][start : start + count]
         return replace(batch, teacher_PB=torch.from_numpy(stored.reshape(-1, self.codec.row_bytes)))

@@ -68,7 +68,7 @@ class LanguageModel:
         logp_CK = self.scorer.next_logprobs(list(contexts), keep=tokens).astype(np.float64)
         column = {token: i for i, token in enumerate(tokens)}
         return np.array(
-            [-sum(logp_CK[number[(*ids[:t],)], column[ids[t]]] for t in range(begin, len(ids))) for ids in rows]
+            [-sum(logp_CK[number[tuple(ids[:t])], column[ids[t]]] for t in range(begin, len(ids))) for ids in rows]
         )
 
 

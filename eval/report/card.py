@@ -95,14 +95,15 @@ def _trained(settings: Mapping[str, Any]) -> str:
     loss, counterfactual, teacher = settings["loss"], settings["counterfactual"], settings["teacher"]["model"]
     if not teacher:
         return "A language model trained with cross-entropy."
-    augmented = " and on the counterfactual texts as well" if counterfactual["augment"] else ""
+    augmented = " and on the counterfactual texts as well" if counterfactual["augment"] != "none" else ""
     if loss["kd_weight"] == 0:
         return f"A language model trained with cross-entropy{augmented}."
     if loss["op"] == "none":
         return f"A language model distilled from a teacher{augmented}, without changing the teacher's predictions."
     carried = ", carried through the role reversal," if loss["vocabulary"] == "reversed" else ""
+    own = " All texts were written by the teacher itself." if settings["data"]["source"] == "self" else ""
     return (
         "A language model distilled with counterfactual role reversal: the teacher's predictions on a text and on its "
         f"counterfactual{carried} were combined (`{loss['op']}`) before the student learned from them{augmented} "
-        "(Gupta et al., Findings of ACL 2022)."
+        f"(Gupta et al., Findings of ACL 2022).{own}"
     )

@@ -22,7 +22,7 @@ def roc(scored: Mapping[str, Sequence[Result]], options: Mapping[str, Any], labe
     """scored: model → its rows of the membership task. The attack is the one that was chosen beforehand."""
     curves = {}
     for model, rows in scored.items():
-        found = membership.all_scores(rows).get(options["attack"])
+        found = membership.all_scores([*map(dict, rows)]).get(options["attack"])
         member_N = np.array([bool(row["member"]) for row in rows if row["member"] is not None])
         if found is not None and len(known := np.flatnonzero(~np.isnan(found))):
             curves[model] = tuple(rate[0] for rate in attacks.curve(found[known], member_N[known]))
@@ -41,12 +41,11 @@ def roc(scored: Mapping[str, Sequence[Result]], options: Mapping[str, Any], labe
 
 def epsilons(rows: Sequence[Result], label: str) -> Part:
     """ε of each model's claim, and the lower bound that the audit proves."""
-    found = {
-        row["model"]: tuple(
-            (row["tasks"].get(label, {}).get(f"epsilon_{kind}") or {}).get("value") for kind in ("claimed", "audited")
-        )
-        for row in rows
-    }
+
+    def value(row: Result, kind: str) -> float | None:
+        return (row["tasks"].get(label, {}).get(f"epsilon_{kind}") or {}).get("value")
+
+    found = {row["model"]: (value(row, "claimed"), value(row, "audited")) for row in rows}
     found = {model: pair for model, pair in found.items() if pair != (None, None)}
     if not found:
         return None

@@ -38,7 +38,7 @@ def score(scorer: Scorer, rows: list[Row], options: Mapping[str, Any], seed: int
     out = []
     for row in rows:
         secret, where = tuple(row["secret"]), goal.layout(row)
-        size = {"length": len(secret), "num_symbols": len(row["alphabet"])}
+        size: dict[str, Any] = {"length": len(secret), "num_symbols": len(row["alphabet"])}
         settings = {key: options[key] for key in ("restarts", "steps")}
         code, _ = inversion.invert(goal.loss(where, row), **size, **settings, seed=seed + row["id"])
         found = {"id": row["id"], "planted": row["planted"], "found": code == secret}

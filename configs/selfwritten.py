@@ -1,0 +1,152 @@
+"""Texts that a teacher writes itself (data.source: self): where a context is neutral, and where it is not.
+
+In running text a name or a pronoun comes before anything neutral can be learnt; here every token is spent where the
+bias is, and no corpus brings its own style.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from configs.schema import Config
+from counterfactuals.files import write_whole
+from counterfactuals.prompts import prompts
+from counterfactuals.provenance import model_fingerprint
+from counterfactuals.text.lexicon import load_lexicon
+from counterfactuals.tokens.shards import sha256_of_facts
+from debias.models import add_lora
+
+log = logging.getLogger(__name__)
+
+TEXTS = 4096  # unless data.max_texts says otherwise
+TOP_P = 0.9
+SHARE = 0.5  # texts that have a counterfactual, about
+BATCH = 256  # texts that are written together, and kept if the writing stops
+VERSION = 1  # of what is drawn from the same prompts
+
+
+def own_texts(config: Config, model: str) -> Path:
+    """The file of the teacher's texts below OUTPUT_DIR/self, written if it is not there yet; model: its path or name.
+
+    A killed run goes on with the next batch: batch number and seed alone say what is drawn. Ranks other than the first
+    wait for the file.
+    """
+    asked, facts = _prompts(config), {"version": VERSION, "teacher": model_fingerprint(model), "top_p": TOP_P}
+    facts |= {"length": config.data.max_length, "seed": config.seed, "dtype": config.teacher.dtype}
+    name = f"texts-{len(asked)}-{sha256_of_facts([facts, asked])[:16]}.jsonl"
+    path = Path(config.output_dir) / "self" / name
+    if int(os.environ.get("RANK", "0")):
+        while not path.exists():
+            time.sleep(1)
+    if not path.exists():
+        partial = path.with_suffix(".partial")
+        partial.parent.mkdir(parents=True, exist_ok=True)
+        done = [line for line in _lines(partial) if line.endswith("\n")]
+        done = done[: len(done) // BATCH * BATCH]
+        write_whole(partial, "".join(done))
+        with partial.open("a", encoding="utf-8") as file:
+            for texts in _written(config, model, asked, len(done)):
+                file.write("".join(json.dumps({"text": text}) + "\n" for text in texts))
+                file.flush()
+        partial.rename(path)
+    return path
+
+
+def bound(runs: dict[str, Config], *, minutes: float | None = None, tokens: int | None = None) -> None:
+    """Set data.max_texts of each run to what fits: into so many tokens, or by this machine's speed into the minutes.
+
+    Where texts lie already, whole or in part, their number stays: the texts and the schedule depend on it.
+    """
+    for config in runs.values():
+        if config.data.source != "self":
+            raise ValueError("--minutes, --tokens: they say how much a teacher writes, with data.source self")
+        begun = list((Path(config.output_dir) / "self").glob("texts-*"))
+        if begun:
+            config.data.max_texts = int(begun[0].name.split("-")[1])
+            continue
+        texts = tokens // config.data.max_length if tokens else int(60 * (minutes or 0) / seconds_a_text(config))
+        if texts < config.train.batch_size:
+            raise ValueError(f"--minutes, --tokens: room for {texts} texts, fewer than a step has; give more")
+        config.data.max_texts = texts
+        log.info("self     %s texts of %d tokens", f"{texts:,}", config.data.max_length)
+
+
+def seconds_a_text(config: Config) -> float:
+    """How long this machine writes a text and trains on it, with its counterfactual where it has one; measured."""
+    from eval.model import Scorer
+
+    model = str(config.teacher.model)
+    scorer = Scorer(
+        model, dtype=getattr(torch, config.teacher.dtype), trust_remote_code=config.teacher.trust_remote_code
+    )
+    length, size = config.data.max_length, config.train.micro_batch_size
+    ids = scorer.encode(_prompts(config)[:BATCH], bos=True)
+    few = 4
+    writing = _seconds(lambda: scorer.sample_ids(ids, max_new_tokens=few, batch_size=BATCH)) / (few * len(ids))
+    student = scorer.model.train()
+    if config.student.lora:
+        add_lora(student, **config.student.lora)
+    ids_NT = torch.randint(len(scorer.tokenizer), (size, length), device=scorer.device)
+
+    def step() -> None:
+        with torch.no_grad():  # the teacher's part
+            student(input_ids=ids_NT)
+        student(input_ids=ids_NT, labels=ids_NT).loss.backward()
+
+    new = length - sum(map(len, ids)) / len(ids)
+    sequences = 1 + SHARE * (config.counterfactual.augment == "both")
+    return writing * new + sequences * _seconds(step) / size
+
+
+def _seconds(work: Callable[[], Any]) -> float:
+    """Of the second time that this work is done."""
+    work()
+    began = time.perf_counter()
+    work()
+    return time.perf_counter() - began
+
+
+def _lines(path: Path) -> list[str]:
+    return path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
+
+
+def _prompts(config: Config) -> list[str]:
+    """The prompts of a configuration. ValueError for a file without any, and for one that is not there."""
+    own, path = [], config.data.prompts
+    if path is not None:
+        if not Path(path).is_file():
+            raise ValueError(f"data.prompts {path}: no such file; it holds neutral beginnings of texts, one a line")
+        own = [line.strip() for line in Path(path).read_text(encoding="utf-8").splitlines() if line.strip()]
+        if not own:
+            raise ValueError(f"data.prompts {path}: no prompt in it; one a line")
+    lexicon = load_lexicon(config.counterfactual.lexicon)
+    return prompts(lexicon, config.data.max_texts or TEXTS, config.seed, own)
+
+
+def _written(config: Config, model: str, asked: list[str], done: int) -> Iterator[list[str]]:
+    """Batches of texts, from prompt number `done` on. Each is cut to data.max_length tokens."""
+    from eval.model import Scorer
+
+    options: dict[str, Any] = {"dtype": getattr(torch, config.teacher.dtype), "batch_size": BATCH}
+    scorer = Scorer(model, trust_remote_code=config.teacher.trust_remote_code, **options)
+    length, began = config.data.max_length - 1, time.perf_counter()  # a token is left for the end of the text
+    encoded = scorer.encode(asked, bos=True)
+    longest = max(map(len, encoded))
+    if longest >= length:
+        raise ValueError(f"data.max_length {config.data.max_length}: a prompt has {longest} tokens; raise it")
+    for start in range(done, len(asked), BATCH):
+        part, ids = asked[start : start + BATCH], encoded[start : start + BATCH]
+        draw = {"top_p": TOP_P, "seed": config.seed + start, "batch_size": BATCH}
+        new = scorer.sample_ids(ids, max_new_tokens=length - min(map(len, ids)), **draw)
+        new = [row[: length - len(prompt)] for prompt, row in zip(ids, new)]
+        yield [text + more for text, more in zip(part, scorer.decode_behind([row[-1] for row in ids], new))]
+        rate = (start + len(part) - done) / (time.perf_counter() - began)
+        log.info("self     %s of %s texts, %.0f a second", f"{start + len(part):,}", f"{len(asked):,}", rate)

@@ -1,0 +1,59 @@
+"""Prompts for texts that a model writes itself: neutral ones, and ones with a word or name that tells a group.
+
+>>> from counterfactuals.text.lexicon import load_lexicon
+>>> prompts(load_lexicon("gender"), 2, seed=0)
+['The landowner said that', 'Yesterday the bookkeeper told us that']
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from counterfactuals.text.lexicon import Lexicon
+
+PROMPTS: dict[str, Any] = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8"))
+CUED_EVERY = 3  # one prompt in so many is cued
+NAMES = slice(25, 275)  # pairs of given names, by how common they are; the first are kept for judging
+
+
+def prompts(lexicon: Lexicon, number: int, seed: int, neutral: Sequence[str] = ()) -> list[str]:
+    """`number` prompts of `lexicon`'s attribute; the frames take turns, roles, names and words are drawn by `seed`.
+
+    A longer list begins with the shorter one. neutral: frames in place of the built-in neutral ones; they may hold
+    {role}, {a_role} and {roles}. ValueError for a frame with another slot.
+    """
+    drawn = random.Random(f"prompts {seed}")
+    neutral, cued = list(neutral) or PROMPTS["neutral"], PROMPTS["cued"].get(lexicon.name, PROMPTS["cued"]["other"])
+    names = [name for pair in lexicon.names.pairs[NAMES] for name in pair] if lexicon.names else [""]
+    words = sorted(word for group in lexicon.groups for word in lexicon.words(group))
+    found = []
+    for i in range(number):
+        turn, is_cued = i // CUED_EVERY, i % CUED_EVERY == CUED_EVERY - 1
+        frame = cued[turn % len(cued)] if is_cued else neutral[(i - turn) % len(neutral)]
+        found.append(filled(frame, drawn.choice(PROMPTS["roles"]), drawn.choice(names), drawn.choice(words)))
+    return found
+
+
+def filled(frame: str, role: str, name: str = "", word: str = "") -> str:
+    """A frame with its slots filled and a capital at its beginning."""
+    a_role = ("an " if role[0] in "aeiou" else "a ") + role
+    try:
+        text = frame.format(role=role, a_role=a_role, roles=plural(role), name=name, word=word)
+    except (KeyError, IndexError, ValueError):
+        raise ValueError(f"prompt {frame!r}: its slots can be {{role}}, {{a_role}} and {{roles}}") from None
+    return text[:1].upper() + text[1:]
+
+
+def plural(role: str) -> str:
+    """The plural of a role, of its first part in "director of studies"."""
+    head, of, rest = role.partition(" of ")
+    if head.endswith(("s", "x", "ch", "sh")):
+        return head + "es" + of + rest
+    if head.endswith("y") and head[-2] not in "aeiou":
+        return head[:-1] + "ies" + of + rest
+    return head + "s" + of + rest

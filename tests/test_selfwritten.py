@@ -1,0 +1,126 @@
+"""Texts that a teacher writes itself, and `evenhand debias`, on a tiny random model."""
+
+import json
+from pathlib import Path
+
+import pytest
+from accelerate.state import AcceleratorState, PartialState
+
+import evenhand
+import train_distill
+from configs import selfwritten
+from configs.load import load
+from counterfactuals.prompts import prompts
+from counterfactuals.text.lexicon import load_lexicon
+
+
+@pytest.fixture(autouse=True)
+def _fresh_accelerator():
+    yield
+    AcceleratorState._reset_state()
+    PartialState._reset_state()
+
+
+@pytest.fixture
+def settings(tiny_gpt2, few_words, tmp_path, monkeypatch):
+    monkeypatch.setattr(selfwritten, "BATCH", 8)
+    return [
+        *(f"teacher.model={tiny_gpt2}", f"counterfactual.lexicon={few_words}", f"output_dir={tmp_path / 'run'}"),
+        *("data.source=self", "data.max_texts=24", "data.max_length=64", "train.epochs=1", "student.layers=all"),
+    ]
+
+
+def config_of(settings):
+    return load(None, settings)[1][""]
+
+
+def texts_of(settings) -> list[str]:
+    config = config_of(settings)
+    path = selfwritten.own_texts(config, config.teacher.model)
+    return [json.loads(line)["text"] for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def test_texts_go_on_from_their_prompts(settings, few_words):
+    texts = texts_of(settings)
+    asked = prompts(load_lexicon(str(few_words)), 24, 0)
+    assert all(text.startswith(prompt) and len(text) > len(prompt) for text, prompt in zip(texts, asked, strict=True))
+
+
+def test_a_killed_writing_goes_on_with_the_same_texts(settings, tmp_path, monkeypatch):
+    whole = texts_of([*settings, f"output_dir={tmp_path / 'whole'}"])
+    calls = []
+
+    def dies(self, ids, **options):
+        calls.append(len(ids))
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return original(self, ids, **options)
+
+    original = selfwritten_scorer().sample_ids
+    monkeypatch.setattr(selfwritten_scorer(), "sample_ids", dies)
+    with pytest.raises(KeyboardInterrupt):
+        texts_of(settings)
+    (partial,) = (tmp_path / "run" / "self").glob("*.partial")
+    partial.write_text(partial.read_text() + '{"text": "torn', encoding="utf-8")
+    assert texts_of(settings) == whole and calls == [8, 8, 8, 8]
+    assert texts_of(settings) == whole and len(calls) == 4  # read, not written again
+
+
+def selfwritten_scorer():
+    from eval.model import Scorer
+
+    return Scorer
+
+
+def test_other_seeds_and_lengths_are_other_texts(settings):
+    texts = texts_of(settings)
+    assert texts_of([*settings, "seed=1"]) != texts and texts_of([*settings, "data.max_length=60"]) != texts
+
+
+def test_debias_leaves_a_model_a_card_and_a_page(tiny_gpt2, few_words, tmp_path, capsys):
+    out = tmp_path / "fair"
+    command = ["debias", str(tiny_gpt2), "--output_dir", str(out), "--lexicon", str(few_words), "--tokens", "3000"]
+    command += ["data.max_length=64", "train.precision=no", "train.cpu_threads=1", "eval.tasks.perplexity.max_texts=20"]
+    assert evenhand.main([*command, "--dry_run"]) == 0
+    assert "46 sequences" in capsys.readouterr().out and not (out / "self").exists()
+    assert evenhand.main(command) == 0
+    assert {path.name for path in out.iterdir()} >= {"model", "report.html", "results.json", "self", "run.json"}
+    assert "counterfactual role reversal" in (out / "model" / "README.md").read_text(encoding="utf-8")
+    labels = [row["model"] for row in json.loads((out / "results.json").read_text(encoding="utf-8"))["rows"]]
+    assert labels == ["teacher", "student"]  # before and after
+    capsys.readouterr()
+    assert evenhand.main(command) == 0
+    assert "complete in" in capsys.readouterr().out
+
+
+def test_a_bound_gives_the_number_of_texts(settings, monkeypatch, tmp_path):
+    monkeypatch.setattr(selfwritten, "seconds_a_text", lambda config: 0.25)
+    for bound, expected in (({"tokens": 6400}, 100), ({"minutes": 1.0}, 240)):
+        config = config_of(settings)
+        selfwritten.bound({"": config}, **bound)
+        assert config.data.max_texts == expected
+    with pytest.raises(ValueError, match="fewer than a step has"):
+        selfwritten.bound({"": config_of(settings)}, tokens=64)
+    texts_of([*settings, "data.max_texts=9"])
+    selfwritten.bound({"": config}, minutes=1.0)
+    assert config.data.max_texts == 9  # the writing has begun
+
+
+def test_the_speed_of_this_machine_is_measured(settings):
+    assert 0 < selfwritten.seconds_a_text(config_of([*settings, "train.batch_size=2", "train.micro_batch_size=2"])) < 5
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ("teacher.model=null", "data.source: self needs teacher.model"),
+        ("data.prompts=none.txt", "data.prompts none.txt: no such file"),
+        ("data.max_length=8", "data.max_length 8: a prompt has"),
+        ("data.source=sample data.prompts=x", "data.prompts: matters only with data.source self"),
+    ],
+)
+def test_mistakes_are_one_clear_line(change, says, settings, tmp_path, capsys):
+    assert train_distill.main([*settings, *change.split()]) == 2
+    message = capsys.readouterr().err
+    assert says in message and "Traceback" not in message
+    assert not list(Path(tmp_path / "run").rglob("*.jsonl"))
