@@ -59,6 +59,7 @@ def configuration() -> str:
 
 
 def _table(settings) -> list[str]:
+    from configs import fields
 
     lines = ["| setting | type | default | meaning |", "|---|---|---|---|"]
     for name, item in settings.items():
