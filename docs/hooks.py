@@ -58,10 +58,11 @@ def configuration() -> str:
     return "\n".join(parts) + "\n"
 
 
-def _table(fields) -> list[str]:
+def _table(settings) -> list[str]:
+    from configs import fields
 
     lines = ["| setting | type | default | meaning |", "|---|---|---|---|"]
-    for name, item in fields.items():
+    for name, item in settings.items():
         kind = fields.kind_of(item.annotation) + fields.bounds_of(item)
         lines.append(f"| `{name}` | {_plain(kind)} | `{fields.default_of(item)}` | {_plain(item.description)} |")
     return lines
