@@ -14,8 +14,10 @@ from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic.fields import FieldInfo
+
+from configs.kinds import Augment, Betas, Layers, Names, Number, Op, Options, Policy, Precision, Seeds, Tasks
 
 
 class ConfigError(ValueError):
@@ -25,64 +27,6 @@ class ConfigError(ValueError):
 def setting(default: Any, meaning: str, **bounds: Any) -> Any:
     """A field. bounds: ge, gt, le, lt for numbers, min_length for text."""
     return Field(default, description=meaning, **bounds)
-
-
-def _number(value: Any) -> Any:
-    """PyYAML reads 3e-4, without a point, as text."""
-    if isinstance(value, str):
-        try:
-            return float(value)
-        except ValueError:
-            pass
-    return value
-
-
-def _policy(value: Any) -> Any:
-    """A name of reverse.POLICIES or a number from 0 to 1."""
-    from counterfactuals.text.reverse import threshold
-
-    value = _number(value)
-    if isinstance(value, bool) or not isinstance(value, str | int | float):
-        raise ValueError(f"policy: no {value!r}; there is a name, such as skip, or a doubt from 0 to 1")
-    threshold(value)
-    return value
-
-
-def _augment(value: Any) -> Any:
-    return {True: "both", False: "none"}[value] if isinstance(value, bool) else value
-
-
-def _no(value: Any) -> Any:
-    return "no" if value is False else value  # YAML reads a bare no as false
-
-
-def _mapping(value: Any) -> Any:
-    return {} if value is None else value
-
-
-def _layers(value: Any) -> Any:
-    if value in ("even", "hf", "all") or (isinstance(value, list) and all(type(item) is int for item in value)):
-        return value
-    raise ValueError(f"must be even, hf, all or a list of layers, not {value!r}")
-
-
-def _betas(value: list[float]) -> list[float]:
-    if len(value) == 2 and all(0 <= beta < 1 for beta in value):
-        return value
-    raise ValueError(f"must be two numbers in [0, 1), not {value}")
-
-
-def _distinct(value: list[int]) -> list[int]:
-    if len(set(value)) == len(value):
-        return value
-    raise ValueError(f"a seed is named twice, in {value}")
-
-
-Number = Annotated[float, BeforeValidator(_number)]
-Policy = Annotated[str | float, BeforeValidator(_policy)]
-Options = Annotated[dict[str, Any], BeforeValidator(_mapping)]
-Tasks = Annotated[dict[str, Options], BeforeValidator(_mapping)]
-Op = Literal["none", "max", "mean", "exp_mean", "swap", "mix"]
 
 
 class Section(BaseModel):
@@ -152,7 +96,7 @@ class Student(Section):
     init: Literal["layers", "pretrained", "random"] = setting(
         "layers", "layers: copied from the teacher; pretrained: student.model; random: from student.config"
     )
-    layers: Annotated[str | list[int], BeforeValidator(_layers)] = setting(
+    layers: Layers = setting(
         "even", "teacher layers to keep: even = 0, 2, 4, …; hf = 0, 2, 4, 7, 9, 11; all; or a list"
     )
     model: str | None = setting(None, "path, Hub name or run:NAME of a pretrained student", min_length=1)
@@ -178,7 +122,7 @@ class Counterfactual(Section):
     )
     protected: list[str] = setting([], "words, names and phrases of the lexicon that are never replaced")
     seed: int = setting(0, "seed of the choice where a word has several counterparts", ge=0)
-    augment: Annotated[Literal["none", "one", "both"], BeforeValidator(_augment)] = setting(
+    augment: Augment = setting(
         "none",
         "train on the counterfactual texts too: both texts of a pair (true), or one, drawn anew each time that the "
         "pair is seen, so that as many different texts are seen as without it; none (false): the originals",
@@ -228,7 +172,7 @@ class Loss(Section):
 
 class Optim(Section):
     lr: Number = setting(1e-3, "peak learning rate", gt=0)
-    betas: Annotated[list[Number], AfterValidator(_betas)] = setting([0.9, 0.98], "AdamW's decay rates")
+    betas: Betas = setting([0.9, 0.98], "AdamW's decay rates")
     eps: Number = setting(1e-6, "AdamW's epsilon", gt=0)
     weight_decay: Number = setting(0.0, "AdamW's weight decay, on matrices only", ge=0)
     warmup: Number = setting(0.05, "fraction of the steps over which the learning rate rises from 0", ge=0, le=1)
@@ -274,9 +218,7 @@ class Train(Section):
         "unit of both batch sizes; tokens: batch_size × data.max_length tokens, texts of similar length together",
     )
     micro_batch_size: int = setting(64, "sequences in one forward pass of one rank; sets the accumulation", ge=1)
-    precision: Annotated[Literal["no", "bf16", "fp16"] | None, BeforeValidator(_no)] = setting(
-        None, "autocast; null: as given to accelerate launch"
-    )
+    precision: Precision = setting(None, "autocast; null: as given to accelerate launch")
     compile: bool = setting(False, "torch.compile for the blocks of student and teacher")
     gradient_checkpointing: bool = setting(False, "recompute the student's activations in the backward pass")
     cpu_threads: int = setting(0, "threads of each CPU rank; 0: the cores are shared equally among the ranks", ge=0)
@@ -322,9 +264,7 @@ class Hub(Section):
 class Eval(Section):
     tasks: Tasks = setting({}, "task[@label]: its options; see `evenhand eval --list`")
     data_dir: str | None = setting(None, "folder with the evaluation data; default for the sample: OUTPUT_DIR/sample")
-    models: Annotated[dict[str, str], BeforeValidator(_mapping)] = setting(
-        {}, "more models to evaluate for comparison, label: path or Hub name"
-    )
+    models: Names = setting({}, "more models to evaluate for comparison, label: path or Hub name")
     batch_size: int = setting(32, "texts in one forward pass", ge=1)
     every: int = setting(0, "steps between small evaluations during training; 0 = none", ge=0)
     during: Tasks = setting({}, "tasks of the small evaluations, as in eval.tasks; results go to metrics.jsonl")
@@ -347,9 +287,7 @@ class Config(Section):
     eval: Eval = Field(default_factory=Eval)
     hub: Hub = Field(default_factory=Hub)
     runs: Tasks = setting({}, "name: overrides, for several models trained one after the other")
-    seeds: Annotated[list[int], AfterValidator(_distinct)] = setting(
-        [], "train each of runs once per seed, as NAME-seedS; a run with `seeds: []` only once"
-    )
+    seeds: Seeds = setting([], "train each of runs once per seed, as NAME-seedS; a run with `seeds: []` only once")
 
 
 SECTIONS: dict[str, type[Section]] = {
