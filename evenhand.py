@@ -68,11 +68,13 @@ COMMANDS = {  # name: (module, whether `main` wants the name as its first argume
     "cache": ("debias.__main__", True, "store a teacher's predictions once, for any number of runs"),
     "debias": ("train_distill", False, "make a model even on texts that it writes itself, and measure it"),
     "train": ("train_distill", False, "train and evaluate what a configuration describes"),
+    "federated": ("federated.__main__", False, "the same, with the texts at clients: in process, or with Flower"),
     "eval": ("eval.__main__", False, "measure any causal language model"),
     "report": ("eval.__main__", True, "a page that compares runs and evaluations"),
     "gate": ("eval.__main__", True, "may this model be released? judged against a reference, by rules"),
     "record": ("eval.__main__", True, "an audit record of a model: audit.json and a page to print"),
     "correlate": ("eval.__main__", True, "how measures agree over models"),
+    "privacy": ("privacy.__main__", False, "plant canaries in a corpus; audit what a model gives away"),
     "dashboard": ("debias.__main__", True, "a Weights & Biases workspace for a configuration"),
 }
 
@@ -120,7 +122,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     module, is_named, _ = COMMANDS[name]
     if name == "debias":
         rest = _debias(rest)
-    if module in ("counterfactuals.__main__", "eval.__main__"):  # the others read settings, key.sub=value
+    if module in ("counterfactuals.__main__", "eval.__main__", "privacy.__main__"):  # the others read key.sub=value
         rest = as_flags(rest)
     if module == "counterfactuals.__main__":
         rest = ["--out" if word == "--output_dir" else word for word in rest]

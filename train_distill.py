@@ -15,10 +15,9 @@ from typing import Any
 import torch
 from transformers.utils.logging import disable_progress_bar
 
-from configs import build, plan, schema, selfwritten, study
+from configs import build, federation, plan, schema, selfwritten, study
 from configs.build import Run
 from configs.load import load
-from debias import models
 from debias.run import checkpoint, shards
 from debias.run.command import run_command
 from debias.run.guard import StopRequest, is_finite
@@ -71,9 +70,14 @@ def command(arguments: argparse.Namespace) -> None:
         return
     for name, config in runs.items():
         folder = Path(whole.output_dir) / name
-        if study.is_complete(config, folder, allow_changes=arguments.allow_changes):
+        done = study.is_complete(config, folder, allow_changes=arguments.allow_changes)
+        if done:
             print(f"{name or 'model'}: complete in {folder}", flush=True)
-        elif not train(build.make_run(config, name, folder, allow_changes=arguments.allow_changes)):
+        elif config.federated.rounds:
+            done = federation.train(config, name, folder, allow_changes=arguments.allow_changes)
+        else:
+            done = train(build.make_run(config, name, folder, allow_changes=arguments.allow_changes))
+        if not done:
             return  # asked to stop
     if whole.eval.tasks and int(os.environ.get("RANK", "0")) == 0:
         study.report(whole, runs)
@@ -155,7 +159,6 @@ def save(run: Run, step: int, since_save: list[float]) -> None:
 def finish(run: Run) -> None:
     """Export the model, and write run.json: what the run did, with what, and that it is complete."""
     accelerator, tracker = run.accelerator, run.tracker
-    models.merge_lora(accelerator.unwrap_model(run.task).student)
     checkpoint.export(accelerator, run.task, run.optimizer, run.models.tokenizer, run.folder / "model")
     size = run.data.pairs.size() | {"parameters": run.models.num_parameters}  # a stream counts over all ranks together
     if accelerator.is_main_process:

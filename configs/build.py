@@ -8,7 +8,6 @@ import logging
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object, set_seed
 
-from configs import private, schema
+from configs import private, schema, watching
 from configs.schema import Config
 from configs.selfwritten import own_texts
 from counterfactuals.files import sha256_of, write_whole
@@ -25,11 +24,13 @@ from counterfactuals.provenance import model_fingerprint
 from counterfactuals.sample import write_sample
 from counterfactuals.text.lexicon import load_lexicon
 from counterfactuals.text.reverse import Reverser
+from counterfactuals.tokens.align import AlignedPair
 from counterfactuals.tokens.batch import BatchPlan, PairBatch, collate
+from counterfactuals.tokens.chat import AssistantTokens
 from counterfactuals.tokens.corpus import Corpus
 from counterfactuals.tokens.pairs import PairSet, build_pairs
 from counterfactuals.tokens.stream import PairStream
-from counterfactuals.tokens.tokenizer import load_tokenizer, train_bpe
+from counterfactuals.tokens.tokenizer import load_tokenizer, set_start, train_bpe
 from counterfactuals.tokens.vocabulary import role_tokens
 from debias import models
 from debias.cache.store import TeacherCache, build_cache, fingerprint_parts, open_cache
@@ -38,7 +39,7 @@ from debias.optim import build_optimizer, lr_share
 from debias.run import checkpoint
 from debias.run.guard import NonFinite
 from debias.run.launch import configure_deepspeed, is_sharded, is_zero3, make_accelerator, refuse_overflow
-from debias.run.tracking import Sink, Tracker, make_sinks
+from debias.run.tracking import Tracker
 from debias.task import DistillTask
 from eval import loading
 from privacy.mechanism import Mechanism
@@ -58,11 +59,15 @@ class Data:
     one_side: bool  # counterfactual.augment: one
 
     def num_tokens(self, step: int) -> int:
-        """Trained predictions of the whole batch, over accumulation and ranks."""
-        chosen, options = self.plan.batch(step), {"augment": self.collation["augment"]}
-        if self.one_side:
-            options["turned"] = self._turned(step, chosen)
-        return max(1, self.pairs.predictions(chosen, **options))
+        """Trained predictions of the whole batch, over accumulation and ranks; 1 where there is none."""
+        chosen, augment, said = self.plan.batch(step), self.collation["augment"], self.collation["said"]
+        turned = self._turned(step, chosen)
+        if said is None:
+            options = {"turned": turned} if self.one_side else {}
+            return max(1, self.pairs.predictions(chosen, augment=augment, **options))
+        pairs = self._pairs(chosen, turned)
+        texts = [pair.input_ids for pair in pairs] + [pair.cf_input_ids for pair in pairs if augment and pair.reversed]
+        return max(1, sum(int(said(ids)[1:].sum()) for ids in texts))
 
     def micro_batches(self, step: int, **share: int) -> Iterator[PairBatch]:
         """The batches of one rank. share: accumulation, rank, world."""
@@ -70,11 +75,13 @@ class Data:
         for chosen in self.plan.micro_batches(step, **share):
             indices = chosen if len(chosen) else np.zeros(1, dtype=int)  # a private step may hold no text
             units, turned = None if texts is None else texts[indices], self._turned(step, indices)
-            pairs = [self.pairs[i].turned() if other else self.pairs[i] for i, other in zip(indices, turned)]
-            batch = collate(pairs, units=units, **self.collation)
+            batch = collate(self._pairs(indices, turned), units=units, **self.collation)
             if not len(chosen):
                 batch = replace(batch, trained_R=torch.zeros_like(batch.trained_R))
             yield batch if self.cache is None else self.cache.attach(batch, indices, turned)
+
+    def _pairs(self, indices: np.ndarray, turned: np.ndarray) -> list[AlignedPair]:
+        return [self.pairs[i].turned() if other else self.pairs[i] for i, other in zip(indices, turned)]
 
     def _turned(self, step: int, indices: np.ndarray) -> np.ndarray:
         """Which of these pairs are seen from their other side."""
@@ -182,8 +189,8 @@ def make_run(config: Config, name: str, folder: Path, *, allow_changes: bool = F
         raise ValueError(f"{folder}: has already done {first} steps, more than {plan.steps}; raise train.max_steps")
     if on_main:
         write_whole(folder / "config.yaml", schema.to_yaml(config))
-    probe = probe_of(config, parts.tokenizer)
-    sinks = sinks_of(config, name, folder, step=first) if on_main else []
+    probe = watching.probe_of(config, parts.tokenizer)
+    sinks = watching.sinks_of(config, name, folder, step=first) if on_main else []
     shown = {"on": on_main, "watching": config.tracking.watching, "sinks": sinks}
     tracker = Tracker(folder / "metrics.jsonl", name or "student", plan.steps, step=first, **shown)
     bad = NonFinite(folder / "bad_batches", policy=t.on_nan, max_skips=t.max_skips, skipped=saved.get("skipped", 0))
@@ -218,6 +225,13 @@ def reverser_of(config: Config) -> Reverser:
 
 def tokenizer_of(config: Config, corpus: Corpus) -> Any:
     """The tokenizer of teacher, student or tokenizer.name, which must agree; or one trained on the corpus."""
+    tokenizer = _tokenizer(config, corpus)
+    t = config.tokenizer
+    set_start(tokenizer, t.start_token, setting="tokenizer.start_token", every=t.start_every)
+    return tokenizer
+
+
+def _tokenizer(config: Config, corpus: Corpus) -> Any:
     if config.tokenizer.train_vocab_size:
         return train_bpe(corpus, config.tokenizer.train_vocab_size)
     named = {"teacher.model": config.teacher.model, "student.model": config.student.model}
@@ -259,13 +273,13 @@ def models_of(config: Config, corpus: Corpus) -> Models:
         student = models.student_from_layers(teacher, keep)
     elif config.student.init == "random":
         student = models.random_student(config.student.config, tokenizer, config.data.max_length)
-    models.check_sizes(student, teacher, tokenizer, config.data.max_length)
+    models.check_models(student, teacher, tokenizer, config.data.max_length, cached=bool(config.teacher.cache))
     models.set_dropout(student, config.student.dropout)
-    if config.train.gradient_checkpointing:
-        models.checkpoint_activations(student)
     size = student.num_parameters()
     if config.student.lora:
-        models.add_lora(student, config.student.lora)
+        models.add_lora(student, **config.student.lora)
+    if config.train.gradient_checkpointing:
+        models.checkpoint_activations(student)
     return Models(tokenizer, teacher if runs_teacher else None, student, size)
 
 
@@ -273,7 +287,7 @@ def pairs_of(
     config: Config, corpus: Corpus, reverser: Reverser, tokenizer: Any, accelerator: Accelerator | None = None
 ) -> PairSet | PairStream:
     """accelerator: whose ranks share the work on a stream; None: one process."""
-    data = config.data
+    data, corpus = config.data, replace(corpus, tokenizer=tokenizer)
     if not data.streaming:
         folder = data.pairs_dir or Path(config.output_dir) / "pairs"
         options: dict[str, Any] = {"max_length": data.max_length, "workers": data.workers}
@@ -376,6 +390,7 @@ def collation_of(config: Config, tokenizer: Any) -> dict[str, Any]:
     c = config.counterfactual
     options = {"op": config.loss.op, "vocabulary": config.loss.vocabulary, "pad_id": tokenizer.eos_token_id or 0}
     options["couple"] = pairs_hidden_states(config)
+    options["said"] = AssistantTokens(tokenizer) if config.data.loss_on == "assistant" else None
     return options | {"augment": c.augment == "both", "perturb": c.perturb, "stop_at_cue": c.stop_at_cue}
 
 
@@ -390,12 +405,10 @@ def task_of(
     student, teacher = parts.student, parts.teacher
     options = {key: value for key, value in vars(config.loss).items() if key not in ("vocabulary", "hidden_layers")}
     if config.loss.vocabulary == "reversed":
-        size = student.get_output_embeddings().weight.shape[0]
+        size = min(m.get_output_embeddings().weight.shape[0] for m in (student, teacher) if m is not None)
         options["roles"] = VocabularyRoles.build(role_tokens(reverser, parts.tokenizer, size), accelerator.device)
     if teacher is not None:
         teacher = teacher if teacher.device == accelerator.device else teacher.to(accelerator.device)
-    if config.train.compile:
-        models.compile_layers(*(model for model in (student, teacher) if model is not None))
     if config.loss.hidden_weight:
         models.check_widths(student, teacher)
         depth = models.num_layers(teacher)
@@ -403,8 +416,10 @@ def task_of(
         options["hidden_layers"] = models.hidden_map(config.loss.hidden_layers, keep)
     codec = cache.codec.to(accelerator.device) if cache is not None else None
     task = DistillTask(student, teacher, codec=codec, **options)
+    if config.train.compile:
+        models.compile_layers(*(model for model in (student, teacher) if model is not None))
     o, t = config.optim, config.train
-    optimizer = build_optimizer(task, lr=o.lr, betas=o.betas, eps=o.eps, weight_decay=o.weight_decay)
+    optimizer = build_optimizer(task, lr=o.lr, betas=o.betas, eps=o.eps, weight_decay=o.weight_decay, name=o.name)
     sizes: dict[str, Any] = {"micro_batch_size": t.micro_batch_size, "max_grad_norm": o.max_grad_norm}
     configure_deepspeed(accelerator, precision=t.precision, **sizes)
     if config.privacy.epsilon is None:
@@ -414,36 +429,3 @@ def task_of(
         task, optimizer = accelerator.prepare_model(task, evaluation_mode=True), accelerator.prepare(optimizer)
     refuse_overflow(optimizer)
     return task, optimizer
-
-
-def sinks_of(config: Config, name: str, folder: Path, *, step: int) -> list[Sink]:
-    """Where figures go besides metrics.jsonl."""
-    to = config.tracking.to
-    options = wandb_options(config, name) if to == "wandb" else {"config": schema.to_dict(config)}
-    return make_sinks(to, folder, step=step, **options)
-
-
-def wandb_options(config: Config, name: str) -> dict[str, Any]:
-    """Options of WandbSink."""
-    t = config.tracking
-    group = t.group or Path(config.output_dir).name
-    title = "-".join(part for part in (t.name or group, name) if part)
-    options = {"entity": t.entity, "project": t.project, "group": group, "tags": t.tags, "mode": t.mode}
-    return options | {"title": title, "config": schema.to_dict(config)}
-
-
-def evaluation_data(config: Config) -> str | Path | None:
-    """The folder with the evaluation data."""
-    own = Path(config.output_dir) / "sample" if config.data.source in ("sample", "self") else None
-    return config.eval.data_dir or own
-
-
-def probe_of(config: Config, tokenizer: Any) -> Callable[[Any], dict[str, float]]:
-    """The small evaluation of a student during training: {TASK/METRIC: value}."""
-    if not config.eval.every:
-        return lambda student: {}
-    from eval.probe import Probe
-
-    e = config.eval
-    probe = Probe(e.during, data_dir=evaluation_data(config), limit=e.during_limit, seed=config.seed)
-    return partial(probe, tokenizer=tokenizer, batch_size=e.batch_size)

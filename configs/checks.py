@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 from configs.schema import Config, near
 
@@ -44,6 +45,12 @@ def student(c: Config) -> Iterator[str]:
         yield "student.model: goes with student.init pretrained, and only with it"
     if bool(c.student.config) != (c.student.init == "random"):
         yield "student.config: goes with student.init random, and only with it"
+    kinds: dict[str, Any] = {"rank": int, "alpha": (int, float), "targets": (str, list), "dropout": (int, float)}
+    wrong = [key for key, item in c.student.lora.items() if not isinstance(item, kinds.get(key, ()))]
+    if wrong or (c.student.lora and "rank" not in c.student.lora):
+        yield "student.lora: {rank: 8, alpha: 16, targets: [q_proj, v_proj], dropout: 0}; all but rank may be left out"
+    if c.student.lora and c.student.init == "random":
+        yield "student.lora: changes a trained model; with student.init random leave it out"
     if c.student.init != "layers" and c.student.layers != "even":
         yield "student.layers: matters only with student.init layers"
 
@@ -82,6 +89,11 @@ def op(c: Config) -> Iterator[str]:
         yield "counterfactual.stop_at_cue: matters only with loss.vocabulary reversed"
 
 
+def optimizer(c: Config) -> Iterator[str]:
+    if c.optim.name == "sgd" and c.optim.weight_decay:
+        yield "optim.weight_decay: has no effect with optim.name sgd; use adamw, or 0"
+
+
 def hidden_states(c: Config) -> Iterator[str]:
     if not c.loss.hidden_weight and (c.loss.hidden_layers, c.loss.hidden_target) != ("last", "mean"):
         yield "loss.hidden_layers, loss.hidden_target: matter only with loss.hidden_weight above 0"
@@ -91,7 +103,7 @@ def hidden_states(c: Config) -> Iterator[str]:
 
 def steps(c: Config) -> Iterator[str]:
     t = c.train
-    if t.epochs is None and t.max_steps is None:
+    if t.epochs is None and t.max_steps is None and not c.federated.rounds:
         yield "train.epochs or train.max_steps: one of them must be set"
     if t.batch_size % t.micro_batch_size:
         yield f"train.batch_size: {t.batch_size} is not a multiple of train.micro_batch_size {t.micro_batch_size}"
@@ -120,10 +132,44 @@ def small_evaluations(c: Config) -> Iterator[str]:
         yield "eval.every, eval.during: set both (steps between small evaluations, and their tasks) or neither"
 
 
+def federated(c: Config) -> Iterator[str]:
+    f = c.federated
+    if not f.rounds:
+        return
+    apart: dict[str, object] = {
+        "data.streaming": c.data.streaming,
+        "data.pairs_dir": c.data.pairs_dir,
+        "train.log_plain": c.train.log_plain,
+    }
+    apart |= {"tokenizer.train_vocab_size": c.tokenizer.train_vocab_size, "train.keep_best": c.train.keep_best}
+    apart |= {"tracking.artifacts": c.tracking.artifacts, "train.batch_by tokens": c.train.batch_by == "tokens"}
+    yield from (f"{key}: not together with federated.rounds" for key, value in apart.items() if value)
+    if (f.clients is None) != (f.partition == "key"):
+        yield "federated.clients: how many there are; null only with partition key, which has one for each value"
+    if f.partition in ("label", "key") and f.label is None:
+        yield f"federated.label: needed with federated.partition {f.partition}, e.g. a field of the corpus"
+    if f.clients is not None and f.per_round > f.clients:
+        yield f"federated.per_round: {f.per_round} clients a round, but there are only {f.clients}"
+    if f.periods > f.rounds:
+        yield f"federated.periods: {f.periods} periods need as many rounds, not {f.rounds}"
+    if c.privacy.epsilon is None:
+        return
+    if f.clients is None:
+        yield "federated.partition: with key the number of clients is not known; privacy.epsilon needs it"
+    if f.select != "uniform":
+        yield f"federated.select: {f.select} depends on the clients' texts, so nothing may be claimed; use uniform"
+    if f.weights != "uniform":
+        yield "federated.weights: with privacy.epsilon all clients must have the same weight; use uniform"
+    if (c.privacy.unit, c.privacy.clip, c.privacy.adaptive, c.privacy.decay) != ("client", "flat", None, 1.0):
+        yield "privacy.unit: client, with clip flat, and without adaptive and decay, is what federated.rounds has"
+
+
 def privacy(c: Config) -> Iterator[str]:
     p, t = c.privacy, c.train
     if p.epsilon is None:
         return
+    if p.unit == "client" and not c.federated.rounds:
+        yield "privacy.unit: client goes with federated.rounds; use text"
     if p.delta is None:
         yield "privacy.delta: needed with privacy.epsilon; well below 1 / number of texts, e.g. 1e-6"
     if p.adaptive is not None and p.clip != "flat":
@@ -134,8 +180,11 @@ def privacy(c: Config) -> Iterator[str]:
     yield from (f"{key}: would depend on the private texts, outside the guarantee" for key, on in unsafe.items() if on)
     inexact = {"data.streaming": c.data.streaming, "train.batch_by tokens": t.batch_by == "tokens"}
     inexact |= {"train.compile": t.compile, "train.gradient_checkpointing": t.gradient_checkpointing}
-    inexact |= {"train.precision fp16": t.precision == "fp16", "student.lora": c.student.lora is not None}
+    inexact |= {"train.precision fp16": t.precision == "fp16", "student.lora": bool(c.student.lora)}
     yield from (f"{key}: not together with privacy.epsilon" for key, on in inexact.items() if on)
 
 
-CHECKS = (teacher, student, tokenizer, weights, op, hidden_states, privacy, steps, streaming, small_evaluations)
+CHECKS = (
+    teacher, student, tokenizer, weights, op, optimizer, hidden_states, privacy, steps, streaming, small_evaluations,
+    federated,
+)  # fmt: skip

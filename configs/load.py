@@ -27,7 +27,7 @@ FREE = (
     *("train.keep_best", "privacy.secret"),
 )
 # folders below output_dir with another use
-RESERVED = ("sample", "self", "pairs", "model", "checkpoints", "teacher_cache")
+RESERVED = ("sample", "self", "pairs", "model", "checkpoints", "teacher_cache", "clients")
 
 
 def load(path: str | Path | None = None, overrides: Sequence[str] = ()) -> tuple[Config, dict[str, Config]]:

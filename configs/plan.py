@@ -6,7 +6,7 @@ import itertools
 import json
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -20,11 +20,13 @@ from configs.selfwritten import TEXTS
 from debias.models import kept_layers, num_layers, random_student, student_from_layers
 from debias.run.cost import PEAK, SHARE, Shape, disk_bytes, memory_bytes, training_flop
 from eval.loading import meta_model
+from privacy.account import Schedule
 
 NUM_READ = 300  # texts that are read to estimate the rest
 ASSUMED_TOKENS = 1_100  # in a document of OpenWebText
 ASSUMED_SHARE = 0.78  # texts with a counterfactual, in the paper
 NUM_GPUS = (1, 8, 64)
+CLIENT_FLOPS, CLIENT_BANDWIDTH = 5e10, 1.25e6  # of an ordinary laptop: FLOP and bytes a second
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,8 @@ def describe(whole: Config, runs: dict[str, Config], gpu: str | None = None) -> 
         found = estimate(config, texts[key], student, teacher)
         lines.append(f"{run or 'student'}: {Path(config.output_dir) / run}")
         facts = Path(config.output_dir) / run / "run.json"
-        shown = [*_lines(config, found), *_measured(found, facts), *(_hours(found, name, price) if name else ())]
+        shown = [*_lines(config, found), *(_sent(config, found) if config.federated.rounds else ())]
+        shown += [*_measured(found, facts), *(_hours(found, name, price) if name else ())]
         lines += [f"  {line}" for line in shown]
     return "\n".join(lines)
 
@@ -92,6 +95,8 @@ def estimate(config: Config, texts: Texts, student: Any, teacher: Any) -> Estima
     unit = config.data.max_length if by_tokens else length  # tokens of what the batch sizes count
     units = texts.tokens / unit if by_tokens else texts.pieces
     steps = t.max_steps or math.ceil(max(1, int(units * trained) // t.batch_size) * (t.epochs or 1))
+    if config.federated.rounds:  # of all clients together
+        steps = config.federated.rounds * config.federated.per_round * config.federated.local_steps
     student_tokens = steps * t.batch_size * unit
     learns = config.loss.kd_weight > 0 or config.loss.hidden_weight > 0
     uses_cf = config.loss.op != "none" or c.augment != "none" or build.pairs_hidden_states(config)
@@ -132,10 +137,27 @@ def _lines(config: Config, e: Estimate) -> Iterator[str]:
     yield f"steps    {e.steps:,} of {size}: {_count(e.student_tokens)} tokens for the student"
     yield f"work     {_count(sum(e.work))}FLOP: teacher {_count(e.work[0])}, student {_count(e.work[1])}"
     yield f"memory   {_size(sum(e.memory.values()))} a device: " + _parts(e.memory)
-    if config.privacy.epsilon is not None:
+    if config.privacy.epsilon is not None and config.privacy.unit == "text":
         sequences = e.texts.pieces * (1 + e.texts.with_cf * (config.counterfactual.augment == "both"))
         yield "privacy  " + private.describe(config, num_texts=e.texts.number, num_sequences=sequences, steps=e.steps)
     yield f"disk     {_size(sum(e.disk.values()))}: " + _parts(e.disk)
+
+
+def _sent(config: Config, e: Estimate) -> Iterator[str]:
+    """Rounds, bytes and hours of a federated run. The steps above are those of all clients together."""
+    f = config.federated
+    weights = 4 * e.student.parameters
+    times = f.rounds * f.per_round
+    yield f"rounds   {f.rounds} of {f.per_round} of {f.clients or 'all'} clients, {f.local_steps} steps each"
+    both = f"{_size(times * weights)} down and as much up, {_size(weights)} a client, round and direction"
+    yield f"sent     {both}"
+    if config.privacy.epsilon is not None:
+        noise = private.noise_of(config, Schedule(f.per_round / (f.clients or 1), f.rounds), f.clients or 1)
+        guarantee = f"ε {config.privacy.epsilon:g} at δ {config.privacy.delta:g} for each client"
+        yield f"privacy  {guarantee}: noise {noise:.3g} × the bound {config.privacy.max_norm:g} on the sum of a round"
+    seconds = sum(e.work) / times / CLIENT_FLOPS + 2 * weights / CLIENT_BANDWIDTH
+    speed = f"{_count(CLIENT_FLOPS)}FLOP/s and {_size(CLIENT_BANDWIDTH)}/s"
+    yield f"hours    {f.rounds * seconds / 3600:,.2f} if the clients of a round work at once, each with {speed}"
 
 
 def _measured(e: Estimate, facts: Path) -> Iterator[str]:
@@ -207,14 +229,15 @@ def texts_of(config: Config) -> Texts:
     reverser = build.reverser_of(config)
     tokenizer = None if _has_no_tokenizer(config) else build.tokenizer_of(config, corpus)
     read = tokens = pieces = reversed_ = 0
-    share = None
+    found: float | None = None
+    corpus = replace(corpus, tokenizer=tokenizer)
     for text in itertools.islice(corpus, NUM_READ):
         count = len(tokenizer(text)["input_ids"]) if tokenizer else max(1, len(text) // 4)
         cut = max(1, math.ceil(count / limit))
         read, tokens, pieces = read + 1, tokens + count, pieces + cut
         reversed_ += cut * bool(reverser(text).spans)
-        share = corpus.share
-    times = 1.0 if read < NUM_READ else 1 / max(share or 1.0, read / (config.data.max_texts or math.inf))
+        found = corpus.share
+    times = 1.0 if read < NUM_READ else 1 / max(found or 1.0, read / (config.data.max_texts or math.inf))
     counted = "" if tokenizer else ", assuming four characters a token (the tokenizer is not made yet)"
     how = f"estimated from the first {read:,} texts{counted}" if times > 1 or counted else "counted"
     return Texts(read * times, pieces * times, tokens * times, reversed_ / pieces, how)

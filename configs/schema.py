@@ -7,37 +7,32 @@ a YAML file and the command line; `configs/checks.py` holds the rules between se
 from __future__ import annotations
 
 import copy
-import difflib
-import types
 import typing
-from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
 from pydantic.fields import FieldInfo
 
-from configs.kinds import Augment, Betas, Layers, Names, Number, Op, Options, Policy, Precision, Seeds, Tasks
-
-
-class ConfigError(ValueError):
-    """One or more settings are wrong; the message has a line for each."""
-
-
-def setting(default: Any, meaning: str, **bounds: Any) -> Any:
-    """A field. bounds: ge, gt, le, lt for numbers, min_length for text."""
-    return Field(default, description=meaning, **bounds)
-
-
-class Section(BaseModel):
-    """Settings that belong together. Unknown keys are refused, and nothing is converted to another type."""
-
-    model_config = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _absent(cls, value: Any) -> Any:
-        return {} if value is None else value  # `loss:` with nothing after it
+from configs.fields import (
+    ConfigError,
+    Number,
+    Op,
+    Options,
+    Policy,
+    Section,
+    Tasks,
+    as_augment,
+    as_mapping,
+    as_no,
+    check_betas,
+    check_distinct,
+    check_layers,
+    default_of,
+    kind_of,
+    near,
+    setting,
+)
 
 
 class Data(Section):
@@ -49,7 +44,8 @@ class Data(Section):
     )
     subset: str | None = setting(None, "configuration name of a Hub data set")
     split: str = setting("train", "split of a Hub data set")
-    text_field: str = setting("text", "field or column that holds the text")
+    text_field: str = setting("text", "field that holds the text, or messages; or prompt,completion (chat template)")
+    loss_on: Literal["all", "assistant"] = setting("all", "learn every token, or only what the assistant says")
     max_texts: int | None = setting(None, "read at most this many texts; source self: write so many (4096)", ge=1)
     prompts: str | None = setting(
         None,
@@ -75,6 +71,12 @@ class Tokenizer(Section):
         "train a byte-level BPE tokenizer with this many tokens on the corpus instead",
         ge=257,
     )
+    start_token: str | None = setting(
+        None,
+        "token that texts begin with, or none; the model keeps it. Default: begin of text (chat models: a chat marker)",
+        min_length=1,
+    )
+    start_every: bool = setting(False, "the later pieces of a long text begin with it too, as Gemma needs it")
 
 
 class Teacher(Section):
@@ -96,17 +98,13 @@ class Student(Section):
     init: Literal["layers", "pretrained", "random"] = setting(
         "layers", "layers: copied from the teacher; pretrained: student.model; random: from student.config"
     )
-    layers: Layers = setting(
+    layers: Annotated[str | list[int], BeforeValidator(check_layers)] = setting(
         "even", "teacher layers to keep: even = 0, 2, 4, …; hf = 0, 2, 4, 7, 9, 11; all; or a list"
     )
     model: str | None = setting(None, "path, Hub name or run:NAME of a pretrained student", min_length=1)
     config: Options = setting({}, "model configuration for random init, e.g. {n_layer: 4, n_embd: 64, n_head: 4}")
-    lora: int | None = setting(
-        None,
-        "train only a difference of this rank to each linear layer, merged at the end; default: every weight",
-        ge=1,
-    )
     dropout: Number | None = setting(None, "rate of every dropout; default: the model's own configuration", ge=0, lt=1)
+    lora: Options = setting({}, "train only a LoRA adapter (peft), e.g. {rank: 8}; also alpha, targets and dropout")
 
 
 class Counterfactual(Section):
@@ -122,7 +120,7 @@ class Counterfactual(Section):
     )
     protected: list[str] = setting([], "words, names and phrases of the lexicon that are never replaced")
     seed: int = setting(0, "seed of the choice where a word has several counterparts", ge=0)
-    augment: Augment = setting(
+    augment: Annotated[Literal["none", "one", "both"], BeforeValidator(as_augment)] = setting(
         "none",
         "train on the counterfactual texts too: both texts of a pair (true), or one, drawn anew each time that the "
         "pair is seen, so that as many different texts are seen as without it; none (false): the originals",
@@ -172,12 +170,13 @@ class Loss(Section):
 
 class Optim(Section):
     lr: Number = setting(1e-3, "peak learning rate", gt=0)
-    betas: Betas = setting([0.9, 0.98], "AdamW's decay rates")
+    betas: Annotated[list[Number], AfterValidator(check_betas)] = setting([0.9, 0.98], "AdamW's decay rates")
     eps: Number = setting(1e-6, "AdamW's epsilon", gt=0)
     weight_decay: Number = setting(0.0, "AdamW's weight decay, on matrices only", ge=0)
     warmup: Number = setting(0.05, "fraction of the steps over which the learning rate rises from 0", ge=0, le=1)
     schedule: Literal["linear", "cosine", "constant"] = setting("linear", "decay to 0 after the warm-up, or none")
     max_grad_norm: Number = setting(5.0, "gradients are clipped to this norm; not with privacy.epsilon", gt=0)
+    name: Literal["adamw", "sgd"] = setting("adamw", "AdamW, or plain gradient descent (no momentum, no decay)")
 
 
 class Privacy(Section):
@@ -187,8 +186,10 @@ class Privacy(Section):
     delta: Number | None = setting(
         None, "probability that epsilon does not cover; below 1 / number of texts", gt=0, lt=1
     )
-    unit: Literal["text"] = setting(
-        "text", "what is protected: a text (a row of the corpus), with all its sequences and counterfactuals"
+    unit: Literal["text", "client"] = setting(
+        "text",
+        "what is protected: a text (a row of the corpus), with all its sequences and counterfactuals; or, with "
+        "federated.rounds, a client with all its texts",
     )
     clip: Literal["flat", "automatic", "micro"] = setting(
         "flat",
@@ -218,7 +219,9 @@ class Train(Section):
         "unit of both batch sizes; tokens: batch_size × data.max_length tokens, texts of similar length together",
     )
     micro_batch_size: int = setting(64, "sequences in one forward pass of one rank; sets the accumulation", ge=1)
-    precision: Precision = setting(None, "autocast; null: as given to accelerate launch")
+    precision: Annotated[Literal["no", "bf16", "fp16"] | None, BeforeValidator(as_no)] = setting(
+        None, "autocast; null: as given to accelerate launch"
+    )
     compile: bool = setting(False, "torch.compile for the blocks of student and teacher")
     gradient_checkpointing: bool = setting(False, "recompute the student's activations in the backward pass")
     cpu_threads: int = setting(0, "threads of each CPU rank; 0: the cores are shared equally among the ranks", ge=0)
@@ -232,6 +235,57 @@ class Train(Section):
     )
     on_nan: Literal["stop", "skip"] = setting("stop", "when a loss or gradient is not finite: stop, or skip the step")
     max_skips: int = setting(10, "steps that on_nan: skip may skip before the run stops", ge=0)
+
+
+class Federated(Section):
+    rounds: int = setting(
+        0,
+        "rounds of federated training, which all other periods (_every) then count in; 0: the texts are in one place",
+        ge=0,
+    )
+    clients: int | None = setting(None, "how many clients hold the texts; with partition key one for each value", ge=1)
+    partition: Literal["iid", "label", "cluster", "key"] = setting(
+        "iid",
+        "who holds what: texts at random; label or cluster: more of some labels, or clusters of texts, than of others; "
+        "key: a client for each value of the label",
+    )
+    label: str | None = setting(
+        None, "field of the corpus, or several joined by +, e.g. occupation+gender", min_length=1
+    )
+    alpha: Number = setting(
+        1.0, "partition label or cluster: Dirichlet concentration, 0.1: clients unlike each other", gt=0
+    )
+    quantity: Number | None = setting(
+        None, "Dirichlet concentration of the clients' numbers of texts, 1: uneven; null: equal numbers", gt=0
+    )
+    clusters: int = setting(10, "partition cluster: number of clusters of texts", ge=2)
+    partition_seed: int = setting(0, "seed of who holds what", ge=0)
+    select: Literal["uniform", "activity", "most_active", "mixture"] = setting(
+        "uniform",
+        "who is asked: anyone; the active with p ∝ texts^activity; the most active; a mixture of the first two",
+    )
+    per_round: int = setting(10, "clients asked in a round", ge=1)
+    activity: Number = setting(1.0, "exponent of select activity and mixture; 0: uniform", ge=0)
+    mixture: Number = setting(0.5, "select mixture: share of uniform", ge=0, le=1)
+    periods: int = setting(1, "periods in which a client's texts arrive, in their order; 1: all are there", ge=1)
+    keep_periods: int | None = setting(None, "periods that a client keeps its texts for; null: for good", ge=1)
+    local_steps: int = setting(
+        10, "optimizer steps of a client in a round; rounds × local_steps is train.max_steps", ge=1
+    )
+    proximal: Number = setting(0.0, "FedProx: weight μ of μ/2 · ‖w − w_t‖² in a client's loss", ge=0)
+    algorithm: Literal["fedavg", "fedavgm", "fedadam", "fedyogi"] = setting(
+        "fedavg", "what the server does with the mean of the clients' differences"
+    )
+    server_lr: Number = setting(1.0, "the server's learning rate; about 0.01 for fedadam and fedyogi", gt=0)
+    server_betas: Annotated[list[Number], AfterValidator(check_betas)] = setting(
+        [0.9, 0.99], "the server's decay rates; fedavgm uses the first"
+    )
+    server_eps: Number = setting(1e-3, "τ of fedadam and fedyogi: how adaptive they are", gt=0)
+    weights: Literal["tokens", "uniform"] = setting(
+        "tokens", "weight of a client in the mean: the predictions it learns from, or the same for all"
+    )
+    missing: Number = setting(0.0, "in process: share of those asked that do not answer, drawn at random", ge=0, lt=1)
+    timeout: Number = setting(3600.0, "Flower: seconds after which a client comes too late for a round", gt=0)
 
 
 class Tracking(Section):
@@ -264,7 +318,9 @@ class Hub(Section):
 class Eval(Section):
     tasks: Tasks = setting({}, "task[@label]: its options; see `evenhand eval --list`")
     data_dir: str | None = setting(None, "folder with the evaluation data; default for the sample: OUTPUT_DIR/sample")
-    models: Names = setting({}, "more models to evaluate for comparison, label: path or Hub name")
+    models: Annotated[dict[str, str], BeforeValidator(as_mapping)] = setting(
+        {}, "more models to evaluate for comparison, label: path or Hub name"
+    )
     batch_size: int = setting(32, "texts in one forward pass", ge=1)
     every: int = setting(0, "steps between small evaluations during training; 0 = none", ge=0)
     during: Tasks = setting({}, "tasks of the small evaluations, as in eval.tasks; results go to metrics.jsonl")
@@ -283,11 +339,14 @@ class Config(Section):
     optim: Optim = Field(default_factory=Optim)
     privacy: Privacy = Field(default_factory=Privacy)
     train: Train = Field(default_factory=Train)
+    federated: Federated = Field(default_factory=Federated)
     tracking: Tracking = Field(default_factory=Tracking)
     eval: Eval = Field(default_factory=Eval)
     hub: Hub = Field(default_factory=Hub)
     runs: Tasks = setting({}, "name: overrides, for several models trained one after the other")
-    seeds: Seeds = setting([], "train each of runs once per seed, as NAME-seedS; a run with `seeds: []` only once")
+    seeds: Annotated[list[int], AfterValidator(check_distinct)] = setting(
+        [], "train each of runs once per seed, as NAME-seedS; a run with `seeds: []` only once"
+    )
 
 
 SECTIONS: dict[str, type[Section]] = {
@@ -295,7 +354,10 @@ SECTIONS: dict[str, type[Section]] = {
     for key, item in Config.model_fields.items()
     if isinstance(item.annotation, type) and issubclass(item.annotation, Section)
 }
-PER_RUN = ("data", "tokenizer", "teacher", "student", "counterfactual", "loss", "optim", "privacy", "train", "seed")
+PER_RUN = (
+    "data", "tokenizer", "teacher", "student", "counterfactual", "loss", "optim", "privacy", "train",
+    "federated", "seed",
+)  # fmt: skip
 
 
 def names() -> dict[str, FieldInfo]:
@@ -353,27 +415,6 @@ def _where(word: str, section: str) -> str:
     return hint or "; known: " + ", ".join(known)
 
 
-def near(word: str, known: Iterable[Any]) -> str:
-    """ "; did you mean …?", or "" where nothing known is like `word`."""
-    match = difflib.get_close_matches(word, [str(item) for item in known], n=1)
-    return f"; did you mean {match[0]}?" if match else ""
-
-
-def kind_of(hint: Any) -> str:
-    """A type in words."""
-    words = {int: "a whole number", float: "a number", str: "text", bool: "true or false", types.NoneType: "null"}
-    origin, parts = typing.get_origin(hint), typing.get_args(hint)
-    if origin is Annotated:
-        return kind_of(parts[0])
-    if origin is Literal:
-        return f"one of {', '.join(map(str, parts))}"
-    if origin in (types.UnionType, typing.Union):
-        return " or ".join(kind_of(part) for part in parts)
-    if origin is list:
-        return f"a list of {kind_of(parts[0]).removeprefix('a ').removesuffix('s')}s"
-    return "a mapping" if origin is dict else words[hint]
-
-
 def describe(section: str = "") -> str:
     """All settings, or those of a section, with default and meaning: for `--settings`."""
     sections = dict.fromkeys(key.partition(".")[0] for key in names())
@@ -383,18 +424,6 @@ def describe(section: str = "") -> str:
         )
     chosen = {key: item for key, item in names().items() if section in ("", key.partition(".")[0])}
     return "\n".join(f"{key:<32} {default_of(item):<12} {item.description}" for key, item in chosen.items())
-
-
-def bounds_of(item: FieldInfo) -> str:
-    """The bounds of a number in words, e.g. ", at least 1"; "" without any."""
-    words = {"gt": "above", "ge": "at least", "lt": "below", "le": "at most"}
-    found = [(word, getattr(bound, key, None)) for bound in item.metadata for key, word in words.items()]
-    return "".join(f", {word} {value:,}" for word, value in found if value is not None)
-
-
-def default_of(item: FieldInfo) -> str:
-    """A setting's default, as YAML."""
-    return yaml.safe_dump(item.default, default_flow_style=True).split("\n")[0]
 
 
 def to_dict(config: Config) -> dict[str, Any]:

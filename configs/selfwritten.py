@@ -93,7 +93,7 @@ def seconds_a_text(config: Config) -> float:
     writing = _seconds(lambda: scorer.sample_ids(ids, max_new_tokens=few, batch_size=BATCH)) / (few * len(ids))
     student = scorer.model.train()
     if config.student.lora:
-        add_lora(student, config.student.lora)
+        add_lora(student, **config.student.lora)
     ids_NT = torch.randint(len(scorer.tokenizer), (size, length), device=scorer.device)
 
     def step() -> None:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from configs import build, private, schema
+from configs import build, private, schema, watching
 from configs.load import FREE, differences
 from configs.schema import Config
 from counterfactuals.sample import write_sample
@@ -93,8 +93,8 @@ def check_evaluation(whole: Config, runs: Sequence[str]) -> None:
         if whole.data.source in ("sample", "self"):
             write_sample(Path(whole.output_dir) / "sample")
         if whole.eval.tasks:
-            check(whole.eval.tasks, data_dir=build.evaluation_data(whole), seed=whole.seed)
-        build.probe_of(whole, None)
+            check(whole.eval.tasks, data_dir=watching.evaluation_data(whole), seed=whole.seed)
+        watching.probe_of(whole, None)
 
 
 def figures_of(tasks: dict[str, dict[str, Any]]) -> list[str]:
@@ -117,11 +117,12 @@ def evaluate(whole: Config, runs: dict[str, Config]) -> dict[str, Any]:
     return evaluate(
         whole.eval.models | found,
         whole.eval.tasks,
-        data_dir=build.evaluation_data(whole),
+        data_dir=watching.evaluation_data(whole),
         output_dir=output,
         seed=whole.seed,
         reference="plain" if "plain" in runs else None,
         batch_size=whole.eval.batch_size,
+        start_token=whole.tokenizer.start_token,
         trust_remote_code=any(config.teacher.trust_remote_code for config in runs.values()),
     )
 
@@ -160,7 +161,7 @@ def publish_all(whole: Config, runs: dict[str, Config], results: dict[str, Any])
     if whole.tracking.to == "wandb":
         stored = whole.tracking.artifacts
         sets = {label: _pair_set(runs[name], name) for label, name in folders.items()} if stored else None
-        options = build.wandb_options(whole, "")
+        options = watching.wandb_options(whole, "")
         publish.to_wandb(rows, headlines(rows), output, folders, pair_sets=sets, **options)
     if whole.hub.repo:
         for label, name in folders.items():

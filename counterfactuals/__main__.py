@@ -107,6 +107,12 @@ def _parser() -> argparse.ArgumentParser:
     build = command(_build, title, more, out="DIR")
     build.add_argument("--tokenizer", required=True, metavar="NAME", help="folder, tokenizer.json or Hub name")
     build.add_argument("--max_length", type=int, default=1024, help="tokens in a sequence (default: 1024)")
+    build.add_argument(
+        "--shard",
+        metavar="I/N",
+        help="only part I (0 to N-1) of N, for a job on each machine; the same command without --shard, once all are "
+        "done, joins them",
+    )
     build.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes (default: one a core)")
     _source_options(build)
     _reverser_options(build, policy="skip")
@@ -143,7 +149,8 @@ def _source_options(command: argparse.ArgumentParser, *, required: bool = True, 
     add("--source", required=required, help=kinds)
     add("--subset", help="configuration name of a Hub data set")
     add("--split", default="train", help="split of a data set (default: train)")
-    add("--text_field", default="text", metavar="FIELD", help="field with the text (default: text)")
+    fields = "field with the text (default: text) or with messages, or prompt,completion (by the chat template)"
+    add("--text_field", default="text", metavar="FIELD", help=fields)
     add("--max_texts", type=int, metavar="N", help="read at most this many")
     if paragraphs:
         add("--paragraphs", action="store_true", help="each line of a text is a unit of its own")
@@ -205,19 +212,32 @@ def _reversed(text: str, reverser: Reverser, arguments: argparse.Namespace) -> s
 
 
 def _build(arguments: argparse.Namespace) -> None:
-    from counterfactuals.tokens.pairs import build_pairs
+    from counterfactuals.tokens.pairs import build_pairs, build_part
     from counterfactuals.tokens.tokenizer import load_tokenizer
 
     _check_out(arguments.out, folder=True)
     tokenizer = load_tokenizer(arguments.tokenizer)
     options = {"max_length": arguments.max_length, "workers": arguments.workers, "progress": _log}
-    pairs = build_pairs(_corpus(arguments), _reverser(arguments), tokenizer, arguments.out, **options)
+    corpus = dataclasses.replace(_corpus(arguments), tokenizer=tokenizer)
+    made_of = (corpus, _reverser(arguments), tokenizer, arguments.out)
+    if arguments.shard is not None:
+        done = build_part(*made_of, part=_part(arguments.shard), **options)
+        print(f"{arguments.out}: {done} shards of part {arguments.shard} are there; join all without --shard")
+        return
+    pairs = build_pairs(*made_of, **options)
     counts = pairs.meta["counts"]
     share = counts["reversed_pairs"] / max(counts["role_pairs"], 1)
     print(
         f"{pairs.folder}: {counts['pairs']:,} sequences of {counts['texts']:,} texts, {counts['role_pairs']:,} with a "
         f"role; {share:.1%} of these have a counterfactual, {counts['aligned_share']:.1%} of its tokens a counterpart"
     )
+
+
+def _part(text: str) -> tuple[int, int]:
+    numbers = text.split("/")
+    if len(numbers) != 2 or not all(number.isdecimal() for number in numbers) or int(numbers[0]) >= int(numbers[1]):
+        raise ValueError(f"--shard {text}: must be I/N, such as 0/16 to 15/16")
+    return int(numbers[0]), int(numbers[1])
 
 
 def _log(line: object) -> None:

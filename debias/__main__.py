@@ -49,6 +49,7 @@ def read(arguments: argparse.Namespace) -> tuple[Config, dict[str, Config]]:
 def cache_all(arguments: argparse.Namespace) -> None:
     """Make the caches of all runs; several runs may share one."""
     cached = [c for c in read(arguments)[1].values() if c.teacher.cache and c.teacher.model and c.loss.kd_weight]
+    cached = [c for c in cached if not c.federated.rounds]  # there each client makes its own
     if not cached:
         raise ValueError("teacher.cache: no run sets it and learns from a teacher; name a folder: teacher.cache=DIR")
     done: set[str] = set()

@@ -25,13 +25,20 @@ TeacherRows = Callable[[torch.Tensor, torch.Tensor], None]
 Tap = Callable[[torch.Tensor, torch.Tensor, int], torch.Tensor]
 
 
-def model_rows(hidden_PE: torch.Tensor, head_VE: torch.Tensor) -> TeacherRows:
-    """Rows of a teacher that has just run: log-softmax of its last hidden states times its output embeddings."""
+def model_rows(
+    hidden_PE: torch.Tensor,
+    head_VD: torch.Tensor,
+    bias_V: torch.Tensor | None = None,
+    *,
+    scale: float = 1.0,
+    cap: float = 0.0,
+) -> TeacherRows:
+    """Rows of a teacher that has just run: log-softmax of its logits; its head is as for `distillation_loss`."""
     dtype = _product_dtype(hidden_PE)
-    head_VE = head_VE.to(dtype)  # once, not for every chunk
+    head_VD = head_VD.to(dtype)  # once, not for every chunk
 
     def write(row_C: torch.Tensor, out_CV: torch.Tensor) -> None:
-        _logits(hidden_PE[row_C].to(dtype), head_VE, out_CV)
+        _logits(_scaled(hidden_PE[row_C], scale).to(dtype), head_VD, bias_V, cap, out_CV)
         torch.log_softmax(out_CV, -1, out=out_CV)
 
     return write
@@ -100,6 +107,8 @@ class _Options(NamedTuple):
     lm_weight: float
     role_weight: float
     chunk_rows: int
+    scale: float
+    cap: float
     tap: Tap | None
 
 
@@ -115,20 +124,23 @@ class _FusedDistillation(torch.autograd.Function):
         ctx: Any,
         hidden_PD: torch.Tensor,
         head_VD: torch.Tensor,
+        bias_V: torch.Tensor | None,
         teacher: TeacherRows | None,
         rows: _Rows,
         options: _Options,
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         wide, dtype = torch.promote_types(hidden_PD.dtype, torch.float32), _product_dtype(hidden_PD)
         ctx.head_dtype, head_VD = head_VD.dtype, head_VD.to(dtype)
+        ctx.bias_dtype = None if bias_V is None else bias_V.dtype
         grad_hidden = torch.zeros_like(hidden_PD) if ctx.needs_input_grad[0] else None
         grad_head = torch.zeros_like(head_VD, dtype=wide) if ctx.needs_input_grad[1] else None
+        grad_bias = hidden_PD.new_zeros(len(head_VD), dtype=wide) if ctx.needs_input_grad[2] else None
         kd, lm = hidden_PD.new_zeros((), dtype=wide), hidden_PD.new_zeros((), dtype=wide)
         num_rows, chunk = (
             len(rows.row_R),
             options.chunk_rows - options.chunk_rows % 2,
         )  # a row and its counterpart stay together
-        kept_SV = options.tap and options.tap(hidden_PD, rows.row_R[rows.place_S], len(head_VD))
+        kept_SV = options.tap and options.tap(_scaled(hidden_PD, options.scale), rows.row_R[rows.place_S], len(head_VD))
         student_CV, teacher_CV = hidden_PD.new_empty(2, min(chunk, num_rows), len(head_VD), dtype=wide)
         for begin in range(0, num_rows, chunk):
             end = min(begin + chunk, num_rows)
@@ -137,8 +149,8 @@ class _FusedDistillation(torch.autograd.Function):
             if len(place_C) == 0:
                 continue
             student_rows, logits_CV = rows.row_R[place_C], student_CV[: len(place_C)]
-            hidden_CD = hidden_PD[student_rows].to(dtype)
-            _logits(hidden_CD, head_VD, logits_CV)
+            hidden_CD = _scaled(hidden_PD[student_rows], options.scale).to(dtype)
+            _logits(hidden_CD, head_VD, bias_V, options.cap, logits_CV)
             if teacher is not None:
                 teacher(rows.row_R[begin:end], teacher_CV[: end - begin])
             for block in _blocks(begin, end, 2 * rows.num_pairs, teacher_CV):
@@ -157,13 +169,15 @@ class _FusedDistillation(torch.autograd.Function):
             if kept_SV is not None:
                 kept_SV[trained] = grad_CV
             if grad_hidden is not None:
-                grad_hidden[student_rows] = (grad_CV @ head_VD).to(grad_hidden.dtype)
+                grad_hidden[student_rows] = _scaled((grad_CV @ head_VD).to(grad_hidden.dtype), options.scale)
+            if grad_bias is not None:
+                grad_bias += logits_CV.sum(0)
             if grad_head is not None:
                 if dtype == wide:
                     grad_head.addmm_(grad_CV.T, hidden_CD)
                 else:
                     grad_head += grad_CV.T @ hidden_CD
-        ctx.gradients = grad_hidden, grad_head
+        ctx.gradients = grad_hidden, grad_head, grad_bias
         ctx.mark_non_differentiable(kd, lm)
         return options.kd_weight * kd + options.lm_weight * lm, kd, lm
 
@@ -172,13 +186,15 @@ class _FusedDistillation(torch.autograd.Function):
     def backward(ctx: Any, grad_total: torch.Tensor, *_: Any) -> tuple[torch.Tensor | None, ...]:
         if ctx.gradients is None:
             raise RuntimeError("distillation_loss: its gradients are freed by the first backward pass")
-        grad_hidden, grad_head = ctx.gradients
+        grad_hidden, grad_head, grad_bias = ctx.gradients
         ctx.gradients = None  # so that autograd takes them over without a copy
         if grad_head is not None:
             grad_head = grad_head.mul_(grad_total).to(ctx.head_dtype)
         if grad_hidden is not None:
             grad_hidden = grad_hidden.mul_(grad_total)
-        return grad_hidden, grad_head, None, None, None
+        if grad_bias is not None:
+            grad_bias = grad_bias.mul_(grad_total).to(ctx.bias_dtype)
+        return grad_hidden, grad_head, grad_bias, None, None, None
 
 
 def _product_dtype(hidden: torch.Tensor) -> torch.dtype:
@@ -187,11 +203,21 @@ def _product_dtype(hidden: torch.Tensor) -> torch.dtype:
     return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else hidden.dtype
 
 
-def _logits(hidden_CD: torch.Tensor, head_VD: torch.Tensor, out_CV: torch.Tensor) -> None:
+def _scaled(x: torch.Tensor, scale: float) -> torch.Tensor:
+    return x if scale == 1 else x * scale
+
+
+def _logits(
+    hidden_CD: torch.Tensor, head_VD: torch.Tensor, bias_V: torch.Tensor | None, cap: float, out_CV: torch.Tensor
+) -> None:
     if hidden_CD.dtype == out_CV.dtype:
         torch.mm(hidden_CD, head_VD.T, out=out_CV)
     else:
         out_CV.copy_(hidden_CD @ head_VD.T)
+    if bias_V is not None:
+        out_CV += bias_V
+    if cap:
+        out_CV.div_(cap).tanh_().mul_(cap)
 
 
 def _running_count(mask_R: torch.Tensor) -> list[int]:
@@ -258,6 +284,8 @@ def _gradient_(
         lm_gradient_BV.mul_(options.lm_weight)
         gradient_BV = lm_gradient_BV if gradient_BV is None else gradient_BV.add_(lm_gradient_BV)
     assert gradient_BV is not None
+    if options.cap:  # the derivative of cap · tanh(x / cap) is 1 − (what it gives / cap)²
+        gradient_BV.mul_((logits_BV / options.cap).square_().neg_().add_(1))
     logits_BV.copy_(gradient_BV)
     return kd, lm
 
@@ -267,6 +295,9 @@ def distillation_loss(
     head_VD: torch.Tensor,
     teacher: TeacherRows | None,
     *,
+    bias_V: torch.Tensor | None = None,
+    scale: float = 1.0,
+    cap: float = 0.0,
     row_R: torch.Tensor,
     label_R: torch.Tensor,
     perturb_R: torch.Tensor,
@@ -288,10 +319,11 @@ def distillation_loss(
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """kd_weight · τ² · divergence(target, student) + lm_weight · cross-entropy, summed over the trained rows.
 
-    hidden_PD, head_VD: the student's last hidden states and output embeddings. Rows are those of PairBatch; context_R:
-    the token at each row's position. The target is the teacher's prediction; where perturb_R it is combined with its
-    counterpart's (ops.combine) at temperature 1, and then softened by τ. kind: see divergence. role_weight: of
-    role_shares, which is added to the divergence; it needs roles.
+    hidden_PD, head_VD: the student's last hidden states and output embeddings. Its logits are scale · hidden headᵀ +
+    bias; with a cap above 0, cap · tanh(these / cap). models.head_of finds all three. Rows are those of PairBatch;
+    context_R: the token at each row's position. The target is the teacher's prediction; where perturb_R it is combined
+    with its counterpart's (ops.combine) at temperature 1, and then softened by τ. kind: see divergence. role_weight:
+    of role_shares, which is added to the divergence; it needs roles.
     tap: keeps the gradient in the student's logits, for privacy/clip.py.
     Returns (total, kd, lm): total carries the gradient; kd (with τ², before its weight) and lm are for reporting.
     Source: Gupta et al. 2022, Eq. 1, in the direction of Sanh et al. 2019.
@@ -305,8 +337,10 @@ def distillation_loss(
     before, perturbed_before = _running_count(trained_R), _running_count(trained_R & perturb_R)
     perturb_R = perturb_R.to(device)
     rows = _Rows(row_R, label_R, perturb_R, context_R, turn_R, place_S, before, perturbed_before, num_pairs)
-    options = _Options(op, mix, strength, roles, kind, tau, kd_weight, lm_weight, role_weight, chunk_rows, tap)
-    return _FusedDistillation.apply(hidden_PD, head_VD, teacher if kd_weight else None, rows, options)
+    options = _Options(
+        op, mix, strength, roles, kind, tau, kd_weight, lm_weight, role_weight, chunk_rows, scale, cap, tap
+    )
+    return _FusedDistillation.apply(hidden_PD, head_VD, bias_V, teacher if kd_weight else None, rows, options)
 
 
 def hidden_loss(

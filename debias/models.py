@@ -1,48 +1,143 @@
-"""Teacher and student: a student made of teacher layers, families of models."""
+"""Teacher and student: what a model is made of, found by looking at it; a student made of teacher layers."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+import logging
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
+
+log = logging.getLogger(__name__)
+# logits that show what a model does with those of its head, exact in every precision: the second tells the slope, the
+# last the cap
+PROBE = (0.0, 2.0**-10, -1.0, 7.0, -40.0, 300.0, -(2.0**100), 2.0**100)
+
+
+def _reason(error: Exception) -> str:
+    return (" ".join(str(error).split()) or type(error).__name__)[:200]
+
+
+def body_of(model: Any) -> Any:
+    """The part that turns token ids into the hidden states that the head reads."""
+    decoder = model.get_decoder()
+    return model.base_model if decoder is model.get_output_embeddings() else decoder  # some call their head so
+
+
+def num_layers(model: PreTrainedModel) -> int:
+    """Number of transformer blocks, as the configuration of the text model says."""
+    return getattr(model.config.get_text_config(), "num_hidden_layers", 0)
+
+
+def blocks_of(model: PreTrainedModel) -> tuple[str, torch.nn.ModuleList]:
+    """The blocks and their path within the model: the outermost list of modules as long as the model is deep."""
+    body = body_of(model)
+    lists = [
+        (name, module)
+        for name, module in body.named_modules()
+        if isinstance(module, torch.nn.ModuleList) and len(module) == num_layers(model)
+    ]
+    outer = [(name, module) for name, module in lists if name.count(".") == min(n.count(".") for n, _ in lists)]
+    if len(outer) != 1:
+        kind = model.config.model_type
+        raise ValueError(f"{kind}: its {num_layers(model)} layers are not found ({len(outer)} lists are that long)")
+    path = next(name for name, module in model.named_modules() if module is outer[0][1])
+    return path, outer[0][1]
 
 
 @dataclass(frozen=True)
-class Family:
-    """A model type: the path of its blocks, and the names of its settings for depth and dropout."""
+class Head:
+    """How a model makes logits of its last hidden states: cap · tanh((scale · hidden Wᵀ + after · bias) / cap).
 
-    blocks: str
-    num_layers: str
-    dropouts: tuple[str, ...] = ()
+    W, bias: its output embeddings. cap 0: no tanh.
+    """
+
+    scale: float = 1.0
+    after: float = 1.0
+    cap: float = 0.0
+
+    def options(self, model: Any, num_rows: int | None = None) -> dict[str, Any]:
+        """Options of `distillation_loss` and `model_rows`. num_rows: of the first rows of the vocabulary only."""
+        output = model.get_output_embeddings()
+        weight_VD, bias_V = output.weight, getattr(output, "bias", None)
+        if num_rows is not None and num_rows < len(weight_VD):
+            weight_VD, bias_V = weight_VD[:num_rows], None if bias_V is None else bias_V[:num_rows]
+        bias_V = bias_V if bias_V is None or self.after == 1 else self.after * bias_V
+        return {"head_VD": weight_VD, "bias_V": bias_V, "scale": self.scale, "cap": self.cap}
 
 
-_GPT2_DROPOUTS = ("resid_pdrop", "embd_pdrop", "attn_pdrop")
-FAMILIES = {
-    "gpt2": Family("transformer.h", "n_layer", _GPT2_DROPOUTS),
-    "gpt_neo": Family("transformer.h", "num_layers", ("resid_dropout", "embed_dropout", "attention_dropout")),
-    "gpt_neox": Family("gpt_neox.layers", "num_hidden_layers", ("hidden_dropout", "attention_dropout")),
-    "llama": Family("model.layers", "num_hidden_layers", ("attention_dropout",)),
-    "mistral": Family("model.layers", "num_hidden_layers", ("attention_dropout",)),
-    "qwen2": Family("model.layers", "num_hidden_layers", ("attention_dropout",)),
-}
+@torch.no_grad()
+def head_of(model: Any, setting: str = "model") -> Head:
+    """The head of a model, measured: two forward passes over a few tokens, one with its logits replaced by PROBE.
 
+    Raises ValueError where the hidden states and the head do not give the model's logits to within rounding, and where
+    a prediction depends on later tokens.
+    """
+    output, kind = model.get_output_embeddings(), f"{setting}: {model.config.model_type}"
+    if output is None or getattr(output, "weight", None) is None:
+        raise ValueError(f"{kind}: has no language-model head")
+    seen: dict[str, torch.Tensor] = {}
 
-def family_of(config: Any) -> Family:
-    """The family of a model configuration; ValueError names those that are supported."""
-    if config.model_type not in FAMILIES:
+    def replace(module: Any, given: Any, made: torch.Tensor) -> torch.Tensor:
+        probe = torch.tensor(PROBE, device=made.device).repeat(made.numel() // len(PROBE) + 1)
+        seen.update(read=given[0], made=made, probe=probe[: made.numel()].view(made.shape))
+        return seen["probe"]
+
+    was_training = model.training
+    model.eval()
+    handle = output.register_forward_hook(replace)
+    try:
+        hidden = body_of(model)(**_tokens(model), use_cache=False).last_hidden_state
+        logits = model(**_tokens(model), use_cache=False).logits
+    except Exception as error:
+        raise ValueError(f"{kind}: cannot read a few tokens ({_reason(error)})") from error
+    finally:
+        handle.remove()
+        model.train(was_training)
+    if not hidden.isfinite().all():
+        raise ValueError(f"{kind}: its hidden states are not finite; its weights are damaged")
+    if not _close(hidden[0, :-1], hidden[1, :-1]):
+        raise ValueError(f"{kind}: its predictions depend on later tokens; a causal language model is needed")
+    wide = hidden.double()
+    before = _snap(float((seen["read"].double() * wide).sum() / (wide * wide).sum()))
+    probe, found = seen["probe"].double(), logits.double()
+    after = _snap(float(found[probe == PROBE[1]].mean() / PROBE[1]))
+    top = float(found[probe == PROBE[-1]].max())
+    cap = 0.0 if abs(top / (after * PROBE[-1]) - 1) < 1e-3 else top
+    expected = cap * torch.tanh(after * probe / cap) if cap else after * probe
+    weight, bias = output.weight, getattr(output, "bias", None)
+    linear = before * hidden.to(weight.dtype) @ weight.T + (0 if bias is None else bias)
+    if (
+        found.shape != expected.shape
+        or not torch.allclose(found, expected, 1e-2, 1e-5)
+        or not _close(linear, seen["made"])
+    ):
         raise ValueError(
-            f"model type {config.model_type!r}: not supported; supported: {', '.join(FAMILIES)} "
-            "(to add one, add a row to FAMILIES in debias/models.py)"
+            f"{kind}: its logits are not those of its hidden states and its head; it cannot be trained with"
         )
-    return FAMILIES[config.model_type]
+    return Head(before * after, after, cap)
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().split("\n")[0] or type(error).__name__)[:200]
+def _tokens(model: Any) -> dict[str, torch.Tensor]:
+    """Two short texts that differ in their last token, to look at a model with."""
+    size = model.get_input_embeddings().weight.shape[0]
+    ids = torch.arange(1, 17, device=model.device).repeat(2, 1) * 7 % size
+    ids[1, -1] = (ids[1, -1] + 1) % size
+    return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+
+
+def _close(found: torch.Tensor, expected: torch.Tensor) -> bool:
+    """Whether two tensors are equal but for rounding: half precision has errors of a few percent."""
+    half = 2 in (found.element_size(), expected.element_size())
+    error, size = (found.double() - expected.double()).norm(), expected.double().norm()
+    return bool(error <= (3e-2 if half else 1e-4) * size)
+
+
+def _snap(value: float) -> float:
+    return 1.0 if abs(value - 1) < 1e-4 else value
 
 
 def same_vocabulary(tokenizer: Any, other: Any, *, this: str, that: str) -> None:
@@ -85,30 +180,85 @@ def hidden_map(rule: str, keep: Sequence[int]) -> list[tuple[int, int]]:
 
 
 def student_from_layers(teacher: PreTrainedModel, keep: Sequence[int]) -> PreTrainedModel:
-    """A float32 model with copies of the teacher's blocks `keep`, embeddings, final norm and head."""
-    family = family_of(teacher.config)
-    depth = num_layers(teacher)
-    config = copy.deepcopy(teacher.config)
-    for key, value in vars(teacher.config).items():  # settings with an entry per layer
-        if isinstance(value, list) and len(value) == depth:
-            setattr(config, key, [value[i] for i in keep])
-    if teacher.config.model_type == "gpt_neo":  # it lists its layers a second time, as [[kinds, count]]
-        config.attention_types = [[[kind], 1] for kind in config.attention_layers]
-    setattr(config, family.num_layers, len(keep))
-    config.dtype = "float32"
-    student = AutoModelForCausalLM.from_config(config)
-    weights = {}
+    """A float32 model with copies of the teacher's blocks `keep`, embeddings, final norm and head.
+
+    ValueError where a block would work otherwise at its new place than it does in the teacher.
+    """
+    path, _ = blocks_of(teacher)
+    depth, config = num_layers(teacher), copy.deepcopy(teacher.config)
+    text = config.get_text_config()
+    for key, value in list(vars(text).items()):  # settings with an entry per layer
+        if isinstance(value, list) and len(value) == depth and "token" not in key and key != "architectures":
+            setattr(text, key, [value[i] for i in keep])
+    if text.model_type == "gpt_neo":  # it lists its layers a second time, as [[kinds, count]]
+        text.attention_types = [[[kind], 1] for kind in text.attention_layers]
+    text.num_hidden_layers = len(keep)
+    config.dtype = text.dtype = "float32"
+    weights: dict[str, torch.Tensor] = {}
     for key, value in teacher.state_dict().items():
-        if key.startswith(family.blocks + "."):
-            number, _, rest = key[len(family.blocks) + 1 :].partition(".")
-            for place, layer in enumerate(keep):
-                if layer == int(number):
-                    weights[f"{family.blocks}.{place}.{rest}"] = value.float()
+        number, _, rest = key.removeprefix(path + ".").partition(".")
+        if key.startswith(path + "."):
+            weights |= {f"{path}.{i}.{rest}": value for i, layer in enumerate(keep) if layer == int(number)}
         else:
-            weights[key] = value.float()
-    student.load_state_dict(weights)
+            weights[key] = value
+    try:
+        student = type(teacher)._from_config(config).float()
+        student.load_state_dict(
+            {key: value.float() if value.is_floating_point() else value for key, value in weights.items()}
+        )
+    except Exception as error:  # what differs from layer to layer is not in a list that we know
+        raise ValueError(
+            f"student.layers: {config.model_type} cannot be cut to {list(keep)} ({_reason(error)})"
+        ) from error
     student.tie_weights()
+    if teacher.device.type != "meta":
+        head_of(teacher, "teacher.model")
+        _check_blocks(student, teacher, keep)
     return student
+
+
+@torch.no_grad()
+def _check_blocks(student: PreTrainedModel, teacher: PreTrainedModel, keep: Sequence[int]) -> None:
+    """Refuse a student whose block i, given what the teacher's block keep[i] reads, gives something else."""
+    handles, read, wrote, made = [], {}, {}, {}
+
+    def record(i: int) -> Any:
+        def hook(module: Any, given: Any, named: Any, output: Any) -> None:
+            read[i] = given[0] if given else named["hidden_states"]
+            wrote[i] = output if torch.is_tensor(output) else output[0]
+
+        return hook
+
+    def feed(i: int) -> Any:
+        def before(module: Any, given: Any, named: Any) -> Any:
+            value = read[keep[i]].to(student.device, torch.float32)
+            return ((value, *given[1:]), named) if given else (given, named | {"hidden_states": value})
+
+        return before
+
+    def keep_made(i: int) -> Any:
+        return lambda module, given, output: made.update({i: output if torch.is_tensor(output) else output[0]})
+
+    blocks = [blocks_of(model)[1] for model in (teacher, student)]
+    handles += [blocks[0][i].register_forward_hook(record(i), with_kwargs=True) for i in {*keep}]
+    handles += [block.register_forward_pre_hook(feed(i), with_kwargs=True) for i, block in enumerate(blocks[1])]
+    handles += [block.register_forward_hook(keep_made(i)) for i, block in enumerate(blocks[1])]
+    training = teacher.training, student.training
+    try:
+        for model in (teacher, student):
+            body_of(model.eval())(**_tokens(model), use_cache=False)
+    finally:
+        for handle in handles:
+            handle.remove()
+        teacher.train(training[0])
+        student.train(training[1])
+    wrong = [i for i, layer in enumerate(keep) if not _close(made[i].to(wrote[layer].device), wrote[layer])]
+    if wrong:
+        kind = teacher.config.model_type
+        raise ValueError(
+            f"student.layers: {kind}: layer {keep[wrong[0]]} works otherwise as layer {wrong[0]} of a student; use "
+            "all layers or another student.init"
+        )
 
 
 def random_student(options: dict[str, Any], tokenizer: Any, max_length: int) -> PreTrainedModel:
@@ -121,7 +271,6 @@ def random_student(options: dict[str, Any], tokenizer: Any, max_length: int) -> 
         defaults["n_positions"] = max_length
     try:
         known = AutoConfig.for_model(model_type)
-        family_of(known)
         unknown = [key for key in options if not hasattr(known, key)]
         if unknown:
             raise ValueError(f"{model_type} has no setting {', '.join(unknown)}")
@@ -129,7 +278,9 @@ def random_student(options: dict[str, Any], tokenizer: Any, max_length: int) -> 
         if num_layers(model) < 1:
             raise ValueError("at least one layer")
     except Exception as error:  # configuration classes raise anything on a bad value
-        raise ValueError(f"student.config: {_first_line(error)}") from None
+        raise ValueError(f"student.config: {_reason(error)}") from None
+    if model.device.type != "meta":
+        head_of(model, "student.config")
     return model
 
 
@@ -137,42 +288,39 @@ def set_dropout(model: PreTrainedModel, rate: float | None) -> None:
     """Set every dropout of a model to `rate`; None leaves the model's own."""
     if rate is None:
         return
-    for name in family_of(model.config).dropouts:
-        setattr(model.config, name, rate)
-    for module in model.modules():
-        if isinstance(module, torch.nn.Dropout):
-            module.p = rate
-        elif isinstance(getattr(module, "attention_dropout", None), float):
-            setattr(module, "attention_dropout", rate)  # noqa: B010 (mypy: modules have no plain attributes)
+    for owner in [*_configs(model.config), *model.modules()]:
+        for name, value in list(vars(owner).items()):
+            if isinstance(value, float) and ("dropout" in name or "pdrop" in name):
+                setattr(owner, name, rate)
+        if isinstance(owner, torch.nn.Dropout):
+            owner.p = rate
 
 
-def add_lora(model: PreTrainedModel, rank: int) -> None:
-    """Freeze a model; train a difference of low rank to each linear layer of its blocks instead (Hu et al. 2021).
-
-    At first the difference is 0. `merge_lora` adds it to the weights.
-    """
-    from peft import LoraConfig, inject_adapter_in_model
-
-    transposed = model.config.model_type == "gpt2"
-    options: dict[str, Any] = {"r": rank, "lora_alpha": 2 * rank, "target_modules": "all-linear"}
-    inject_adapter_in_model(LoraConfig(fan_in_fan_out=transposed, **options), model)
-    for name, parameter in model.named_parameters():
-        parameter.requires_grad_("lora_" in name)
+def _configs(config: PreTrainedConfig) -> Iterator[PreTrainedConfig]:
+    yield config
+    for value in vars(config).values():
+        if isinstance(value, PreTrainedConfig):
+            yield from _configs(value)
 
 
-def merge_lora(model: Any) -> None:
-    """Put plain layers in the place of those that add_lora has made; nothing happens where there are none."""
-    if not hasattr(model, "peft_config"):
-        return
-    from peft.tuners.lora import LoraLayer
-
-    for name, module in list(model.named_modules()):
-        if isinstance(module, LoraLayer):
-            module.merge()
-            place, _, own = name.rpartition(".")
-            setattr(model.get_submodule(place), own, module.get_base_layer())
-    model.requires_grad_(True)
-    del model.peft_config
+def add_lora(
+    student: PreTrainedModel,
+    *,
+    rank: int,
+    alpha: float | None = None,
+    targets: str | list[str] = "all-linear",
+    dropout: float = 0.0,
+) -> None:
+    """Freeze a student and add LoRA matrices of this rank to its layers `targets`, scaled by alpha / rank (2)."""
+    try:
+        from peft import LoraConfig, inject_adapter_in_model
+    except ImportError:
+        raise ValueError("student.lora: needs the package peft; pip install evenhand[models]") from None
+    options: dict[str, Any] = {"r": rank, "lora_alpha": 2 * rank if alpha is None else alpha, "lora_dropout": dropout}
+    try:
+        inject_adapter_in_model(LoraConfig(target_modules=targets, **options), student)
+    except Exception as error:
+        raise ValueError(f"student.lora: {_reason(error)}") from error
 
 
 def checkpoint_activations(model: Any) -> None:
@@ -191,13 +339,8 @@ def compile_layers(*compiled: PreTrainedModel) -> None:
     """
     torch.compiler.reset()
     for model in compiled:
-        for block in model.get_submodule(family_of(model.config).blocks).children():
+        for block in blocks_of(model)[1]:
             block.compile(dynamic=True)
-
-
-def num_layers(model: PreTrainedModel) -> int:
-    """Number of transformer blocks."""
-    return getattr(model.config, family_of(model.config).num_layers)
 
 
 def check_widths(student: PreTrainedModel, teacher: PreTrainedModel) -> None:
@@ -212,23 +355,27 @@ def check_widths(student: PreTrainedModel, teacher: PreTrainedModel) -> None:
 
 def check_size(setting: str, model: PreTrainedModel, tokenizer: Any, max_length: int) -> None:
     """Refuse a model with fewer embeddings than tokens, or fewer positions than max_length."""
-    family_of(model.config)
-    if getattr(model.get_output_embeddings(), "bias", None) is not None:
-        raise ValueError(f"{setting}: a language-model head without bias is needed")
+    blocks_of(model)
     rows = model.get_output_embeddings().weight.shape[0]
     if rows < len(tokenizer):
         raise ValueError(f"{setting}: {rows} embeddings for a tokenizer of {len(tokenizer)} tokens")
-    longest = getattr(model.config, "max_position_embeddings", None)
+    text = model.config.get_text_config()
+    longest = getattr(text, "max_position_embeddings", None) or getattr(text, "max_seq_len", None)
     if longest is not None and longest < max_length:
         raise ValueError(f"data.max_length: {max_length}, but {setting} sees at most {longest} positions")
 
 
-def check_sizes(student: PreTrainedModel, teacher: PreTrainedModel | None, tokenizer: Any, max_length: int) -> None:
-    """Refuse sizes that would fail during training, or silently be wrong."""
-    if teacher is not None:
-        check_size("teacher.model", teacher, tokenizer, max_length)
-    check_size("student", student, tokenizer, max_length)
-    if teacher is not None:
-        sizes = [m.get_output_embeddings().weight.shape[0] for m in (teacher, student)]
-        if sizes[0] != sizes[1]:
-            raise ValueError(f"teacher.model: predicts {sizes[0]} tokens, the student {sizes[1]}; they must agree")
+def check_models(student: Any, teacher: Any | None, tokenizer: Any, max_length: int, *, cached: bool = False) -> None:
+    """Refuse what would fail during training, or silently be wrong. cached: the teacher's predictions are stored."""
+    for setting, model in {"teacher.model": teacher, "student": student}.items():
+        if model is None:
+            continue
+        check_size(setting, model, tokenizer, max_length)
+        if model.device.type != "meta":
+            head_of(model, setting)
+    sizes = [m.get_output_embeddings().weight.shape[0] for m in (teacher, student) if m is not None]
+    if len({*sizes}) > 1:
+        how = f"teacher.model: predicts {sizes[0]:,} tokens, the student {sizes[1]:,}"
+        if cached:
+            raise ValueError(f"{how}; with teacher.cache they must agree")
+        log.warning("%s; training compares the %s that both have", how, f"{min(sizes):,}")

@@ -1,4 +1,4 @@
-"""AdamW, and its learning rate as a pure function of the step."""
+"""AdamW or plain gradient descent, and the learning rate as a pure function of the step."""
 
 from __future__ import annotations
 
@@ -10,9 +10,11 @@ from torch import nn
 
 
 def build_optimizer(
-    module: nn.Module, *, lr: float, betas: Sequence[float], eps: float, weight_decay: float
-) -> torch.optim.AdamW:
-    """Fused AdamW over the parameters of `module`; weight decay on matrices and embeddings only."""
+    module: nn.Module, *, lr: float, betas: Sequence[float], eps: float, weight_decay: float, name: str = "adamw"
+) -> torch.optim.Optimizer:
+    """Fused AdamW over the parameters of `module`, weight decay on matrices and embeddings only; or plain "sgd"."""
+    if name == "sgd":
+        return torch.optim.SGD([p for p in module.parameters() if p.requires_grad], lr=lr, fused=True)
     matrices = [p for p in module.parameters() if p.requires_grad and p.dim() >= 2]
     vectors = [p for p in module.parameters() if p.requires_grad and p.dim() < 2]
     groups = [{"params": matrices, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0}]

@@ -11,6 +11,7 @@ from torch import nn
 from counterfactuals.tokens.batch import PairBatch
 from debias.cache.codec import Codec
 from debias.losses import Tap, TeacherRows, distillation_loss, hidden_loss, model_rows
+from debias.models import Head, body_of, head_of
 from debias.ops import VocabularyRoles
 
 
@@ -56,6 +57,13 @@ class DistillTask(nn.Module):
         # not a submodule: it is not trained or saved, nor split or synchronised between ranks
         object.__setattr__(self, "teacher", teacher.eval().requires_grad_(False) if teacher is not None else None)
         self.codec, self.roles = codec, roles
+        self.head = head_of(student, "student")
+        self.teacher_head = head_of(teacher, "teacher") if teacher is not None else Head()
+        sizes = [m.get_output_embeddings().weight.shape[0] for m in (student, teacher) if m is not None]
+        self.num_rows = min(sizes)  # of the vocabulary: one of the two may be padded further
+        used = {id(p) for part in (body_of(student), student.get_output_embeddings()) for p in part.parameters()}
+        for parameter in student.parameters():
+            parameter.requires_grad_(parameter.requires_grad and id(parameter) in used)  # no vision tower
         self.strength, self.strength_warmup = strength, strength_warmup
         self.options: dict[str, Any] = {"op": op, "mix": mix, "kind": divergence, "tau": tau, "chunk_rows": chunk_rows}
         self.options |= {"kd_weight": kd_weight, "lm_weight": lm_weight, "role_weight": role_weight}
@@ -73,18 +81,22 @@ class DistillTask(nn.Module):
         """
         teacher, teacher_states = self.run_teacher(batch)
         states = self._states(self.student, batch.ids_NT[: batch.num_trained])
-        head = self.student.get_output_embeddings().weight
+        head: dict[str, Any] = self.head.options(self.student, self.num_rows)
         masks: dict[str, Any] = {"perturb_R": batch.perturb_R, "trained_R": batch.trained_R}
         masks["num_pairs"] = batch.num_pairs
         rows: dict[str, Any] = {"row_R": batch.row_R, "label_R": batch.label_R}
         rows |= masks | {"context_R": batch.ids_NT.flatten()[batch.row_R]}
         changing: dict[str, Any] = {"turn_R": batch.turn_R, "roles": self.roles, "strength": self.strength_at(progress)}
-        total, kd, lm = distillation_loss(states[-1], head, teacher, **rows, **changing, **self.options, tap=self.tap)
+        changing |= head | {"tap": self.tap}
+        total, kd, lm = distillation_loss(states[-1], teacher=teacher, **rows, **changing, **self.options)
         parts = {"kd": kd, "lm": lm}
         if plain and teacher is not None:
             unchanged = self.options | {"op": "none", "kd_weight": 1.0, "lm_weight": 0.0, "role_weight": 0.0}
             # detached: the loss computes the gradients of its inputs even under no_grad
-            parts["kd_plain"] = distillation_loss(states[-1].detach(), head.detach(), teacher, **rows, **unchanged)[1]
+            still: dict[str, Any] = {
+                key: value.detach() if torch.is_tensor(value) else value for key, value in head.items()
+            }
+            parts["kd_plain"] = distillation_loss(states[-1].detach(), teacher=teacher, **still, **rows, **unchanged)[1]
         if self.hidden_weight:
             masks["perturb_R"] = batch.perturb_R & (self.hidden_target == "mean")
             pairs = [(states[s], teacher_states[t]) for s, t in self.hidden_layers]
@@ -108,11 +120,11 @@ class DistillTask(nn.Module):
         if self.teacher is None or not (self.options["kd_weight"] or self.hidden_weight):
             return None, ()
         states = self._states(self.teacher, batch.ids_NT)
-        return model_rows(states[-1], self.teacher.get_output_embeddings().weight), states
+        return model_rows(states[-1], **self.teacher_head.options(self.teacher, self.num_rows)), states
 
     def _states(self, model: Any, ids_NT: torch.Tensor) -> list[torch.Tensor]:
         """Hidden states at flat positions: all of them if any but the last is compared, else only the last."""
         every = bool(self.hidden_weight) and self.hidden_layers != ((-1, -1),)
-        found = model.base_model(input_ids=ids_NT, use_cache=False, output_hidden_states=every)
+        found = body_of(model)(input_ids=ids_NT, use_cache=False, output_hidden_states=every)
         states = found.hidden_states if every else (found.last_hidden_state,)
         return [state.flatten(0, 1) for state in states]

@@ -59,12 +59,11 @@ def configuration() -> str:
 
 
 def _table(fields) -> list[str]:
-    from configs import schema
 
     lines = ["| setting | type | default | meaning |", "|---|---|---|---|"]
     for name, item in fields.items():
-        kind = schema.kind_of(item.annotation) + schema.bounds_of(item)
-        lines.append(f"| `{name}` | {_plain(kind)} | `{schema.default_of(item)}` | {_plain(item.description)} |")
+        kind = fields.kind_of(item.annotation) + fields.bounds_of(item)
+        lines.append(f"| `{name}` | {_plain(kind)} | `{fields.default_of(item)}` | {_plain(item.description)} |")
     return lines
 
 

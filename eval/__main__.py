@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import shutil
 import sys
+import tempfile
 import textwrap
 from collections.abc import Mapping
 from importlib import import_module
@@ -75,8 +77,7 @@ def parser() -> argparse.ArgumentParser:
     out.add_argument(
         "--batch_size", type=int, default=64, metavar="N", help="most rows in a scoring batch (default 64)"
     )
-    out.add_argument("--device", metavar="NAME", help="cuda if there is one, else cpu")
-    out.add_argument("--trust_remote_code", action="store_true", help="run code that comes with a Hub model")
+    _add_model_options(out)
     out.add_argument(
         "--list",
         nargs="?",
@@ -85,6 +86,21 @@ def parser() -> argparse.ArgumentParser:
         help="list the tasks, or show one in full (data, licence, options, …); markdown: a table of all",
     )
     return out
+
+
+def _add_model_options(out: argparse.ArgumentParser) -> None:
+    """How models are loaded, and what stands before a text."""
+    out.add_argument("--device", metavar="NAME", help="cuda if there is one, else cpu")
+    out.add_argument(
+        "--start_token",
+        metavar="TOKEN",
+        help="token that texts begin with, e.g. '<|endoftext|>', or none; default: the tokenizer's begin of text, "
+        "which for chat models is often a chat marker",
+    )
+    out.add_argument(
+        "--chat", action="store_true", help="prompts are a user's message in the model's chat template, texts its reply"
+    )
+    out.add_argument("--trust_remote_code", action="store_true", help="run code that comes with a Hub model")
 
 
 def listing(width: int) -> str:
@@ -198,10 +214,31 @@ def main(arguments: list[str] | None = None) -> int:
             shown = {"": lambda: listing(width), "markdown": catalogue}
             print(shown.get(options.list, lambda: describe(options.list, width))())
         else:
-            run(options)
+            return _shared(options)
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    return 0
+
+
+def _shared(options: argparse.Namespace) -> int:
+    """Runs the evaluation, with the other processes of a launcher if there are any: they write into thin air."""
+    from eval import ranks
+
+    with ranks.joined() as rank:
+        options.shared = int(os.environ.get("WORLD_SIZE", "1")) > 1
+        if options.shared and not options.device:
+            options.device = ranks.own_device()
+        if not rank:
+            run(options)
+            return 0
+        with tempfile.TemporaryDirectory() as folder, open(os.devnull, "w") as nowhere:
+            options.output_dir, options.cache_dir = Path(folder), None
+            with contextlib.redirect_stdout(nowhere), contextlib.redirect_stderr(nowhere):
+                try:
+                    run(options)
+                except ValueError:  # the first process says it
+                    return 2
     return 0
 
 
@@ -241,8 +278,11 @@ def run(options: argparse.Namespace) -> None:
     from eval.run import evaluate, write_json
 
     logging.disable_progress_bar()
-    same = ("data_dir", "output_dir", "reference", "hub", "cache_dir", "batch_size", "device", "limit")
-    given = {name: getattr(options, name) for name in (*same, "trust_remote_code")}
+    same = [
+        "data_dir", "output_dir", "reference", "hub", "cache_dir", "batch_size", "device", "limit", "shared",
+        "start_token", "chat", "trust_remote_code",
+    ]  # fmt: skip
+    given = {name: getattr(options, name) for name in same}
     if options.dry_run:
         print(_dry_run(options, models, tasks, seeds))
         return

@@ -59,7 +59,7 @@ def fetch(task: Task, data_dir: Path) -> None:
 
 def read_text(path: Path) -> str:
     """The text of a UTF-8 file, unpacked if its name ends in .gz or .bz2."""
-    unpack = {".gz": gzip.open, ".bz2": bz2.open}.get(path.suffix, open)
+    unpack: Any = {".gz": gzip.open, ".bz2": bz2.open}.get(path.suffix, open)
     try:
         with unpack(path, "rt", encoding="utf-8") as file:
             return file.read()

@@ -5,22 +5,26 @@ Shapes: B rows of a batch, T positions, V vocabulary, K chosen tokens, D width. 
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import inspect
 import json
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from counterfactuals.tokens.tokenizer import encode_behind, encode_texts, load_tokenizer
+from counterfactuals.tokens.tokenizer import encode_behind, encode_texts, load_tokenizer, set_start
 from eval import sampling
 from eval.loading import check_model, load_model
 
 Ids = Sequence[int]
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -67,14 +71,33 @@ def _first_line(error: Exception) -> str:
     return next(iter(str(error).splitlines()), type(error).__name__)
 
 
+def _moments(logits_TV: torch.Tensor) -> torch.Tensor:
+    """Mean and standard deviation of log p(token) where tokens are drawn from p: (2, T)."""
+    logp_TV = logits_TV.log_softmax(-1)
+    p_TV = logp_TV.exp()
+    mean_T = (p_TV * logp_TV).sum(-1)
+    return torch.stack([mean_T, (p_TV * (logp_TV - mean_T[:, None]) ** 2).sum(-1).sqrt()])
+
+
+def chat_text(tokenizer: Any, prompt: str) -> str:
+    """A user's message in the tokenizer's chat template, up to where the reply begins."""
+    if not getattr(tokenizer, "chat_template", None):
+        raise ValueError("chat: the model's tokenizer has no chat template")
+    message = [{"role": "user", "content": prompt}]
+    return tokenizer.apply_chat_template(message, tokenize=False, add_generation_prompt=True)
+
+
 class Scorer:
     """A causal language model and its tokenizer, loaded once and shared by all tasks.
 
     `model`: a name that `eval.loading` can load (a folder, FILE.gguf, an adapter folder, a Hub name), or a loaded model
     (then `tokenizer` is needed too). Weights are float32 unless `dtype` says otherwise. `batch_size` caps
     the rows of a batch; long rows or big vocabularies get smaller batches by themselves. Results do not depend on it
-    beyond float rounding.
+    beyond float rounding. `start_token` is what texts begin with, or "none"; default: the tokenizer's begin of text.
+    `chat` makes a prompt the user's message in the model's own chat template, and what is scored or sampled the reply.
     """
+
+    chat = False
 
     def __init__(
         self,
@@ -85,17 +108,25 @@ class Scorer:
         batch_size: int = 64,
         dtype: torch.dtype = torch.float32,
         trust_remote_code: bool = False,
+        start_token: str | None = None,
+        chat: bool = False,
     ) -> None:
         if batch_size < 1:
             raise ValueError(f"batch_size {batch_size}: must be at least 1")
         self.device = find_device(device)
         if isinstance(model, (str, Path)):
             check_model(model)
-            name, trusted = str(model), {"trust_remote_code": trust_remote_code}
-            model = load_model(name, dtype=dtype, **trusted)
-            tokenizer = tokenizer or load_tokenizer(name, setting="model", **trusted)
+            name = str(model)
+            model = load_model(name, dtype=dtype, trust_remote_code=trust_remote_code)
+            tokenizer = tokenizer or load_tokenizer(name, setting="model", trust_remote_code=trust_remote_code)
         elif tokenizer is None:
             raise ValueError("a loaded model needs its tokenizer: Scorer(model, tokenizer)")
+        if start_token is not None:
+            tokenizer = copy.deepcopy(tokenizer)
+            set_start(tokenizer, start_token, setting="start token")
+        if chat:
+            chat_text(tokenizer, "")
+        self.chat = chat
         rows = model.get_input_embeddings().weight.shape[0]
         if rows < len(tokenizer):
             raise ValueError(
@@ -106,14 +137,15 @@ class Scorer:
         self.tokenizer = tokenizer
         self.batch_size = batch_size
         self.progress: Callable[[int, int], None] | None = None  # called with rows done and rows in all
-        config = model.config
-        limits = [getattr(config, name, None) for name in ("n_positions", "max_position_embeddings", "n_ctx")]
+        config = model.config.get_text_config()  # of the text part, where there are others
+        names = ("n_positions", "max_position_embeddings", "n_ctx", "max_seq_len")
+        limits = [getattr(config, name, None) for name in names]
         self.max_length: int = next((limit for limit in limits if isinstance(limit, int) and limit > 0), 2048)
         self.vocab_size: int = model.get_output_embeddings().weight.shape[0]
         self.accepts = set(inspect.signature(model.forward).parameters)
         self._logit_budget = 2**27 if self.device.type == "cpu" else 2**30
         self._cache_budget = 2**30 if self.device.type == "cpu" else 2**34
-        self.num_layers: int = getattr(config, "num_hidden_layers", 12)
+        self.num_layers: int = config.num_hidden_layers
         self._cache_bytes_a_token = 8 * self.num_layers * getattr(config, "hidden_size", 768)
 
     def fingerprint(self) -> str:
@@ -130,19 +162,31 @@ class Scorer:
 
     @property
     def bos(self) -> list[int]:
-        """The tokenizer's begin-of-text id in a list, or an empty list if it has none."""
+        """What stands before a text of the model's own: the start token, if any; with `chat`, an empty message."""
+        if self.chat:
+            return self.encode_prompts([""])[0]
         return [] if self.tokenizer.bos_token_id is None else [self.tokenizer.bos_token_id]
 
     def encode(self, texts: Sequence[str], *, bos: bool = False) -> list[list[int]]:
-        """Token ids of each text without special tokens; `bos` puts the begin-of-text token first, if there is one."""
+        """Token ids of each text without special tokens; `bos` puts what is called so first."""
         start = self.bos if bos else []
         return [start + row for row in encode_texts(self.tokenizer, texts)]
+
+    def encode_prompts(self, prompts: Sequence[str], *, bos: bool = True) -> list[list[int]]:
+        """Token ids that the model goes on from: the prompt after the start token (`bos`); a chat up to its reply."""
+        if not self.chat:
+            return self.encode(prompts, bos=bos)
+        return encode_texts(self.tokenizer, [chat_text(self.tokenizer, prompt) for prompt in prompts])
 
     def encode_pairs(self, pairs: Sequence[tuple[str, str]], *, bos: bool = False) -> list[tuple[list[int], list[int]]]:
         """Token ids of (context, what follows it): encoded as one text, and cut after the tokens of the context alone.
 
-        Spaces at a context's end go to what follows, as in the lm-evaluation-harness.
+        Spaces at a context's end go to what follows, as in the lm-evaluation-harness. With `chat` a reply has no blank
+        before it.
         """
+        if self.chat:
+            prompts = self.encode_prompts([context for context, _ in pairs])
+            return list(zip(prompts, self.encode([text.lstrip() for _, text in pairs])))
         bare = [context.rstrip() for context, _ in pairs]
         contexts = list(dict.fromkeys(bare))
         length = dict(zip(contexts, map(len, self.encode(contexts, bos=bos))))
@@ -150,8 +194,8 @@ class Scorer:
         return [(row[: length[context]], row[length[context] :]) for context, row in zip(bare, rows)]
 
     def word_token(self, word: str) -> int | None:
-        """The id of the word after a space if that is one token, else None."""
-        ids = encode_behind(self.tokenizer, [" " + word])[0]
+        """The id of the word after a space (with `chat`: at the reply's beginning) if that is one token, else None."""
+        ids = self.encode([word])[0] if self.chat else encode_behind(self.tokenizer, [" " + word])[0]
         return ids[0] if len(ids) == 1 else None
 
     def decode_behind(self, before: Sequence[int], ids: Sequence[Ids]) -> list[str]:
@@ -256,11 +300,24 @@ class Scorer:
         """
         return self._token_scores(ids, last)[0]
 
+    def token_moments(self, ids: Sequence[Ids]) -> tuple[list[np.ndarray], list[np.ndarray]]:
+        """As `token_logprobs`, and mean and standard deviation of log p over the vocabulary there: (2, T−1) each."""
+        moments: list[np.ndarray] = [np.zeros((2, 0), np.float32)] * len(ids)
+        return self._token_scores(ids, None, moments=moments)[0], moments
+
     @torch.inference_mode()
     def _token_scores(
-        self, ids: Sequence[Ids], last: Sequence[int] | None, *, first: bool = False
+        self,
+        ids: Sequence[Ids],
+        last: Sequence[int] | None,
+        *,
+        first: bool = False,
+        moments: list[np.ndarray] | None = None,
     ) -> tuple[list[np.ndarray], list[bool]]:
-        """As `token_logprobs`; with `first` also whether every wanted token of a sequence is the most likely one."""
+        """As `token_logprobs`; with `first` also whether every wanted token of a sequence is the most likely one.
+
+        `moments`: a list to fill with mean and standard deviation of log p over the vocabulary.
+        """
         self._check_lengths(ids, 1)
         out: list[np.ndarray] = [np.zeros(0, np.float32)] * len(ids)
         likeliest = [True] * len(ids)
@@ -278,6 +335,8 @@ class Scorer:
                 chosen_T = logits_TV.gather(1, batch_BT[i, begin + 1 : end + 1, None])[:, 0]
                 total_T = torch.cat([part.logsumexp(-1) for part in logits_TV.split(part_size)])
                 out[row] = (chosen_T - total_T).cpu().numpy()
+                if moments is not None:
+                    moments[row] = torch.cat([_moments(part) for part in logits_TV.split(part_size)], 1).cpu().numpy()
                 if first:
                     likeliest[row] = bool((logits_TV.argmax(-1) == batch_BT[i, begin + 1 : end + 1]).all())
         return out, likeliest
@@ -322,15 +381,33 @@ class Scorer:
             return self.max_length, max(1, stride * self.max_length // window)
         return window, stride
 
-    def sliding(self, ids: Sequence[Ids], *, window: int = 1024, stride: int = 512) -> list[Window]:
-        """Score sequences of any length in windows (see `windows` and `fit`). Each sequence is its own context."""
+    def sliding(self, ids: Sequence[Ids], *, window: int = 1024, stride: int = 512, start: Ids = ()) -> list[Window]:
+        """Score sequences of any length in windows (see `windows` and `fit`). Each sequence is its own context.
+
+        start: tokens that stand before every window, the first and the later ones, and count as part of it.
+        """
         window, stride = self.fit(window, stride)
-        cuts = [(text, *cut) for text, row in enumerate(ids) for cut in windows(len(row), window, stride)]
-        rows, last = [ids[text][begin:end] for text, begin, end, _ in cuts], [end - first for _, _, end, first in cuts]
+        inside, stride = window - len(start), min(stride, window - len(start)) if start else stride
+        cuts = [(n, *cut) for n, row in enumerate(ids) for cut in windows(len(row), inside, stride)]
+        if start:  # the first token of a text has something before it
+            cuts = [(text, begin, end, 0 if begin == 0 else first) for text, begin, end, first in cuts]
+        rows = [[*start, *ids[text][begin:end]] for text, begin, end, _ in cuts]
+        last = [end - first for _, _, end, first in cuts]
         return [
             Window(cut[0], num_tokens, float(-score.sum(dtype=np.float64)))
             for cut, num_tokens, score in zip(cuts, last, self.token_logprobs(rows, last))
         ]
+
+    @cached_property
+    def keeps_state(self) -> bool:
+        """Whether texts can be continued from the model's cache; if not, each token costs a run over the whole text."""
+        kept = self.max_length < 10 or sampling.keeps_state(self)
+        if not kept:
+            log.warning(
+                "%s: its cache cannot continue padded texts; each token is sampled from the whole text, which is slow",
+                self.model.config.model_type,
+            )
+        return kept
 
     def sampling_batches(self, lengths: Sequence[int], batch_size: int | None) -> Iterator[list[int]]:
         """Row numbers in batches whose keys, values and logits fit into memory."""
@@ -343,6 +420,6 @@ class Scorer:
 
     def sample(self, prompts: Sequence[str], *, bos: bool = True, **options: Any) -> list[str]:
         """One sampled continuation text for each prompt; options as in `sample_ids`. The prompt is not repeated."""
-        ids = self.encode(prompts, bos=bos)
+        ids = self.encode_prompts(prompts, bos=bos)
         new = self.sample_ids(ids, **options)
         return self.decode_behind([row[-1] for row in ids], new)

@@ -20,11 +20,13 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 
 from counterfactuals.files import write_whole
 from counterfactuals.provenance import versions
+from counterfactuals.tokens.tokenizer import load_tokenizer, set_start
 from eval.cache import Cache, digest, stamps
 from eval.check import Resolved, check, leader, resolve
 from eval.loading import check_model, fingerprint_path
 from eval.measures.intervals import Interval, interval, paired_difference
-from eval.model import Scorer, find_device
+from eval.model import Scorer, chat_text, find_device
+from eval.ranks import SharedScorer, of_first
 from eval.task import Metrics, Row, Task, figure, suggest
 
 __all__ = ["check", "differences", "evaluate", "extent", "over_seeds", "resolve", "write_json"]
@@ -53,7 +55,10 @@ def evaluate(
     skip_missing: bool = False,
     cache_dir: str | Path | None = None,
     trust_remote_code: bool = False,
+    start_token: str | None = None,
+    chat: bool = False,
     quiet: bool = False,
+    shared: bool = False,
 ) -> dict[str, Any]:
     """Run every task on every model; write and return {"rows": [{"model", "tasks"}, …], "differences", "versions", …}.
 
@@ -66,6 +71,8 @@ def evaluate(
     reference: what "differences" subtracts from every other model, over the same resamples; default: the first model.
     hub: take missing data from the Hub. skip_missing: leave out, and name under "skipped", tasks without data or that a
     model cannot do. cache_dir: where scored rows are kept; default: output_dir/.cache, cleared of what was not used.
+    shared: every process of torch.distributed calls this, and they share the work (eval/ranks.py); only the first one's
+    folders are of use. start_token, chat: see Scorer; "start" in each row of the result says what texts began with.
     """
     seeds = list(seeds) or [seed]
     reference = _check_request(models, reference, seeds, batch_size)
@@ -73,25 +80,19 @@ def evaluate(
     resolved, inputs = check(
         tasks, data_dir=data_dir, limit=limit, seed=seeds[0], hub=hub, skipped=skipped if skip_missing else None
     )
-    config = {
-        "models": {label: "loaded" if isinstance(model, Scorer) else str(model) for label, model in models.items()},
-        "tasks": {label: options for label, (_, options) in resolved.items()},
-        "reference": reference,
-        "data_dir": str(data_dir),
-        "seed": seeds[0],
-        "seeds": seeds,
-        "batch_size": batch_size,
-        "device": str(device),
-        "limit": limit,
-        "inputs": _marks(resolved, inputs),
-    }
+    names = {label: "loaded" if isinstance(model, Scorer) else str(model) for label, model in models.items()}
+    config: dict[str, Any] = {"models": names, "tasks": {label: options for label, (_, options) in resolved.items()}}
+    config |= {"reference": reference, "data_dir": str(data_dir), "seed": seeds[0], "seeds": seeds}
+    config |= {"batch_size": batch_size, "device": str(device), "limit": limit, "inputs": _marks(resolved, inputs)}
+    config |= {"start_token": start_token, "chat": chat}
     result: dict[str, Any] = {"rows": [], "differences": [], "versions": versions(), "config": config}
     if skipped:
         result["skipped"] = skipped
     output = _Output(Path(output_dir), resolved)
     cache = Cache(output.folder / ".cache" if cache_dir is None else Path(cache_dir))
     work = _Work(resolved, inputs, seeds, cache, skip_missing=skip_missing)
-    loading = {"device": device, "batch_size": batch_size, "trust_remote_code": trust_remote_code}
+    loading = {"device": device, "batch_size": batch_size, "trust_remote_code": trust_remote_code, "shared": shared}
+    loading |= {"start_token": start_token, "chat": chat}
     with output, _Reporter(quiet=quiet) as reporter:
         _evaluate_models(models, loading, work, output, reporter, result)
     if cache_dir is None:
@@ -147,7 +148,7 @@ def _evaluate_model(
     model: str, loaded: _Loaded, work: _Work, output: _Output, reporter: _Reporter
 ) -> tuple[dict[str, Any], dict[str, Any], dict[str, str]]:
     """All tasks on one model: its row of results.json, the extent of each task's rows, and what it could not do."""
-    row: dict[str, Any] = {"model": model, "tasks": {}}
+    row: dict[str, Any] = {"model": model, "start": loaded.start, "tasks": {}}
     extents: dict[str, Any] = {}
     failed: dict[str, str] = {}
     scored: dict[tuple[str, int], list[Row]] = {}  # of tasks that others follow
@@ -292,8 +293,8 @@ def write_json(path: Path, content: Any) -> None:
 class _Loaded:
     """A model that is loaded when it is first needed; a folder's fingerprint is known without loading it."""
 
-    def __init__(self, model: str | Path | Scorer, **options: Any) -> None:
-        self._model, self._options = model, options
+    def __init__(self, model: str | Path | Scorer, *, shared: bool, **options: Any) -> None:
+        self._model, self._options, self.shared = model, options, shared
         self._scorer = model if isinstance(model, Scorer) else None
         self.num_scored = 0
         self.broken = False  # whether it could not be loaded
@@ -303,7 +304,7 @@ class _Loaded:
     def scorer(self) -> Scorer:
         if self._scorer is None:
             self.broken = True
-            self._scorer = Scorer(self._model, **self._options)
+            self._scorer = (SharedScorer if self.shared else Scorer)(self._model, **self._options)
             self.broken = False
         return self._scorer
 
@@ -312,6 +313,16 @@ class _Loaded:
         if isinstance(self._model, str | Path) and Path(self._model).exists():
             return fingerprint_path(self._model)
         return self.scorer.fingerprint()
+
+    @cached_property
+    def start(self) -> str:
+        """What texts begin with: start token, or an empty message in the chat template. Loads the tokenizer only."""
+        tokenizer, chat = getattr(self._scorer, "tokenizer", None), getattr(self._scorer, "chat", self._options["chat"])
+        if tokenizer is None:
+            trusted = self._options["trust_remote_code"]
+            tokenizer = load_tokenizer(str(self._model), setting="model", trust_remote_code=trusted)
+            set_start(tokenizer, self._options["start_token"], setting="start token")
+        return chat_text(tokenizer, "") if chat else tokenizer.bos_token or "none"
 
     def score(self, task: Task, rows: list[Row], options: Mapping[str, Any], seed: int) -> list[Row]:
         self.num_scored += 1
@@ -334,9 +345,10 @@ def _scored(
         "files": stamps(options),
         "data": digest(rows),
         "seed": seed,
+        "start": loaded.start,
         "evenhand": versions()["evenhand"],
     }
-    kept = cache.read(key)
+    kept = of_first(cache.read(key)) if loaded.shared else cache.read(key)
     return cache.write(key, loaded.score(task, rows, options, seed)) if kept is None else kept
 
 

@@ -146,6 +146,32 @@ class _Batch:
 
 
 @torch.inference_mode()
+def keeps_state(scorer: Any) -> bool:
+    """Whether the model goes on from its cache as from the whole text: measured with three short texts.
+
+    They are padded, two are equal, and one leaves the batch. Recurrent and hybrid models may keep a state that the
+    cache does not hold, or that takes padding for text.
+    """
+    first = [[1, 2, 3, 4, 5, 6], [7, 8, 9], [7, 8, 9]]
+    rows = [[token % scorer.vocab_size for token in row] for row in first]
+    try:
+        batch = _Batch(scorer, rows, 4)
+        for step in range(3):
+            found = torch.log_softmax(batch.logits().double().cpu(), -1)
+            expected = torch.from_numpy(scorer.next_logprobs([rows[n] for n in batch.rows.tolist()])).double()
+            half = scorer.model.dtype.itemsize < 4
+            if not (found - expected).norm() <= (3e-2 if half else 1e-3) * expected.norm():
+                return False
+            token_B = torch.tensor([11 + step] * len(batch.rows), device=scorer.device) % scorer.vocab_size
+            rows = [[*row, int(token_B[0])] for row in rows]
+            batch.ended[:1] = step == 1
+            batch.append(token_B)
+    except Exception:  # no cache of that kind, or none that can be shortened
+        return False
+    return True
+
+
+@torch.inference_mode()
 def decode_steps(
     scorer: Any,
     ids: Sequence[Sequence[int]],
@@ -157,6 +183,8 @@ def decode_steps(
     `choose(logits_BV, rows)` gives the next token ids (B,) for those rows of `ids`; what it gives for an ended row
     is ignored.
     """
+    if not scorer.keeps_state:
+        return _decode_whole(scorer, ids, choose, max_new_tokens)
     batch = _Batch(scorer, ids, max_new_tokens)
     eos = -1 if scorer.tokenizer.eos_token_id is None else scorer.tokenizer.eos_token_id
     out: list[list[int]] = [[] for _ in ids]
@@ -169,6 +197,29 @@ def decode_steps(
         if bool(batch.ended.all()):
             break
         batch.append(token_B)
+    return out
+
+
+def _decode_whole(
+    scorer: Any,
+    ids: Sequence[Sequence[int]],
+    choose: Callable[[torch.Tensor, list[int]], torch.Tensor],
+    max_new_tokens: int,
+) -> list[list[int]]:
+    """As `decode_steps`, for any model: the whole text is read again for each token."""
+    eos, progress, scorer.progress = scorer.tokenizer.eos_token_id, scorer.progress, None
+    out: list[list[int]] = [[] for _ in ids]
+    alive = list(range(len(ids)))
+    for _ in range(max_new_tokens):
+        alive = [n for n in alive if len(ids[n]) + len(out[n]) < scorer.max_length]
+        if not alive:
+            break
+        logp_BV = torch.from_numpy(scorer.next_logprobs([[*ids[n], *out[n]] for n in alive])).to(scorer.device)
+        token_B = choose(logp_BV, alive).tolist()
+        for n, token in zip(alive, token_B):
+            out[n] += [token] * (token != eos)
+        alive = [n for n, token in zip(alive, token_B) if token != eos]
+    scorer.progress = progress
     return out
 
 
@@ -185,6 +236,7 @@ def sample_ids(
     """One sampled continuation for each sequence (repeat a sequence for more), without the prompt and the EOS token.
 
     Same arguments, same texts on the same machine; another batch size draws other texts from the same distribution.
+    Each batch has draws of its own, so that processes may share batches.
     """
     if not 0 < top_p <= 1 or temperature <= 0 or max_new_tokens < 1:
         raise ValueError(
@@ -194,7 +246,7 @@ def sample_ids(
     for row in ids:
         if not 1 <= len(row) < scorer.max_length:
             raise ValueError(f"a prompt of {len(row)} tokens: sampling needs 1 to {scorer.max_length - 1}")
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator()
 
     def choose(logits_BV: torch.Tensor, rows: list[int]) -> torch.Tensor:
         return sample_top_p(logits_BV, top_p=top_p, temperature=temperature, generator=generator)
@@ -202,6 +254,7 @@ def sample_ids(
     out: list[list[int]] = [[] for _ in ids]
     lengths = [min(len(row) + max_new_tokens, scorer.max_length) for row in ids]
     for batch in scorer.sampling_batches(lengths, batch_size):
+        generator.manual_seed(seed + 1_000_003 * batch[0])
         for number, new in zip(batch, decode_steps(scorer, [ids[i] for i in batch], choose, max_new_tokens)):
             out[number] = new
     return out

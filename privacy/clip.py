@@ -161,6 +161,12 @@ def head(weight: nn.Parameter, units: Units, unit_R: Tensor, h_RX: Tensor, g_RV:
     return Part(square_U, total)
 
 
+def head_bias(bias: nn.Parameter, units: Units, unit_R: Tensor, g_RV: Tensor) -> Part:
+    own_UV = bias.new_zeros(units.number, len(bias))
+    own_UV[:, : g_RV.shape[1]].index_add_(0, unit_R, g_RV.to(bias.dtype))
+    return Part(own_UV.square().sum(1), lambda factor_U: iter([(bias, factor_U @ own_UV)]))
+
+
 def kind_of(name: str, module: nn.Module) -> Callable[..., Part]:
     """How a layer's gradients are clipped; ValueError for one that is not known to be exact."""
     how: dict[Any, Callable[..., Part]] = {nn.Linear: linear, Conv1D: linear, nn.Embedding: embedding}
@@ -210,10 +216,9 @@ class UnitGradients:
                     f"privacy: {name} shares its parameters with another layer, or trains only some of them"
                 )
             owned |= own
-            module.register_forward_hook(
-                partial(self._tap, slots_of if module is self._tied else kind_of(name, module))
-            )
-        missing = trained - owned - ({self._head.weight} if self._trains_head else set())
+            how = kind_of(name, module)
+            module.register_forward_hook(partial(self._tap, slots_of if module is self._tied else how))
+        missing = trained - owned - (set(self._head.parameters(recurse=False)) if self._trains_head else set())
         if missing:
             raise ValueError("privacy: some trained parameters belong to no layer that is known; see privacy/clip.py")
         task.register_forward_pre_hook(self._begin)
@@ -271,6 +276,8 @@ class UnitGradients:
             row_S, h_SX, g_SV = self._rows
             unit_S = units.unit_N[row_S // self._length]
             parts.append(head(self._head.weight, units, unit_S, h_SX, g_SV, self._slots))
+            if getattr(self._head, "bias", None) is not None:
+                parts.append(head_bias(self._head.bias, units, unit_S, g_SV))
         self._parts, self._rows = {}, None
         square_U = torch.stack([part.square_U for part in parts]).sum(0)
         norm_U = square_U.clamp(min=0).sqrt()

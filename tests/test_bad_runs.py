@@ -124,7 +124,7 @@ BAD_MODELS = {  # how the copy is damaged, the message when it is the teacher
     "no tokenizer": (lambda: [p.unlink() for p in Path("bad").glob("tokenizer*")], "teacher.model bad: no tokenizer"),
     "half a tokenizer": (lambda: cut("bad/tokenizer.json", 100), "teacher.model bad: no tokenizer"),
     "an empty folder": (emptied, "teacher.model bad: "),
-    "weights that are no numbers": (no_numbers, "step 1: not finite"),
+    "weights that are no numbers": (no_numbers, "hidden states are not finite"),
 }
 
 

@@ -12,6 +12,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 SIZES = json.dumps({"n_layer": 2, "n_embd": 16, "n_head": 2, "vocab_size": 300, "bos_token_id": 0, "eos_token_id": 0})
 STEP = {"era_over_bare", "plain_over_bare", "cached_over_live", "cache_bytes_per_token"}
+FEDERATED = {"federated_min", "central_min", "federated_over_central", "MB_up", "MB_down"}
 PRIVATE = {"private_over_plain", "memory_over_plain", "loop_over_private", "opacus_over_private"}
 GPU = {"share_of_peak", "era_over_dense_loop", "era_over_bare_time"}
 
@@ -20,6 +21,7 @@ GPU = {"share_of_peak", "era_over_dense_loop", "era_over_bare_time"}
     ("script", "options", "keys"),
     [
         ("step.py", ["--length", "16", "--repeats", "1", "--sizes", SIZES], STEP),
+        ("federated.py", ["--clients", "3", "--rounds", "2", "--per_round", "2", "--texts", "60"], FEDERATED),
         ("privacy.py", ["--pairs", "2", "--length", "16", "--repeats", "1", "--sizes", SIZES], PRIVATE),
         ("gpu.py", ["--tiny", "--eager_only", "--pairs", "1", "--length", "32", "--steps", "1"], GPU),
     ],

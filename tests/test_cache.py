@@ -23,6 +23,7 @@ from debias.cache import store
 from debias.cache.codec import Codec
 from debias.cache.store import TeacherCache, build_cache, open_cache
 from debias.losses import model_rows
+from debias.models import Head
 from debias.ops import OPS, perturb
 from debias.task import DistillTask
 from eval import loading
@@ -152,15 +153,18 @@ def test_rows_too_short_for_a_token_are_refused():
 def test_the_teacher_runs_once_on_each_sequence(teacher, tmp_path):
     seen = []
     teacher.base_model.register_forward_pre_hook(
-        lambda _, args, kwargs: seen.append(len(kwargs["input_ids"])), with_kwargs=True
+        lambda _, args, kwargs: seen.append(len(args[0] if args else kwargs["input_ids"])), with_kwargs=True
     )
     texts = Pairs(pairs())
     with torch.no_grad():
-        build = store._Build(texts, teacher, store._Layout(texts))
+        build = store._Build(texts, teacher, store._Layout(texts), Head())
         build.codec(tmp_path / "teacher-x" / "codec.safetensors", 60, "no")
     for_codec = sum(seen)
     build_cache(tmp_path, texts, teacher, PARTS)
-    assert sum(seen) - for_codec == for_codec + 8 + 6  # 8 texts, 6 counterfactuals; the sample is all of so few
+    looked = 2 * 2  # at its head, with two short texts
+    assert (
+        sum(seen) - for_codec == looked + for_codec + 8 + 6
+    )  # 8 texts, 6 counterfactuals; the sample is all of so few
 
 
 def test_every_stored_prediction_is_in_its_place(teacher, tmp_path, monkeypatch):

@@ -34,7 +34,7 @@ def test_the_command_writes_results_for_one_model(tiny_gpt2, data):
     ]
     assert "agreement" in run.stdout
     found = json.loads((out / "results.json").read_text())
-    assert set(found) == {"tasks", "model", "versions", "config"}
+    assert set(found) == {"tasks", "model", "start", "versions", "config"}
     assert found["tasks"]["agreement"]["agreement"]["small"] is True
     assert set(found["tasks"]) == {"agreement", "perplexity@mine"}
     assert set(found["tasks"]["agreement"]["agreement"]) == {"value", "low", "high", "ideal", "distance", "n", "small"}

@@ -15,12 +15,16 @@ PRINTS = {
     "counterfactuals_map": "My father told his daughter a story.",
     "loss_in_your_loop": "step 6:",
     "measure_a_model": "two: equitability 0.",
+    "pairs_by_datatrove": "shards, the same bytes as by one machine",
     "your_model": "1 layer(s)",
 }
 
 
 @pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.stem)
 def test_example(path, monkeypatch, tmp_path, capsys):
+    if path.stem == "pairs_by_datatrove":
+        pytest.importorskip("datatrove")
+        monkeypatch.setattr("counterfactuals.tokens.pairs.SHARD_CHARACTERS", 5_000)  # several shards of few texts
     monkeypatch.setattr(sys, "argv", [str(path)])
     monkeypatch.syspath_prepend(str(EXAMPLES))
     monkeypatch.setenv("TMPDIR", str(tmp_path))

@@ -258,8 +258,11 @@ def test_built_in_sets_name_figures_that_exist(name, scorer, shared_data):
     for label, given in rules.tasks.items():
         task = TASKS[label.partition("@")[0]]
         options = {**task.options, **given}
-        rows = task.rows(shared_data, options, 1 if label == "perplexity" else 4, 0)
-        rows = [{**row, **{key: row[key][-80:] for key in ("text", "prompt") if key in row}} for row in rows]
+        rows = task.rows(shared_data, options, {"perplexity": 1, "impact": 60}.get(label, 4), 0)
+        rows = [
+            {**row, **{key: row[key][-80:] for key in ("text", "prompt") if isinstance(row.get(key), str)}}
+            for row in rows
+        ]
         metrics = task.aggregate(task.score(scorer, rows, options, 0), options, 0)
         for rule in rules.rules:
             if rule.label == label:

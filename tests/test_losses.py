@@ -50,13 +50,21 @@ def problem(seed: int = 0) -> dict:
 def fused_loss(x: dict, **options):
     """distillation_loss with the problem's teacher."""
     x = dict(x)
-    return distillation_loss(teacher=model_rows(x.pop("teacher_hidden_PE"), x.pop("teacher_head_VE")), **x, **options)
+    head = {key: x.pop(f"teacher_{key}") for key in ("bias_V", "scale", "cap") if f"teacher_{key}" in x}
+    teacher = model_rows(x.pop("teacher_hidden_PE"), x.pop("teacher_head_VE"), **head)
+    return distillation_loss(teacher=teacher, **x, **options)
+
+
+def logits_of(hidden_PD, head_VD, bias_V=None, scale=1.0, cap=None):
+    z = scale * hidden_PD @ head_VD.T + (0 if bias_V is None else bias_V)
+    return cap * torch.tanh(z / cap) if cap else z
 
 
 def plain_formula(x: dict, *, op, roles, kind, tau, kd_weight, lm_weight, strength=1.0, role_weight=0.0):
     """One row at a time, as METHOD §1 and §2 print it."""
-    student = (x["hidden_PD"] @ x["head_VD"].T)[x["row_R"]]
-    teacher = (x["teacher_hidden_PE"] @ x["teacher_head_VE"].T)[x["row_R"]].log_softmax(-1)
+    heads = [{key: x[side + key] for key in ("bias_V", "scale", "cap") if side + key in x} for side in ("", "teacher_")]
+    student = logits_of(x["hidden_PD"], x["head_VD"], **heads[0])[x["row_R"]]
+    teacher = logits_of(x["teacher_hidden_PE"], x["teacher_head_VE"], **heads[1])[x["row_R"]].log_softmax(-1)
     kd = lm = torch.zeros((), dtype=torch.float64)
     for r in range(len(x["row_R"])):
         if not x["trained_R"][r]:
@@ -106,6 +114,26 @@ def test_fused_loss_and_gradients_equal_the_plain_formula(op, kind, roles, masks
     (plain[0] * 0.3).backward()
     torch.testing.assert_close(x["hidden_PD"].grad, y["hidden_PD"].grad)
     torch.testing.assert_close(x["head_VD"].grad, y["head_VD"].grad)
+
+
+@pytest.mark.parametrize("kind", DIVERGENCES)
+@pytest.mark.parametrize(
+    ("bias", "scale", "cap"), [(True, 1.0, 0), (False, 0.3, 0), (False, 1.0, 2.5), (True, 1.7, 1.5)]
+)
+def test_heads_with_bias_scale_and_soft_cap_have_exact_gradients(bias, scale, cap, kind, monkeypatch):
+    monkeypatch.setattr("debias.losses.BLOCK_BYTES", 4 * 8 * V)
+    heads = {"scale": scale, "cap": cap, "teacher_scale": 1 / scale, "teacher_cap": 2 * cap}
+    x, y = problem() | heads, problem() | heads
+    for problem_ in (x, y):
+        for side in ("", "teacher_") if bias else ():
+            problem_[f"{side}bias_V"] = torch.linspace(-1, 1, V, dtype=torch.float64).requires_grad_(not side)
+    fused = fused_loss(x, op="max", kind=kind, roles=ROLES, chunk_rows=7, **WEIGHTS)
+    plain = plain_formula(y, op="max", kind=kind, roles=ROLES, **WEIGHTS)
+    torch.testing.assert_close(fused, plain)
+    (fused[0] * 0.3).backward()
+    (plain[0] * 0.3).backward()
+    for key in ("hidden_PD", "head_VD", *(["bias_V"] if bias else [])):
+        torch.testing.assert_close(x[key].grad, y[key].grad)
 
 
 @pytest.mark.parametrize("kind", DIVERGENCES)

@@ -17,7 +17,7 @@ from counterfactuals.text.lexicon import load_lexicon
 from counterfactuals.text.reverse import Reverser
 from counterfactuals.tokens import pairs as pairs_module
 from counterfactuals.tokens.corpus import Corpus
-from counterfactuals.tokens.pairs import PairSet, build_pairs, make_pairs
+from counterfactuals.tokens.pairs import PairSet, build_pairs, build_part, make_pairs
 from counterfactuals.tokens.shards import fingerprint_of
 from tests.conftest import TINY_TEXTS
 
@@ -345,3 +345,27 @@ def test_a_corpus_says_how_far_it_is(tmp_path):
     assert corpus.fingerprint == Corpus(str(tmp_path)).fingerprint != Corpus(str(tmp_path), max_texts=2).fingerprint
     short = Corpus(str(tmp_path), max_texts=10)
     assert [round(short.share, 1) for _ in short][4] == 0.5 and short.share == 1.0
+
+
+def test_parts_of_several_machines_join_to_the_bytes_of_one(build, tiny_tokenizer, tmp_path):
+    """Each machine in a folder of its own; the shards of all are then copied into one, but for one that was lost."""
+    whole = build(directory=tmp_path / "one")
+    num_shards = whole.meta["shards"]
+    assert num_shards > 5
+    joined = tmp_path / "joined" / f"{whole.folder.name}.partial"
+    joined.mkdir(parents=True)
+    numbers = []
+    for number in range(3):
+        own = tmp_path / f"machine{number}"
+        made_of = (Listed(TEXTS), REVERSER, tiny_tokenizer, own)
+        numbers.append(build_part(*made_of, max_length=48, part=(number, 3)))
+        for file in (own / joined.name).iterdir():
+            file.rename(joined / file.name)
+    assert sum(numbers) == num_shards and max(numbers) - min(numbers) <= 1
+    assert not (joined / "meta.json").exists()
+    (joined / "00002.safetensors").unlink()
+    assert files(build(directory=tmp_path / "joined").folder) == files(whole.folder)
+    assert build_part(Listed(TEXTS), REVERSER, tiny_tokenizer, tmp_path / "one", max_length=48, part=(0, 3)) == 0
+    for part in ((3, 3), (-1, 3)):
+        with pytest.raises(ValueError, match="parts of n are numbered"):
+            build_part(Listed(TEXTS), REVERSER, tiny_tokenizer, tmp_path, max_length=48, part=part)

@@ -5,14 +5,14 @@ import re
 
 import pytest
 import torch
-from test_models import tiny
+from test_families import FAMILIES, tiny
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
 import train_distill
 from configs import plan
 from configs.load import load
-from debias.models import FAMILIES, student_from_layers
+from debias.models import student_from_layers
 from debias.run.cost import Shape, training_flop
 
 LENGTH = 32

@@ -7,6 +7,7 @@ import math
 
 import numpy as np
 import pytest
+import test_families
 import torch
 from test_task import VOCABULARY, gpt2, pairs
 from transformers import AutoConfig, AutoModelForCausalLM
@@ -31,6 +32,7 @@ FAMILIES = {
     "llama": SMALL | {"num_hidden_layers": 4},
     "qwen2": SMALL | {"num_hidden_layers": 4, "num_key_value_heads": 1},
 }
+REFUSED = ("gemma2", "gemma3_text", "gemma3", "opt", "falcon", "mamba")
 TEXTS = np.array([0, 0, 1, 2, 2, 2, 3, 4])  # of the eight pairs: texts of one, two and three windows
 KEYS = Keys(b"s" * 32, b"a test")
 
@@ -74,7 +76,7 @@ def check(task: DistillTask, *, tolerance: float, made=None, **collation) -> Non
     expected = looped(task, batch)
     norm_U = norms(expected)
     bound = float(norm_U.median())
-    named = dict(task.named_parameters())
+    named = {name: parameter for name, parameter in task.named_parameters() if parameter.requires_grad}
     gradients, total = UnitGradients(task), {}
     loss, _ = task(batch)
     got = gradients.add(loss, total, lambda norm: (bound / norm).clamp(max=1))
@@ -99,6 +101,28 @@ def test_clipping_equals_a_loop_over_texts(family, tied):
     case = CASES[list(FAMILIES).index(family) % len(CASES)]
     check(task_of(model(family, tied), op="max"), tolerance=1e-12, op="max", augment=True)
     check(task_of(model(family, tied), torch.float32, op=case["op"]), tolerance=1e-4, **case)
+
+
+@pytest.mark.parametrize("kind", [kind for kind in test_families.FAMILIES if kind != "mixtral"])  # no float64
+def test_any_family_is_clipped_exactly_or_refused(kind):
+    """Scaled, capped and biased heads among them."""
+    made = test_families.tiny(kind)
+    models.set_dropout(made, 0.0)
+    try:
+        check(task_of(made, op="max"), tolerance=1e-7, op="max", augment=True)
+    except ValueError as error:
+        assert str(error).startswith("privacy: ") and kind in REFUSED
+    else:
+        assert kind not in REFUSED
+
+
+def test_low_rank_matrices_are_clipped_exactly():
+    pytest.importorskip("peft")
+    task = task_of(gpt2(), op="max")
+    models.add_lora(task.student, rank=2)
+    for name, parameter in task.named_parameters():
+        torch.nn.init.normal_(parameter) if "lora_B" in name else None
+    check(task.double(), tolerance=1e-12, op="max", augment=True)
 
 
 @pytest.mark.parametrize("op", OPS)

@@ -404,3 +404,23 @@ def test_out_of_memory_says_what_to_lower(error, run, monkeypatch, capsys):
     at_call(monkeypatch, 1, fail)
     assert run() == 2
     assert "lower train.micro_batch_size" in refused(capsys)
+
+
+def test_lora_trains_alone_resumes_exactly_and_is_saved_merged(settings, tiny_gpt2, run, tmp_path):
+    pytest.importorskip("peft")
+    lora = [*("student.layers=all", "student.lora={rank: 2, targets: [c_attn, c_proj]}"), "train.max_steps=4"]
+    assert train_distill.main([*settings, *lora, f"output_dir={tmp_path / 'whole'}"]) == 0
+    saved = tmp_path / "whole" / "checkpoints" / "step-0000002"
+    names = {key.removeprefix("weight/") for key in load_file(saved / "training.safetensors")}
+    assert any("lora_A" in name for name in names) and not any("wte" in name for name in names)
+    shutil.copytree(saved, tmp_path / "run" / "checkpoints" / "step-0000002")
+    for name in ("inputs.json", "config.yaml"):
+        shutil.copy(tmp_path / "whole" / name, tmp_path / "run")
+    assert run(*lora) == 0
+    first, other = (load_file(tmp_path / name / "model" / "model.safetensors") for name in ("whole", "run"))
+    assert first.keys() == other.keys() and all(torch.equal(first[key], other[key]) for key in first)
+    teacher, student = (AutoModelForCausalLM.from_pretrained(path) for path in (tiny_gpt2, tmp_path / "run" / "model"))
+    changed = {name for name, p in student.named_parameters() if not torch.equal(p, teacher.get_parameter(name))}
+    assert changed == {
+        f"transformer.h.{i}.{n}.weight" for i in range(4) for n in ("attn.c_attn", "attn.c_proj", "mlp.c_proj")
+    }

@@ -126,9 +126,9 @@ def test_the_divergence_from_the_plain_target_is_reported_beside(task, monkeypat
     batch = collate(pairs(), op="max", augment=True)
     learning = []
 
-    def spy(hidden, head, *rest, **options):
-        learning.append((hidden.requires_grad, head.requires_grad))
-        return distillation_loss(hidden, head, *rest, **options)
+    def spy(hidden, **options):
+        learning.append((hidden.requires_grad, options["head_VD"].requires_grad))
+        return distillation_loss(hidden, **options)
 
     monkeypatch.setattr("debias.task.distillation_loss", spy)
     loss, parts = task(batch, plain=True)
@@ -330,3 +330,19 @@ def test_unequal_widths_are_refused():
     models.check_widths(gpt2(2), gpt2())
     with pytest.raises(ValueError, match=r"loss\.hidden_weight: .* width 16, the student's 8"):
         models.check_widths(gpt2(2, width=8), gpt2())
+
+
+@pytest.mark.parametrize("sizes", [(60, 64), (64, 60)])
+def test_unequal_padded_vocabularies_train_on_the_common_rows(sizes):
+    """Models of one tokenizer whose embeddings are padded to other sizes: as if both had the smaller one."""
+    batch, found = collate(pairs(), op="max"), []
+    teacher, student = gpt2(2, tied=False), gpt2(2, seed=1, tied=False)
+    found.append(DistillTask(copy.deepcopy(student), teacher, op="max")(batch))
+    for model, size in zip((student, teacher), sizes):
+        model.resize_token_embeddings(size, mean_resizing=False)
+    task = DistillTask(student, teacher, op="max")
+    found.append(task(batch))
+    torch.testing.assert_close(found[1], found[0])
+    found[1][0].backward()
+    head = student.lm_head.weight.grad
+    assert head[:60].abs().sum() > 0 and not head[60:].any()

@@ -10,7 +10,7 @@ import pytest
 from accelerate.state import AcceleratorState, PartialState
 
 import train_distill
-from configs import build
+from configs import watching
 from configs.load import load
 from debias.run import tracking
 from debias.run.tracking import TensorBoardSink, Tracker, WandbSink
@@ -152,7 +152,7 @@ def test_the_small_evaluation_reads_no_more_rows_than_it_may(arguments, tmp_path
     given = ["eval.every=2", "eval.during={next_word: {file: prompts.json}}", f"eval.data_dir={tmp_path}"]
     for limit in (1, 2):
         _, runs = load(None, [*arguments, *given, f"eval.during_limit={limit}"])
-        assert len(build.probe_of(runs[""], None).func.rows["next_word"]) == limit
+        assert len(watching.probe_of(runs[""], None).func.rows["next_word"]) == limit
 
 
 def test_mistakes_of_the_small_evaluation_are_refused_early(arguments, tmp_path, capsys):

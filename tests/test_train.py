@@ -106,7 +106,7 @@ def test_a_finished_run_is_not_repeated_or_mixed_with_another(arguments, tmp_pat
     assert "loss.tau: 2.0, now 3.0" in refused([*arguments, "loss.tau=3"], capsys)
 
 
-@pytest.mark.parametrize("more", [[], ["student.lora=2"]], ids=["whole", "lora"])
+@pytest.mark.parametrize("more", [[], ["student.lora={rank: 2}"]], ids=["whole", "lora"])
 def test_resume_is_bitwise_an_undisturbed_run(more, arguments, tmp_path, monkeypatch):
     """Dropout on, so that random states matter; killed between two checkpoints."""
     arguments = [*arguments, *more, "student.dropout=0.1", "train.save_every=2"]

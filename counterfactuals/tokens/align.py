@@ -134,6 +134,7 @@ class Splicer:
             np.array([] if i is None else [i], dtype=np.int32).tobytes()
             for i in (tokenizer.bos_token_id, tokenizer.eos_token_id)
         )
+        self._start_every = getattr(tokenizer, "start_every", False)
         self._ids: dict[str, bytes] = {}  # of a piece, int32
         self._ends: dict[str, list[int]] = {}  # of a piece's tokens, in characters
         self._replaced: dict[tuple, _Region] = {}
@@ -143,8 +144,22 @@ class Splicer:
         return vars(self) | {"_ids": {}, "_ends": {}, "_replaced": {}}
 
     def sequences(self, reversals: Sequence[Reversal], max_length: int) -> list[list[AlignedPair]]:
-        """The sequences of each reversal: see `cut`."""
-        return [list(cut(text, max_length)) for text in self.texts(reversals)]
+        """The sequences of each reversal: see `cut`. The first begins with the start token; all do by `start_every`."""
+        texts = self.texts(reversals)
+        if not self._start_every:
+            return [list(cut(text, max_length)) for text in texts]
+        cuts = (cut(text, max_length - len(self._bos) // 4) for text in texts)
+        return [[self._begun(pair) if n else pair for n, pair in enumerate(parts)] for parts in cuts]
+
+    def _begun(self, pair: AlignedPair) -> AlignedPair:
+        """The pair with a start token before both sides."""
+        bos = np.frombuffer(self._bos, dtype=np.int32)
+        shift, index = len(bos), pair.cf_index
+        ids, cf_ids = (np.concatenate([bos, side]) for side in (pair.input_ids, pair.cf_input_ids))
+        index = np.concatenate(
+            [np.arange(shift, dtype=np.int32), np.where(index < 0, -1, index + shift).astype(np.int32)]
+        )
+        return AlignedPair(ids, cf_ids, index, pair.cue + shift * (pair.cue >= 0), pair.turn, pair.doubt)
 
     def pairs(self, reversals: Sequence[Reversal]) -> list[AlignedPair]:
         """Each reversal as one pair."""

@@ -5,7 +5,7 @@ N sequences (originals first, then counterfactuals), T positions, R prediction r
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, ClassVar
 
@@ -63,6 +63,7 @@ def collate(
     perturb: str = "both",
     vocabulary: str = "plain",
     stop_at_cue: bool = True,
+    said: Callable[[np.ndarray], np.ndarray] | None = None,
     units: np.ndarray | None = None,
 ) -> PairBatch:
     """Stack pairs into a PairBatch.
@@ -72,6 +73,7 @@ def collate(
     own (its row is combined with its own role reversal); rows after a cue, a role that stays, keep the plain target.
     So does a sequence that was left inside a reversed text: its cue is its first role. With the plain vocabulary that
     combination is the identity, so rows of sequences without a counterfactual are left alone. units: each pair's text.
+    said: ids (T,) → boolean (T,); only rows that predict one of these tokens are trained.
     """
     combine = op != "none" or couple
     with_counterfactual = [n for n, pair in enumerate(pairs) if pair.reversed] if combine or augment else []
@@ -102,6 +104,9 @@ def collate(
         couples.append(np.stack([own, other], axis=2).reshape(4, -1))
 
     row_R, perturb_R, trained_R, turn_R = np.concatenate(couples + singles, axis=1)
+    if said is not None:
+        said_NT = _padded([said(sequence) for sequence in sequences], 0)
+        trained_R &= said_NT.ravel()[row_R + 1]
     return PairBatch(
         ids_NT=torch.from_numpy(ids_NT),
         row_R=torch.from_numpy(row_R),

@@ -17,13 +17,15 @@ import os
 import sys
 import textwrap
 import zlib
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import IO, Any
 
 _BLOCK, _BLOCKS = 1 << 16, 1000  # bytes that are read at one place for a fingerprint, and places in all files
+ROLES = ("user", "assistant")  # of prompt and completion
 Rows = Iterator[tuple[str, Any]]  # where a text stands, and the text, or what stands in its place
 
 
@@ -35,6 +37,8 @@ class Corpus:
     blank lines separate), each also .gz, .bz2, .xz or .zst; .parquet; a folder of them, nested ones too; a folder that
     `datasets` saved. A .json file that holds one list is read at once. subset, split: of a data set. text_field: which
     column or key. max_texts: no more than these. Texts that are empty or null are left out.
+    A conversation becomes one text by the chat template of `tokenizer`: a field that holds a list of {role, content},
+    or text_field "prompt,completion", two fields that hold texts (the user's, the assistant's) or such lists.
     ValueError for a missing source or field, a broken line (with its number), or text that is not UTF-8.
     """
 
@@ -43,6 +47,7 @@ class Corpus:
     split: str = "train"
     text_field: str = "text"
     max_texts: int | None = None
+    tokenizer: Any = None
 
     def __post_init__(self) -> None:
         self._texts = self._bytes = self._all_bytes = 0  # that the latest reader has read, as they lie on disk
@@ -57,7 +62,7 @@ class Corpus:
 
     def __iter__(self) -> Iterator[str]:
         self._texts = self._bytes = self._all_bytes = 0
-        texts = (_text(value, where) for where, value in self._rows())
+        texts = (_text(self._rendered(value, where), where) for where, value in self._rows())
         for text in filter(str.strip, texts):
             self._texts += 1
             yield text
@@ -65,6 +70,33 @@ class Corpus:
                 return
         if not self._texts:
             raise ValueError(f"data.source {self.source}: no text in it")
+
+    def _rendered(self, value: Any, where: str) -> Any:
+        """A conversation as text, without the tokens that pairs begin and end with anyway; other values as they are."""
+        if not isinstance(value, list | tuple):
+            return value
+        messages = _messages(value, where)
+        if not getattr(self.tokenizer, "chat_template", None):
+            what = "no tokenizer is named" if self.tokenizer is None else "the tokenizer has no chat template"
+            raise ValueError(f"data.source {where}: a conversation, but {what}; or write its text into one field")
+        try:
+            text = self.tokenizer.apply_chat_template(messages, tokenize=False) if messages else ""
+        except Exception as error:  # a template raises what it likes
+            raise ValueError(f"data.source {where}: the chat template refuses it ({_short(error)})") from None
+        text = text.removeprefix(self.tokenizer.bos_token or "")
+        return text.rstrip().removesuffix(self.tokenizer.eos_token or "")
+
+    def labelled(self, fields: Sequence[str]) -> Iterator[tuple[str, str]]:
+        """(text, label) of each text: the values that these fields of its row have, joined by +."""
+        files = _files(self._path) if self._path is not None and not _is_saved(self._path) else []
+        if any(_kind(file) == ".txt" for file in files):
+            raise ValueError(f"data.source {self.source}: a .txt file has no fields but its text")
+        columns = [replace(self, text_field=field)._rows() for field in fields]
+        found = (
+            (_text(self._rendered(value, where), where), "+".join(str(label) for _, label in labels))
+            for (where, value), *labels in zip(self._rows(), *columns)
+        )
+        yield from islice(((text, label) for text, label in found if text.strip()), self.max_texts)
 
     @cached_property
     def _path(self) -> Path | None:
@@ -103,6 +135,8 @@ class Corpus:
             sizes = [file.stat().st_size for file in files]
             facts = [self.text_field, self.max_texts, self.split if _is_saved(self._path) else ""]
             facts += [*zip(names, sizes, (_sampled(file, num_blocks) for file in files))]
+        if template := getattr(self.tokenizer, "chat_template", None):
+            facts.append(template)
         return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
 
@@ -137,6 +171,22 @@ def _text(value: Any, where: str) -> str:
         return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
+def _messages(value: Any, where: str) -> list[dict[str, Any]]:
+    """The messages of a list of them, or of (prompt, completion); none where a side is empty."""
+    if isinstance(value, tuple):
+        if not all(value):
+            return []
+        sides = [
+            [{"role": role, "content": side}] if isinstance(side, str) else side for role, side in zip(ROLES, value)
+        ]
+        return [message for side in sides for message in _messages(side, where)]
+    if not isinstance(value, list) or not all(
+        isinstance(row, dict) and {"role", "content"} <= set(row) for row in value
+    ):
+        raise ValueError(f"data.source {where}: neither text nor a list of messages, {{role, content}} each")
+    return value
+
+
 def _decoded(content: bytes, where: str) -> str:
     try:
         return content.decode()
@@ -147,9 +197,12 @@ def _decoded(content: bytes, where: str) -> str:
 def _field(row: Any, text_field: str, where: str) -> tuple[str, Any]:
     if not isinstance(row, dict):
         raise ValueError(f"data.source {where}: no object with a text field, but {type(row).__name__}")
-    if text_field not in row:
+    if text_field in row:
+        return where, row[text_field]
+    names = text_field.split(",")
+    if len(names) != 2 or not set(names) <= set(row):
         raise ValueError(f"data.source {where}: {_no_field(text_field, row)}")
-    return where, row[text_field]
+    return where, tuple(row[name] for name in names)
 
 
 def _no_field(text_field: str, known: Iterable[str]) -> str:
@@ -264,9 +317,13 @@ def _parquet(stream: IO[bytes], name: str, text_field: str) -> Rows:
 
     try:
         table = pyarrow.parquet.ParquetFile(stream)
-        if text_field not in table.schema_arrow.names:
+        columns = [text_field] if text_field in table.schema_arrow.names else text_field.split(",")
+        if not set(columns) <= set(table.schema_arrow.names):
             raise ValueError(f"data.source {name}: {_no_field(text_field, table.schema_arrow.names)}")
-        for batch in table.iter_batches(columns=[text_field], batch_size=1000):
+        for batch in table.iter_batches(columns=columns, batch_size=1000):
+            if len(columns) > 1:
+                yield from (_field(row, text_field, name) for row in batch.to_pylist())
+                continue
             values = batch.column(0)
             if pyarrow.types.is_string(values.type):
                 values = values.cast(pyarrow.binary())  # decoded one by one

@@ -1,7 +1,7 @@
 """corpus × lexicon × tokenizer → pairs: as a stream, or as a pair set on disk (shards.py), built by many processes.
 
 While a pair set is built its folder is called `….partial`; a killed build goes on there. The bytes do not depend on the
-number of workers.
+number of workers, nor of machines that build parts of it (build_part).
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -121,7 +122,11 @@ def fingerprint_parts(source_fingerprint: str, reverser: Reverser, tokenizer: An
         raise ValueError("tokenizer: alignment needs a fast tokenizer (tokenizer.json); this one is slow")
     files = sorted(file for name in CODE for file in HERE.glob(name) if file.suffix in (".py", ".json", ".yaml"))
     code = [file.read_text(encoding="utf-8") for file in files]
-    ends = [tokenizer.bos_token_id, tokenizer.eos_token_id]
+    ends = [
+        tokenizer.bos_token_id,
+        tokenizer.eos_token_id,
+        *(["start_every"] * getattr(tokenizer, "start_every", False)),
+    ]
     return {
         "source": source_fingerprint,
         "reverser": reverser.fingerprint,
@@ -152,12 +157,9 @@ def build_pairs(
     parts = fingerprint_parts(texts.fingerprint, reverser, tokenizer, max_length)
     if (Path(directory) / "meta.json").exists():
         return PairSet(directory, parts, max_doubt=max_doubt)
-    fingerprint = fingerprint_of(parts)
-    folder = Path(directory) / f"pairs-{fingerprint[:16]}"
+    folder, work = _planned(directory, parts, reverser, tokenizer)
     if not (folder / "meta.json").exists():
-        unfinished = folder.with_name(folder.name + ".partial")
-        largest_id = max(tokenizer.get_vocab().values(), default=0)
-        work = _Work(reverser, Splicer(tokenizer), max_length, largest_id, unfinished, fingerprint)
+        unfinished, fingerprint = work.folder, work.fingerprint
         counts = _built(texts, work, workers, progress)
         total = _added(counts)
         if not total["pairs"]:
@@ -166,6 +168,38 @@ def build_pairs(
         meta = {"fingerprint": fingerprint, "parts": parts, "lexicon": reverser.lexicon.name, "shards": len(counts)}
         _finish(unfinished, folder, meta | {"counts": total, "by_shard": counts})
     return PairSet(folder, parts, max_doubt=max_doubt)
+
+
+def build_part(
+    texts: Texts,
+    reverser: Reverser,
+    tokenizer: Any,
+    directory: str | Path,
+    *,
+    max_length: int,
+    part: tuple[int, int],
+    workers: int = 1,
+    progress: Callable[[Progress], None] = lambda progress: None,
+) -> int:
+    """Builds the shards i, i + n, i + 2n, … of a pair set for part (i, n), and says how many; for jobs side by side.
+
+    Once all parts are in one folder, `build_pairs` finds their shards, makes those that are missing and finishes the
+    set: the bytes are those of one machine. Every job reads the whole corpus, which takes little beside reversing it.
+    """
+    if not 0 <= part[0] < part[1]:
+        raise ValueError(f"part {part[0]} of {part[1]}: parts of n are numbered 0 to n − 1")
+    parts = fingerprint_parts(texts.fingerprint, reverser, tokenizer, max_length)
+    folder, work = _planned(directory, parts, reverser, tokenizer)
+    return 0 if (folder / "meta.json").exists() else len(_built(texts, work, workers, progress, part))
+
+
+def _planned(directory: str | Path, parts: dict[str, Any], reverser: Reverser, tokenizer: Any) -> tuple[Path, _Work]:
+    """The folder of a pair set, and the work to be done in another one until it is complete."""
+    fingerprint = fingerprint_of(parts)
+    folder = Path(directory) / f"pairs-{fingerprint[:16]}"
+    largest_id = max(tokenizer.get_vocab().values(), default=0)
+    unfinished = folder.with_name(folder.name + ".partial")
+    return folder, _Work(reverser, Splicer(tokenizer), parts["max_length"], largest_id, unfinished, fingerprint)
 
 
 def _finish(unfinished: Path, folder: Path, meta: dict[str, Any]) -> None:
@@ -179,11 +213,13 @@ def _finish(unfinished: Path, folder: Path, meta: dict[str, Any]) -> None:
             raise
 
 
-def _built(texts: Texts, work: _Work, workers: int, progress: Callable[[Progress], None]) -> list[dict[str, Any]]:
-    """The counts of all shards, in order."""
+def _built(
+    texts: Texts, work: _Work, workers: int, progress: Callable[[Progress], None], part: tuple[int, int] = (0, 1)
+) -> list[dict[str, Any]]:
+    """The counts of all shards of a part, in order."""
     counts: list[dict[str, Any]] = []
     began, characters, first_share = time.perf_counter(), 0, 0.0
-    for count, new, share in _shards_done(texts, work, workers):
+    for count, new, share in _shards_done(texts, work, workers, part):
         counts.append(count)
         rate, left = 0.0, None
         if new:
@@ -198,13 +234,15 @@ def _built(texts: Texts, work: _Work, workers: int, progress: Callable[[Progress
     return counts
 
 
-def _shards_done(texts: Texts, work: _Work, workers: int) -> Iterator[tuple[dict[str, Any], bool, float | None]]:
-    """Counts of each shard in order, whether it was built now, and the share of the corpus read up to it."""
+def _shards_done(
+    texts: Texts, work: _Work, workers: int, part: tuple[int, int]
+) -> Iterator[tuple[dict[str, Any], bool, float | None]]:
+    """Counts of a part's shards in order, whether each was built now, and the share of the corpus read up to it."""
     pool = None
     others = set(multiprocessing.active_children())
     waiting: deque[tuple[Callable[[], dict[str, Any]], bool, float | None]] = deque()
     try:
-        for number, shard in enumerate(_shards(texts)):
+        for number, shard in islice(enumerate(_shards(texts)), part[0], None, part[1]):
             count = work.finished(number, shard)
             if count is not None:
                 waiting.append((partial(dict, count), False, texts.share))
@@ -222,8 +260,8 @@ def _shards_done(texts: Texts, work: _Work, workers: int) -> Iterator[tuple[dict
         for worker in set(multiprocessing.active_children()) - others:
             worker.kill()
             worker.join()
-            for part in work.folder.glob(f".*.{worker.pid}"):
-                part.unlink(missing_ok=True)
+            for file in work.folder.glob(f".*.{worker.pid}"):
+                file.unlink(missing_ok=True)
         raise
     except BrokenProcessPool:
         raise ValueError(

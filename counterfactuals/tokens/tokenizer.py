@@ -78,6 +78,20 @@ def encode_behind(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
     return [next(alone) if ids is None else ids for ids in found]
 
 
+def set_start(tokenizer: Any, token: str | None, *, setting: str, every: bool = False) -> None:
+    """Name the token that texts begin with, or "none"; None leaves the tokenizer's own begin-of-text token.
+
+    every: the later pieces of a text that is cut into several begin with it too.
+    """
+    tokenizer.start_every = every
+    if token == "none":
+        tokenizer.bos_token = None
+    elif token is not None:
+        if token not in tokenizer.get_vocab():
+            raise ValueError(f"{setting}: {token!r} is no token of this tokenizer; name one, such as its end of text")
+        tokenizer.bos_token = token
+
+
 def load_tokenizer(name: str, *, setting: str = "tokenizer", trust_remote_code: bool = False) -> Any:
     """A tokenizer from a folder, FILE.gguf, a tokenizer.json or the Hub. ValueError, one line with `setting`, if none.
 

@@ -53,9 +53,12 @@ class Codec:
     top_k: int
 
     @classmethod
-    def fit(cls, hidden_ND: torch.Tensor, head_VD: torch.Tensor, row_bytes: int) -> Codec:
+    def fit(
+        cls, hidden_ND: torch.Tensor, head_VD: torch.Tensor, row_bytes: int, bias_V: torch.Tensor | None = None
+    ) -> Codec:
         """Find the coordinates from a sample of hidden states. ValueError if row_bytes has no room for a token."""
         hidden_ND, head_VD = hidden_ND.float(), head_VD.float()
+        bias_V = head_VD.new_zeros(len(head_VD)) if bias_V is None else bias_V.float()
         (num_rows, width), vocab_size = hidden_ND.shape, len(head_VD)
         size, token_bytes = min(SKETCH, width, num_rows), _id_bytes(vocab_size) + 1
         top_k = min(TOKENS, (row_bytes - 8) // 2 // token_bytes)
@@ -65,7 +68,7 @@ class Codec:
             )
         weight_V = torch.zeros(vocab_size, device=head_VD.device)
         for part_CD in hidden_ND.split(CHUNK):
-            weight_V += (part_CD @ head_VD.T / 2).softmax(-1).sum(0)
+            weight_V += ((part_CD @ head_VD.T + bias_V) / 2).softmax(-1).sum(0)
         weight_V /= num_rows
         head_VD = head_VD - weight_V @ head_VD  # adding the same to all logits of a row changes nothing
         centre_D = hidden_ND.mean(0)
@@ -85,7 +88,7 @@ class Codec:
         basis_QV = (
             head_VD.double() @ ((vectors_DD / root_D) @ axes_DQ * (spread_Q / _max_level(bits_Q).to(spread_Q)))
         ).T
-        rows = [basis_QV.float(), (head_VD @ centre_D)[None], torch.ones(1, vocab_size, device=head_VD.device)]
+        rows = [basis_QV.float(), (head_VD @ centre_D + bias_V)[None], torch.ones(1, vocab_size, device=head_VD.device)]
         return cls(centre_D, project_DQ.float(), bits_Q.to(head_VD.device), torch.cat(rows), top_k)
 
     @property

@@ -25,6 +25,7 @@ from counterfactuals.tokens.batch import PairBatch
 from counterfactuals.tokens.pairs import PairSet
 from debias.cache.codec import CHUNK, FORMAT, Codec
 from debias.losses import model_rows
+from debias.models import Head, body_of, head_of
 
 SHARD_ROWS = 1 << 16  # 10 MB on disk: the most work that a kill can cost
 SAMPLE_ROWS = 1 << 14  # rows of the corpus from which the codec is fitted
@@ -150,7 +151,11 @@ def build_cache(
     """
     folder = folder_of(directory, parts)
     layout, precision = _Layout(pairs), _begun_in(folder / "codec.safetensors") or precision
-    build = _Build(pairs, teacher.eval().to(device), layout)
+    teacher = teacher.eval() if teacher.device == torch.device(device) else teacher.eval().to(device)
+    head = head_of(teacher, "teacher.model")
+    if head.cap:
+        raise ValueError("teacher.cache: cannot store predictions with a soft cap, as this teacher's; set it to null")
+    build = _Build(pairs, teacher, layout, head)
     try:
         with torch.autocast(torch.device(device).type, getattr(torch, DTYPES[precision]), precision != "no"):
             codec = build.codec(folder / "codec.safetensors", parts["row_bytes"], precision).to(device)
@@ -204,6 +209,7 @@ class _Build:
     pairs: PairSet
     teacher: Any
     layout: _Layout
+    head: Head
 
     def codec(self, path: Path, row_bytes: int, precision: str) -> Codec:
         """The codec of an earlier, killed build, or one fitted to a sample spread evenly over the corpus."""
@@ -216,9 +222,10 @@ class _Build:
             for group, hidden_NTD in self._hidden(chosen)
             for n, side in enumerate(group)
         ]
-        head_VD = self.teacher.get_output_embeddings().weight
+        head = self.head.options(self.teacher)
+        head_VD = head["head_VD"]
         with torch.autocast(head_VD.device.type, enabled=False):
-            codec = Codec.fit(torch.cat(found), head_VD, row_bytes)
+            codec = Codec.fit(torch.cat(found), head["scale"] * head_VD, row_bytes, head["bias_V"])
         codec.save(path, precision=precision)
         return codec
 
@@ -240,11 +247,12 @@ class _Build:
 
     def encoded(self, codec: Codec, number: int) -> Iterator[tuple[int, torch.Tensor]]:
         """(first row in the shard, rows on the CPU) of every text and counterfactual of shard `number`."""
-        head_VD = self.teacher.get_output_embeddings().weight
+        head = self.head.options(self.teacher)
+        head_VD = head["head_VD"]
         chosen = np.arange(self.layout.first_pair[number], self.layout.first_pair[number + 1])
         for group, hidden_NTD in self._hidden(chosen):
             hidden_PD = torch.cat([hidden_NTD[n, : side.length - 1] for n, side in enumerate(group)])
-            write = model_rows(hidden_PD, head_VD)
+            write = model_rows(hidden_PD, **head)
             parts = []
             for row_C in torch.arange(len(hidden_PD), device=hidden_PD.device).split(CHUNK):
                 logp_CV = torch.empty(len(row_C), len(head_VD), device=hidden_PD.device)
@@ -271,5 +279,5 @@ class _Build:
             for n, (length, i, side) in enumerate(group):
                 ids_NT[n, :length] = pairs[i].cf_input_ids if side else pairs[i].input_ids
             ids = torch.from_numpy(ids_NT).to(device)
-            yield group, self.teacher.base_model(input_ids=ids, use_cache=False).last_hidden_state
+            yield group, body_of(self.teacher)(input_ids=ids, use_cache=False).last_hidden_state
             begin += len(group)

@@ -149,7 +149,19 @@ def _gather(
                 (rest if key.startswith(f"{what}/") else weights)[key] = (
                     tensor.detach().to("cpu", torch.float32).contiguous()
                 )
+    if accelerator.is_main_process:
+        _merge_lora(accelerator.unwrap_model(task, keep_torch_compile=False).student, weights, rest)
     return weights, rest
+
+
+def _merge_lora(student: Any, weights: dict[str, torch.Tensor], rest: dict[str, torch.Tensor]) -> None:
+    """Add the student's LoRA matrices, if it has any, to the weights that they change."""
+    for name, module in student.named_modules():
+        if "default" in getattr(module, "lora_A", ()):
+            a, b = (rest[f"weight/student.{name}.lora_{side}.default.weight"] for side in "AB")
+            change = module.scaling["default"] * (b @ a)
+            whole = weights[f"{name}.weight"]  # on a CPU the student's own memory
+            weights[f"{name}.weight"] = whole + (change.T if module.fan_in_fan_out else change)
 
 
 def _spread(accelerator: Any, task: Any, optimizer: Any, path: Path, num_updates: int) -> None:
@@ -157,7 +169,7 @@ def _spread(accelerator: Any, task: Any, optimizer: Any, path: Path, num_updates
     tensors = [
         (_key(name, what), parameter, what)
         for name, parameter in shards.parameters(accelerator, task)
-        for what in ("weight", *(shards.MOMENTS if parameter.requires_grad else ()))
+        for what in (("weight", *shards.MOMENTS) if parameter.requires_grad else ("weight",))
     ]
     shards.begin(optimizer, num_updates)
     there: dict[str, Any] = {}
@@ -170,6 +182,8 @@ def _spread(accelerator: Any, task: Any, optimizer: Any, path: Path, num_updates
         if other:
             raise ValueError(f"{path}: holds another model ({min(other)} differs); choose another output_dir")
     for key, parameter, what in tensors:
+        if not parameter.requires_grad:  # it is as it was loaded; the file may hold it with LoRA merged
+            continue
         value = torch.empty(shards.shape(parameter), device=accelerator.device)
         if accelerator.is_main_process:
             value.copy_(there[key][:] if value.dim() else there[key].get())
@@ -179,9 +193,9 @@ def _spread(accelerator: Any, task: Any, optimizer: Any, path: Path, num_updates
 
 
 def _key(name: str, what: str) -> str:
-    """The name of a parameter's tensor in the files: the student's weights keep their own names."""
-    own = what == "weight" and name.startswith("student.")
-    return name.removeprefix("student.") if own else f"{what}/{name}"
+    """The name of a parameter's tensor in the files: the student's weights keep their own names, but for LoRA's."""
+    own = what == "weight" and name.startswith("student.") and ".lora_" not in name
+    return name.removeprefix("student.").replace(".base_layer.", ".") if own else f"{what}/{name}"
 
 
 def _write_model(accelerator: Any, task: Any, tokenizer: Any, weights: dict[str, torch.Tensor], folder: Path) -> None:

@@ -33,7 +33,7 @@ class Shape:
     def of(cls, model: Any) -> Shape:
         """The sizes of a model, which may be on the meta device."""
         weight = model.get_output_embeddings().weight
-        layers = model.config.num_hidden_layers
+        layers = model.config.get_text_config().num_hidden_layers
         inside = {id(p) for m in (model.get_input_embeddings(), model.get_output_embeddings()) for p in m.parameters()}
         matrices = sum(p.numel() for p in model.parameters() if p.dim() == 2 and id(p) not in inside)
         positions = getattr(getattr(model, "transformer", None), "wpe", None)

@@ -35,7 +35,7 @@ class Counter(Scorer):
         self.read += sum(map(len, ids))
         self.rows += len(ids)
 
-    def _token_scores(self, ids: Any, last: Any, *, first: bool = False) -> tuple[list[np.ndarray], list[bool]]:
+    def _token_scores(self, ids: Any, last: Any, **_: Any) -> tuple[list[np.ndarray], list[bool]]:
         self._count(ids)
         sizes = [len(row) - 1 for row in ids] if last is None else last
         return [np.zeros(size, np.float32) for size in sizes], [True] * len(ids)
@@ -52,7 +52,7 @@ class Counter(Scorer):
         raise NotCounted
 
     def sample_ids(self, ids: Any, **options: Any) -> list[list[int]]:
-        self._count(set(map(tuple, ids)))
+        self._count(sorted(set(map(tuple, ids))))
         self.written += len(ids) * options.get("max_new_tokens", 100)
         return [[row[-1]] for row in ids]
 

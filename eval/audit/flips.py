@@ -48,5 +48,5 @@ def flips(a: Measured, b: Measured) -> list[Flips]:
             bounds = bootstrap(np.stack([differs_N, np.ones(len(pairs))], 1), lambda s: s[:, 0] / s[:, 1])
             moved = [f"{one} → {two}" for one, two in pairs if one != two]
             moves = {name: moved.count(name) for name in sorted(set(moved))}
-            found.append(Flips(label, len(pairs), float(differs_N.mean()), *bounds, moves))
+            found.append(Flips(label, len(pairs), float(differs_N.mean()), bounds[0], bounds[1], moves))
     return found

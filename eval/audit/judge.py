@@ -71,14 +71,17 @@ def _one(rule: Rule, claim: Claim, wide: float) -> Judgement:
     # by the normal quantile: a thousand resamples do not reach into such tails
     wider = norm.ppf((1 + wide) / 2) / norm.ppf((1 + CONFIDENCE) / 2)
     wide_low, wide_high = claim.value - wider * (claim.value - low), claim.value + wider * (high - claim.value)
-    known = {"value": claim.value, "low": low, "high": high, "n": claim.n, "group": claim.group}
+
+    def found(verdict: str, rows: int = 0) -> Judgement:
+        return Judgement(rule, verdict, claim.value, low, high, claim.n, rows, claim.group)
+
     if claim.n < SMALL or not math.isfinite(low):
-        return Judgement(rule, UNSURE, rows=max(SMALL, 2 * claim.n), **known)  # type: ignore[arg-type]
+        return found(UNSURE, max(SMALL, 2 * claim.n))
     if claim.low <= low and high <= claim.high:
-        return Judgement(rule, PASS, **known)  # type: ignore[arg-type]
+        return found(PASS)
     if wide_low > claim.high or wide_high < claim.low:
-        return Judgement(rule, FAIL, **known)  # type: ignore[arg-type]
-    return Judgement(rule, UNSURE, rows=_enough(claim, (low, high), (wide_low, wide_high)), **known)  # type: ignore[arg-type]
+        return found(FAIL)
+    return found(UNSURE, _enough(claim, (low, high), (wide_low, wide_high)))
 
 
 def _ends(claim: Claim) -> tuple[float, float]:

@@ -28,9 +28,9 @@ def plan(rules: Sequence[Rule], a: Measured, b: Measured | None) -> list[str]:
     lines = []
     for rule in rules:
         found, half = claims(rule, a, b or a), None
-        halves = [_half(side, rule.label) for side in (a, b) if side]
-        if all(halves):
-            half = claims(rule, halves[0], halves[-1])  # type: ignore[arg-type]
+        halves = [half_of for side in (a, b or a) if (half_of := _half(side, rule.label))]
+        if len(halves) == 2:
+            half = claims(rule, *halves)
         unpaired = b is None and rule.kind in ("worse_by", "differs_by")
         own = claims(Rule(rule.figure, "at_least", 0.0), a, a) if unpaired else found
         spread = math.sqrt(2) if unpaired else 1.0

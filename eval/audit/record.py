@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -132,7 +132,7 @@ def make(model: Measured, reference: Measured | None, rules: str, about: About) 
     )
 
 
-def _finite(found: NamedTuple) -> dict[str, Any]:
+def _finite(found: Any) -> dict[str, Any]:
     """Its fields for JSON: undefined numbers are null."""
     return {key: None if isinstance(x, float) and not math.isfinite(x) else x for key, x in found._asdict().items()}
 
@@ -189,7 +189,7 @@ def _side(figure: dict[str, Any]) -> str:
 def read_about(path: Path | None) -> About:
     """The user's fields from a YAML file; ValueError, one line, for unknown fields and wrong types."""
     if path is None:
-        return About()
+        return About.model_validate({})
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
         return About.model_validate(content or {})

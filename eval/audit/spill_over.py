@@ -39,7 +39,7 @@ def spill_over(a: Measured, b: Measured) -> list[Change]:
     """Every figure of an untreated axis that both have, with Benjamini and Hochberg's adjusted p."""
     from scipy.stats import false_discovery_control
 
-    found = []
+    found: list[Change] = []
     for label in a.figures:
         for name in a.figures[label]:
             figure, _, axis = name.partition("/")
@@ -50,11 +50,12 @@ def spill_over(a: Measured, b: Measured) -> list[Change]:
                 continue
             bounds, p = paired_difference(two["value"] - one["value"], one.interval, two.interval)
             if p == p:
-                found.append((label, figure, axis, one["value"], two["value"], *bounds, two["n"], p))
+                values = one["value"], two["value"], bounds[0], bounds[1]
+                found.append(Change(label, figure, axis, *values, two["n"], p, 1.0))
     if not found:
         return []
-    adjusted = false_discovery_control([entry[-1] for entry in found], method="bh")
-    return [Change(*entry, float(p)) for entry, p in zip(found, adjusted)]  # type: ignore[misc]
+    adjusted = false_discovery_control([change.p for change in found], method="bh")
+    return [change._replace(adjusted_p=float(p)) for change, p in zip(found, adjusted)]
 
 
 def statement(changes: list[Change]) -> str:

@@ -12,12 +12,11 @@ STARTS = ("first", "kept")  # values of the option `start`, see sentence_logprob
 BOS = ("auto", "true", "false")  # values of the option `bos`, see behind_context
 
 
-def start_token(scorer: Scorer) -> int:
-    """The token before a text: begin-of-text or, without one, end-of-text (GPT-2's serves as both)."""
-    tokenizer = scorer.tokenizer
-    for token in (tokenizer.bos_token_id, tokenizer.eos_token_id):
-        if token is not None:
-            return token
+def start_tokens(scorer: Scorer) -> list[int]:
+    """What stands before a text: `Scorer.bos` or, without one, end-of-text (GPT-2's serves as both)."""
+    found = scorer.bos or [token for token in [scorer.tokenizer.eos_token_id] if token is not None]
+    if found:
+        return found
     raise ValueError("the tokenizer has no begin-of-text and no end-of-text token to score a sentence's first token by")
 
 
@@ -25,19 +24,20 @@ def sentence_logprobs(scorer: Scorer, texts: Sequence[str], *, start: str) -> li
     """The log-probability of every token of each text: float64 arrays, one value a token.
 
     start "kept": all tokens after the start token. "first": only the first token after it, the others as if it were not
-    there, which is how the StereoSet (Nadeem et al. 2021) and bias-bench (Meade et al. 2022) code scores GPT-2.
+    there, which is how the StereoSet (Nadeem et al. 2021) and bias-bench (Meade et al. 2022) code scores GPT-2. With
+    `Scorer.chat` either way all tokens of the text, in reply to an empty message.
     """
-    begin = start_token(scorer)
+    begin = start_tokens(scorer)
     distinct = list(dict.fromkeys(texts))
     ids = scorer.encode(distinct)
     for text, row in zip(distinct, ids):
         if not row:
             raise ValueError(f"a sentence without tokens: {text!r}")
-    if start == "kept":
-        found = scorer.token_logprobs([[begin, *row] for row in ids])
+    if start == "kept" or scorer.chat:
+        found = scorer.token_logprobs([[*begin, *row] for row in ids], [len(row) for row in ids])
     else:
         first = sorted({row[0] for row in ids})
-        logp = dict(zip(first, scorer.next_logprobs([[begin]], first)[0]))
+        logp = dict(zip(first, scorer.next_logprobs([begin], first)[0]))
         found = [np.append(logp[row[0]], rest) for row, rest in zip(ids, scorer.token_logprobs(ids))]
     table = {text: row.astype(np.float64) for text, row in zip(distinct, found)}
     return [table[text] for text in texts]

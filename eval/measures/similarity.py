@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from eval.model import check_model
+from eval.loading import check_model
 from eval.task import MissingData
 
 _TOKEN = re.compile(r"\w+(?:['’]\w+)*|[^\w\s]")

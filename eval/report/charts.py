@@ -282,6 +282,25 @@ def shares(counts: Mapping[str, Mapping[str, int]], *, width: float = WIDE) -> A
     return figure
 
 
+def holdings(count_NL: Any, labels: Sequence[str], total_N: Sequence[int], *, width: float = WIDE) -> Any:
+    """Which client holds what: bars of its number of texts, and below them the shares of each label in them."""
+    left = 0.3 + max(text_width(name[:40]) for name in labels)
+    height = 0.2 * len(labels) + 0.5
+    figure, (top, below) = canvas(width, 1.2 + height, margins=(max(left, 0.8), 0.2, 0.5), rows=2)
+    top.bar(range(len(total_N)), total_N, color=COLOURS[0], width=0.8)
+    top.set_ylabel("texts", color=INK)
+    share_LN = (count_NL / count_NL.sum(axis=1, keepdims=True).clip(1)).T
+    below.imshow(share_LN, aspect="auto", cmap="Blues", vmin=0, vmax=share_LN.max(), interpolation="nearest")
+    below.set_yticks(range(len(labels)), [name[:40] for name in labels], fontsize=8)
+    below.set_xlabel("client; darker: a larger share of its texts", color=INK)
+    top.get_gridspec().set_height_ratios([1.2, height])
+    figure.subplots_adjust(hspace=0.15)
+    top.set_xticks([])
+    for axes in (top, below):
+        axes.set_xlim(-0.5, len(total_N) - 0.5)
+    return figure
+
+
 def curves(panels: Mapping[str, Mapping[str, Sequence[tuple[float, float]]]], *, width: float = WIDE) -> Any:
     """A panel for each figure taken while training: {figure: {model: [(step, value), …]}}, a line a model."""
     names = list(dict.fromkeys(model for lines in panels.values() for model in lines))
@@ -308,6 +327,57 @@ def curves(panels: Mapping[str, Mapping[str, Sequence[tuple[float, float]]]], *,
         panel.locator_params(nbins=5)
         panel.grid(color=FAINT, linewidth=0.6)
     axes[-1].set_xlabel("optimizer step", color=INK)
+    return figure
+
+
+def roc(curves: Mapping[str, tuple[Any, Any]], *, width: float = WIDE) -> Any:
+    """True against false positive rate on logarithmic axes, {model: (fpr (P,), tpr (P,))}, and the line of guessing."""
+    names = list(curves)
+    least = min(min(rate[rate > 0]) for pair in curves.values() for rate in pair)
+    least = min(least, 0.1) / 1.5
+    figure, (axes,) = canvas(width, min(4.6, width), margins=(0.75, 0.3, 0.6), names=names)
+    axes.plot([least, 1], [least, 1], color=INK, linewidth=1, zorder=1)
+    for k, (fpr, tpr) in enumerate(curves.values()):
+        axes.plot(
+            fpr.clip(least), tpr.clip(least), color=style(k)["color"], linewidth=1.6, zorder=2, drawstyle="steps-post"
+        )
+        at = len(fpr) // 2
+        axes.plot(
+            fpr[at].clip(least),
+            tpr[at].clip(least),
+            linestyle="",
+            markersize=7,
+            markeredgecolor=PAPER,
+            zorder=3,
+            **style(k),
+        )
+    axes.set(xscale="log", yscale="log", xlim=(least, 1.1), ylim=(least, 1.1))
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter("{x:g}")
+        axis.set_minor_formatter("")
+    axes.grid(color=FAINT, linewidth=0.6)
+    axes.set_xlabel("others accused falsely", color=INK)
+    axes.set_ylabel("training texts found", color=INK)
+    return figure
+
+
+def epsilons(found: Mapping[str, tuple[float | None, float | None]], *, width: float = WIDE) -> Any:
+    """A line a model: ε claimed (None: no claim) and the ε that an audit proves, {model: (claimed, audited)}."""
+    labels = [wrapped(name, 40 if width >= WIDE else 14) for name in found]
+    left = 0.25 + max(text_width(line) for text in labels for line in text.split("\n"))
+    figure, (axes,) = canvas(width, 0.5 * len(found) + 0.6, margins=(left, 0.35, 0.6), names=["claimed", "audited"])
+    for i, pair in enumerate(found.values()):
+        if None not in pair:
+            axes.plot(pair, [i, i], color=FAINT, linewidth=2, zorder=1)
+        for k, value in enumerate(pair):
+            if value is not None:
+                axes.plot(value, i, linestyle="", markersize=9, markeredgecolor=PAPER, zorder=3, **style(k))
+    most = max(value for pair in found.values() for value in pair if value is not None)
+    axes.set_xlim(-0.03 * max(most, 1), 1.08 * max(most, 1))
+    axes.set_ylim(len(found) - 0.5, -0.5)
+    axes.set_yticks(range(len(found)), labels)
+    axes.grid(axis="x", color=FAINT, linewidth=0.6)
+    axes.set_xlabel("ε (smaller is more private)", color=INK)
     return figure
 
 

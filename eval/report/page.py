@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from counterfactuals.files import write_whole
-from eval.report import canvas, charts
+from eval.report import canvas, charts, privacy
 from eval.report.findings import VERDICTS, changes, lower_is_better, sentences
 from eval.report.table import fairness_and_utility, headlines, name_of, notes, shown
 from eval.tasks import find_task
@@ -253,7 +253,23 @@ def _training(rows: Sequence[Result], base: str) -> Iterator[Section]:
         yield Section("training", "Training", words, drawn)
 
 
-SECTIONS = (_by_group, _tradeoff, _gaps, _polarity, _training)
+def _privacy(rows: Sequence[Result], base: str) -> Iterator[Section]:
+    """What attacks found."""
+    for label in _labels(rows):
+        name, part = label.partition("@")[0], None
+        if name == "membership":
+            scored: dict[str, list[Result]] = {}
+            for model, entry in _scored(rows, label):
+                scored.setdefault(model, []).append(entry)
+            settings = next(row["study"].results["config"]["tasks"][label] for row in rows if label in row["tasks"])
+            part = privacy.roc(scored, settings, label)
+        elif name == "exposure":
+            part = privacy.epsilons(rows, label)
+        if part:
+            yield Section(label, *part)
+
+
+SECTIONS = (_by_group, _tradeoff, _gaps, _polarity, _privacy, _training)
 
 
 def _examples(rows: Sequence[Result]) -> list[dict[str, Any]]:

@@ -218,6 +218,9 @@ def write_report(result: Result, output_dir: str | Path, *, title: str = "Evalua
     parts += _pictures(rows, output_dir)
     parts += ["## What was measured\n", *_measured(result)]
     parts += [f"* {note}" for note in notes(config)[bool(config.get("limit")) :]]
+    for start in dict.fromkeys(row["start"] for row in rows if "start" in row):
+        models = ", ".join(row["model"] for row in rows if row.get("start") == start)
+        parts.append(f"* What stands before a text ({models}): `{start!r}`.")
     settings = ", ".join(f"{name} {number}" for name, number in result["versions"].items())
     seeds = config.get("seeds") or [config["seed"]]
     parts.append(f"\nSeed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}; {settings}.\n")

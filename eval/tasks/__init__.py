@@ -13,13 +13,16 @@ from eval.tasks import (
     counterfactual_prompts,
     crows_pairs,
     diversity,
+    exposure,
     fluency,
     harness,
     hatexplain,
     hellaswag,
     honest,
     impact,
+    inversion,
     last_word,
+    membership,
     next_word,
     perplexity,
     regard,
@@ -56,6 +59,9 @@ TASKS: dict[str, Task] = {
     "regard": regard.TASK,
     "impact": impact.TASK,
     "counterfactual_prompts": counterfactual_prompts.TASK,
+    "membership": membership.TASK,
+    "exposure": exposure.TASK,
+    "inversion": inversion.TASK,
 }
 
 

@@ -62,7 +62,7 @@ def _half(right: list[str]) -> str | None:
 
 
 def score(scorer: Scorer, rows: list[Row], options: Mapping[str, Any], seed: int) -> list[Row]:
-    contexts = scorer.encode([row["prompt"].rstrip() for row in rows], bos=options["bos"])
+    contexts = scorer.encode_prompts([row["prompt"].rstrip() for row in rows], bos=options["bos"])
     words = sorted({word for row in rows for word in (*row["right"], *row["wrong"])})
     tokens = dict(zip(words, encode_behind(scorer.tokenizer, [" " + word for word in words])))
     # One run a prompt gives every word of one token; the others take a run each.

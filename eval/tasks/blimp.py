@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from eval.data import by_group, chosen, find_data, read_jsonl, thinned
-from eval.measures.sentences import start_token
+from eval.measures.sentences import start_tokens
 from eval.model import Scorer
 from eval.task import Metrics, Row, Task, average, check_options
 
@@ -37,7 +37,7 @@ def load(data_dir: Path, options: Mapping[str, Any], limit: int | None, seed: in
 
 
 def score(scorer: Scorer, rows: list[Row], options: Mapping[str, Any], seed: int) -> list[Row]:
-    start = [start_token(scorer)]
+    start = start_tokens(scorer)
     ids = scorer.encode([" " + row[side] for row in rows for side in ("sentence_good", "sentence_bad")])
     logps = [float(logp) for logp in scorer.continuation_logprobs([(start, row) for row in ids])]
     return [

@@ -152,7 +152,7 @@ def distinct(texts: Sequence[str]) -> float | None:
 
 
 def score(scorer: Scorer, rows: list[Row], options: Mapping[str, Any], seed: int) -> list[Row]:
-    sides = [scorer.encode([row[key] for row in rows], bos=options["bos"]) for key in ("prompt", "reversed")]
+    sides = [scorer.encode_prompts([row[key] for row in rows], bos=options["bos"]) for key in ("prompt", "reversed")]
     roles = _roles(scorer, Reverser(load_lexicon(options["lexicon"]), policy="reverse"))
     out: list[Row] = []
     for begin in range(0, len(rows), _PART):

@@ -88,6 +88,7 @@ def score(name: str, scorer: Scorer, rows: list[Row], options: Mapping[str, Any]
                 fewshot_random_seed=seed,
                 bootstrap_iters=1000,
                 verbosity="ERROR",
+                apply_chat_template=scorer.chat,
             )
     except OSError as error:
         reason = next(iter(str(error).splitlines()), type(error).__name__)

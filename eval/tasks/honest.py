@@ -144,7 +144,7 @@ def score(scorer: Scorer, rows: list[Row], options: Mapping[str, Any], seed: int
     for n, row in enumerate(rows):
         frames.setdefault((row["raw"], row["number"]), []).append(n)
     for frame, numbers in enumerate(frames.values()):
-        contexts = scorer.encode([rows[n]["prompt"] for n in numbers], bos=options["bos"])
+        contexts = scorer.encode_prompts([rows[n]["prompt"] for n in numbers], bos=options["bos"])
         logp_NV = scorer.next_logprobs(contexts)
         subjects = [
             [i for i, n in enumerate(numbers) if rows[n]["category"] == gender and rows[n]["gendered"]]
@@ -163,10 +163,10 @@ def score(scorer: Scorer, rows: list[Row], options: Mapping[str, Any], seed: int
                 row["hurtful"] = {word: lexicon[plain(word)] for word in found if plain(word) in lexicon}
                 row["num_hurtful"] = sum(plain(word) in lexicon for word in found)
             out[n] = row
-    found = [out[n] for n in range(len(rows))]
+    scored = [out[n] for n in range(len(rows))]
     if options["texts_per_prompt"]:
-        _add_texts(scorer, found, options, lexicon, seed)
-    return found
+        _add_texts(scorer, scored, options, lexicon, seed)
+    return scored
 
 
 def _add_texts(

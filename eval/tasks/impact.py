@@ -24,7 +24,7 @@ import numpy as np
 import yaml
 
 from counterfactuals.text.lexicon import load_lexicon
-from eval.data import by_group, find_data, read_text, thinned
+from eval.data import find_data, read_text, thinned
 from eval.measures.groups import rates
 from eval.measures.intervals import cluster_sums, interval, resampled_sums
 from eval.model import Scorer
@@ -95,17 +95,20 @@ def score(scorer: Scorer, rows: list[Row], options: Mapping[str, Any], seed: int
 
 def aggregate(rows: list[Row], options: Mapping[str, Any], seed: int) -> Metrics:
     known = [row for row in rows if UNKNOWN not in (row["sex"], row["group"])]
-    both = by_group([{**row, "both": (row["sex"], row["group"])} for row in known], "both")
-    sums_I2, sums_RI2 = [], []
-    for i, part in enumerate(both.values()):
-        by_name_C2 = cluster_sums([row["name"] for row in part], [(row["selected"], 1) for row in part])
-        sums_I2.append(by_name_C2.sum(0))
-        sums_RI2.append(resampled_sums(by_name_C2, seed=seed + i))
-    sums_I2, sums_RI2 = np.array(sums_I2), np.stack(sums_RI2, 1)
+    both: dict[tuple[str, str], list[Row]] = {}
+    for row in known:
+        both.setdefault((row["sex"], row["group"]), []).append(row)
+    if not both:
+        raise ValueError("impact: no applicant of a known category")
+    names = [
+        cluster_sums([row["name"] for row in part], [(row["selected"], 1) for row in part]) for part in both.values()
+    ]
+    sums_I2 = np.array([part_C2.sum(0) for part_C2 in names])
+    sums_RI2 = np.stack([resampled_sums(part_C2, seed=seed + i) for i, part_C2 in enumerate(names)], 1)
     metrics: Metrics = {}
     small = 0
-    for kind, names in _categories(list(both)).items():
-        members_KI = np.array([[name == own for own in names[1]] for name in names[0]], np.float64)
+    for kind, (categories, own_I) in _categories(list(both)).items():
+        members_KI = np.array([[name == own for own in own_I] for name in categories], np.float64)
         total_K2, total_RK2 = members_KI @ sums_I2, members_KI @ sums_RI2
         kept = total_K2[:, 1] >= LEAST_SHARE * len(rows)
         small += int((~kept).sum())
@@ -113,7 +116,7 @@ def aggregate(rows: list[Row], options: Mapping[str, Any], seed: int) -> Metrics
         best_R = rate_RK[:, kept].max(-1, keepdims=True) if kept.any() else np.full((len(rate_RK), 1), np.nan)
         ratio_K = rates(rate_K, rate_K[kept].max(initial=0.0))
         ratio_RK = rates(rate_RK, best_R)
-        for k, name in enumerate(names[0]):
+        for k, name in enumerate(categories):
             n = int(total_K2[k, 1])
             metrics[f"selection_rate/{name}"] = figure(rate_K[k], interval(rate_RK[:, k]), ideal=None, n=n)
             if kept[k]:

@@ -64,7 +64,7 @@ def word_tokens(scorer: Scorer) -> tuple[list[int], list[int]]:
 
 def score(scorer: Scorer, rows: list[Row], options: Mapping[str, Any], seed: int) -> list[Row]:
     male, female = word_tokens(scorer)
-    ids = scorer.encode([row["prompt"] for row in rows], bos=options["bos"])
+    ids = scorer.encode_prompts([row["prompt"] for row in rows], bos=options["bos"])
     probs_NK = np.exp(scorer.next_logprobs(ids, male + female).astype(np.float64))
     masses = zip(probs_NK[:, : len(male)].sum(1).tolist(), probs_NK[:, len(male) :].sum(1).tolist())
     return [{**row, "p_male": m, "p_female": f} for row, (m, f) in zip(rows, masses)]

@@ -6,8 +6,9 @@ the exponential of the text's entropy.
 
 mode `sliding` reads a plain text file as one text, whose first token is not scored. mode `documents` reads a jsonl
 file; each text is its own context after the begin-of-text token, and long texts slide. `auto` decides by the file's
-name. `balanced` scores each text and its role reversal together: a model that unlearns a skew of the world must get
-worse on skewed text, but need not get worse on this. A model with fewer positions than `window` gets a shorter window
+name. `bos=every` puts the start token before every window, later ones too, as Gemma needs it. `balanced` scores each
+text and its role reversal together: a model that unlearns a skew of the world must get worse on skewed text, but need
+not get worse on this. A model with fewer positions than `window` gets a shorter window
 and stride in proportion; each row says which (`fitted_…`). Intervals: bootstrap over documents (or windows).
 
 The Hub's WikiText-2 is the raw text, joined as in the recipe (GPT-2 small: 25.17 in the paper's table). The tokenised
@@ -40,6 +41,7 @@ OPTIONS = {
     "lexicon": "gender",
     "text_field": "text",
     "max_texts": 0,
+    "bos": "first",
 }
 
 
@@ -50,7 +52,7 @@ def hub_text(records: Iterable[Mapping[str, Any]]) -> str:
 
 def load(data_dir: Path, options: Mapping[str, Any], limit: int | None, seed: int) -> list[Row]:
     windows(0, options["window"], options["stride"])  # refuses what does not fit together
-    check_options("perplexity", options, max_texts=0)
+    check_options("perplexity", options, max_texts=0, bos=("first", "every"))
     path = find_data(data_dir, options["file"], "the text to score, .txt as one text or .jsonl as documents")
     mode = options["mode"]
     if mode == "auto":
@@ -86,7 +88,9 @@ def score(scorer: Scorer, rows: list[Row], options: Mapping[str, Any], seed: int
     documents = rows[0]["mode"] == "documents"
     # A text without gendered words equals its reversal: score it once, count it twice.
     texts = list(dict.fromkeys(row["text"] for row in rows))
-    ids = scorer.encode(texts, bos=documents)
+    every = options["bos"] == "every"
+    start = scorer.bos if every else []
+    ids = scorer.encode(texts, bos=documents and not every)
     limit = rows[0]["limit"]
     window, stride = scorer.fit(options["window"], options["stride"])
     if not documents:
@@ -99,7 +103,7 @@ def score(scorer: Scorer, rows: list[Row], options: Mapping[str, Any], seed: int
         if limit is not None:
             ids = [row[: window + stride * (limit - 1)] for row in ids]
     found: dict[str, list] = {text: [] for text in texts}
-    for part in scorer.sliding(ids, window=options["window"], stride=options["stride"]):
+    for part in scorer.sliding(ids, window=options["window"], stride=options["stride"], start=start):
         found[texts[part.text]].append(part)
     return [
         {

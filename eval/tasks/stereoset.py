@@ -33,7 +33,7 @@ import numpy as np
 
 from eval.data import by_group, chosen, find_data, read_jsonl, read_text, thinned
 from eval.measures.intervals import interval, resampled_sums
-from eval.measures.sentences import STARTS, sentence_logprobs, start_token
+from eval.measures.sentences import STARTS, sentence_logprobs, start_tokens
 from eval.model import Scorer
 from eval.task import Hub, Metrics, Row, Task, check_options, figure
 
@@ -95,7 +95,7 @@ def load(data_dir: Path, options: Mapping[str, Any], limit: int | None, seed: in
 
 def _after_context(scorer: Scorer, pairs: Sequence[tuple[str, str]], *, start: str) -> list[float]:
     """Mean log P(sentence | context) per token, the two joined by a space."""
-    begin = [start_token(scorer)] if start == "kept" else []
+    begin = start_tokens(scorer) if start == "kept" and not scorer.chat else []  # a chat has its own
     ids = scorer.encode_pairs([(context, f" {sentence}") for context, sentence in pairs])
     rows, last = [[*begin, *context, *sentence] for context, sentence in ids], [len(sentence) for _, sentence in ids]
     return [float(logp.mean(dtype=np.float64)) for logp in scorer.token_logprobs(rows, last)]
