@@ -1,9 +1,9 @@
 """Scores of membership against vectors of published code, and rates computed by hand.
 
-The vectors were made once by running the authors' code on these inputs (numpy 2, float64): Min-K% and Min-K%++ by
-run.py of zjysteven/mink-plus-plus (62281ab), LiRA by plot.py of the authors of Carlini et al. 2022 (`generate_ours`,
-its sign turned round), RMIA by attacks.py of privacytrustlab/ml_privacy_meter (a555fce; privacy-meter 1.0.1 has it
-not).
+The vectors were made once with the authors' public code, retyped and run on these inputs (numpy 2, float64): Min-K%
+and Min-K%++ by run.py of zjysteven/mink-plus-plus (62281ab), LiRA by a copy of plot.py of the authors of Carlini et
+al. 2022 (`generate_ours`, its sign turned round), RMIA by attacks.py of privacytrustlab/ml_privacy_meter (a555fce;
+privacy-meter 1.0.1 has it not).
 """
 
 import numpy as np
