@@ -180,7 +180,7 @@ def privacy(c: Config) -> Iterator[str]:
     yield from (f"{key}: would depend on the private texts, outside the guarantee" for key, on in unsafe.items() if on)
     inexact = {"data.streaming": c.data.streaming, "train.batch_by tokens": t.batch_by == "tokens"}
     inexact |= {"train.compile": t.compile, "train.gradient_checkpointing": t.gradient_checkpointing}
-    inexact |= {"train.precision fp16": t.precision == "fp16", "student.lora": c.student.lora is not None}
+    inexact |= {"train.precision fp16": t.precision == "fp16", "student.lora": bool(c.student.lora)}
     yield from (f"{key}: not together with privacy.epsilon" for key, on in inexact.items() if on)
 
 

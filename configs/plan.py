@@ -215,9 +215,9 @@ def texts_of(config: Config) -> Texts:
     limit = config.data.max_length
     if config.data.source == "self":  # not written yet
         written = config.data.max_texts or TEXTS
-        share = 0.0 if config.counterfactual.max_doubt == 0 else SHARE_OF_OWN
+        with_cf = 0.0 if config.counterfactual.max_doubt == 0 else SHARE_OF_OWN
         how = f"assumed: {limit} tokens a text and that share; the teacher writes them first"
-        return Texts(written, written, written * limit, share, how)
+        return Texts(written, written, written * limit, with_cf, how)
     corpus = build.corpus_of(config)
     if not Path(corpus.source).exists():
         if config.data.max_texts is None:

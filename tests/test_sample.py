@@ -163,6 +163,8 @@ def test_write_sample(tmp_path: Path):
         "heldout.jsonl",
         "agreement.jsonl",
         "gendered_prompts.jsonl",
+        "names.jsonl",
+        "sex_bound.jsonl",
         "profession_prompt.json",
         "sample.json",
     }
