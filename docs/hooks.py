@@ -37,7 +37,7 @@ def _inside(text: str) -> str:
     text = text.replace("](docs/", "](")
     for source, page in PAGES.items():
         text = text.replace(f"]({source})", f"]({page})")
-    text = re.sub(r"\[([\w.]+)\]\(\1\)", r"`\1`", text)  # files that are no pages
+    text = re.sub(r"\[([\w./]+)\]\(\1\)", r"`\1`", text)  # files that are no pages
     return text
 
 
