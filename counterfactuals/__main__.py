@@ -107,12 +107,7 @@ def _parser() -> argparse.ArgumentParser:
     build = command(_build, title, more, out="DIR")
     build.add_argument("--tokenizer", required=True, metavar="NAME", help="folder, tokenizer.json or Hub name")
     build.add_argument("--max_length", type=int, default=1024, help="tokens in a sequence (default: 1024)")
-    build.add_argument(
-        "--shard",
-        metavar="I/N",
-        help="only part I (0 to N-1) of N, for a job on each machine; the same command without --shard, once all are "
-        "done, joins them",
-    )
+    build.add_argument("--shard", metavar="I/N", help="only part I (from 0) of N; without --shard it joins them")
     build.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes (default: one a core)")
     _source_options(build)
     _reverser_options(build, policy="skip")

@@ -71,23 +71,19 @@ def collate(
     op "none": no target is combined, and counterfactuals are there only when augmenting, unless couple: something else
     than an op compares a row with its counterpart. vocabulary "reversed": a sequence without a counterfactual is its
     own (its row is combined with its own role reversal); rows after a cue, a role that stays, keep the plain target.
-    So does a sequence that was left inside a reversed text: its cue is its first role. With the plain vocabulary that
-    combination is the identity, so rows of sequences without a counterfactual are left alone. units: each pair's text.
-    said: ids (T,) → boolean (T,); only rows that predict one of these tokens are trained.
+    So does a sequence that was left inside a reversed text: its cue is its first role. With the plain vocabulary rows
+    without a counterpart are left alone. units: each pair's text. said: which tokens, (T,) → (T,), are trained on.
     """
     combine = op != "none" or couple
     with_counterfactual = [n for n, pair in enumerate(pairs) if pair.reversed] if combine or augment else []
     sequences = [pair.input_ids for pair in pairs] + [pairs[n].cf_input_ids for n in with_counterfactual]
     ids_NT = _padded(sequences, pad_id)
     width = ids_NT.shape[1]
-
     couples, singles = [], []  # tables of rows
     cf_start_of = {n: (len(pairs) + c) * width for c, n in enumerate(with_counterfactual)}
     for n, pair in enumerate(pairs):
         start, cf_start = n * width, cf_start_of.get(n)
-        rows = np.arange(len(pair.input_ids) - 1)
-        has_cue = stop_at_cue and vocabulary == "reversed" and pair.cue >= 0
-        free = rows < pair.cue if has_cue else rows >= 0  # rows whose context holds no cue
+        rows, free = _rows(pair, stop_at_cue and vocabulary == "reversed")
         if cf_start is None:
             singles.append(_table(start + rows, perturbed=free & (combine and vocabulary == "reversed")))
             continue
@@ -105,8 +101,7 @@ def collate(
 
     row_R, perturb_R, trained_R, turn_R = np.concatenate(couples + singles, axis=1)
     if said is not None:
-        said_NT = _padded([said(sequence) for sequence in sequences], 0)
-        trained_R &= said_NT.ravel()[row_R + 1]
+        trained_R &= _padded([said(sequence) for sequence in sequences], 0).ravel()[row_R + 1]
     return PairBatch(
         ids_NT=torch.from_numpy(ids_NT),
         row_R=torch.from_numpy(row_R),
@@ -118,6 +113,12 @@ def collate(
         num_trained=len(sequences) if augment else len(pairs),
         unit_N=None if units is None else _from_zero(np.append(units, units[with_counterfactual])),
     )
+
+
+def _rows(pair: AlignedPair, stop_at_cue: bool) -> tuple[np.ndarray, np.ndarray]:
+    """The rows of a sequence, and whether each may be combined: its context holds no cue."""
+    rows = np.arange(len(pair.input_ids) - 1)
+    return rows, rows < pair.cue if stop_at_cue and pair.cue >= 0 else rows >= 0
 
 
 def _from_zero(number_N: np.ndarray) -> torch.Tensor:
