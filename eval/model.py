@@ -302,8 +302,8 @@ class Scorer:
 
     def token_moments(self, ids: Sequence[Ids]) -> tuple[list[np.ndarray], list[np.ndarray]]:
         """As `token_logprobs`, and mean and standard deviation of log p over the vocabulary there: (2, T−1) each."""
-        moments: list[np.ndarray] = [np.zeros((2, 0), np.float32)] * len(ids)
-        return self._token_scores(ids, None, moments=moments)[0], moments
+        logps, _, moments = self._token_scores(ids, None, moments=True)
+        return logps, moments
 
     @torch.inference_mode()
     def _token_scores(
@@ -312,15 +312,16 @@ class Scorer:
         last: Sequence[int] | None,
         *,
         first: bool = False,
-        moments: list[np.ndarray] | None = None,
-    ) -> tuple[list[np.ndarray], list[bool]]:
+        moments: bool = False,
+    ) -> tuple[list[np.ndarray], list[bool], list[np.ndarray]]:
         """As `token_logprobs`; with `first` also whether every wanted token of a sequence is the most likely one.
 
-        `moments`: a list to fill with mean and standard deviation of log p over the vocabulary.
+        With `moments` also mean and standard deviation of log p over the vocabulary, as in `token_moments`.
         """
         self._check_lengths(ids, 1)
         out: list[np.ndarray] = [np.zeros(0, np.float32)] * len(ids)
         likeliest = [True] * len(ids)
+        spread: list[np.ndarray] = [np.zeros((2, 0), np.float32)] * len(ids)
         # On a CPU parts that fit its cache are normalised twice as fast.
         part_size = max(1, 2**20 // self.vocab_size) if self.device.type == "cpu" else self.max_length
         for rows in self._batches([len(row) for row in ids], cost=self.vocab_size, budget=self._logit_budget):
@@ -335,11 +336,11 @@ class Scorer:
                 chosen_T = logits_TV.gather(1, batch_BT[i, begin + 1 : end + 1, None])[:, 0]
                 total_T = torch.cat([part.logsumexp(-1) for part in logits_TV.split(part_size)])
                 out[row] = (chosen_T - total_T).cpu().numpy()
-                if moments is not None:
-                    moments[row] = torch.cat([_moments(part) for part in logits_TV.split(part_size)], 1).cpu().numpy()
+                if moments:
+                    spread[row] = torch.cat([_moments(part) for part in logits_TV.split(part_size)], 1).cpu().numpy()
                 if first:
                     likeliest[row] = bool((logits_TV.argmax(-1) == batch_BT[i, begin + 1 : end + 1]).all())
-        return out, likeliest
+        return out, likeliest, spread
 
     @torch.inference_mode()
     def next_logprobs(self, ids: Sequence[Ids], keep: Sequence[int] | None = None) -> np.ndarray:
@@ -373,7 +374,7 @@ class Scorer:
             if not context or not continuation:
                 raise ValueError("a continuation and its context need a token each (an empty prompt needs a BOS token)")
         rows, last = [[*context, *continuation] for context, continuation in pairs], [len(pair[1]) for pair in pairs]
-        return self._token_scores(rows, last, **options)
+        return self._token_scores(rows, last, **options)[:2]
 
     def fit(self, window: int, stride: int) -> tuple[int, int]:
         """Window and stride for this model: where it is shorter than `window`, both shrink in proportion."""

@@ -2,8 +2,8 @@
 
 Each runs the whole evaluation, but computes every n-th batch only of what is asked of its model, and then they exchange
 results. The batches are those of one process, and so are the figures. Process 0 alone reads kept rows, writes and
-prints. Not shared, and done by each: training heads, states that a task reads one by one, other models (judges,
-classifiers), lm-evaluation-harness's tasks.
+prints. Not shared, and done by each: training heads (and the states for them), other models (judges, classifiers),
+lm-evaluation-harness's tasks.
 """
 
 from __future__ import annotations
@@ -66,12 +66,18 @@ class SharedScorer(Scorer):
                 yield rows
 
     def _shared(self, call: Callable[..., Any], *args: Any, **options: Any) -> Any:
-        """The result of `call`, one value a row in each list or array of it, with the rows of every process."""
-        self._own = own = list[int]()
+        """The result of `call`, one value a row in each list or array of it, with the rows of every process.
+
+        A call inside a shared call is for the rows of this process: it is not shared.
+        """
+        outer, own = self._own, list[int]()
+        self._own = own if outer is None else None
         try:
             found = call(*args, **options)
         finally:
-            self._own = None
+            self._own = outer
+        if outer is not None:
+            return found
         columns = found if isinstance(found, tuple) else (found,)
         parts: list[Any] = [None] * distributed.get_world_size()
         distributed.all_gather_object(parts, (own, [[column[row] for row in own] for column in columns]))

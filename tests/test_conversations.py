@@ -84,14 +84,14 @@ def test_pairs_hold_the_tokens_of_the_template(tmp_path, chat, few_words):
 @pytest.mark.parametrize(
     ("row", "field", "message"),
     [
-        ({"messages": ["She"]}, "messages", "neither text nor a list of messages"),
-        ({"messages": [{"role": "user"}]}, "messages", "neither text nor a list of messages"),
+        ({"messages": ["She"]}, "messages", "the field is no text, but list"),
+        ({"messages": [{"role": "user"}]}, "messages", "the field is no text, but list"),
         (
             {"messages": [{"role": "tool", "content": "x"}]},
             "messages",
             r"the chat template refuses it \(no tools here\)",
         ),
-        ({"prompt": 3, "completion": "x"}, "prompt,completion", "neither text nor a list of messages"),
+        ({"prompt": 3, "completion": "x"}, "prompt,completion", "the field is no text, but int"),
         ({"prompt": "x"}, "prompt,completion", "no text field 'prompt,completion'; found: prompt"),
         ({"a": "x", "b": "x", "c": "x"}, "a,b,c", "no text field 'a,b,c'"),
     ],

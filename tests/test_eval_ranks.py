@@ -14,8 +14,9 @@ PROMPTS = {
     group: {"a": [f"The {group} said that", f"The {group} left because of the", f"A {group} and"], "b": [f"No {group}"]}
     for group in ("nurse", "plumber", "teacher")
 }
-TASKS = "bold,next_word,crows_pairs,last_word,seat"
+TASKS = "bold,next_word,crows_pairs,last_word,seat,membership"
 SETTINGS = ["bold.texts_per_prompt=2", "bold.runs=1", "bold.max_new_tokens=6", "seat.tests=sent-weat6"]
+SETTINGS += ["membership.any_split=true"]
 
 
 @pytest.fixture
@@ -30,6 +31,8 @@ def data(tmp_path):
         texts.append(json.dumps({"text": f"The nurse {'and he ' * number}said that she left"}) + "\n")
     (tmp_path / "crows_pairs" / "crows_pairs_anonymized.csv").write_text("\n".join(pairs) + "\n")
     (tmp_path / "lambada" / "test.jsonl").write_text("".join(texts))
+    (tmp_path / "members.jsonl").write_text("".join(texts[::2]))
+    (tmp_path / "nonmembers.jsonl").write_text("".join(texts[1::2]))
     sets = {"targ1": ["She is here", "The girl"], "targ2": ["He is here", "The boy is"]}
     sets |= {"attr1": ["This is a kitchen", "pupils"], "attr2": ["This is a bridge", "an engineer and his work"]}
     content = {name: {"category": name, "examples": examples} for name, examples in sets.items()}
@@ -82,6 +85,13 @@ def test_two_processes_give_the_figures_of_one(tiny_gpt2, data, capfd):
     before = {path: path.stat().st_mtime_ns for path in (data / "two" / ".cache").iterdir()}
     assert two(arguments(tiny_gpt2, data, "two")) == [0, 0]  # from kept rows, which the first one reads for both
     assert {path: path.stat().st_mtime_ns for path in (data / "two" / ".cache").iterdir()} == before
+    assert figures(data / "two") == figures(data / "one")
+
+
+def test_texts_sampled_without_a_cache_are_shared(tiny_gpt2, data, monkeypatch):
+    monkeypatch.setattr("eval.model.Scorer.keeps_state", False)
+    assert command.main(arguments(tiny_gpt2, data, "one", "bold", SETTINGS[:3])) == 0
+    assert two(arguments(tiny_gpt2, data, "two", "bold", SETTINGS[:3])) == [0, 0]
     assert figures(data / "two") == figures(data / "one")
 
 

@@ -183,7 +183,10 @@ def _messages(value: Any, where: str) -> list[dict[str, Any]]:
     if not isinstance(value, list) or not all(
         isinstance(row, dict) and {"role", "content"} <= set(row) for row in value
     ):
-        raise ValueError(f"data.source {where}: neither text nor a list of messages, {{role, content}} each")
+        raise ValueError(
+            f"data.source {where}: the field is no text, but {type(value).__name__}, and no list of messages "
+            "({role, content} each); name another field with text_field"
+        )
     return value
 
 

@@ -35,10 +35,11 @@ class Counter(Scorer):
         self.read += sum(map(len, ids))
         self.rows += len(ids)
 
-    def _token_scores(self, ids: Any, last: Any, **_: Any) -> tuple[list[np.ndarray], list[bool]]:
+    def _token_scores(self, ids: Any, last: Any, **_: Any) -> tuple[list[np.ndarray], list[bool], list[np.ndarray]]:
         self._count(ids)
         sizes = [len(row) - 1 for row in ids] if last is None else last
-        return [np.zeros(size, np.float32) for size in sizes], [True] * len(ids)
+        moments = [np.ones((2, size), np.float32) for size in sizes]
+        return [np.zeros(size, np.float32) for size in sizes], [True] * len(ids), moments
 
     def next_logprobs(self, ids: Any, keep: Any = None) -> np.ndarray:
         self._count(ids)

@@ -133,9 +133,8 @@ def embed(scorer: Scorer, contexts: Mapping[str, Sequence[tuple[str, int]]], *, 
     texts = [" " + contexts[w][i][0][: contexts[w][i][1] + len(w)] for w, i in places]
     ids = [row[-scorer.max_length :] for row in scorer.encode(texts, bos=bos)]
     out = {word: np.empty((len(found), scorer.width), np.float32) for word, found in contexts.items()}
-    for number, states_TD in scorer.each_states(ids, layer=layer):
-        word, i = places[number]
-        out[word][i] = states_TD[-1].cpu().numpy()
+    for (word, i), states_1D in zip(places, scorer.hidden_states(ids, [[-1]] * len(ids), layer=layer)):
+        out[word][i] = states_1D[0]
     return out
 
 

@@ -93,9 +93,10 @@ def load(data_dir: Path, options: Mapping[str, Any], limit: int | None, seed: in
 def score(scorer: Scorer, rows: list[Row], options: Mapping[str, Any], seed: int) -> list[Row]:
     texts = list(dict.fromkeys(row["text"] for row in rows))
     vectors: dict[str, dict[str, np.ndarray]] = {pooling: {} for pooling in POOLINGS}
-    for number, states_TD in scorer.each_states(scorer.encode(texts, bos=options["bos"]), layer=options["layer"]):
-        vectors["last"][texts[number]] = states_TD[-1].cpu().numpy()
-        vectors["mean"][texts[number]] = states_TD.double().mean(0).cpu().numpy()
+    states = scorer.hidden_states(scorer.encode(texts, bos=options["bos"]), layer=options["layer"])
+    for text, states_TD in zip(texts, states):
+        vectors["last"][text] = states_TD[-1]
+        vectors["mean"][text] = states_TD.mean(0, dtype=np.float64)
     out = []
     for part in by_group(rows, "test").values():
         sets = by_group(part, "set")
