@@ -59,7 +59,7 @@ check: install  ## lint, formatting, types, security
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/bandit -q -r configs counterfactuals debias eval privacy evenhand.py train_distill.py -ll -s B615
+	$(BIN)/bandit -q -r configs counterfactuals debias eval federated privacy evenhand.py train_distill.py -ll -s B615
 
 audit: install  ## look for known vulnerabilities in what is installed (needs the network)
 	$(BIN)/pip-audit --skip-editable

@@ -34,13 +34,8 @@ def main() -> None:
         texts = write_sample(Path(folder) / "sample", num_texts=a.texts, num_heldout=1) / "train.jsonl"
         both = [f"data.source={texts}", "data.max_length=96", "student.dropout=0"]
         both += [f"train.{item}" for item in often]
-        first = [
-            "tokenizer.train_vocab_size=1024",
-            "student.init=random",
-            f"student.config={MODEL}",
-            "loss.kd_weight=0",
-        ]
-        timed([*both, *first, "loss.lm_weight=1", "train.max_steps=1"], Path(folder) / "teacher")
+        first = [*MODEL, "loss.kd_weight=0", "loss.lm_weight=1", "train.max_steps=1"]
+        timed([*both, *first], Path(folder) / "teacher")
         both.append(f"teacher.model={folder}/teacher/model")
         central = timed([*both, f"train.max_steps={steps}"], Path(folder) / "central")
         asked = {"rounds": a.rounds, "clients": a.clients, "per_round": a.per_round, "local_steps": a.local_steps}

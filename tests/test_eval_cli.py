@@ -112,7 +112,8 @@ def test_all_runs_what_has_data_and_names_the_rest(tiny_gpt2, data, capsys):
     assert {"agreement", "perplexity"} <= set(found["tasks"])
     assert {"bold", "next_word"} <= set(found["skipped"])
     assert f"left out: bold: {found['skipped']['bold']}" in text
-    assert set(found["tasks"]) | set(found["skipped"]) == {*TASKS, "agreement@again"}
+    left = {label.split(" · ")[-1] for label in found["skipped"]}  # a model may be too short for a task
+    assert set(found["tasks"]) | left == {*TASKS, "agreement@again"}
     assert "was left out" in (out / "report.md").read_text()
 
 

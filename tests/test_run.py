@@ -192,10 +192,10 @@ def test_models_that_left_out_other_rows_are_not_compared(tiny_gpt2, other_model
 def test_windows_of_other_tokens_are_other_rows():
     """As many windows of the same documents, but of another tokenizer: perplexities that do not compare."""
     rows = [{"document": 0, "window": 0, "tokens": 9}, {"document": 1, "window": 0, "tokens": 7}]
-    assert run._extent(rows) == run._extent([{**row, "nll": 1.0} for row in rows])
-    assert run._extent(rows) != run._extent([rows[0], {**rows[1], "tokens": 6}])
+    assert run.extent(rows) == run.extent([{**row, "nll": 1.0} for row in rows])
+    assert run.extent(rows) != run.extent([rows[0], {**rows[1], "tokens": 6}])
     texts = [[{"text": "a", "tokens": size}] for size in (3, 4)]  # sampled texts differ and still are of one prompt
-    assert run._extent(texts[0]) == run._extent(texts[1])
+    assert run.extent(texts[0]) == run.extent(texts[1])
 
 
 # several seeds

@@ -142,7 +142,7 @@ def _gather(
     weights: dict[str, torch.Tensor] = {}
     rest: dict[str, torch.Tensor] = {}
     for name, parameter in shards.parameters(accelerator, task):
-        for what in ("weight", *shards.MOMENTS) if moments and parameter.requires_grad else ("weight",):
+        for what in ("weight", *shards.MOMENTS) if moments and shards.is_trained(optimizer, parameter) else ("weight",):
             tensor = shards.read(optimizer, parameter, what)
             if accelerator.is_main_process:
                 key = _key(name, what)
@@ -169,7 +169,7 @@ def _spread(accelerator: Any, task: Any, optimizer: Any, path: Path, num_updates
     tensors = [
         (_key(name, what), parameter, what)
         for name, parameter in shards.parameters(accelerator, task)
-        for what in (("weight", *shards.MOMENTS) if parameter.requires_grad else ("weight",))
+        for what in (("weight", *shards.MOMENTS) if shards.is_trained(optimizer, parameter) else ("weight",))
     ]
     shards.begin(optimizer, num_updates)
     there: dict[str, Any] = {}
@@ -182,7 +182,7 @@ def _spread(accelerator: Any, task: Any, optimizer: Any, path: Path, num_updates
         if other:
             raise ValueError(f"{path}: holds another model ({min(other)} differs); choose another output_dir")
     for key, parameter, what in tensors:
-        if not parameter.requires_grad:  # it is as it was loaded; the file may hold it with LoRA merged
+        if not shards.is_trained(optimizer, parameter):  # it is as it was loaded; the file may hold it with LoRA merged
             continue
         value = torch.empty(shards.shape(parameter), device=accelerator.device)
         if accelerator.is_main_process:

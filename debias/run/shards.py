@@ -20,6 +20,13 @@ def parameters(accelerator: Any, task: Any) -> Iterator[tuple[str, nn.Parameter]
     yield from accelerator.unwrap_model(task, keep_torch_compile=False).named_parameters()
 
 
+def is_trained(optimizer: Any, parameter: nn.Parameter) -> bool:
+    """The optimizer changes it. In a private run its gradient does not come from autograd (privacy/clip.py)."""
+    return parameter.requires_grad or any(
+        parameter is trained for group in _torch(optimizer).param_groups for trained in group["params"]
+    )
+
+
 def shape(parameter: nn.Parameter) -> torch.Size:
     """Shape of the whole parameter."""
     return getattr(parameter, "ds_shape", parameter.shape)  # under ZeRO-3 the tensor is empty between uses
