@@ -69,7 +69,7 @@ def models(texts, tokenizer, data):
     record = audit.Record.read(data / "planted.json")
     canaries = [canary.text for canary in record.canaries if canary.planted] * record.repeats
     ids = [[0, *tokenizer(text).input_ids, 0][:32] for text in [*texts[:40], *canaries]]
-    trained = overfit(tiny(tokenizer), ids, 90)
+    trained = overfit(tiny(tokenizer), ids, 150)
     return {
         name: Scorer(model, tokenizer, device="cpu")
         for name, model in (("untrained", tiny(tokenizer)), ("overfit", trained))
@@ -155,24 +155,24 @@ def test_reference_shadows_and_neighbours_are_used(models, data, texts, tmp_path
 
 
 def test_a_classifier_is_attacked_by_its_labels(texts, tokenizer, data, tmp_path):
-    """Labels by a coin can only be learnt by heart."""
-    coin = np.random.default_rng(0).random(60) < 0.5
-    names = {0: "no", 1: "yes"}
-    model = tiny(tokenizer, "GPT2ForSequenceClassification", num_labels=2, id2label=names, label2id={"no": 0, "yes": 1})
-    ids = [tokenizer(text).input_ids for text in texts[:40]]
-    overfit(model, ids, 40, [int(c) for c in coin[:40]]).save_pretrained(tmp_path / "c")
+    """Labels by a die can only be learnt by heart. By a coin, half of the other texts would be guessed: AUC 0.75."""
+    die = np.random.default_rng(0).integers(10, size=60).tolist()
+    kinds = {"id2label": dict(enumerate("abcdefghij")), "label2id": {name: n for n, name in enumerate("abcdefghij")}}
+    model = tiny(tokenizer, "GPT2ForSequenceClassification", **kinds)
+    ids = [tokenizer(text).input_ids[:64] for text in texts[:40]]  # as far as the classifier reads
+    overfit(model, ids, 40, die[:40]).save_pretrained(tmp_path / "c")
     tokenizer.save_pretrained(tmp_path / "c")
     for name, begin, end in (("members", 0, 40), ("nonmembers", 40, 60)):
-        rows = [{"text": texts[n], "label": names[int(coin[n])]} for n in range(begin, end)]
+        rows = [{"text": texts[n], "label": kinds["id2label"][die[n]]} for n in range(begin, end)]
         (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     scorer = Scorer(tiny(tokenizer), tokenizer, device="cpu")
     task = TASKS["membership"]
     options = {**task.options, "classifier": str(tmp_path / "c")}
     rows = task.rows(tmp_path, options, None, 0)
     found = task.aggregate(task.score(scorer, rows, options, 0), options, 0)
-    assert found["auc/loss"]["value"] > 0.8 and "auc/min_k" not in found
+    assert found["auc/loss"]["value"] >= 0.9 and "auc/min_k" not in found
     rows[0]["label"] = "maybe"
-    with pytest.raises(ValueError, match="label 'maybe': the classifier knows no, yes"):
+    with pytest.raises(ValueError, match="label 'maybe': the classifier knows a, b"):
         task.score(scorer, rows, options, 0)
 
 

@@ -97,6 +97,7 @@ def write_page(
     base: str = reference or next((name for name in (own, "plain") if name in known), known[0])
     found = changes(rows, base)
     columns = chosen_columns(headlines(rows))
+    others = [key for key in dict.fromkeys([*headlines(rows), *privacy.figures(rows)]) if key not in columns]
     pages = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True)
     content = pages.get_template("page.html").render(
         title=title,
@@ -107,7 +108,7 @@ def write_page(
         changes=found,
         verdicts=VERDICTS,
         columns=[_column(rows, *key) for key in columns],
-        others=[_column(rows, *key) for key in headlines(rows) if key not in columns],
+        others=[_column(rows, *key) for key in others],
         sections=[section for make in SECTIONS for section in make(rows, base)],
         examples=_examples(rows),
         method=_method(rows),

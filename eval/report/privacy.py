@@ -1,6 +1,6 @@
-"""What the page shows of attacks beside its tables: a ROC in log scale, and ε claimed and audited.
+"""What the page shows of attacks: every figure in its table, a ROC in log scale, and ε claimed and audited.
 
-Each function returns (heading, words, HTML that is safe as it is), or None where the results have nothing of it.
+Those that draw return (heading, words, HTML that is safe as it is), or None where the results have nothing of it.
 """
 
 from __future__ import annotations
@@ -16,6 +16,13 @@ from eval.tasks import membership
 from privacy import attacks
 
 Part = tuple[str, str, str] | None
+TASKS = ("membership", "exposure", "inversion")
+
+
+def figures(rows: Sequence[Result]) -> list[tuple[str, str]]:
+    """(task label, metric) of every attack and its control, headline or not."""
+    found = [(label, key) for row in rows for label, own in row["tasks"].items() for key in own]
+    return [key for key in dict.fromkeys(found) if key[0].partition("@")[0] in TASKS]
 
 
 def roc(scored: Mapping[str, Sequence[Result]], options: Mapping[str, Any], label: str) -> Part:
