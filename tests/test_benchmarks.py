@@ -21,8 +21,18 @@ GPU = {"share_of_peak", "era_over_dense_loop", "era_over_bare_time"}
     ("script", "options", "keys"),
     [
         ("step.py", ["--length", "16", "--repeats", "1", "--sizes", SIZES], STEP),
-        ("federated.py", ["--clients", "3", "--rounds", "2", "--per_round", "2", "--texts", "60"], FEDERATED),
-        ("privacy.py", ["--pairs", "2", "--length", "16", "--repeats", "1", "--sizes", SIZES], PRIVATE),
+        pytest.param(
+            "federated.py",
+            ["--clients", "3", "--rounds", "2", "--per_round", "2", "--texts", "60"],
+            FEDERATED,
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            "privacy.py",
+            ["--pairs", "2", "--length", "16", "--repeats", "1", "--sizes", SIZES],
+            PRIVATE,
+            marks=pytest.mark.slow,
+        ),
         ("gpu.py", ["--tiny", "--eager_only", "--pairs", "1", "--length", "32", "--steps", "1"], GPU),
     ],
 )

@@ -100,6 +100,7 @@ def test_all_clients_with_one_full_batch_are_central_training(run, settings, tmp
     assert furthest(tmp_path / "central", tmp_path / "uniform") > 1e-5  # the weights matter
 
 
+@pytest.mark.slow
 def test_fedprox_with_a_vanishing_mu_is_fedavg(run, tmp_path):
     for name, mu in (("fedavg", "0"), ("vanishing", "1e-30"), ("large", "3")):
         assert run(name, *FEW, f"federated.proximal={mu}", "optim.name=sgd", "optim.lr=0.02") == 0

@@ -123,6 +123,7 @@ def zero(stage: int) -> dict[str, str]:
     return {"ACCELERATE_USE_DEEPSPEED": "true", "ACCELERATE_DEEPSPEED_CONFIG_FILE": str(path)}
 
 
+@pytest.mark.slow
 def test_zero_2_gives_the_weights_of_one_process_and_back(settings, one, tmp_path):
     pytest.importorskip("deepspeed")
     launch(settings, tmp_path / "zero", **zero(2))
