@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from accelerate.state import AcceleratorState, PartialState
 from safetensors.torch import load_file
 
 import train_distill
@@ -15,17 +14,13 @@ from configs.load import load
 from counterfactuals import sample
 from federated import client, engine
 from federated.message import pack, unpack
+from tests.runs import fresh
 
 
 @pytest.fixture(autouse=True)
 def _fresh_accelerator():
     yield
     fresh()
-
-
-def fresh():
-    AcceleratorState._reset_state()
-    PartialState._reset_state()
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from accelerate.state import AcceleratorState, PartialState
+
+from tests.runs import fresh
 
 pytest.importorskip("flwr", reason="flwr is not installed: pip install 'evenhand[flower]' in an environment of its own")
 
@@ -29,11 +30,6 @@ def _fresh_accelerator(monkeypatch):
         monkeypatch.setattr(TaskIdentity, name, 1)
     yield
     fresh()
-
-
-def fresh():
-    AcceleratorState._reset_state()
-    PartialState._reset_state()
 
 
 @pytest.fixture(scope="module")

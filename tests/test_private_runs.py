@@ -10,7 +10,6 @@ import kill_many
 import numpy as np
 import pytest
 import torch
-from accelerate.state import AcceleratorState, PartialState
 from safetensors.torch import load_file
 
 import train_distill
@@ -20,13 +19,13 @@ from counterfactuals.text.reverse import Reverser
 from counterfactuals.tokens import pairs as pairs_module
 from counterfactuals.tokens.pairs import build_pairs, make_pairs
 from privacy.account import Schedule, epsilon
+from tests.runs import bitwise, fresh
 
 
 @pytest.fixture(autouse=True)
 def _fresh_accelerator():
     yield
-    AcceleratorState._reset_state()
-    PartialState._reset_state()
+    fresh()
 
 
 @pytest.fixture(scope="module")
@@ -49,8 +48,7 @@ def settings(tmp_path_factory, tiny_gpt2, few_words) -> list[str]:
 
 def train(settings: list[str], folder: Path, *more: str) -> Path:
     assert train_distill.main([*settings, f"output_dir={folder}", *more]) == 0
-    AcceleratorState._reset_state()
-    PartialState._reset_state()
+    fresh()
     return folder
 
 
@@ -61,12 +59,6 @@ def one(settings, tmp_path_factory) -> Path:
 
 def weights(folder: Path) -> torch.Tensor:
     return torch.cat([value.ravel() for value in load_file(folder / "model" / "model.safetensors").values()])
-
-
-def bitwise(a: Path, b: Path) -> bool:
-    return all(
-        (a / name).read_bytes() == (b / name).read_bytes() for name in ("model/model.safetensors", "metrics.jsonl")
-    )
 
 
 def interrupted(folder: Path, copy: Path) -> Path:

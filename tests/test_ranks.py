@@ -13,12 +13,12 @@ import kill_many
 import pytest
 import torch
 import yaml
-from accelerate.state import AcceleratorState, PartialState
 from safetensors.torch import load_file
 
 import train_distill
 from counterfactuals import sample
 from debias.run.launch import is_sharded, load_whole_again
+from tests.runs import bitwise, fresh
 
 ROOT = Path(train_distill.__file__).parent
 
@@ -26,8 +26,7 @@ ROOT = Path(train_distill.__file__).parent
 @pytest.fixture(autouse=True)
 def _fresh_accelerator():
     yield
-    AcceleratorState._reset_state()
-    PartialState._reset_state()
+    fresh()
 
 
 @pytest.fixture(scope="module")
@@ -50,8 +49,7 @@ def one(settings, tmp_path_factory) -> Path:
     """One process, one micro-batch a step."""
     folder = tmp_path_factory.mktemp("one")
     assert train_distill.main([*settings, f"output_dir={folder}", "train.micro_batch_size=16"]) == 0
-    AcceleratorState._reset_state()
-    PartialState._reset_state()
+    fresh()
     return folder
 
 
@@ -99,18 +97,11 @@ def interrupted(folder: Path, copy: Path) -> Path:
     return copy
 
 
-def bitwise(a: Path, b: Path) -> bool:
-    return all(
-        (a / name).read_bytes() == (b / name).read_bytes() for name in ("model/model.safetensors", "metrics.jsonl")
-    )
-
-
 def test_accumulation_and_ranks_give_the_weights_of_one(settings, one, tmp_path):
     """1 × 16, 4 × 4 and 2 ranks × 2 × 4; one process resumes the run of two ranks."""
     assert train_distill.main([*settings, f"output_dir={tmp_path / 'four'}"]) == 0
     close(one, tmp_path / "four")
-    AcceleratorState._reset_state()
-    PartialState._reset_state()
+    fresh()
     fork(settings, tmp_path / "two")
     close(one, tmp_path / "two")
     assert train_distill.main([*settings, f"output_dir={interrupted(tmp_path / 'two', tmp_path / 'on')}"]) == 0

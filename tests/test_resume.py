@@ -13,7 +13,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from accelerate.state import AcceleratorState, PartialState
 from safetensors import safe_open
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
@@ -23,6 +22,7 @@ from counterfactuals import sample
 from counterfactuals.provenance import model_fingerprint
 from debias import task
 from debias.run import checkpoint, launch
+from tests.runs import fresh
 
 ROOT = Path(train_distill.__file__).parent
 
@@ -31,11 +31,6 @@ ROOT = Path(train_distill.__file__).parent
 def _fresh_accelerator():
     yield
     fresh()
-
-
-def fresh():
-    AcceleratorState._reset_state()
-    PartialState._reset_state()
 
 
 @pytest.fixture(scope="module")

@@ -20,7 +20,8 @@ from counterfactuals.text.reverse import Reverser
 from counterfactuals.tokens.corpus import Corpus
 from counterfactuals.tokens.pairs import make_pairs
 from counterfactuals.tokens.stream import PairStream
-from tests.test_ranks import ROOT, _fresh_accelerator, bitwise, close, interrupted, launch, settings  # noqa: F401
+from tests.runs import bitwise
+from tests.test_ranks import ROOT, _fresh_accelerator, close, interrupted, launch, settings  # noqa: F401
 
 REVERSER = Reverser(load_lexicon("gender"))
 SAMPLE = [row["text"] for row in islice(generate(200, seed=3), 200)]
