@@ -138,6 +138,33 @@ def test_hidden_states_are_clipped_exactly(target):
     check(task, tolerance=1e-6, op="max", couple=target == "mean", augment=True)  # that loss is in float32
 
 
+@pytest.mark.parametrize("op", ["none", "max", "swap"])
+def test_one_side_of_each_pair_is_clipped_exactly(op):
+    """counterfactual.augment: one. Windows of a text are seen from different sides; the other side only serves."""
+    made = [pair.turned() if n % 2 else pair for n, pair in enumerate(pairs())]
+    check(task_of(model("gpt2", True), op=op), made=made, tolerance=1e-12, op=op)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_under_autocast_what_is_added_has_the_norm_that_was_clipped(family):
+    """bf16 rounds the gradients, not the guarantee: each text's share of the sum is in float32, and at the bound."""
+    batch = collate(pairs(), units=TEXTS, op="max", augment=True)
+    task = task_of(model(family, True), torch.float32, op="max")
+    with torch.autocast("cpu", torch.bfloat16):
+        rounded = norms(looped(task, batch))
+    bound, gradients = float(rounded.min()) / 2, UnitGradients(task)
+    for unit in range(5):
+        only = torch.nn.functional.one_hot(torch.tensor(unit), 5)
+        with torch.autocast("cpu", torch.bfloat16):
+            loss, _ = task(batch)
+        total: dict = {}
+        norm_U = gradients.add(loss, total, lambda norm_U: only * (bound / norm_U).clamp(max=1))  # noqa: B023
+        torch.testing.assert_close(norm_U, rounded, rtol=0.02, atol=0)
+        assert all(found.dtype == torch.float32 for found in total.values())
+        added = torch.stack([found.square().sum() for found in total.values()]).sum().sqrt()
+        assert float(added) == pytest.approx(bound, rel=1e-4)
+
+
 def test_a_wide_head_and_wide_layers_are_clipped_exactly():
     """Rows and positions are few against the widths here, so that the norms come from inner products."""
     made = [AlignedPair(*[np.arange(n, n + 4, dtype=np.int32)] * 2, np.arange(4, dtype=np.int32)) for n in range(8)]

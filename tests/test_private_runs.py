@@ -87,6 +87,13 @@ def test_a_private_run_resumes_bitwise(settings, one, tmp_path):
     assert json.loads(facts)["max_norm"] != 2
 
 
+@pytest.mark.parametrize("more", ["counterfactual.augment=one", "train.precision=bf16"])
+def test_a_private_run_of_one_side_or_in_bf16_resumes_bitwise(more, settings, one, tmp_path):
+    whole = train(settings, tmp_path / "whole", more)
+    assert bitwise(whole, train(settings, interrupted(whole, tmp_path / "on"), more))
+    assert not bitwise(whole, one)
+
+
 def test_accumulation_and_ranks_give_the_weights_of_one(settings, one, tmp_path):
     """The same texts, the same noise, once: 4 parts, one part, and 2 ranks of 2 parts."""
     whole = train(settings, tmp_path / "whole", "train.micro_batch_size=16")
