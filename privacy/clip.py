@@ -227,6 +227,8 @@ class UnitGradients:
             parameter.requires_grad_(False)
 
     def _begin(self, task: Any, given: tuple[Any, ...]) -> None:
+        if not torch.is_grad_enabled():  # an evaluation
+            return
         batch = given[0]
         self._units, self._length = Units(batch.unit_N[: batch.num_trained]), batch.ids_NT.shape[1]
         self._parts, self._called, self._slots, self._rows = {}, set(), None, None

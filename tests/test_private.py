@@ -73,6 +73,7 @@ def norms(gradients: list[dict[str, torch.Tensor]]) -> torch.Tensor:
 def check(task: DistillTask, *, tolerance: float, made=None, **collation) -> None:
     """Norms and the clipped sum equal those of the loop; half of the texts are clipped."""
     batch = collate(made or pairs(), units=TEXTS, **collation)
+    assert set(batch.unit_N.tolist()) == set(TEXTS.tolist())  # a counterfactual is no unit of its own
     expected = looped(task, batch)
     norm_U = norms(expected)
     bound = float(norm_U.median())
@@ -186,6 +187,16 @@ def test_a_text_counts_the_same_whatever_else_is_in_its_batch():
     for unit in range(5):
         alone = norm_of([pair for pair, u in zip(made, TEXTS) if u == unit], np.zeros(int((unit == TEXTS).sum()), int))
         torch.testing.assert_close(alone, together[unit : unit + 1], rtol=1e-12, atol=0)
+
+
+def test_an_evaluation_between_steps_leaves_nothing_behind():
+    task, batch = task_of(gpt2(), op="max"), collate(pairs(), units=TEXTS, op="max", augment=True)
+    gradients = UnitGradients(task)
+    first = gradients.add(task(batch)[0], {}, torch.ones_like)
+    with torch.no_grad():
+        task(batch)
+        task.student(batch.ids_NT[:1])
+    assert torch.equal(gradients.add(task(batch)[0], {}, torch.ones_like), first)
 
 
 def without_cross_term(weight, units, unit_R, h, g, tied):
