@@ -5,8 +5,8 @@ python benchmarks/inversion.py --target lm|head [--cases control,none,dp] [--tri
 A trial trains a small GPT-2 from scratch on texts of the built-in sample corpus and a canary, "The vault opens with
 d d d d", R times; the control's canary is left out. Target lm: the language model, by the loop's own parts. Target
 head: the same model with an attention-pooling head (eval/measures/heads.py) that tells occupations, the canary labelled
-as one of them; with --decoys N there are N texts of the same form with other codes and other labels. Inversion stands
-beside enumeration of all codes (rank 1), greedy and beam search. The last line is JSON.
+as one of them, beside decoys, texts of the same form with other codes and other labels. Inversion stands beside
+enumeration of all codes (rank 1), greedy and beam search. The last line is JSON.
 """
 
 from __future__ import annotations
@@ -44,6 +44,7 @@ from privacy.plan import PoissonPlan
 
 PREFIX, ALPHABET, LENGTH, WIDTH = "The vault opens with", list("0123456789"), 4, 64
 DELTA = 1e-4
+SIZES = {"lm": {"decoys": 0, "steps": 60}, "head": {"decoys": 600, "steps": 250}}
 CASES: dict[str, dict[str, Any]] = {
     "control": {"planted": False},
     "none": {},
@@ -205,8 +206,7 @@ def attack(found: Any, kinds: list[str] | None, code: tuple[int, ...], label: st
     goal = targets.LanguageModel(found) if kinds is None else targets.of_head(found, kinds)
     row = {"prefix": PREFIX, "alphabet": ALPHABET, "secret": list(code), "label": label}
     where = goal.layout(row)
-    settings: dict[str, Any] = {"restarts": restarts, "lr": 0.1, "steps": 200, "patience": 20}
-    guess, _ = inversion.invert(goal.loss(where, row), length=LENGTH, num_symbols=10, seed=seed, **settings)
+    guess, _ = inversion.invert(goal.loss(where, row), length=LENGTH, num_symbols=10, seed=seed, restarts=restarts)
     codes = inversion.every_code(LENGTH, 10)
     losses = goal.losses(where, row, codes)
     out = {"inversion": guess == code, "digits": float(np.mean([a == b for a, b in zip(guess, code)]))}
@@ -240,12 +240,14 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=100, help="how often the canary stands in the texts")
     parser.add_argument("--texts", type=int, default=200)
     parser.add_argument("--words", type=int, default=12, help="of each text that are kept, for speed")
-    parser.add_argument("--decoys", type=int, default=0, help="texts of the same form with other codes and labels")
-    parser.add_argument("--steps", type=int, default=60)
-    parser.add_argument("--restarts", type=int, default=16)
+    parser.add_argument("--decoys", type=int, help="texts of the same form with other codes and labels; lm 0, head 600")
+    parser.add_argument("--steps", type=int, help="lm 60, head 250")
+    parser.add_argument("--restarts", type=int, default=32)
     parser.add_argument("--batch_size", type=int, default=32)
     parser.add_argument("--lr", type=float, default=3e-3)
     options = parser.parse_args()
+    for name, size in SIZES[options.target].items():
+        setattr(options, name, size if getattr(options, name) is None else getattr(options, name))
     begin, out = time.time(), {}
     print(
         "| case | inversion, whole code | digits | enumeration | greedy | beam | held-out loss | steps | median rank |"

@@ -94,12 +94,32 @@ def test_a_beam_finds_what_greed_misses():
     assert len(inversion.every_code(2, 3)) == 9
 
 
+def trials(target: str, cases: str, *more: str) -> dict:
+    command = [sys.executable, str(ROOT / "benchmarks" / "inversion.py"), "--target", target, "--cases", cases, *more]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return json.loads(done.stdout.splitlines()[-1])["cases"]
+
+
+@pytest.mark.parametrize("target", ["lm", "head"])
+def test_trials_with_and_without_a_guarantee_run(target):
+    size = ["--trials", "1", "--steps", "2", "--texts", "40", "--repeats", "5", "--decoys", "3", "--restarts", "1"]
+    found = trials(target, "dp_joined,augmentation", *size)
+    assert list(found) == ["dp_joined", "augmentation"]
+    assert all(0 <= case["digits"] <= 1 and case["held_loss"] > 0 and case["steps"] == 2 for case in found.values())
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("target", ["lm", "head"])
 def test_whole_codes_are_read_out_of_the_weights(target):
     """20 trials, n = 4, R = 100, no defence: at least half; a control without canary: chance."""
-    command = [sys.executable, str(ROOT / "benchmarks" / "inversion.py"), "--target", target, "--defence", "none"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr[-2000:]
-    found = json.loads(done.stdout.splitlines()[-1])
-    assert found["none"] >= 0.5 and found["control"] <= 0.05
+    found = trials(target, "none,control")
+    assert found["none"]["inversion"] >= 0.5 and found["control"]["inversion"] <= 0.05
+    assert found["control"]["median_rank"] > 500 and abs(found["control"]["digits"] - 0.1) < 0.15
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("target", ["lm", "head"])
+def test_copies_that_are_one_text_are_not_found_under_dp(target):
+    """ε = 3 like the control. Copies that count as a text each are not protected together."""
+    assert trials(target, "dp_joined", "--trials", "5")["dp_joined"]["inversion"] == 0

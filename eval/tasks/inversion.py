@@ -23,7 +23,7 @@ from eval.model import Scorer
 from eval.task import Metrics, Row, Task, average, check_options
 from privacy import inversion
 
-OPTIONS = {"attacked": 10, "restarts": 16, "steps": 1000, "beam": 10, **targets.OPTIONS}
+OPTIONS = {"attacked": 10, "restarts": 32, "steps": 1000, "beam": 10, **targets.OPTIONS}
 MOST = 10_000  # codes to try one by one
 
 
