@@ -12,6 +12,7 @@ import train_distill
 from configs import build
 from configs.load import load
 from counterfactuals import sample
+from eval.report.page import Study, write_page
 from federated import client, engine
 from federated.message import pack, unpack
 from tests.runs import fresh
@@ -243,6 +244,9 @@ def test_a_run_says_what_it_did(run, tmp_path):
     assert lines[-1]["worst_client/agreement/agreement"] <= 1 and 0 <= lines[-1]["agreement/agreement"] <= 1
     facts, asked = facts_of(tmp_path / "said"), json.loads((tmp_path / "said/clients.json").read_text())["asked"]
     assert sum(asked) == facts["asked"] == lines[-1]["asked"] == 4 and facts["bytes_down"] > 4 * 10_000 * 4
+    page = write_page([Study("said", tmp_path / "said", {"rows": [{"model": "student", "tasks": {}}]})], tmp_path / "p")
+    text = page.read_text(encoding="utf-8")
+    assert "student: 2 rounds, 4 clients asked, 4 answers used; " in text and "Figures by round" in text
     (folder,) = (tmp_path / "said" / "clients").iterdir()
     held = json.loads((folder / "clients.json").read_text())
     assert sum(held["texts"]) == 30 == sum(sum(labels.values()) for labels in held["labels"])

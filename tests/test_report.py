@@ -164,7 +164,7 @@ def test_labels_are_not_cut(names, width):
         charts.groups(rows, "bold", width=width, title="Disparity by group" if width == canvas.WIDE else ""),
         charts.tradeoff(charts.spots(rows, *keys), x_name="x", y_name="y", width=width),
         charts.strips(measures, names, width=width),
-        charts.curves(lines, width=width),
+        charts.curves(lines, "round", width=width),
         charts.shares({name: {"male": 1, "neutral": 2, "female": 3} for name in names}, width=width),
     ]
     for picture in drawn:

@@ -301,8 +301,9 @@ def holdings(count_NL: Any, labels: Sequence[str], total_N: Sequence[int], *, wi
     return figure
 
 
-def curves(panels: Mapping[str, Mapping[str, Sequence[tuple[float, float]]]], *, width: float = WIDE) -> Any:
-    """A panel for each figure taken while training: {figure: {model: [(step, value), …]}}, a line a model."""
+def curves(panels: Mapping[str, Mapping[str, Sequence[tuple[float, float]]]], unit: str, *, width: float = WIDE) -> Any:
+    """A panel for each figure taken while training: {figure: {model: [(step, value), …]}}, a line a model; unit: of
+    the steps."""
     names = list(dict.fromkeys(model for lines in panels.values() for model in lines))
     height = 2.1
     figure, axes = canvas(
@@ -325,8 +326,9 @@ def curves(panels: Mapping[str, Mapping[str, Sequence[tuple[float, float]]]], *,
         panel.set_ylim(low - pad, high + pad)
         panel.set_title(name, loc="left", fontsize=10, color=INK, pad=4)
         panel.locator_params(nbins=5)
+        panel.locator_params(axis="x", integer=True)
         panel.grid(color=FAINT, linewidth=0.6)
-    axes[-1].set_xlabel("optimizer step", color=INK)
+    axes[-1].set_xlabel(unit, color=INK)
     return figure
 
 

@@ -236,22 +236,36 @@ def _polarity(rows: Sequence[Result], base: str) -> Iterator[Section]:
 
 
 def _training(rows: Sequence[Result], base: str) -> Iterator[Section]:
-    """Losses, and the figures that were taken while training."""
-    lines = {row["model"]: _metrics(row) for row in rows}
+    """Losses, and the figures that were taken while training; of a federated run, by round."""
+    lines = {row["model"]: line for row in rows if (line := _metrics(row))}
     keys = {key: None for line in lines.values() for entry in line for key in entry if "/" in key or key == "loss"}
     panels = {}
     for key in keys:
-        name = "training loss, nats a token" if key == "loss" else name_of(*key.split("/", 1))
-        panels[name] = {
+        panels[_panel(key)] = {
             model: found
             for model, line in lines.items()
             if (found := [(entry["step"], entry[key]) for entry in line if entry.get(key) is not None])
         }
     panels = {name: found for name, found in panels.items() if found}
     if panels:
-        drawn = canvas.picture(lambda width: charts.curves(panels, width=width), "Figures by training step")
+        rounds = {model: line[-1] for model, line in lines.items() if "asked" in line[-1]}
+        unit = "optimizer step" if not rounds else "round" if len(rounds) == len(lines) else "optimizer step or round"
+        drawn = canvas.picture(lambda width: charts.curves(panels, unit, width=width), f"Figures by {unit}")
         words = "Each model’s own objective; losses of models trained with different objectives cannot be compared."
+        for model, last in rounds.items():
+            asked, used = f"{last['asked']:,.0f}", f"{last.get('answered', 0):,.0f}"
+            down, up = (f"{last.get(key, 0) / 1e6:,.1f} MB" for key in ("bytes_down", "bytes_up"))
+            words += (
+                f" {model}: {last['step']:,} rounds, {asked} clients asked, {used} answers used; {down} down, {up} up."
+            )
         yield Section("training", "Training", words, drawn)
+
+
+def _panel(key: str) -> str:
+    """What a figure of metrics.jsonl is called above its panel."""
+    if key.startswith("worst_client/"):
+        return f"worst client: {_panel(key.removeprefix('worst_client/'))}"
+    return "training loss, nats a token" if key == "loss" else name_of(*key.split("/", 1))
 
 
 def _privacy(rows: Sequence[Result], base: str) -> Iterator[Section]:
