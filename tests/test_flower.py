@@ -114,10 +114,14 @@ def free_port() -> int:
         return listener.getsockname()[1]
 
 
-def test_superlink_and_supernodes_give_the_same_bytes(config, whole, tmp_path):
-    """Seven processes on this machine, through federated/localhost.py; a minute or two."""
+@pytest.mark.parametrize("way", ["supernodes", "simulation"])
+def test_flower_on_this_machine_gives_the_same_bytes(way, config, whole, tmp_path):
+    """Seven processes, or Ray's workers, through federated/localhost.py; a minute or two."""
     command = [sys.executable, "-m", "federated.localhost", "--config", str(config)]
     command += ["--clients", str(folders_of(whole)[0].parent), f"output_dir={tmp_path / 'deployed'}"]
+    if way == "simulation":
+        pytest.importorskip("ray", reason="ray is not installed: pip install 'flwr[simulation]'")
+        command.append("--simulation")
     there = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, cwd=tmp_path, env=there, capture_output=True, text=True, timeout=550)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
