@@ -1,9 +1,13 @@
 """Federated runs of a tiny model: equal to central training where theory says so, resumed, robust, and silent."""
 
+import importlib.util
 import itertools
 import json
+import math
+import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -12,6 +16,7 @@ import train_distill
 from configs import build
 from configs.load import load
 from counterfactuals import sample
+from eval.model import Scorer
 from eval.report.page import Study, write_page
 from federated import client, engine
 from federated.message import pack, unpack
@@ -225,6 +230,54 @@ def test_texts_that_leave_the_window_are_deleted(run, tmp_path):
     (folder,) = (tmp_path / "last").glob("clients/*/00001")
     now = client.Texts(folder, period=1, periods=2, keep=1)
     assert len(list(now)) == now.total - now.total // 2 and list(now) == list(client.Texts(folder))[now.total // 2 :]
+
+
+# ---------------------------------------------------------------- what benchmarks read from a run
+
+
+def script(name: str):
+    spec = importlib.util.spec_from_file_location(
+        name, Path(train_distill.__file__).parent / "benchmarks" / f"{name}.py"
+    )
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def last_line(module, monkeypatch, capsys, *words) -> dict:
+    monkeypatch.setattr(sys, "argv", ["script", *map(str, words)])
+    module.main()
+    return json.loads(capsys.readouterr().out.splitlines()[-1])
+
+
+def test_clients_with_few_texts_are_told_from_those_with_many(run, tmp_path, tiny_gpt2, monkeypatch, capsys):
+    clients = script("clients")
+    more, tokens = np.array([2.0, 1.0, 0.0, 4.0]), np.array([2.0, 10.0, 10.0, 20.0])
+    found = clients.figures(more, tokens, np.array([1, 7, 8, 9]), np.array([0, 1, 2, 3]))
+    wanted = {"all": 7 / 42, "fewest": 2 / 2, "most": 4 / 20, "worst": 2 / 2}
+    assert {key: found[key] for key in wanted} == {
+        key: pytest.approx(math.exp(x), abs=1e-4) for key, x in wanted.items()
+    }
+    assert found["asked_fewest"] == 0 and found["asked_most"] == 3
+    assert run("one", *FEW, "federated.quantity=1") == 0
+    read = last_line(clients, monkeypatch, capsys, "--teacher", tiny_gpt2, tmp_path / "one")
+    assert read["one"]["fewest"] > 0 and read["one"]["asked_most"] <= 2
+    assert clients.losses(Scorer(tiny_gpt2), next((tmp_path / "one/clients").iterdir()), 1)[0].shape == (4,)
+
+
+def test_texts_of_deleted_periods_are_attacked(run, tmp_path, tiny_gpt2, monkeypatch, capsys):
+    deleted = script("deleted")
+    few = ("federated.rounds=2", "federated.clients=4", "federated.per_round=2", "federated.local_steps=2")
+    assert run("windows", *few, "federated.periods=2", "federated.keep_periods=1") == 0
+    (first, second), never = deleted.sides_of(tmp_path / "windows")
+    (folder,) = (tmp_path / "windows/clients").iterdir()
+    texts = [text for path in sorted(folder.glob("0*")) for text in client.Texts(path)]
+    assert sorted([*first, *second, *never]) == sorted(texts) and len(first) + len(second) < len(never) * 2
+    read = last_line(deleted, monkeypatch, capsys, "--teacher", tiny_gpt2, tmp_path / "windows")
+    assert set(read) == set(deleted.ATTACKS) and all(0 <= x <= 1 for found in read.values() for x in found)
+    assert run("static", *few) == 0
+    with pytest.raises(SystemExit, match="needs periods"):
+        deleted.sides_of(tmp_path / "static")
 
 
 # ---------------------------------------------------------------- figures and mistakes
