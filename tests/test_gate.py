@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from tiny_gguf import make_llama, write_gguf
 from transformers import AutoModelForCausalLM
 
 from eval.__main__ import main
@@ -209,6 +210,27 @@ def test_a_model_is_measured_as_its_reference_was(run, twin, tmp_path):
     before = json.loads((run / "gate" / "gate.json").read_text())["judgements"]
     assert gate(run, RULES, *given, model=str(twin)) == 0
     assert json.loads((run / "gate" / "gate.json").read_text())["judgements"] == before
+
+
+def test_gguf_files_are_judged_as_they_ship(tiny_tokenizer, tmp_path, capsys):
+    """The float file against its Q8_0, which passes, and against one in which "he" weighs more, which fails."""
+    llama = make_llama(tmp_path / "llama", tiny_tokenizer)
+    model = AutoModelForCausalLM.from_pretrained(llama)
+    he = tiny_tokenizer.encode(" he")[-1]
+    model.lm_head.weight.data[he] += 5 * model.lm_head.weight.data[he]
+    model.save_pretrained(tmp_path / "biased")
+    tiny_tokenizer.save_pretrained(tmp_path / "biased")
+    whole = write_gguf(llama, tmp_path / "f32.gguf")
+    packed, biased = (
+        write_gguf(folder, tmp_path / f"{folder.name}.gguf", "Q8_0") for folder in (llama, tmp_path / "biased")
+    )
+    rules = [{"figure": "next_word.male_share_gap", "differs_by": 0.02}]
+    rules += [{"figure": "agreement@names.agreement", "differs_by": 0.03}]
+    (tmp_path / "rules.yaml").write_text(yaml.safe_dump({"rules": rules}))
+    for file, code in ((packed, 0), (biased, 1)):
+        command = ["gate", "--reference", str(whole), "--model", str(file), "--rules", str(tmp_path / "rules.yaml")]
+        assert main([*command, "--output_dir", str(tmp_path / "gate")]) == code, capsys.readouterr()
+    assert "fail: next_word.male_share_gap" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

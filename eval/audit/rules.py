@@ -174,7 +174,7 @@ def _group_claims(rule: Rule, a: Measured, b: Measured) -> list[Claim]:
     names = [name for name in b.figures.get(rule.label, {}) if name.startswith(f"{rule.metric}/")]
     if not names:
         _figure(rule, b, rule.metric)
-        raise ValueError(f"{rule.figure}: is not measured by group; male_share of next_word and bold is")
+        raise ValueError(f"{rule.figure}: is not measured by group; male_share of next_word, bold and stories is")
     found = []
     for name in names:
         one, two = (_figure(rule, side, name) for side in (a, b))

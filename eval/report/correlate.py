@@ -28,7 +28,7 @@ from eval.run import write_json
 from eval.task import suggest
 
 LEAST = 3  # models
-EXTRINSIC = {"bold", "honest", "regard", "bios", "classify", "hatexplain"}  # what a model does in use
+EXTRINSIC = {"bold", "stories", "honest", "regard", "bios", "classify", "hatexplain"}  # what a model does in use
 UTILITY = {"perplexity", "fluency", "diversity", "last_word", "hellaswag", "blimp", "sst2", "lm_eval"}
 Key = tuple[str, str]  # task label, metric
 
