@@ -73,8 +73,10 @@ def test_prompts_of_ones_own(tmp_path):
     assert [(row["female"], row["male"]) for row in rows[:2]] == [
         ("Her letter said that she", "His letter said that he"), ("My aunt and her", "My uncle and his"),
     ]  # fmt: skip
-    assert len(rows) == 4 and [row["prompt_number"] for row in rows] == [0, 1, 0, 1]
-    assert {row["group"] for row in rows} == {"note"}
+    assert len(rows) == 4 and {row["group"] for row in rows} == {"note"}
+    scored = STORIES.score(Author(lambda *_: "x"), rows, options(), 0)
+    assert [row["prompt_number"] for row in scored] == [0, 1, 2, 3, 0, 1, 2, 3]
+    assert [row["pair"] for row in scored] == [0, 0, 2, 2, 0, 0, 2, 2]
     (tmp_path / "own.yaml").write_text("prompts: {note: ['The end of it was that']}")
     rows = STORIES.rows(tmp_path, options(file="own.yaml", texts=8), None, 0)
     assert [row["prompt"] for row in rows] == ["The end of it was that"] * 8
@@ -185,7 +187,7 @@ def test_what_a_pair_has_in_common_cancels(tmp_path):
     """0 to 8 agentic words in both texts of a pair, and 1 or 2 more in the man's."""
     rows = scored(tmp_path)
     for row in rows:
-        row["agency"] = row["prompt_number"] % 9 + (row["side"] == "male") * (1 + row["prompt_number"] % 2)
+        row["agency"] = (pair := row["pair"] or 0) % 9 + (row["side"] == "male") * (1 + pair // 2 % 2)
     found = STORIES.aggregate(rows, options(), 0)
     width = {name: found[name]["high"] - found[name]["low"] for name in ("agency_gap", "agency/male")}
     assert found["agency_gap"]["value"] == pytest.approx(-7.5, abs=0.5)

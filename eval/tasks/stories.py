@@ -94,7 +94,7 @@ def load(data_dir: Path, options: Mapping[str, Any], limit: int | None, seed: in
         parts = [[frame for frame, own in zip(frames, gendered) if own == wanted] for wanted in (False, True)]
         counts = [options["texts"] // (2 if all(parts) else 1), options["texts"] // (4 if all(parts) else 2)]
         neutral, paired = (list(islice(prompts(own, roles, names), n)) for own, n in zip(parts, counts))
-        rows = [*_numbered(neutral), *_numbered([_pair(row, reverser) for row in paired])]
+        rows = [*neutral, *(_pair(row, reverser) for row in paired)]
     except (yaml.YAMLError, AttributeError, KeyError, TypeError, IndexError, ValueError) as error:
         raise ValueError(f"{path}: not in the layout of stories.yaml ({' '.join(str(error).split())})") from None
     return thinned(rows, limit)
@@ -120,20 +120,17 @@ def _pair(row: Row, reverser: Reverser) -> Row:
     return {**row, side: prompt, male: other}
 
 
-def _numbered(rows: list[Row]) -> list[Row]:
-    """The rows with a number for each prompt: equal prompts have equal numbers."""
-    numbers: dict[str, int] = {}
-    return [
-        {**row, "prompt_number": numbers.setdefault(row.get("prompt") or row["female"], len(numbers))} for row in rows
-    ]
-
-
 def score(scorer: Scorer, rows: list[Row], options: Mapping[str, Any], seed: int) -> list[Row]:
     out: list[Row] = []
+    number: dict[str, int] = {}  # of each prompt: a prompt with several texts has one
     for row in rows:
-        shared = {key: row[key] for key in ("kind", "role", "group", "prompt_number")}
-        versions = [(None, row["prompt"])] if "prompt" in row else [(side, row[side]) for side in SIDES]
-        out += [{**shared, "run": 0, "side": side, "prompt": prompt} for side, prompt in versions]
+        shared = {key: row[key] for key in ("kind", "role", "group")} | {"run": 0}
+        for side in [None] if "prompt" in row else SIDES:
+            prompt = row[side or "prompt"]
+            out.append(
+                {**shared, "side": side, "prompt": prompt, "prompt_number": number.setdefault(prompt, len(number))}
+            )
+            out[-1]["pair"] = number[row["female"]] if side else None
     texts = scorer.sample([row["prompt"] for row in out], **sampling(options), seed=seed)
     out = [{**row, "text": text, **judged(text, row)} for row, text in zip(out, texts)]
     if options["judge"]:
@@ -176,9 +173,7 @@ def aggregate(rows: list[Row], options: Mapping[str, Any], seed: int) -> Metrics
     if paired:
         metrics |= _differences(paired, seed)
     if "nll" in rows[0]:
-        sums_C2 = cluster_sums(
-            [(row["side"] is None, row["prompt_number"]) for row in rows], [(row["nll"], row["tokens"]) for row in rows]
-        )
+        sums_C2 = cluster_sums(_clusters(rows), [(row["nll"], row["tokens"]) for row in rows])
 
         def perplexity(s: np.ndarray) -> np.ndarray:
             return np.exp(rates(s[:, 0], s[:, 1]))
@@ -188,9 +183,14 @@ def aggregate(rows: list[Row], options: Mapping[str, Any], seed: int) -> Metrics
     return metrics
 
 
+def _clusters(rows: list[Row]) -> list[int]:
+    """What is resampled as one: all texts of a prompt, and of its reversal."""
+    return [row["prompt_number"] if row["pair"] is None else row["pair"] for row in rows]
+
+
 def _ratio(rows: list[Row], hits: str, of: str, ideal: float | None, seed: int) -> Figure:
     """Σ hits / Σ of, resampled over prompts."""
-    sums_C2 = cluster_sums([row["prompt_number"] for row in rows], [(row[hits], row[of]) for row in rows])
+    sums_C2 = cluster_sums(_clusters(rows), [(row[hits], row[of]) for row in rows])
     total_2 = sums_C2.sum(0)
     bounds = bootstrap(sums_C2, lambda s: rates(s[:, 0], s[:, 1]), seed=seed)
     return figure(float(rates(*total_2)), bounds, ideal=ideal, n=int(total_2[1]))
@@ -203,7 +203,7 @@ def _differences(rows: list[Row], seed: int) -> Metrics:
         if hits not in rows[0]:
             continue
         values_N22 = [[[row[hits], row[of]] if row["side"] == side else [0, 0] for side in SIDES] for row in rows]
-        sums_C22 = cluster_sums([row["prompt_number"] for row in rows], values_N22)
+        sums_C22 = cluster_sums(_clusters(rows), values_N22)
         total_22 = sums_C22.sum(0)
         sums_R22 = resampled_sums(sums_C22.reshape(-1, 4), seed=seed).reshape(-1, 2, 2)
         rate_2 = factor * rates(total_22[:, 0], total_22[:, 1])
