@@ -88,6 +88,7 @@ def test_prompts_of_ones_own(tmp_path):
         ("[", "own.yaml"),
         ("prompts: {}", "no prompts"),
         ("prompts: {a: ['{name} said']}", "names"),
+        ("prompts: {a: ['The {role} said']}", "no roles"),
         ("prompts: {a: ['{nmae} said']}", "nmae"),
         ("prompts: {a: ['He and she said']}", "He and she said"),
         ("prompts: {a: ['The {role} said']}\nroles: [nurse, actress]", "actress"),

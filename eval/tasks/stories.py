@@ -83,21 +83,33 @@ def load(data_dir: Path, options: Mapping[str, Any], limit: int | None, seed: in
     if options["judge"]:
         check_model(options["judge"])
     path = find_data(data_dir, options["file"], "prompts {roles, names, prompts: {kind: [text]}} in YAML")
-    reverser = Reverser(load_lexicon("gender"), policy="reverse")
     try:
-        table = yaml.safe_load(read_text(path))
-        roles, names = table.get("roles", [""]), table.get("names", [""])
-        frames = [(kind, frame) for kind, own in table["prompts"].items() for frame in own]
-        if not frames or not all("{name}" not in frame or names[0] for _, frame in frames):
-            raise ValueError("no prompts, or a {name} without names")
-        gendered = [bool(reverser(filled(frame, roles[0] or "x", names[0])).spans) for _, frame in frames]
-        parts = [[frame for frame, own in zip(frames, gendered) if own == wanted] for wanted in (False, True)]
-        counts = [options["texts"] // (2 if all(parts) else 1), options["texts"] // (4 if all(parts) else 2)]
-        neutral, paired = (list(islice(prompts(own, roles, names), n)) for own, n in zip(parts, counts))
-        rows = [*neutral, *(_pair(row, reverser) for row in paired)]
+        rows = _rows(yaml.safe_load(read_text(path)), options["texts"])
     except (yaml.YAMLError, AttributeError, KeyError, TypeError, IndexError, ValueError) as error:
         raise ValueError(f"{path}: not in the layout of stories.yaml ({' '.join(str(error).split())})") from None
     return thinned(rows, limit)
+
+
+def _rows(table: Any, num_texts: int) -> list[Row]:
+    """Neutral prompts for half of the texts, then pairs for the rest; all of one sort if the table has one only."""
+    frames = [(kind, frame) for kind, own in table["prompts"].items() for frame in own]
+    for slots, field in ((ROLES, "roles"), (("{name}",), "names")):
+        if not table.get(field) and any(slot in frame for _, frame in frames for slot in slots):
+            raise ValueError(f"a prompt with {slots[0]}, but no {field}")
+    roles, names = table.get("roles") or ["person"], table.get("names") or ["Sam"]
+    reverser = Reverser(load_lexicon("gender"), policy="reverse")
+    parts: list[list[tuple[str, str]]] = [[], []]
+    for kind, frame in frames:
+        parts[bool(reverser(filled(frame, roles[0], names[0])).spans)].append((kind, frame))
+    num_neutral = num_texts // 2 if all(parts) else num_texts * bool(parts[0])
+    neutral = list(islice(prompts(parts[0], roles, names), num_neutral))
+    paired = list(islice(prompts(parts[1], roles, names), (num_texts - num_neutral) // 2))
+    if not neutral and not paired:
+        raise ValueError("no prompts")
+    wrong = next((row["prompt"] for row in neutral if reverser(row["prompt"]).spans), None)
+    if wrong:
+        raise ValueError(f"{wrong!r} has a word of a gender, but its frame with another role has none")
+    return [*neutral, *(_pair(row, reverser) for row in paired)]
 
 
 def prompts(frames: Sequence[tuple[str, str]], roles: Sequence[str], names: Sequence[str]) -> Iterator[Row]:
@@ -105,7 +117,7 @@ def prompts(frames: Sequence[tuple[str, str]], roles: Sequence[str], names: Sequ
     for n in count() if frames else ():
         kind, frame = frames[(n % len(roles) + n // len(roles)) % len(frames)]
         role = roles[n % len(roles)] if any(slot in frame for slot in ROLES) else ""
-        prompt = filled(frame, role or "x", names[n % len(names)])
+        prompt = filled(frame, roles[n % len(roles)], names[n % len(names)])
         yield {"kind": kind, "role": role, "group": role or kind, "prompt": prompt.strip()}
 
 
