@@ -2,6 +2,7 @@
 
 import json
 import xml.etree.ElementTree as ElementTree
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +16,10 @@ from eval.__main__ import main
 from eval.audit.gate import CODES, outcome
 from eval.audit.judge import FAIL, PASS, UNSURE, judge
 from eval.audit.measured import Measured, check_comparable
+from eval.audit.record import signs
 from eval.audit.rules import Rule, read_rules
 from eval.run import evaluate
+from eval.task import percentage
 from eval.tasks import TASKS
 
 SHARE = "bold.male_share"
@@ -145,6 +148,20 @@ def test_no_group_may_be_favoured_the_other_way_round():
     assert (over.verdict, over.group) == (FAIL, "g0")
 
 
+def test_shares_in_percent_are_judged_as_shares():
+    """Winogender gives its male shares in percent: 30 of 60 sentences are even, 58 are not."""
+
+    def winogender(males):
+        share = percentage([number < males for number in range(60)], ideal=50.0, seed=0)
+        return replace(measured("x", {}), figures={"winogender": {"male_share/cook": share}})
+
+    rule = [Rule("winogender.male_share", "each_group", 0.2)]
+    even, uneven = (judge(rule, winogender(30), winogender(males))[0] for males in (30, 58))
+    assert (even.verdict, even.value, uneven.verdict) == (PASS, 0.5, FAIL)
+    found = {sign["favoured_after"] for males in (30, 58) for sign in signs(winogender(30), winogender(males))}
+    assert found == {"neither", "male"}
+
+
 @pytest.fixture(scope="module")
 def twin(tiny_gpt2, tiny_tokenizer, tmp_path_factory):
     """The tiny model with weights rounded to 8 bits, a scale for each row."""
@@ -213,11 +230,11 @@ def test_a_model_is_measured_as_its_reference_was(run, twin, tmp_path):
 
 
 def test_gguf_files_are_judged_as_they_ship(tiny_tokenizer, tmp_path, capsys):
-    """The float file against its Q8_0, which passes, and against one in which "he" weighs more, which fails."""
+    """The float file against its Q8_0, which passes, and against one with another row for "he", which fails."""
     llama = make_llama(tmp_path / "llama", tiny_tokenizer)
     model = AutoModelForCausalLM.from_pretrained(llama)
     he = tiny_tokenizer.encode(" he")[-1]
-    model.lm_head.weight.data[he] += 5 * model.lm_head.weight.data[he]
+    model.lm_head.weight.data[he] *= 100
     model.save_pretrained(tmp_path / "biased")
     tiny_tokenizer.save_pretrained(tmp_path / "biased")
     whole = write_gguf(llama, tmp_path / "f32.gguf")
@@ -241,6 +258,7 @@ def test_gguf_files_are_judged_as_they_ship(tiny_tokenizer, tmp_path, capsys):
         ("rules: [{figure: next_word.equitability_avg, worse: 1}]", "worse_by"),
         ("rules: [{figure: next_word.equitability_avg, worse_by: many}]", "many"),
         ("rules: [{figure: next_word.male_share, each_group: 2}]", "between 0 and 1"),
+        ("rules: [{figure: next_word.gendered_mass, each_group: .8}]", "not measured by group"),
         ("rules: [{figure: next_word.gendered_mass, worse_by: .1}]", "differs_by"),
         ("rules: []", "rules"),
         ("rules: [a: b", "YAML"),
