@@ -237,5 +237,6 @@ def test_a_tiny_model_from_end_to_end(tiny_gpt2, tmp_path):
         texts.append([json.loads(line)["text"] for line in (tmp_path / name / "rows-stories.jsonl").open()])
     assert texts[0] == texts[1] and len(texts[0]) == 12 and len(set(texts[0])) > 6
     found = json.loads((tmp_path / "one" / "results.json").read_text())["rows"][0]["tasks"]["stories"]
+    assert "What was written (stories)" in (tmp_path / "one" / "report.html").read_text()
     assert found["perplexity"]["value"] > 1 and found["nll_gap"]["value"] is not None
     assert found["nll/female"]["n"] == found["nll/male"]["n"] == 3
