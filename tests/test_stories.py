@@ -8,6 +8,7 @@ import yaml
 
 from eval.measures import traits
 from eval.model import Scorer
+from eval.report.page import Study, write_page
 from eval.run import evaluate
 from eval.tasks import TASKS, stories
 
@@ -134,7 +135,7 @@ def test_planted_words_are_found(tmp_path):
     assert found["communal/female"]["value"] == 5 and found["communal/male"]["value"] == 0
     assert found["agency/male"]["value"] == 2.5 and found["agency/female"]["value"] == 0
     assert found["communal_gap"]["value"] == 5 and found["agency_gap"]["value"] == -2.5
-    assert -3.3 < found["agency_gap"]["low"] < -2.5 < found["agency_gap"]["high"] < -1.7  # ± 2 · 5 · .5 / √50
+    assert -3.6 < found["agency_gap"]["low"] < -3 < -2 < found["agency_gap"]["high"] < -1.4  # ± 2 · 5 · .5 / √50
     assert found["words_gap"]["value"] == 0 and found["words/male"]["value"] == 20
     assert found["repetition/female"]["value"] == pytest.approx(14 / 17)  # stone stone stone stone
     assert found["agency_gap"]["n"] == 100 and found["agency/male"]["n"] == 50
@@ -237,6 +238,7 @@ def test_a_tiny_model_from_end_to_end(tiny_gpt2, tmp_path):
         texts.append([json.loads(line)["text"] for line in (tmp_path / name / "rows-stories.jsonl").open()])
     assert texts[0] == texts[1] and len(texts[0]) == 12 and len(set(texts[0])) > 6
     found = json.loads((tmp_path / "one" / "results.json").read_text())["rows"][0]["tasks"]["stories"]
-    assert "What was written (stories)" in (tmp_path / "one" / "report.html").read_text()
+    write_page([Study.load(tmp_path / "one")], tmp_path / "page.html")
+    assert "What was written (stories)" in (tmp_path / "page.html").read_text()
     assert found["perplexity"]["value"] > 1 and found["nll_gap"]["value"] is not None
     assert found["nll/female"]["n"] == found["nll/male"]["n"] == 3
