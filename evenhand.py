@@ -65,6 +65,10 @@ COMMANDS = {  # name: (module, whether `main` wants the name as its first argume
     "round_trip": ("counterfactuals.__main__", True, "reverse texts twice: what does not come back, and why"),
     "build": ("counterfactuals.__main__", True, "prepare the pairs of a corpus"),
     "sample": ("counterfactuals.__main__", True, "write the built-in sample corpus"),
+    "learn_pronouns": ("counterfactuals.__main__", True, "fit the pronoun classifier on plain text"),
+    "learn_names": ("counterfactuals.__main__", True, "fit the models that tell who is a person"),
+    "learn_doubts": ("counterfactuals.__main__", True, "fit the doubts on marked passages"),
+    "names": ("counterfactuals.__main__", True, "make the table of given names from a census list"),
     "cache": ("debias.__main__", True, "store a teacher's predictions once, for any number of runs"),
     "debias": ("train_distill", False, "make a model even on texts that it writes itself, and measure it"),
     "train": ("train_distill", False, "train and evaluate what a configuration describes"),
@@ -124,8 +128,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         rest = _debias(rest)
     if module in ("counterfactuals.__main__", "eval.__main__", "privacy.__main__"):  # the others read key.sub=value
         rest = as_flags(rest)
-    if module == "counterfactuals.__main__":
-        rest = ["--out" if word == "--output_dir" else word for word in rest]
     return import_module(module).main([name, *rest] if is_named else rest)
 
 
@@ -173,7 +175,7 @@ def as_flags(words: Sequence[str]) -> list[str]:
 def _usage() -> str:
     meaning = "Distil language models without distilling their bias, and measure it."
     lines = ["usage: evenhand COMMAND …", "", meaning, ""]
-    lines += [f"  {name:<11} {does}" for name, (_, _, does) in COMMANDS.items()]
+    lines += [f"  {name:<14} {does}" for name, (_, _, does) in COMMANDS.items()]
     return "\n".join([*lines, "", "evenhand COMMAND --help says more; evenhand --version; import evenhand in Python."])
 
 

@@ -1,4 +1,4 @@
-"""python -m eval --model DIR_OR_NAME --tasks a,b --data_dir DIR --output_dir DIR: measure any causal language model."""
+"""evenhand eval --model DIR_OR_NAME --tasks a,b --data_dir DIR --output_dir DIR: measure any causal language model."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from eval.task import suggest
 from eval.tasks import TASKS, find_task
 
 PRESETS = Path(__file__).with_name("presets.yaml")
-COMMANDS = {  # python -m eval NAME: the module whose `main` does it
+COMMANDS = {  # evenhand NAME: the module whose `main` does it
     "report": "eval.report.page",
     "correlate": "eval.report.correlate",
     "gate": "eval.audit.gate",
@@ -30,10 +30,10 @@ COMMANDS = {  # python -m eval NAME: the module whose `main` does it
 
 def parser() -> argparse.ArgumentParser:
     out = argparse.ArgumentParser(
-        prog="python -m eval",
+        prog="evenhand eval",
         description="Measure disparity and utility of any causal language model. Writes OUTPUT_DIR/results.json, "
-        "report.md and the scores of each row (rows-TASK.jsonl). python -m eval report --help: a page that compares "
-        "runs. python -m eval correlate --help: how measures agree.",
+        "report.md and the scores of each row (rows-TASK.jsonl). evenhand report --help: a page that compares "
+        "runs. evenhand correlate --help: how measures agree.",
     )
     out.add_argument(
         "--model",

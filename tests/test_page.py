@@ -182,11 +182,11 @@ def test_studies_are_compared_and_their_models_told_apart(study, tmp_path_factor
 
 def test_the_command_compares_runs(study, tmp_path_factory, capsys):
     out = tmp_path_factory.mktemp("out") / "both.html"
-    assert eval_main(["report", str(study), "--out", str(out), "--reference", "era", "--title", "Mine"]) == 0
+    assert eval_main(["report", str(study), "--output", str(out), "--reference", "era", "--title", "Mine"]) == 0
     assert capsys.readouterr().out.strip() == str(out)
     text = out.read_text(encoding="utf-8")
     assert "Compared with <b>era</b>" in text and "<title>Mine" in text
-    assert eval_main(["report", str(study / "none"), "--out", str(out)]) == 2
+    assert eval_main(["report", str(study / "none"), "--output", str(out)]) == 2
     assert capsys.readouterr().err.startswith("error: ")
 
 

@@ -229,7 +229,7 @@ def test_mistakes_are_one_clear_line_and_leave_no_run(change, says, arguments, t
 def test_prepared_pairs_are_used_or_refused_by_name(arguments, corpus, tiny_gpt2, few_words, tmp_path, capsys):
     from counterfactuals.__main__ import main as command
 
-    options = ["--source", str(corpus), "--tokenizer", str(tiny_gpt2), "--out", str(tmp_path / "pairs")]
+    options = ["--source", str(corpus), "--tokenizer", str(tiny_gpt2), "--output_dir", str(tmp_path / "pairs")]
     options += ["--lexicon", str(few_words)]
     assert command(["build", *options, "--max_length", "64", "--workers", "1"]) == 0
     (folder,) = (tmp_path / "pairs").iterdir()

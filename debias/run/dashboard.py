@@ -56,5 +56,5 @@ def save(made: Any, out: Path | None) -> str:
     try:
         made.save()
     except Exception as error:  # the client raises anything without a key, project or network
-        raise ValueError(f"dashboard: {' '.join(str(error).split())}; --out FILE.json writes it instead") from None
+        raise ValueError(f"dashboard: {' '.join(str(error).split())}; --output FILE.json writes it instead") from None
     return str(made.url)

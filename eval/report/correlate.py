@@ -1,6 +1,6 @@
 """Do measures of bias agree over a set of models? After Cao et al., ACL 2022 (intrinsic and extrinsic metrics).
 
-    python -m eval correlate runs/*/results.json --output_dir runs/correlations
+    evenhand correlate runs/*/results.json --output_dir runs/correlations
 
 Every pair of measures gets Pearson's r and Spearman's ρ over the models that have both, with a bootstrap interval over
 models and a permutation p. A measure counts by its distance from the ideal, so that more is worse in each, or by its
@@ -65,7 +65,7 @@ def read_results(paths: Sequence[str | Path]) -> list[dict[str, Any]]:
         except OSError as error:
             raise ValueError(f"{path}: {error.strerror or error}") from error
         except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, AttributeError) as error:
-            raise ValueError(f"{path}: not a results.json of python -m eval") from error
+            raise ValueError(f"{path}: not a results.json that evenhand eval wrote") from error
     return [{"model": model, "tasks": tasks} for model, tasks in found.items()]
 
 
@@ -220,10 +220,10 @@ def plot(result: Mapping[str, Any], path: str | Path) -> Path:
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
-        prog="python -m eval correlate",
+        prog="evenhand correlate",
         description="How measures of bias correlate over a set of models: correlations.md, .json and .png.",
     )
-    parser.add_argument("results", nargs="+", type=Path, metavar="RESULTS.JSON", help="what python -m eval wrote")
+    parser.add_argument("results", nargs="+", type=Path, metavar="RESULTS.JSON", help="what evenhand eval wrote")
     parser.add_argument(
         "--measures",
         default="",

@@ -352,14 +352,14 @@ def _reproduce(study: Study) -> dict[str, Any]:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """python -m eval report RUN [RUN …]: one page that compares the models of finished runs."""
+    """evenhand report RUN [RUN …]: one page that compares the models of finished runs."""
     parser = argparse.ArgumentParser(
-        prog="python -m eval report",
+        prog="evenhand report",
         description="Write a page that compares the models of runs: folders with results.json, as eval and "
         "train_distill.py leave them.",
     )
     parser.add_argument("runs", nargs="+", metavar="RUN", help="a run's folder, or its results.json")
-    parser.add_argument("--out", type=Path, default=Path("report.html"), metavar="FILE", help="default report.html")
+    parser.add_argument("--output", type=Path, default=Path("report.html"), metavar="FILE", help="default report.html")
     parser.add_argument(
         "--reference", metavar="MODEL", help="compare with this one (a lone run's own, else plain, else the first)"
     )
@@ -367,7 +367,7 @@ def main(arguments: Sequence[str]) -> int:
     options = parser.parse_args(list(arguments))
     try:
         studies = [Study.load(run) for run in options.runs]
-        print(write_page(studies, options.out, title=options.title, reference=options.reference))
+        print(write_page(studies, options.output, title=options.title, reference=options.reference))
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
