@@ -65,10 +65,6 @@ COMMANDS = {  # name: (module, whether `main` wants the name as its first argume
     "round_trip": ("counterfactuals.__main__", True, "reverse texts twice: what does not come back, and why"),
     "build": ("counterfactuals.__main__", True, "prepare the pairs of a corpus"),
     "sample": ("counterfactuals.__main__", True, "write the built-in sample corpus"),
-    "learn_pronouns": ("counterfactuals.__main__", True, "fit the pronoun classifier on plain text"),
-    "learn_names": ("counterfactuals.__main__", True, "fit the models that tell who is a person"),
-    "learn_doubts": ("counterfactuals.__main__", True, "fit the doubts on marked passages"),
-    "names": ("counterfactuals.__main__", True, "make the table of given names from a census list"),
     "cache": ("debias.__main__", True, "store a teacher's predictions once, for any number of runs"),
     "debias": ("train_distill", False, "make a model even on texts that it writes itself, and measure it"),
     "train": ("train_distill", False, "train and evaluate what a configuration describes"),
@@ -80,6 +76,10 @@ COMMANDS = {  # name: (module, whether `main` wants the name as its first argume
     "correlate": ("eval.__main__", True, "how measures agree over models"),
     "privacy": ("privacy.__main__", False, "plant canaries in a corpus; audit what a model gives away"),
     "dashboard": ("debias.__main__", True, "a Weights & Biases workspace for a configuration"),
+    "learn_pronouns": ("counterfactuals.__main__", True, "fit the pronoun classifier on plain text"),
+    "learn_names": ("counterfactuals.__main__", True, "fit the models that tell who is a person"),
+    "learn_doubts": ("counterfactuals.__main__", True, "fit the doubts on marked passages"),
+    "names": ("counterfactuals.__main__", True, "make the table of given names from a census list"),
 }
 
 
@@ -175,7 +175,7 @@ def as_flags(words: Sequence[str]) -> list[str]:
 def _usage() -> str:
     meaning = "Distil language models without distilling their bias, and measure it."
     lines = ["usage: evenhand COMMAND …", "", meaning, ""]
-    lines += [f"  {name:<14} {does}" for name, (_, _, does) in COMMANDS.items()]
+    lines += [f"  {name:<15} {does}" for name, (_, _, does) in COMMANDS.items()]
     return "\n".join([*lines, "", "evenhand COMMAND --help says more; evenhand --version; import evenhand in Python."])
 
 

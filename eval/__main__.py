@@ -203,21 +203,24 @@ def _tasks(given: Mapping[str, Mapping[str, Any]], settings: list[str]) -> dict[
 
 
 def main(arguments: list[str] | None = None) -> int:
+    """Run one command; the exit code is its own, or 2 after `error: …` on stderr."""
     arguments = sys.argv[1:] if arguments is None else arguments
-    if arguments and arguments[0] in COMMANDS:
-        command: int = import_module(COMMANDS[arguments[0]]).main(arguments[1:])
-        return command
-    options = parser().parse_args(arguments)
+    named = bool(arguments) and arguments[0] in COMMANDS
+    work = import_module(COMMANDS[arguments[0]]).main if named else _main
     try:
-        if options.list is not None:
-            width = shutil.get_terminal_size().columns
-            shown = {"": lambda: listing(width), "markdown": catalogue}
-            print(shown.get(options.list, lambda: describe(options.list, width))())
-        else:
-            return _shared(options)
+        return work(arguments[named:]) or 0
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+
+
+def _main(arguments: list[str]) -> int:
+    options = parser().parse_args(arguments)
+    if options.list is None:
+        return _shared(options)
+    width = shutil.get_terminal_size().columns
+    shown = {"": lambda: listing(width), "markdown": catalogue}
+    print(shown.get(options.list, lambda: describe(options.list, width))())
     return 0
 
 

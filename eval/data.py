@@ -17,7 +17,7 @@ from typing import Any
 
 import yaml
 
-from counterfactuals.files import write_whole
+from counterfactuals.files import one_line, write_whole
 from eval.task import MissingData, MissingFile, Row, Task
 
 TABLES = (".jsonl", ".tsv", ".csv", ".jsonl.gz", ".tsv.gz", ".csv.gz")  # what read_table reads
@@ -50,7 +50,7 @@ def fetch(task: Task, data_dir: Path) -> None:
             records = load_dataset(source.dataset, source.config, split=source.split, revision=source.revision)
             write_whole(path, source.text(records))
         except (OSError, ValueError, KeyError) as error:
-            reason = next(iter(str(error).splitlines()), type(error).__name__)
+            reason = one_line(error)
             raise MissingData(
                 f"{path} is missing, and the Hub's {source.dataset} could not be read: {reason}"
             ) from error
@@ -158,7 +158,7 @@ def read_frames(path: Path) -> Row:
         if not all("{}" in frame for frame in table["frames"]) or not all(map(list, table["fill"].values())):
             raise ValueError("a frame without {}, or a group without words")
     except (yaml.YAMLError, KeyError, TypeError, AttributeError, ValueError) as error:
-        reason = " ".join(str(error).split())
+        reason = one_line(error)
         raise ValueError(
             f"{path}: not in the layout {{frames: [text with {{}}], fill: {{group: [word]}}}} ({reason})"
         ) from None

@@ -87,7 +87,7 @@ def test_it_opens_with_what_was_compared_gained_and_paid(study):
     lone = write_page([Study("a", study, {"rows": [row("a", 0.5, 0.99, 20.0)]})], study / "lone.html")
     answer = plain(lone.read_text(encoding="utf-8"), 'class="answer"', 'class="scroll"')
     assert "a was measured on 4 tests" in answer
-    assert "2 of 3 figures cannot be told from their ideal value" in answer
+    assert "2 of its 3 figures with an ideal value reach it" in answer
 
 
 def test_it_says_of_each_model_what_changed_and_how_sure(study):

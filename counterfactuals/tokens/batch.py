@@ -72,8 +72,14 @@ def collate(
     than an op compares a row with its counterpart. vocabulary "reversed": a sequence without a counterfactual is its
     own (its row is combined with its own role reversal); rows after a cue, a role that stays, keep the plain target.
     So does a sequence that was left inside a reversed text: its cue is its first role. With the plain vocabulary rows
-    without a counterpart are left alone. units: each pair's text. said: which tokens, (T,) → (T,), are trained on.
+    without a counterpart are left alone. perturb: "both", or "original": counterfactuals keep the teacher's prediction.
+    units: each pair's text. said: which tokens, (T,) → (T,), are trained on. ValueError for an unknown option.
     """
+    if perturb not in ("both", "original") or vocabulary not in ("plain", "reversed") or not isinstance(augment, bool):
+        given = f"perturb={perturb!r}, vocabulary={vocabulary!r}, augment={augment!r}"
+        raise ValueError(
+            f"collate: perturb is both or original, vocabulary plain or reversed, augment a bool; not {given}"
+        )
     combine = op != "none" or couple
     with_counterfactual = [n for n, pair in enumerate(pairs) if pair.reversed] if combine or augment else []
     sequences = [pair.input_ids for pair in pairs] + [pairs[n].cf_input_ids for n in with_counterfactual]
@@ -87,16 +93,16 @@ def collate(
         if cf_start is None:
             singles.append(_table(start + rows, perturbed=free & (combine and vocabulary == "reversed")))
             continue
-        mate = pair.cf_index[1:] - 1  # row p predicts token p+1; the counterpart's row predicts token s
+        other_row = pair.cf_index[1:] - 1  # row p predicts token p+1; the counterpart's row predicts token s
         # a fresh window (a text cut in several) may begin with a counterpart at 0, which no row predicts
-        coupled = (mate >= 0) & combine
+        coupled = (other_row >= 0) & combine
         singles.append(_table(start + rows[~coupled]))
         if augment:
-            singles.append(_table(cf_start + np.setdiff1d(np.arange(len(pair.cf_input_ids) - 1), mate[coupled])))
+            singles.append(_table(cf_start + np.setdiff1d(np.arange(len(pair.cf_input_ids) - 1), other_row[coupled])))
         turn = np.where(rows < pair.first_replaced, 0, pair.turn + 1)[coupled]
-        perturbed, mate = free[coupled], cf_start + mate[coupled]
+        perturbed, other_row = free[coupled], cf_start + other_row[coupled]
         own = _table(start + rows[coupled], perturbed=perturbed, turn=turn)
-        other = _table(mate, perturbed=perturbed & (perturb == "both"), trained=augment, turn=-turn)
+        other = _table(other_row, perturbed=perturbed & (perturb == "both"), trained=augment, turn=-turn)
         couples.append(np.stack([own, other], axis=2).reshape(4, -1))
 
     row_R, perturb_R, trained_R, turn_R = np.concatenate(couples + singles, axis=1)
@@ -203,7 +209,7 @@ class BatchPlan:
         chosen = self._order[self._bounds[place] : self._bounds[place + 1]].astype(np.int64)
         return chosen[np.argsort(-self.lengths[chosen], kind="stable")]
 
-    def turned(self, step: int, chosen: np.ndarray) -> np.ndarray:
+    def exchanged(self, step: int, chosen: np.ndarray) -> np.ndarray:
         """Whether each of these pairs is seen from its other side in this step (counterfactual.augment: one).
 
         A pure function of (seed, epoch, pair): drawn for every second epoch, and the other side in the one after it.

@@ -12,17 +12,17 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import json
 import math
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from counterfactuals.files import write_whole
 from eval.measures.intervals import interval, pearson, spearman
 from eval.report import canvas, charts
+from eval.report.page import Study
 from eval.report.table import headlines, name_of
 from eval.run import write_json
 from eval.task import suggest
@@ -42,30 +42,23 @@ def kind(key: Key) -> str:
 
 
 def read_results(paths: Sequence[str | Path]) -> list[dict[str, Any]]:
-    """Rows {"model", "tasks"} of results.json files; what several files say of one model is put together.
+    """Rows {"model", "tasks"} of results.json files (or their folders); what several say of one model is put together.
 
     ValueError for a file of another kind, and for two values of one figure of one model.
     """
     found: dict[str, dict[str, dict[str, Any]]] = {}
-    for path in map(Path, paths):
-        try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-            rows = content.get("rows", [content])
-            for row in rows:
-                tasks = found.setdefault(row["model"], {})
-                for label, metrics in row["tasks"].items():
-                    known = tasks.setdefault(label, {})
-                    for metric, figure in metrics.items():
-                        if metric in known and known[metric]["value"] != figure["value"]:
-                            raise ValueError(
-                                f"{path}: {row['model']} has another {label}.{metric} than in an earlier file; "
-                                "give models their own names (--model NAME=PATH when they are measured)"
-                            )
-                        known[metric] = figure
-        except OSError as error:
-            raise ValueError(f"{path}: {error.strerror or error}") from error
-        except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, AttributeError) as error:
-            raise ValueError(f"{path}: not a results.json that evenhand eval wrote") from error
+    for path in paths:
+        for row in Study.load(path).results["rows"]:
+            tasks = found.setdefault(row["model"], {})
+            for label, metrics in row["tasks"].items():
+                known = tasks.setdefault(label, {})
+                for metric, figure in metrics.items():
+                    if metric in known and known[metric]["value"] != figure["value"]:
+                        raise ValueError(
+                            f"{path}: {row['model']} has another {label}.{metric} than in an earlier file; "
+                            "give models their own names (--model NAME=PATH when they are measured)"
+                        )
+                    known[metric] = figure
     return [{"model": model, "tasks": tasks} for model, tasks in found.items()]
 
 
@@ -218,7 +211,7 @@ def plot(result: Mapping[str, Any], path: str | Path) -> Path:
     return canvas.save(charts.correlations(grid, sure, labels, title), path)
 
 
-def main(arguments: list[str] | None = None) -> int:
+def main(arguments: Sequence[str]) -> None:
     parser = argparse.ArgumentParser(
         prog="evenhand correlate",
         description="How measures of bias correlate over a set of models: correlations.md, .json and .png.",
@@ -232,20 +225,14 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("--output_dir", type=Path, default=Path("runs/correlations"), metavar="DIR")
     parser.add_argument("--seed", type=int, default=0, help="of resamples and permutations (0)")
-    options = parser.parse_args(arguments)
-    try:
-        if options.seed < 0:
-            raise ValueError(f"seed {options.seed}: must not be negative")
-        wanted = [name.strip() for name in options.measures.split(",") if name.strip()]
-        result = correlate(read_results(options.results), measures=wanted, seed=options.seed)
-        options.output_dir.mkdir(parents=True, exist_ok=True)
-        text = markdown(result)
-        write_json(options.output_dir / "correlations.json", result)
-        plot(result, options.output_dir / "correlations.png")
-        (options.output_dir / "correlations.md").write_text(text, encoding="utf-8")
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    options = parser.parse_args(list(arguments))
+    if options.seed < 0:
+        raise ValueError(f"seed {options.seed}: must not be negative")
+    wanted = [name.strip() for name in options.measures.split(",") if name.strip()]
+    result = correlate(read_results(options.results), measures=wanted, seed=options.seed)
+    text = markdown(result)
+    write_json(options.output_dir / "correlations.json", result)
+    plot(result, options.output_dir / "correlations.png")
+    write_whole(options.output_dir / "correlations.md", text)
     print(text)
     print(f"written to {options.output_dir}")
-    return 0
