@@ -87,8 +87,7 @@ def _parser() -> argparse.ArgumentParser:
         made = commands.add_parser(name, help=title, description=f"{title[0].upper()}{title[1:]}. {more}")
         made.set_defaults(run=run)
         if out:
-            flag = "--output_dir" if out == "DIR" else "--output"
-            made.add_argument(flag, required=True, metavar=out, help="what to write; made where it is missing")
+            made.add_argument(f"--{out}", required=True, help="what to write; made where it is missing")
         if seed:
             made.add_argument("--seed", type=int, default=0, help=f"of {seed} (default: 0)")
         return made
@@ -105,7 +104,7 @@ def _parser() -> argparse.ArgumentParser:
 
     title = "prepare the pairs of a corpus: reverse, tokenise, align, write"
     more = "A killed build goes on where it was; training takes the folder as data.pairs_dir."
-    build = command(_build, title, more, out="DIR")
+    build = command(_build, title, more, out="output_dir")
     build.add_argument("--tokenizer", required=True, metavar="NAME", help="folder, tokenizer.json or Hub name")
     build.add_argument("--max_length", type=int, default=1024, help="tokens in a sequence (default: 1024)")
     build.add_argument("--shard", metavar="I/N", help="only part I (from 0) of N; without --shard it joins them")
@@ -129,14 +128,14 @@ def _parser() -> argparse.ArgumentParser:
     _reverser_options(round_trip, policy="reverse")
 
     for run, what in ((_learn_pronouns, "which of him and his a 'her' is"), (_learn_names, "who is a person")):
-        learn = command(run, f"learn from plain text {what}", "Needs no labels.", out="FILE", seed="what is drawn")
+        learn = command(run, f"learn from plain text {what}", "Needs no labels.", out="output", seed="what is drawn")
         learn.add_argument("--source", action="append", required=True, help="as for build; repeatable")
         learn.add_argument("--note", default="", help="what the file should say of its sources, such as licences")
-    doubts = command(_learn_doubts, "fit how far each reason for doubt is to be believed", out="FILE")
+    doubts = command(_learn_doubts, "fit how far each reason for doubt is to be believed", out="output")
     doubts.add_argument("--marks", action="append", required=True, metavar="FILE", help="marked CSV; repeatable")
-    names = command(_names, "make the table of given names from a census list", out="FILE")
+    names = command(_names, "make the table of given names from a census list", out="output")
     names.add_argument("--census", required=True, metavar="FILE", help="CSV with the columns name, male, female")
-    command(_sample, "write the built-in sample corpus", out="DIR", seed="the texts")
+    command(_sample, "write the built-in sample corpus", out="output_dir", seed="the texts")
     return parser
 
 

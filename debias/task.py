@@ -84,6 +84,10 @@ class DistillTask(nn.Module):
         strength_warmup. plain: also report "kd_plain", the divergence from the teacher's unchanged predictions. The
         teacher runs once on each sequence of the batch, the student once on each that is trained.
         """
+        if self.options["op"] != "none" and not batch.combined:
+            raise ValueError(
+                f"batch: collated with op none, but the task's op is {self.options['op']}: give both the same"
+            )
         teacher, teacher_states = self.run_teacher(batch)
         states = self._states(self.student, batch.ids_NT[: batch.num_trained])
         head: dict[str, Any] = self.head.options(self.student, self.num_rows)

@@ -18,6 +18,7 @@ from typing import Any
 import yaml
 
 from counterfactuals.files import one_line, write_whole
+from counterfactuals.sample import FILES as SAMPLE_FILES
 from eval.task import MissingData, MissingFile, Row, Task
 
 TABLES = (".jsonl", ".tsv", ".csv", ".jsonl.gz", ".tsv.gz", ".csv.gz")  # what read_table reads
@@ -26,13 +27,14 @@ TABLES = (".jsonl", ".tsv", ".csv", ".jsonl.gz", ".tsv.gz", ".csv.gz")  # what r
 def find_data(data_dir: Path, file: str, what: str) -> Path:
     """The path of a data file: `file` itself if absolute, "builtin/…" of the package, else under `data_dir`.
 
-    Missing: says what it is.
+    Missing: says what it is, and how to get it.
     """
     own = file.startswith("builtin/")
     path = Path(__file__).with_name("prompts") / file[len("builtin/") :] if own else data_dir / file  # absolute wins
     if not path.is_file():
+        made = ", `evenhand sample --output_dir DIR` writes a small one" if file in SAMPLE_FILES else ""
         raise MissingFile(
-            f"{path} is missing: {what}. "
+            f"{path} is missing: {what}{made}. "
             "Name the folder that has it with --data_dir, or the file with --set TASK.file=PATH"
         )
     return path

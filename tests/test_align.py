@@ -29,7 +29,7 @@ def gpt2_tokenizer(shared_data):
 @pytest.fixture(scope="module")
 def paragraphs(shared_data):
     articles = itertools.islice(read_texts(str(shared_data / "wikipedia_articles.jsonl.gz")), 400)
-    return [p for article in articles for p in article.split("\n") if p.strip()][:1500]
+    return [p for article in articles for p in article.split("\n") if p.strip()][:600]
 
 
 def trained(model, trainer, **parts) -> PreTrainedTokenizerFast:
@@ -153,7 +153,7 @@ def check(pair: AlignedPair, reversal: Reversal, tokenizer) -> None:
 
 def test_real_text(paragraphs, gpt2_tokenizer, tokenizers):
     reversals = [REVERSER(text) for text in paragraphs]
-    assert sum(bool(r.spans) for r in reversals) > 300
+    assert sum(bool(r.spans) for r in reversals) > 100
     for name, tokenizer in {"real gpt2": gpt2_tokenizer, **tokenizers}.items():
         some = reversals if name == "real gpt2" else reversals[:40]
         pairs = Splicer(tokenizer).pairs(some)

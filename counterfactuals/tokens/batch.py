@@ -28,6 +28,7 @@ class PairBatch:
     order t for a text's row, −t − 1 against it for a counterfactual's; 0 where the context holds no role.
     teacher_PB: a cached teacher's predictions as bytes, by flat position (debias/cache.py).
     unit_N: the text that each sequence comes from, counted from 0 within the batch, for privacy/.
+    combined: perturb_R was made for an op; without it (op "none") no target may be combined.
     """
 
     ids_NT: torch.Tensor
@@ -40,6 +41,7 @@ class PairBatch:
     num_trained: int
     teacher_PB: torch.Tensor | None = None
     unit_N: torch.Tensor | None = None
+    combined: bool = True
 
     @property
     def num_tokens(self) -> int:
@@ -72,14 +74,10 @@ def collate(
     than an op compares a row with its counterpart. vocabulary "reversed": a sequence without a counterfactual is its
     own (its row is combined with its own role reversal); rows after a cue, a role that stays, keep the plain target.
     So does a sequence that was left inside a reversed text: its cue is its first role. With the plain vocabulary rows
-    without a counterpart are left alone. perturb: "both", or "original": counterfactuals keep the teacher's prediction.
-    units: each pair's text. said: which tokens, (T,) → (T,), are trained on. ValueError for an unknown option.
+    without a counterpart are left alone. perturb "original": rows of counterfactuals keep the teacher's prediction.
+    units: each pair's text. said: which tokens, (T,) → (T,), are trained on.
     """
-    if perturb not in ("both", "original") or vocabulary not in ("plain", "reversed") or not isinstance(augment, bool):
-        given = f"perturb={perturb!r}, vocabulary={vocabulary!r}, augment={augment!r}"
-        raise ValueError(
-            f"collate: perturb is both or original, vocabulary plain or reversed, augment a bool; not {given}"
-        )
+    _check_options(perturb=perturb, vocabulary=vocabulary, augment=augment)
     combine = op != "none" or couple
     with_counterfactual = [n for n, pair in enumerate(pairs) if pair.reversed] if combine or augment else []
     sequences = [pair.input_ids for pair in pairs] + [pairs[n].cf_input_ids for n in with_counterfactual]
@@ -118,7 +116,15 @@ def collate(
         num_pairs=sum(table.shape[1] for table in couples) // 2,
         num_trained=len(sequences) if augment else len(pairs),
         unit_N=None if units is None else _from_zero(np.append(units, units[with_counterfactual])),
+        combined=combine,
     )
+
+
+def _check_options(**given: Any) -> None:
+    known = {"perturb": ("both", "original"), "vocabulary": ("plain", "reversed"), "augment": (True, False)}
+    for name, value in given.items():
+        if value not in known[name]:
+            raise ValueError(f"collate: {name} must be {known[name][0]} or {known[name][1]}, not {value!r}")
 
 
 def _rows(pair: AlignedPair, stop_at_cue: bool) -> tuple[np.ndarray, np.ndarray]:

@@ -154,7 +154,7 @@ def _by_group(rows: Sequence[Result], base: str) -> Iterator[Section]:
     """Male share by group, for every task that gives it."""
     first = [row["model"] for row in rows].index(base)
     for label in _labels(rows):
-        if charts.group_figures(rows, label, "male_share"):
+        if charts.group_figures(rows, label):
             drawn = canvas.picture(
                 lambda width, label=label: charts.groups(rows, label, width=width, reference=first),  # type: ignore[misc]
                 f"Male share by group, {label}, one mark for each model",
