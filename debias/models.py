@@ -178,8 +178,8 @@ def hidden_map(rule: str, keep: Sequence[int]) -> list[tuple[int, int]]:
     return [*between, (-1, -1)]
 
 
-def student_from_layers(teacher: PreTrainedModel, keep: Sequence[int]) -> PreTrainedModel:
-    """A float32 model with copies of the teacher's blocks `keep`, embeddings, final norm and head.
+def student_from_layers(teacher: PreTrainedModel, keep: str | Sequence[int]) -> PreTrainedModel:
+    """A float32 model with copies of the teacher's blocks `keep` (see kept_layers), embeddings, final norm and head.
 
     ValueError for a block that the teacher does not have, and where one would work otherwise at its new place.
     """

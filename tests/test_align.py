@@ -189,7 +189,7 @@ PARTS = st.one_of(st.sampled_from(ROLES), st.sampled_from(REST), st.sampled_from
 KIND = st.sampled_from([*KINDS, "gpt2"])
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(kind=KIND, parts=st.lists(PARTS, max_size=14))
 def test_adversarial_text(tokenizers, kind, parts):
     reversal = REVERSER("".join(parts))
@@ -197,7 +197,7 @@ def test_adversarial_text(tokenizers, kind, parts):
     check(pair, reversal, tokenizers[kind])
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(kind=KIND, parts=st.lists(st.tuples(PARTS, PARTS, st.integers(0, 3)), max_size=12))
 def test_any_replacement(tokenizers, kind, parts):
     """Spans anywhere, empty ones and blanks among the replacements: more than a lexicon would ever do."""

@@ -1,6 +1,5 @@
 """Federated runs of a tiny model: equal to central training where theory says so, resumed, robust, and silent."""
 
-import itertools
 import json
 import shutil
 from pathlib import Path
@@ -12,10 +11,9 @@ from safetensors.torch import load_file
 import train_distill
 from configs import build
 from configs.load import load
-from counterfactuals import sample
 from federated import client, engine
 from federated.message import pack, unpack
-from tests.runs import fresh
+from tests.runs import fresh, write_texts
 
 
 @pytest.fixture(autouse=True)
@@ -26,10 +24,7 @@ def _fresh_accelerator():
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory) -> Path:
-    path = tmp_path_factory.mktemp("corpus") / "texts.jsonl"
-    rows = itertools.islice(sample.generate(200, seed=3), 30)
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    return path
+    return write_texts(tmp_path_factory.mktemp("corpus") / "texts.jsonl", 30)
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,6 @@ import itertools
 import numpy as np
 import pytest
 import torch
-from accelerate.state import AcceleratorState
 from test_task import gpt2, pairs
 from test_train import _fresh_accelerator, arguments, corpus, lines, weights  # noqa: F401 (fixtures)
 
@@ -18,6 +17,7 @@ from counterfactuals.tokens.batch import BatchPlan, collate
 from counterfactuals.tokens.pairs import make_pairs
 from debias import models
 from debias.task import DistillTask
+from tests.runs import fresh
 
 ONE = "counterfactual.augment=one"
 
@@ -60,7 +60,7 @@ def test_the_side_is_a_function_of_seed_epoch_and_pair():
 def test_a_resumed_run_ends_with_the_same_weights(arguments, tmp_path, monkeypatch):  # noqa: F811
     arguments = [*arguments, ONE, "train.max_steps=20", "train.save_every=8"]
     assert train_distill.main([*arguments, f"output_dir={tmp_path / 'whole'}"]) == 0
-    AcceleratorState._reset_state()
+    fresh()
     original, calls = build.collate, itertools.count()
 
     def dies(*args, **kwargs):
@@ -71,7 +71,7 @@ def test_a_resumed_run_ends_with_the_same_weights(arguments, tmp_path, monkeypat
     monkeypatch.setattr(build, "collate", dies)
     assert train_distill.main(arguments) == 130
     monkeypatch.setattr(build, "collate", original)
-    AcceleratorState._reset_state()
+    fresh()
     assert train_distill.main(arguments) == 0
     whole, resumed = weights(tmp_path / "whole"), weights(tmp_path / "run")
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
@@ -83,7 +83,7 @@ def test_a_cached_teacher_serves_the_side_that_is_seen(arguments, tmp_path):  # 
     arguments = [*arguments, ONE, "teacher.cache_bytes=4000", "student.dropout=0"]
     for name, more in (("live", []), ("cached", ["teacher.cache=auto"])):
         assert train_distill.main([*arguments, *more, f"output_dir={tmp_path / name}"]) == 0
-        AcceleratorState._reset_state()
+        fresh()
     live, cached = weights(tmp_path / "live"), weights(tmp_path / "cached")
     for name in live:
         torch.testing.assert_close(live[name], cached[name], rtol=1e-3, atol=1e-4)

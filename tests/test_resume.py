@@ -18,11 +18,10 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 import train_distill
-from counterfactuals import sample
 from counterfactuals.provenance import model_fingerprint
 from debias import task
 from debias.run import checkpoint, launch
-from tests.runs import fresh
+from tests.runs import fresh, write_texts
 
 ROOT = Path(train_distill.__file__).parent
 
@@ -35,10 +34,7 @@ def _fresh_accelerator():
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory) -> Path:
-    path = tmp_path_factory.mktemp("corpus") / "texts.jsonl"
-    rows = itertools.islice(sample.generate(200, seed=3), 100)
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    return path
+    return write_texts(tmp_path_factory.mktemp("corpus") / "texts.jsonl")
 
 
 @pytest.fixture(scope="module")
