@@ -9,7 +9,7 @@ import shutil
 import sys
 import tempfile
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -35,50 +35,45 @@ def parser() -> argparse.ArgumentParser:
         "report.md and the scores of each row (rows-TASK.jsonl). evenhand report --help: a page that compares "
         "runs. evenhand correlate --help: how measures agree.",
     )
-    out.add_argument(
+    add = out.add_argument
+    add(
         "--model",
         action="append",
         default=[],
         metavar="[LABEL=]DIR_OR_NAME",
         help="a model folder, FILE.gguf, an adapter folder (peft) or a Hub name; repeat it to compare models",
     )
-    out.add_argument(
+    add(
         "--tasks",
         default="",
         metavar="A,B",
         help="tasks, comma-separated; task@label runs it once more; lm_eval:NAME is one of lm-evaluation-harness; all: "
         "every task whose data is there",
     )
-    out.add_argument("--data_dir", type=Path, default=Path("data"), metavar="DIR", help="of the data (default data)")
-    out.add_argument("--output_dir", type=Path, default=Path("runs/eval"), metavar="DIR", help="default runs/eval")
-    out.add_argument(
-        "--set", action="append", default=[], metavar="TASK.OPTION=VALUE", help="an option of a task, see --list"
-    )
-    out.add_argument("--limit", type=int, metavar="N", help="at most N rows a task: a quick look, not a result")
+    add("--data_dir", type=Path, default=Path("data"), metavar="DIR", help="of the data (default data)")
+    add("--output_dir", type=Path, default=Path("runs/eval"), metavar="DIR", help="default runs/eval")
+    add("--set", action="append", default=[], metavar="TASK.OPTION=VALUE", help="an option of a task, see --list")
+    add("--limit", type=int, metavar="N", help="at most N rows a task: a quick look, not a result")
     preset = "tasks and options: quick takes under 20 minutes for 135M parameters on two cores, full is for a GPU"
-    out.add_argument("--preset", choices=["quick", "full"], help=preset)
-    out.add_argument("--dry_run", action="store_true", help="show what each task will take")
-    out.add_argument("--seed", type=int, default=0, help="seed of sampling, prompt choice and bootstrap (default 0)")
-    out.add_argument(
+    add("--preset", choices=["quick", "full"], help=preset)
+    add("--dry_run", action="store_true", help="show what each task will take")
+    add("--seed", type=int, default=0, help="seed of sampling, prompt choice and bootstrap (default 0)")
+    add(
         "--seeds",
         metavar="0,1,2",
         help="tasks that sample run once for each seed, and report mean and spread; instead of --seed",
     )
-    out.add_argument("--reference", metavar="LABEL", help="what the others are compared with (default: the first)")
-    out.add_argument(
-        "--hub", action="store_true", help="take data that --data_dir lacks from the Hub, and store it there"
-    )
-    out.add_argument(
+    add("--reference", metavar="LABEL", help="what the others are compared with (default: the first)")
+    add("--hub", action="store_true", help="take data that --data_dir lacks from the Hub, and store it there")
+    add(
         "--cache_dir",
         type=Path,
         metavar="DIR",
         help="where scored rows are kept between runs (default OUTPUT_DIR/.cache)",
     )
-    out.add_argument(
-        "--batch_size", type=int, default=64, metavar="N", help="most rows in a scoring batch (default 64)"
-    )
-    _add_model_options(out)
-    out.add_argument(
+    add("--batch_size", type=int, default=64, metavar="N", help="most rows in a scoring batch (default 64)")
+    _add_model_options(add)
+    add(
         "--list",
         nargs="?",
         const="",
@@ -88,19 +83,19 @@ def parser() -> argparse.ArgumentParser:
     return out
 
 
-def _add_model_options(out: argparse.ArgumentParser) -> None:
+def _add_model_options(add: Callable[..., Any]) -> None:
     """How models are loaded, and what stands before a text."""
-    out.add_argument("--device", metavar="NAME", help="cuda if there is one, else cpu")
-    out.add_argument(
+    add("--device", metavar="NAME", help="cuda if there is one, else cpu")
+    add(
         "--start_token",
         metavar="TOKEN",
         help="token that texts begin with, e.g. '<|endoftext|>', or none; default: the tokenizer's begin of text, "
         "which for chat models is often a chat marker",
     )
-    out.add_argument(
+    add(
         "--chat", action="store_true", help="prompts are a user's message in the model's chat template, texts its reply"
     )
-    out.add_argument("--trust_remote_code", action="store_true", help="run code that comes with a Hub model")
+    add("--trust_remote_code", action="store_true", help="run code that comes with a Hub model")
 
 
 def listing(width: int) -> str:
