@@ -136,7 +136,7 @@ def test_seeds_and_a_cache_of_ones_own(tiny_gpt2, data):
         (["--model", "m", "--tasks", "agreement", "--limit", "0"], "limit 0"),
         (["--model", "a=x", "--model", "a=y", "--tasks", "agreement"], "named twice"),
         (["--model", "m", "--tasks", "agreement", "--data_dir", "/nowhere"], "agreement.jsonl is missing"),
-        (["--model", "m", "--tasks", "agreement", "--data_dir", "/nowhere"], "`evenhand sample --output_dir DIR` writes"),
+        (["--model", "m", "--tasks", "agreement", "--data_dir", "/nowhere"], "`evenhand sample --output_dir"),
         (["--model", "m", "--tasks", "bold", "--set", "bold.runs=inf"], "bold.runs='inf': must be int"),
         (["--model", "m", "--tasks", "agreement", "--seed", "-1"], "seed -1"),
         (["--model", "m", "--tasks", "agreement", "--seeds", "1,x"], "--seeds '1,x': must be whole numbers"),
