@@ -40,8 +40,8 @@ def sha256_of(path: Path) -> str:
 
 
 def one_line(error: Exception) -> str:
-    """What an error says, in one line of at most 250 characters; its type where it says nothing."""
-    return (" ".join(str(error).split()) or type(error).__name__)[:250]
+    """What an error says, in one line of at most 500 characters; its type where it says nothing."""
+    return (" ".join(str(error).split()) or type(error).__name__)[:500]
 
 
 def explain(error: OSError, where: str = "") -> str:
