@@ -93,12 +93,9 @@ def _parser() -> argparse.ArgumentParser:
         return made
 
     reverse = command(_reverse, "reverse the roles in text, a line in, a line out", "UTF-8 from stdin to stdout.")
-    reverse.add_argument(
-        "--json",
-        action="store_true",
-        help="one object a line: text, reversed, spans, flags, stays, passages, cue, turn, and for a flag or passage "
-        "its doubt; offsets in characters, without the line ending",
-    )
+    fields = "text, reversed, spans, flags, stays, passages, cue, turn, and for a flag or passage its doubt"
+    offsets = "offsets in characters, without the line ending"
+    reverse.add_argument("--json", action="store_true", help=f"one object a line: {fields}; {offsets}")
     reverse.add_argument("--fields", metavar="A,B", help="a line is a JSON object: reverse these fields, all or none")
     _reverser_options(reverse, policy="reverse")
 

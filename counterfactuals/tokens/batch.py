@@ -91,16 +91,13 @@ def collate(
         if cf_start is None:
             singles.append(_table(start + rows, perturbed=free & (combine and vocabulary == "reversed")))
             continue
-        other_row = pair.cf_index[1:] - 1  # row p predicts token p+1; the counterpart's row predicts token s
-        # a fresh window (a text cut in several) may begin with a counterpart at 0, which no row predicts
-        coupled = (other_row >= 0) & combine
-        singles.append(_table(start + rows[~coupled]))
+        own_row, other_row, alone, cf_alone = _counterparts(pair, combine)
+        singles.append(_table(start + alone))
         if augment:
-            singles.append(_table(cf_start + np.setdiff1d(np.arange(len(pair.cf_input_ids) - 1), other_row[coupled])))
-        turn = np.where(rows < pair.first_replaced, 0, pair.turn + 1)[coupled]
-        perturbed, other_row = free[coupled], cf_start + other_row[coupled]
-        own = _table(start + rows[coupled], perturbed=perturbed, turn=turn)
-        other = _table(other_row, perturbed=perturbed & (perturb == "both"), trained=augment, turn=-turn)
+            singles.append(_table(cf_start + cf_alone))
+        perturbed, turn = free[own_row], np.where(own_row < pair.first_replaced, 0, pair.turn + 1)
+        own = _table(start + own_row, perturbed=perturbed, turn=turn)
+        other = _table(cf_start + other_row, perturbed=perturbed & (perturb == "both"), trained=augment, turn=-turn)
         couples.append(np.stack([own, other], axis=2).reshape(4, -1))
 
     row_R, perturb_R, trained_R, turn_R = np.concatenate(couples + singles, axis=1)
@@ -131,6 +128,15 @@ def _rows(pair: AlignedPair, stop_at_cue: bool) -> tuple[np.ndarray, np.ndarray]
     """The rows of a sequence, and whether each may be combined: its context holds no cue."""
     rows = np.arange(len(pair.input_ids) - 1)
     return rows, rows < pair.cue if stop_at_cue and pair.cue >= 0 else rows >= 0
+
+
+def _counterparts(pair: AlignedPair, combine: bool) -> tuple[np.ndarray, ...]:
+    """Rows of the text and their counterparts; the rows of the text, and of the counterfactual, that have none."""
+    rows, cf_rows = np.arange(len(pair.input_ids) - 1), np.arange(len(pair.cf_input_ids) - 1)
+    other = pair.cf_index[1:] - 1  # row p predicts token p+1; the counterpart's row predicts token s
+    # a fresh window (a text cut in several) may begin with a counterpart at 0, which no row predicts
+    coupled = (other >= 0) & combine
+    return rows[coupled], other[coupled], rows[~coupled], np.setdiff1d(cf_rows, other[coupled])
 
 
 def _from_zero(number_N: np.ndarray) -> torch.Tensor:
