@@ -22,7 +22,7 @@ from counterfactuals.tokens.corpus import Corpus
 from counterfactuals.tokens.pairs import make_pairs
 from counterfactuals.tokens.stream import PairStream
 from tests.runs import bitwise
-from tests.test_ranks import ROOT, _fresh_accelerator, close, interrupted, launch, settings  # noqa: F401
+from tests.test_ranks import ROOT, _fresh_accelerator, close, fork, interrupted, settings  # noqa: F401
 
 REVERSER = Reverser(load_lexicon("gender"))
 SAMPLE = [row["text"] for row in islice(generate(200, seed=3), 200)]
@@ -241,7 +241,7 @@ def test_a_run_writes_no_pairs_and_goes_on_bitwise_and_two_ranks_give_the_weight
     assert bitwise(one, on) and facts[1]["steps_here"] == 3
     assert facts[0]["pairs"] == facts[1]["pairs"] > 64
     assert facts[0]["with_counterfactual"] == facts[1]["with_counterfactual"]
-    launch(options, tmp_path / "two")
+    fork(options, tmp_path / "two")
     close(one, tmp_path / "two")
 
 
