@@ -11,6 +11,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import kill_many
 import pytest
 import torch
 from safetensors import safe_open
@@ -94,13 +95,13 @@ def at_call(monkeypatch, number: int, do) -> None:
 
 
 @pytest.mark.parametrize("ranks", [pytest.param(1, marks=pytest.mark.slow), 2])
-def test_a_run_killed_at_random_moments_ends_bitwise_the_same(ranks):
-    kills = 3 - ranks  # processes that import everything take most of the time; run the script itself for many kills
-    command = [sys.executable, "tests/kill_many.py", "--kills", str(kills), "--ranks", str(ranks), "--seed", str(ranks)]
+def test_a_run_killed_at_random_moments_ends_bitwise_the_same(ranks, monkeypatch, capsys):
+    """Forked from this process, which has imported everything; run the script itself for many kills."""
+    command = ["kill_many", "--kills", str(3 - ranks), "--ranks", str(ranks), "--seed", str(ranks)]
     command += ["train.max_steps=6", "train.save_every=1", "train.batch_size=16", "train.micro_batch_size=4"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600, check=False)
-    assert done.returncode == 0, done.stdout[-1000:] + done.stderr[-3000:]
-    assert "every round ended bitwise as undisturbed" in done.stdout
+    monkeypatch.setattr(sys, "argv", command)
+    assert kill_many.main() == 0
+    assert "every round ended bitwise as undisturbed" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGUSR1"])
