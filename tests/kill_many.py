@@ -111,9 +111,7 @@ def start(settings: list[str], ranks: int, folder: Path) -> list[int]:
             log = os.open(folder / "log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
             os.dup2(log, 1)
             os.dup2(log, 2)
-            sys.stdout, sys.stderr = (
-                open(number, "w", buffering=1, closefd=False) for number in (1, 2)
-            )  # not pytest's
+            sys.stdout, sys.stderr = (os.fdopen(number, "w", 1, closefd=False) for number in (1, 2))
             if ranks > 1:
                 where = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": ranks, "LOCAL_WORLD_SIZE": ranks}
                 os.environ.update({key: str(value) for key, value in where.items()})
