@@ -54,6 +54,7 @@ def fork(settings: list[str], folder: Path) -> None:
     """Two ranks of DDP, forked from this process: they need not import everything again."""
     if torch.cuda.is_available():  # autograd's threads of a GPU do not survive a fork
         return launch(settings, folder)
+    fresh()
     assert kill_many.wait(kill_many.start([*settings, f"output_dir={folder}"], 2, folder.parent)) == [0, 0]
     assert json.loads((folder / "run.json").read_text(encoding="utf-8"))["ranks"] == 2
 
