@@ -110,7 +110,7 @@ def make(model: Measured, reference: Measured | None, rules: str, about: About) 
     shared = [label for label in both.figures if label in model.figures]
     check_comparable(both, model, shared)
     judged = judge(known, both, model)
-    left_out = [rule.figure for rule in named.rules if rule not in known]
+    left_out = dict.fromkeys(rule.label for rule in named.rules if rule not in known)
     changes = spill_over(both, model) if reference else []
     return Record(
         made=datetime.now(timezone.utc).isoformat(timespec="seconds"),
@@ -171,18 +171,19 @@ def signs(a: Measured, b: Measured) -> list[dict[str, Any]]:
         for name in figures:
             kind, _, group = name.partition("/")
             if kind == "male_share" and group and name in a.figures.get(label, {}):
-                one, two = a.figures[label][name], figures[name]
-                sides = [_side(figure) for figure in (one, two)]
-                sign = {"before": one["value"], "after": two["value"], "turned": set(sides) == {"male", "female"}}
-                sign |= {"favoured_before": sides[0], "favoured_after": sides[1]}
-                found.append({"task": label, "group": group, **sign})
+                (before, one), (after, two) = (_side(side.figures[label][name]) for side in (a, b))
+                sign = {"before": before, "after": after, "turned": {one, two} == {"male", "female"}}
+                found.append({"task": label, "group": group, **sign, "favoured_before": one, "favoured_after": two})
     return found
 
 
-def _side(figure: dict[str, Any]) -> str:
+def _side(figure: dict[str, Any]) -> tuple[float | None, str]:
+    """A male share, 0 to 1, and the side that it favours; its ideal is ½, or 50 of what is given in percent."""
+    ideal = figure["ideal"]
+    share = None if figure["value"] is None else figure["value"] / (2 * ideal)
     if figure["low"] is None:
-        return "not known"
-    return "male" if figure["low"] > 0.5 else "female" if figure["high"] < 0.5 else "neither"
+        return share, "not known"
+    return share, "male" if figure["low"] > ideal else "female" if figure["high"] < ideal else "neither"
 
 
 def read_about(path: Path | None) -> About:
@@ -204,11 +205,13 @@ def page(record: Record) -> str:
     from jinja2 import Environment, FileSystemLoader
 
     here = Path(__file__).parent
+    axes = {change["label"].partition("@")[0] for change in record.spill_over["figures"]}
     pages = Environment(loader=FileSystemLoader([here, here.parent / "report"]), autoescape=True, trim_blocks=True)
     return pages.get_template("record.html").render(
         record=record,
         about=[(name, field.description, getattr(record.about, name)) for name, field in About.model_fields.items()],
         columns=[(name, [j for j in record.judgements if j["rule"]["column"] == name]) for name in COLUMNS],
+        disputed=any(TIERS[name]["tier"] == "disputed" for name in axes),
         body=[measure for measure in record.measures if measure.tier != "disputed"],
         appendix=[measure for measure in record.measures if measure.tier == "disputed"],
         mapping=yaml.safe_load(MAPPING.read_text(encoding="utf-8")),

@@ -219,11 +219,12 @@ def _gaps(rows: Sequence[Result], base: str) -> Iterator[Section]:
 def _polarity(rows: Sequence[Result], base: str) -> Iterator[Section]:
     """How many sampled texts turned out male, neutral, female."""
     for label in _labels(rows):
-        if label.partition("@")[0] != "bold":
+        if label.partition("@")[0] not in ("bold", "stories"):
             continue
         found = {row["model"]: {"male": 0, "neutral": 0, "female": 0} for row in rows}
         for model, scored in _scored(rows, label):
-            found[model][("male", "neutral", "female")[scored["unigram"] + 1]] += 1
+            if not scored.get("side"):  # a prompt that says which is no choice
+                found[model][("male", "neutral", "female")[scored["unigram"] + 1]] += 1
         counts = {model: parts for model, parts in found.items() if any(parts.values())}
         if counts:
             described = "; ".join(
