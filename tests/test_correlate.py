@@ -131,8 +131,8 @@ def test_from_files_to_a_report(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("{", "not a results.json"),
-        ("[]", "not a results.json"),
+        ("{", "not a results file"),
+        ("[]", "not a results file"),
         (json.dumps({"rows": ROWS[:2]}), "2 models"),
         (json.dumps({"rows": [ROWS[0], {**ROWS[1], "model": "m0"}]}), "m0 has another seat.mean_abs_effect than"),
     ],

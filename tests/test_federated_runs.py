@@ -1,9 +1,9 @@
 """Federated runs of a tiny model: equal to central training where theory says so, resumed, robust, and silent."""
 
 import importlib.util
-import itertools
 import json
 import math
+import shutil
 import sys
 from pathlib import Path
 
@@ -15,12 +15,11 @@ from safetensors.torch import load_file
 import train_distill
 from configs import build
 from configs.load import load
-from counterfactuals import sample
 from eval.model import Scorer
 from eval.report.page import Study, write_page
 from federated import client, engine
 from federated.message import pack, unpack
-from tests.runs import fresh
+from tests.runs import fresh, write_texts
 
 
 @pytest.fixture(autouse=True)
@@ -31,10 +30,7 @@ def _fresh_accelerator():
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory) -> Path:
-    path = tmp_path_factory.mktemp("corpus") / "texts.jsonl"
-    rows = itertools.islice(sample.generate(200, seed=3), 30)
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    return path
+    return write_texts(tmp_path_factory.mktemp("corpus") / "texts.jsonl", 30)
 
 
 @pytest.fixture(scope="module")
@@ -54,6 +50,15 @@ def run(settings, tmp_path):
         return train_distill.main([*settings, f"output_dir={tmp_path / folder}", *more])
 
     return start
+
+
+@pytest.fixture(scope="module")
+def whole(settings, tmp_path_factory) -> Path:
+    """An undisturbed run of FEW."""
+    folder = tmp_path_factory.mktemp("whole")
+    fresh()
+    assert train_distill.main([*settings, *FEW, f"output_dir={folder}"]) == 0
+    return folder
 
 
 FEW = ("federated.rounds=2", "federated.clients=4", "federated.per_round=2", "federated.local_steps=2")
@@ -121,10 +126,11 @@ def test_the_proximal_gradient_is_that_of_its_term():
 # ---------------------------------------------------------------- killed, missing, late, broken
 
 
-@pytest.mark.parametrize("algorithm", ["fedavg", "fedyogi"])
-def test_a_killed_run_resumes_bitwise(algorithm, run, tmp_path, monkeypatch, capsys):
-    few = (*FEW, f"federated.algorithm={algorithm}", "federated.server_lr=0.01")
-    assert run("whole", *few) == 0
+@pytest.mark.parametrize("server", [(), ("federated.algorithm=fedyogi", "federated.server_lr=0.01")])
+def test_a_killed_run_resumes_bitwise(server, run, whole, tmp_path, monkeypatch, capsys):
+    few = (*FEW, *server)
+    assert not server or run("whole", *few) == 0
+    undisturbed = tmp_path / "whole" if server else whole
     train, calls = client.Client.train, iter([False, False, True])
 
     def killed(*given):
@@ -135,7 +141,7 @@ def test_a_killed_run_resumes_bitwise(algorithm, run, tmp_path, monkeypatch, cap
     monkeypatch.setattr(client.Client, "train", killed)
     assert run("killed", *few) == 130 and run("killed", *few) == 0
     for name in ("model/model.safetensors", "metrics.jsonl", "clients.json"):
-        assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "killed" / name).read_bytes()
+        assert (undisturbed / name).read_bytes() == (tmp_path / "killed" / name).read_bytes()
     assert run("killed", *few) == 0 and "complete in" in capsys.readouterr().out
 
 
@@ -353,8 +359,8 @@ def test_mistakes_are_one_line(what, run, capsys):
     assert len(lines) == 1 and says in lines[0] and "Traceback" not in lines[0]
 
 
-def test_an_empty_client_is_one_line(run, tmp_path, capsys):
-    assert run("empty", *FEW) == 0
+def test_an_empty_client_is_one_line(run, whole, tmp_path, capsys):
+    shutil.copytree(whole, tmp_path / "empty")
     (folder,) = (tmp_path / "empty" / "clients").iterdir()
     for spoil, says in ((lambda path: path.write_text(""), "has no text"), (Path.unlink, "no texts.jsonl here")):
         (tmp_path / "empty" / "run.json").unlink(missing_ok=True)
@@ -363,11 +369,10 @@ def test_an_empty_client_is_one_line(run, tmp_path, capsys):
         assert says in capsys.readouterr().err
 
 
-def test_a_dry_run_counts_what_is_sent(run, tmp_path, capsys):
+def test_a_dry_run_counts_what_is_sent(run, whole, tmp_path, capsys):
     assert run("dry", *FEW, "--dry_run") == 0
     said = capsys.readouterr().out
     assert "2 of 2 of 4 clients" in said and not (tmp_path / "dry").exists()
-    assert run("dry", *FEW) == 0
-    sent = facts_of(tmp_path / "dry")
-    parameters = sum(x.numel() for name, x in weights(tmp_path / "dry").items() if "lm_head" not in name)
+    sent = facts_of(whole)
+    parameters = sum(x.numel() for name, x in weights(whole).items() if "lm_head" not in name)
     assert sent["bytes_up"] == pytest.approx(4 * 4 * parameters, rel=0.1)

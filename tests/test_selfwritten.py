@@ -4,7 +4,6 @@ import json
 from pathlib import Path
 
 import pytest
-from accelerate.state import AcceleratorState, PartialState
 
 import evenhand
 import train_distill
@@ -12,13 +11,13 @@ from configs import selfwritten
 from configs.load import load
 from counterfactuals.prompts import prompts
 from counterfactuals.text.lexicon import load_lexicon
+from tests.runs import fresh
 
 
 @pytest.fixture(autouse=True)
 def _fresh_accelerator():
     yield
-    AcceleratorState._reset_state()
-    PartialState._reset_state()
+    fresh()
 
 
 @pytest.fixture

@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import sys
 from collections.abc import Sequence
 from datetime import datetime, timezone
 from pathlib import Path
@@ -17,7 +16,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from counterfactuals.files import write_whole
+from counterfactuals.files import one_line, write_whole
 from counterfactuals.provenance import versions
 from eval.audit.flips import flips
 from eval.audit.gate import COLUMNS, as_dict, outcome
@@ -195,7 +194,7 @@ def read_about(path: Path | None) -> About:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
         return About.model_validate(content or {})
     except yaml.YAMLError as error:
-        raise ValueError(f"{path}: not YAML ({' '.join(str(error).split())})") from None
+        raise ValueError(f"{path}: not YAML ({one_line(error)})") from None
     except ValidationError as error:
         said = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors())
         raise ValueError(f"{path}: {said} (fields: {', '.join(About.model_fields)})") from None
@@ -219,7 +218,7 @@ def page(record: Record) -> str:
     )
 
 
-def main(arguments: Sequence[str]) -> int:
+def main(arguments: Sequence[str]) -> None:
     parser = argparse.ArgumentParser(
         prog="evenhand record", description="Write an audit record: OUTPUT_DIR/audit.json and audit.html."
     )
@@ -232,18 +231,11 @@ def main(arguments: Sequence[str]) -> int:
     options = parser.parse_args(list(arguments))
     if options.schema:
         print(json.dumps(Record.model_json_schema(), indent=1))
-        return 0
-    try:
-        if not options.model:
-            raise ValueError("name a model with --model FOLDER:NAME")
-        model = read(options.model)
-        reference = read(options.reference) if options.reference else None
-        record = make(model, reference, options.rules, read_about(options.about))
-        options.output_dir.mkdir(parents=True, exist_ok=True)
-        write_whole(options.output_dir / "audit.json", record.model_dump_json(indent=1) + "\n")
-        write_whole(options.output_dir / "audit.html", page(record))
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+        return
+    if not options.model:
+        raise ValueError("name a model with --model FOLDER:NAME")
+    reference = read(options.reference) if options.reference else None
+    record = make(read(options.model), reference, options.rules, read_about(options.about))
+    write_whole(options.output_dir / "audit.json", record.model_dump_json(indent=1) + "\n")
+    write_whole(options.output_dir / "audit.html", page(record))
     print(f"{record.outcome}; {len(record.missing)} fields of --about missing; written to {options.output_dir}")
-    return 0

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import yaml
 
+from counterfactuals.files import one_line
 from eval.audit.measured import Measured
 from eval.measures.intervals import Interval
 from eval.report.findings import lower_is_better
@@ -83,7 +84,7 @@ def read_rules(source: str) -> Rules:
         try:
             content = yaml.safe_load(Path(source).read_text(encoding="utf-8"))
         except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise ValueError(f"{source}: not YAML ({' '.join(str(error).split())})") from None
+            raise ValueError(f"{source}: not YAML ({one_line(error)})") from None
     if not isinstance(content, dict) or not isinstance(content.get("rules"), list) or not content["rules"]:
         raise ValueError(f"{source}: must have a list `rules`, each {{figure: TASK.METRIC, KIND: MARGIN}}")
     problems: list[str] = []

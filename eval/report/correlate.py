@@ -1,6 +1,6 @@
 """Do measures of bias agree over a set of models? After Cao et al., ACL 2022 (intrinsic and extrinsic metrics).
 
-    python -m eval correlate runs/*/results.json --output_dir runs/correlations
+    evenhand correlate runs/*/results.json --output_dir runs/correlations
 
 Every pair of measures gets Pearson's r and Spearman's ρ over the models that have both, with a bootstrap interval over
 models and a permutation p. A measure counts by its distance from the ideal, so that more is worse in each, or by its
@@ -14,17 +14,17 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import json
 import math
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from counterfactuals.files import write_whole
 from eval.measures.intervals import interval, pearson, spearman
 from eval.report import canvas, charts
+from eval.report.page import Study
 from eval.report.table import headlines, name_of
 from eval.run import write_json
 from eval.task import suggest
@@ -44,30 +44,23 @@ def kind(key: Key) -> str:
 
 
 def read_results(paths: Sequence[str | Path]) -> list[dict[str, Any]]:
-    """Rows {"model", "tasks"} of results.json files; what several files say of one model is put together.
+    """Rows {"model", "tasks"} of results.json files (or their folders); what several say of one model is put together.
 
     ValueError for a file of another kind, and for two values of one figure of one model.
     """
     found: dict[str, dict[str, dict[str, Any]]] = {}
-    for path in map(Path, paths):
-        try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-            rows = content.get("rows", [content])
-            for row in rows:
-                tasks = found.setdefault(row["model"], {})
-                for label, metrics in row["tasks"].items():
-                    known = tasks.setdefault(label, {})
-                    for metric, figure in metrics.items():
-                        if metric in known and known[metric]["value"] != figure["value"]:
-                            raise ValueError(
-                                f"{path}: {row['model']} has another {label}.{metric} than in an earlier file; "
-                                "give models their own names (--model NAME=PATH when they are measured)"
-                            )
-                        known[metric] = figure
-        except OSError as error:
-            raise ValueError(f"{path}: {error.strerror or error}") from error
-        except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, AttributeError) as error:
-            raise ValueError(f"{path}: not a results.json of python -m eval") from error
+    for path in paths:
+        for row in Study.load(path).results["rows"]:
+            tasks = found.setdefault(row["model"], {})
+            for label, metrics in row["tasks"].items():
+                known = tasks.setdefault(label, {})
+                for metric, figure in metrics.items():
+                    if metric in known and known[metric]["value"] != figure["value"]:
+                        raise ValueError(
+                            f"{path}: {row['model']} has another {label}.{metric} than in an earlier file; "
+                            "give models their own names (--model NAME=PATH when they are measured)"
+                        )
+                    known[metric] = figure
     return [{"model": model, "tasks": tasks} for model, tasks in found.items()]
 
 
@@ -252,12 +245,12 @@ def plot(result: Mapping[str, Any], path: str | Path) -> Path:
     return canvas.save(charts.correlations(grid, sure, labels, title), path)
 
 
-def main(arguments: list[str] | None = None) -> int:
+def main(arguments: Sequence[str]) -> None:
     parser = argparse.ArgumentParser(
-        prog="python -m eval correlate",
+        prog="evenhand correlate",
         description="How measures of bias correlate over a set of models: correlations.md, .json and .png.",
     )
-    parser.add_argument("results", nargs="+", type=Path, metavar="RESULTS.JSON", help="what python -m eval wrote")
+    parser.add_argument("results", nargs="+", type=Path, metavar="RESULTS.JSON", help="what evenhand eval wrote")
     parser.add_argument(
         "--measures",
         default="",
@@ -267,21 +260,15 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--by_group", action="store_true", help="over the groups of each model, as occupations")
     parser.add_argument("--output_dir", type=Path, default=Path("runs/correlations"), metavar="DIR")
     parser.add_argument("--seed", type=int, default=0, help="of resamples and permutations (0)")
-    options = parser.parse_args(arguments)
-    try:
-        if options.seed < 0:
-            raise ValueError(f"seed {options.seed}: must not be negative")
-        wanted = [name.strip() for name in options.measures.split(",") if name.strip()]
-        rows = read_results(options.results)
-        result = correlate(rows, measures=wanted, seed=options.seed, by_group=options.by_group)
-        options.output_dir.mkdir(parents=True, exist_ok=True)
-        text = markdown(result)
-        write_json(options.output_dir / "correlations.json", result)
-        plot(result, options.output_dir / "correlations.png")
-        (options.output_dir / "correlations.md").write_text(text, encoding="utf-8")
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    options = parser.parse_args(list(arguments))
+    if options.seed < 0:
+        raise ValueError(f"seed {options.seed}: must not be negative")
+    wanted = [name.strip() for name in options.measures.split(",") if name.strip()]
+    rows = read_results(options.results)
+    result = correlate(rows, measures=wanted, seed=options.seed, by_group=options.by_group)
+    text = markdown(result)
+    write_json(options.output_dir / "correlations.json", result)
+    plot(result, options.output_dir / "correlations.png")
+    write_whole(options.output_dir / "correlations.md", text)
     print(text)
     print(f"written to {options.output_dir}")
-    return 0

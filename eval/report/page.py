@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -155,16 +154,17 @@ def _by_group(rows: Sequence[Result], base: str) -> Iterator[Section]:
     """Male share by group, for every task that gives it."""
     first = [row["model"] for row in rows].index(base)
     for label in _labels(rows):
-        if charts.group_figures(rows, label, "male_share"):
+        if charts.group_figures(rows, label):
             drawn = canvas.picture(
                 lambda width, label=label: charts.groups(rows, label, width=width, reference=first),  # type: ignore[misc]
                 f"Male share by group, {label}, one mark for each model",
             )
             words = (
-                f"The share of male among male and female, group by group, in the order of {base}. Lines are 95 % "
+                f"The share of male among male and female, group by group, sorted by {base}. Lines are 95 % "
                 "intervals; hollow marks were counted over fewer than 5, or have no interval."
             )
-            yield Section(f"groups-{label}", f"Which groups moved, and where to ({label})", words, drawn)
+            title = "Which groups moved, and where to" if len(rows) > 1 else "Share by group"
+            yield Section(f"groups-{label}", f"{title} ({label})", words, drawn)
 
 
 def _tradeoff(rows: Sequence[Result], base: str) -> Iterator[Section]:
@@ -366,24 +366,19 @@ def _reproduce(study: Study) -> dict[str, Any]:
     return {"name": study.name, "facts": {key: value for key, value in facts.items() if value}, "files": settings}
 
 
-def main(arguments: Sequence[str]) -> int:
-    """python -m eval report RUN [RUN …]: one page that compares the models of finished runs."""
+def main(arguments: Sequence[str]) -> None:
+    """evenhand report RUN [RUN …]: one page that compares the models of finished runs."""
     parser = argparse.ArgumentParser(
-        prog="python -m eval report",
+        prog="evenhand report",
         description="Write a page that compares the models of runs: folders with results.json, as eval and "
         "train_distill.py leave them.",
     )
     parser.add_argument("runs", nargs="+", metavar="RUN", help="a run's folder, or its results.json")
-    parser.add_argument("--out", type=Path, default=Path("report.html"), metavar="FILE", help="default report.html")
+    parser.add_argument("--output", type=Path, default=Path("report.html"), metavar="FILE", help="default report.html")
     parser.add_argument(
         "--reference", metavar="MODEL", help="compare with this one (a lone run's own, else plain, else the first)"
     )
     parser.add_argument("--title", default="Evaluation", help="heading of the page")
     options = parser.parse_args(list(arguments))
-    try:
-        studies = [Study.load(run) for run in options.runs]
-        print(write_page(studies, options.out, title=options.title, reference=options.reference))
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    studies = [Study.load(run) for run in options.runs]
+    print(write_page(studies, options.output, title=options.title, reference=options.reference))
