@@ -76,6 +76,10 @@ COMMANDS = {  # name: (module, whether `main` wants the name as its first argume
     "correlate": ("eval.__main__", True, "how measures agree over models"),
     "privacy": ("privacy.__main__", False, "plant canaries in a corpus; audit what a model gives away"),
     "dashboard": ("debias.__main__", True, "a Weights & Biases workspace for a configuration"),
+    "learn_pronouns": ("counterfactuals.__main__", True, "fit the pronoun classifier on plain text"),
+    "learn_names": ("counterfactuals.__main__", True, "fit the models that tell who is a person"),
+    "learn_doubts": ("counterfactuals.__main__", True, "fit the doubts on marked passages"),
+    "names": ("counterfactuals.__main__", True, "make the table of given names from a census list"),
 }
 
 
@@ -124,8 +128,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         rest = _debias(rest)
     if module in ("counterfactuals.__main__", "eval.__main__", "privacy.__main__"):  # the others read key.sub=value
         rest = as_flags(rest)
-    if module == "counterfactuals.__main__":
-        rest = ["--out" if word == "--output_dir" else word for word in rest]
     return import_module(module).main([name, *rest] if is_named else rest)
 
 
@@ -173,7 +175,7 @@ def as_flags(words: Sequence[str]) -> list[str]:
 def _usage() -> str:
     meaning = "Distil language models without distilling their bias, and measure it."
     lines = ["usage: evenhand COMMAND …", "", meaning, ""]
-    lines += [f"  {name:<11} {does}" for name, (_, _, does) in COMMANDS.items()]
+    lines += [f"  {name:<15} {does}" for name, (_, _, does) in COMMANDS.items()]
     return "\n".join([*lines, "", "evenhand COMMAND --help says more; evenhand --version; import evenhand in Python."])
 
 

@@ -32,6 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
+        prog="evenhand train",
         description=__doc__,
         epilog="exit codes: 0 done or stopped on request, 2 a mistake (one line says which), 130 interrupted",
         formatter_class=argparse.RawDescriptionHelpFormatter,

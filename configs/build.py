@@ -61,11 +61,11 @@ class Data:
     def num_tokens(self, step: int) -> int:
         """Trained predictions of the whole batch, over accumulation and ranks; 1 where there is none."""
         chosen, augment, said = self.plan.batch(step), self.collation["augment"], self.collation["said"]
-        turned = self._turned(step, chosen)
+        exchanged = self._exchanged(step, chosen)
         if said is None:
-            options = {"turned": turned} if self.one_side else {}
+            options = {"exchanged": exchanged} if self.one_side else {}
             return max(1, self.pairs.predictions(chosen, augment=augment, **options))
-        pairs = self._pairs(chosen, turned)
+        pairs = self._pairs(chosen, exchanged)
         texts = [pair.input_ids for pair in pairs] + [pair.cf_input_ids for pair in pairs if augment and pair.reversed]
         return max(1, sum(int(said(ids)[1:].sum()) for ids in texts))
 
@@ -74,20 +74,20 @@ class Data:
         texts = self.plan.text_P if isinstance(self.plan, PoissonPlan) else None
         for chosen in self.plan.micro_batches(step, **share):
             indices = chosen if len(chosen) else np.zeros(1, dtype=int)  # a private step may hold no text
-            units, turned = None if texts is None else texts[indices], self._turned(step, indices)
-            batch = collate(self._pairs(indices, turned), units=units, **self.collation)
+            units, exchanged = None if texts is None else texts[indices], self._exchanged(step, indices)
+            batch = collate(self._pairs(indices, exchanged), units=units, **self.collation)
             if not len(chosen):
                 batch = replace(batch, trained_R=torch.zeros_like(batch.trained_R))
-            yield batch if self.cache is None else self.cache.attach(batch, indices, turned)
+            yield batch if self.cache is None else self.cache.attach(batch, indices, exchanged)
 
-    def _pairs(self, indices: np.ndarray, turned: np.ndarray) -> list[AlignedPair]:
-        return [self.pairs[i].turned() if other else self.pairs[i] for i, other in zip(indices, turned)]
+    def _pairs(self, indices: np.ndarray, exchanged: np.ndarray) -> list[AlignedPair]:
+        return [self.pairs[i].exchanged() if other else self.pairs[i] for i, other in zip(indices, exchanged)]
 
-    def _turned(self, step: int, indices: np.ndarray) -> np.ndarray:
+    def _exchanged(self, step: int, indices: np.ndarray) -> np.ndarray:
         """Which of these pairs are seen from their other side."""
         if not self.one_side or isinstance(self.pairs, PairStream) or isinstance(self.plan, PairStream):
             return np.zeros(len(indices), dtype=bool)
-        return self.plan.turned(step, indices) & self.pairs.has_cf[indices]
+        return self.plan.exchanged(step, indices) & self.pairs.has_cf[indices]
 
 
 @dataclass(frozen=True)

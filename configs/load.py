@@ -17,6 +17,7 @@ import yaml
 
 from configs import checks
 from configs.schema import PER_RUN, SECTIONS, Config, ConfigError, near, to_dict, validate
+from counterfactuals.files import one_line
 
 FIRST = {key: next(iter(section.model_fields)) for key, section in SECTIONS.items()}  # first setting of each section
 # settings that may change when a run resumes: they decide neither the weights nor metrics.jsonl, except for rounding
@@ -69,7 +70,7 @@ def read_yaml(path: str | Path) -> Any:
     try:
         return yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"not valid YAML: {' '.join(str(error).split())}") from None
+        raise ValueError(f"not valid YAML: {one_line(error)}") from None
 
 
 def differences(path: Path, config: Config, *, ignored: Sequence[str] = ()) -> list[str]:

@@ -72,7 +72,8 @@ def bound(runs: dict[str, Config], *, minutes: float | None = None, tokens: int 
         if begun:
             config.data.max_texts = int(begun[0].name.split("-")[1])
             continue
-        texts = tokens // config.data.max_length if tokens else int(60 * (minutes or 0) / seconds_a_text(config))
+        length = config.data.max_length * _epochs(config)
+        texts = int(tokens / length) if tokens else int(60 * (minutes or 0) / seconds_a_text(config))
         if texts < config.train.batch_size:
             raise ValueError(f"--minutes, --tokens: room for {texts} texts, fewer than a step has; give more")
         config.data.max_texts = texts
@@ -80,7 +81,7 @@ def bound(runs: dict[str, Config], *, minutes: float | None = None, tokens: int 
 
 
 def seconds_a_text(config: Config) -> float:
-    """How long this machine writes a text and trains on it, with its counterfactual where it has one; measured."""
+    """How long this machine writes a text and trains on it in all epochs, with its counterfactual; measured."""
     from eval.model import Scorer
 
     model = str(config.teacher.model)
@@ -103,7 +104,11 @@ def seconds_a_text(config: Config) -> float:
 
     new = length - sum(map(len, ids)) / len(ids)
     sequences = 1 + SHARE * (config.counterfactual.augment == "both")
-    return writing * new + sequences * _seconds(step) / size
+    return writing * new + _epochs(config) * sequences * _seconds(step) / size
+
+
+def _epochs(config: Config) -> float:
+    return float(config.train.epochs or 1)
 
 
 def _seconds(work: Callable[[], Any]) -> float:

@@ -1,4 +1,4 @@
-"""Command line of the text side: `python -m counterfactuals <command> --help`."""
+"""Command line of the text side: `evenhand COMMAND --help`, or `python -m counterfactuals COMMAND --help`."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ LEAST = {"max_texts": 1, "max_length": 2, "workers": 1, "sample": 1, "seed": 0} 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; the exit code is 0, 2 after `error: …` on stderr, 130 after Ctrl-C."""
     arguments = _parser().parse_args(argv)
-    out = getattr(arguments, "out", None)
+    out = getattr(arguments, "output_dir", None) or getattr(arguments, "output", None)
     try:
         _check(arguments)
         arguments.run(arguments)
@@ -61,11 +61,11 @@ def _check(arguments: argparse.Namespace) -> None:
             raise ValueError(f"--{name}: must not be empty")
 
 
-def _check_out(out: str, *, folder: bool = False) -> None:
+def _check_output(file: str) -> None:
     """Refuse before the work what would fail after it."""
-    if not folder and Path(out).is_dir():
-        raise ValueError(f"--out {out}: is a folder; name a file")
-    check_folder(out if folder else Path(out).absolute().parent, "--out")
+    if Path(file).is_dir():
+        raise ValueError(f"--output {file}: is a folder; name a file")
+    check_folder(Path(file).absolute().parent, "--output")
 
 
 # ---------------------------------------------------------------- options
@@ -77,7 +77,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="python -m counterfactuals", description="Counterfactual role reversal of text.")
+    parser = _Parser(prog="evenhand", description="Counterfactual role reversal of text.")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
 
     def command(
@@ -87,24 +87,21 @@ def _parser() -> argparse.ArgumentParser:
         made = commands.add_parser(name, help=title, description=f"{title[0].upper()}{title[1:]}. {more}")
         made.set_defaults(run=run)
         if out:
-            made.add_argument("--out", required=True, metavar=out, help="what to write; made where it is missing")
+            made.add_argument(f"--{out}", required=True, help="what to write; made where it is missing")
         if seed:
             made.add_argument("--seed", type=int, default=0, help=f"of {seed} (default: 0)")
         return made
 
     reverse = command(_reverse, "reverse the roles in text, a line in, a line out", "UTF-8 from stdin to stdout.")
-    reverse.add_argument(
-        "--json",
-        action="store_true",
-        help="one object a line: text, reversed, spans, flags, stays, passages, cue, turn, and for a flag or passage "
-        "its doubt; offsets in characters, without the line ending",
-    )
+    fields = "text, reversed, spans, flags, stays, passages, cue, turn, and for a flag or passage its doubt"
+    offsets = "offsets in characters, without the line ending"
+    reverse.add_argument("--json", action="store_true", help=f"one object a line: {fields}; {offsets}")
     reverse.add_argument("--fields", metavar="A,B", help="a line is a JSON object: reverse these fields, all or none")
     _reverser_options(reverse, policy="reverse")
 
     title = "prepare the pairs of a corpus: reverse, tokenise, align, write"
     more = "A killed build goes on where it was; training takes the folder as data.pairs_dir."
-    build = command(_build, title, more, out="DIR")
+    build = command(_build, title, more, out="output_dir")
     build.add_argument("--tokenizer", required=True, metavar="NAME", help="folder, tokenizer.json or Hub name")
     build.add_argument("--max_length", type=int, default=1024, help="tokens in a sequence (default: 1024)")
     build.add_argument("--shard", metavar="I/N", help="only part I (from 0) of N; without --shard it joins them")
@@ -114,7 +111,8 @@ def _parser() -> argparse.ArgumentParser:
 
     more = "Mark the verdicts (ok or wrong, with a kind) in DIR/audit.csv, then give it to --score."
     audit = command(_audit, "see what was replaced: a page, and a sample to mark by hand", more)
-    audit.add_argument("--out", metavar="PATH", help="folder to write into; with --strip, the file")
+    audit.add_argument("--output_dir", metavar="DIR", help="folder for the page and the sample")
+    audit.add_argument("--output", metavar="FILE", help="with --strip: the copy")
     audit.add_argument("--sample", type=int, default=500, help="units to draw (default: 500)")
     audit.add_argument("--score", metavar="FILE", help="read a marked CSV and print the error rate, by doubt too")
     audit.add_argument("--strip", metavar="FILE", help="copy a marked CSV without the texts, to keep or publish")
@@ -127,14 +125,14 @@ def _parser() -> argparse.ArgumentParser:
     _reverser_options(round_trip, policy="reverse")
 
     for run, what in ((_learn_pronouns, "which of him and his a 'her' is"), (_learn_names, "who is a person")):
-        learn = command(run, f"learn from plain text {what}", "Needs no labels.", out="FILE", seed="what is drawn")
+        learn = command(run, f"learn from plain text {what}", "Needs no labels.", out="output", seed="what is drawn")
         learn.add_argument("--source", action="append", required=True, help="as for build; repeatable")
         learn.add_argument("--note", default="", help="what the file should say of its sources, such as licences")
-    doubts = command(_learn_doubts, "fit how far each reason for doubt is to be believed", out="FILE")
+    doubts = command(_learn_doubts, "fit how far each reason for doubt is to be believed", out="output")
     doubts.add_argument("--marks", action="append", required=True, metavar="FILE", help="marked CSV; repeatable")
-    names = command(_names, "make the table of given names from a census list", out="FILE")
+    names = command(_names, "make the table of given names from a census list", out="output")
     names.add_argument("--census", required=True, metavar="FILE", help="CSV with the columns name, male, female")
-    command(_sample, "write the built-in sample corpus", out="DIR", seed="the texts")
+    command(_sample, "write the built-in sample corpus", out="output_dir", seed="the texts")
     return parser
 
 
@@ -210,14 +208,14 @@ def _build(arguments: argparse.Namespace) -> None:
     from counterfactuals.tokens.pairs import build_pairs, build_part
     from counterfactuals.tokens.tokenizer import load_tokenizer
 
-    _check_out(arguments.out, folder=True)
+    check_folder(arguments.output_dir, "--output_dir")
     tokenizer = load_tokenizer(arguments.tokenizer)
     options = {"max_length": arguments.max_length, "workers": arguments.workers, "progress": _log}
     corpus = dataclasses.replace(_corpus(arguments), tokenizer=tokenizer)
-    made_of = (corpus, _reverser(arguments), tokenizer, arguments.out)
+    made_of = (corpus, _reverser(arguments), tokenizer, arguments.output_dir)
     if arguments.shard is not None:
         done = build_part(*made_of, part=_part(arguments.shard), **options)
-        print(f"{arguments.out}: {done} shards of part {arguments.shard} are there; join all without --shard")
+        print(f"{arguments.output_dir}: {done} shards of part {arguments.shard} are there; join all without --shard")
         return
     pairs = build_pairs(*made_of, **options)
     counts = pairs.meta["counts"]
@@ -242,18 +240,19 @@ def _log(line: object) -> None:
 def _audit(arguments: argparse.Namespace) -> None:
     from counterfactuals.audit import sample as audit
 
-    if not arguments.score and not (arguments.out and (arguments.source or arguments.strip)):
-        raise ValueError("audit: give --source and --out, or --strip FILE and --out, or --score FILE")
+    has_output = arguments.output if arguments.strip else arguments.source and arguments.output_dir
+    if not arguments.score and not has_output:
+        raise ValueError("audit: give --source and --output_dir, or --strip FILE and --output FILE, or --score FILE")
     if arguments.score:
         print(audit.score(arguments.score))
     elif arguments.strip:
-        _check_out(arguments.out)
-        audit.strip(arguments.strip, arguments.out)
+        _check_output(arguments.output)
+        audit.strip(arguments.strip, arguments.output)
     else:
         unit = "passage" if arguments.passages else "paragraph" if arguments.paragraphs else "text"
         options = {"unit": unit, "sample": arguments.sample, "seed": arguments.seed, "source": arguments.source}
-        tally = audit.audit(_corpus(arguments), _reverser(arguments), arguments.out, **options)
-        print(f"{tally}\nwritten to {arguments.out}: audit.html, audit.csv")
+        tally = audit.audit(_corpus(arguments), _reverser(arguments), arguments.output_dir, **options)
+        print(f"{tally}\nwritten to {arguments.output_dir}: audit.html, audit.csv")
 
 
 def _round_trip(arguments: argparse.Namespace) -> None:
@@ -266,18 +265,18 @@ def _round_trip(arguments: argparse.Namespace) -> None:
 def _learn_pronouns(arguments: argparse.Namespace) -> None:
     from counterfactuals.learn.pronouns import learn, write
 
-    write(learn(arguments.source, **_made_by(arguments)), Path(arguments.out))
+    write(learn(arguments.source, **_made_by(arguments)), Path(arguments.output))
 
 
 def _learn_names(arguments: argparse.Namespace) -> None:
     from counterfactuals.learn.people import learn
     from counterfactuals.learn.pronouns import write
 
-    write(learn(arguments.source, load_lexicon("gender"), **_made_by(arguments)), Path(arguments.out))
+    write(learn(arguments.source, load_lexicon("gender"), **_made_by(arguments)), Path(arguments.output))
 
 
 def _made_by(arguments: argparse.Namespace) -> dict[str, Any]:
-    _check_out(arguments.out)
+    _check_output(arguments.output)
     sources = " ".join(f"--source {Path(source).name}" for source in arguments.source)
     command = f"python -m counterfactuals {arguments.run.__name__.strip('_')} {sources} --seed {arguments.seed}"
     return {"note": arguments.note, "command": command, "seed": arguments.seed, "log": _log}
@@ -287,11 +286,11 @@ def _learn_doubts(arguments: argparse.Namespace) -> None:
     from counterfactuals.learn import doubts
     from counterfactuals.text.document import DOUBTS
 
-    _check_out(arguments.out)
+    _check_output(arguments.output)
     marked = doubts.read_marks(arguments.marks)
     found = doubts.fit(marked, doubts.known(DOUBTS))
     command = " ".join(["learn_doubts", *(f"--marks {Path(path).name}" for path in arguments.marks)])
-    doubts.write(found, marked, Path(arguments.out), f"python -m counterfactuals {command}")
+    doubts.write(found, marked, Path(arguments.output), f"python -m counterfactuals {command}")
     for row in doubts.calibration(marked, found, [0, 0.02, 0.05, 0.1, 0.2, 0.5, 1.01]):
         print("doubt {from:.2f}–{to:.2f}: {passages:,} passages, {doubt:.1%} expected, {wrong:.1%} wrong".format(**row))
 
@@ -299,17 +298,17 @@ def _learn_doubts(arguments: argparse.Namespace) -> None:
 def _names(arguments: argparse.Namespace) -> None:
     from counterfactuals.learn.census import make, write
 
-    _check_out(arguments.out)
+    _check_output(arguments.output)
     table = make(arguments.census)
-    write(table, Path(arguments.out))
-    print(f"{arguments.out}: {table['counts']}")
+    write(table, Path(arguments.output))
+    print(f"{arguments.output}: {table['counts']}")
 
 
 def _sample(arguments: argparse.Namespace) -> None:
     from counterfactuals.sample import write_sample
 
-    _check_out(arguments.out, folder=True)
-    print(write_sample(arguments.out, seed=arguments.seed))
+    check_folder(arguments.output_dir, "--output_dir")
+    print(write_sample(arguments.output_dir, seed=arguments.seed))
 
 
 if __name__ == "__main__":

@@ -39,6 +39,11 @@ def sha256_of(path: Path) -> str:
     return digest.hexdigest()
 
 
+def one_line(error: Exception) -> str:
+    """What an error says, in one line of at most 500 characters; its type where it says nothing."""
+    return (" ".join(str(error).split()) or type(error).__name__)[:500]
+
+
 def explain(error: OSError, where: str = "") -> str:
     """What, where and the way out, in one line; a write that finds the disk full does not say where."""
     full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)

@@ -253,7 +253,7 @@ def _lines(rows: Iterable[dict[str, Any]]) -> str:
     return "".join(json.dumps(row) + "\n" for row in rows)
 
 
-_FILES = (
+FILES = (
     "train.jsonl",
     "heldout.jsonl",
     "agreement.jsonl",
@@ -268,4 +268,4 @@ def _is_complete(directory: Path, made_by: dict[str, Any]) -> bool:
         written = json.loads((directory / "sample.json").read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError, json.JSONDecodeError):
         return False
-    return written == made_by and all((directory / name).is_file() for name in _FILES)
+    return written == made_by and all((directory / name).is_file() for name in FILES)

@@ -36,7 +36,7 @@ def parser() -> argparse.ArgumentParser:
     found.add_argument("command", choices=list(COMMANDS))
     found.add_argument("--config", metavar="FILE.yaml", help="as for evenhand train")
     found.add_argument("--output_dir", metavar="DIR", help="the same as output_dir=DIR")
-    found.add_argument("--out", metavar="FILE.json", type=Path, help="dashboard: write it here, not to the server")
+    found.add_argument("--output", metavar="FILE.json", type=Path, help="dashboard: write it here, not to the server")
     found.add_argument("override", nargs="*", metavar="key.sub=value", help="settings that win over the file")
     return found
 
@@ -60,13 +60,13 @@ def cache_all(arguments: argparse.Namespace) -> None:
 def make_dashboard(arguments: argparse.Namespace) -> None:
     whole, _ = read(arguments)
     entity = whole.tracking.entity
-    if entity is None and arguments.out is None:
+    if entity is None and arguments.output is None:
         raise ValueError(
-            "tracking.entity: a dashboard needs the user or team it is for; or write it with --out FILE.json"
+            "tracking.entity: a dashboard needs the user or team it is for; or write it with --output FILE.json"
         )
     during, results = (study.figures_of(tasks) for tasks in (whole.eval.during, whole.eval.tasks))
     made = workspace(project=whole.tracking.project, entity=entity or "", during=during, results=results)
-    print(save(made, arguments.out))
+    print(save(made, arguments.output))
 
 
 def make_cache(config: Config, done: set[str]) -> None:

@@ -50,6 +50,7 @@ def divergence(kind: str, target_RV: torch.Tensor, student_RV: torch.Tensor) -> 
     forward: KL(target ‖ student), reverse: KL(student ‖ target), jsd: Jensen–Shannon with equal weights (≤ log 2).
     All are 0 at equality. target_RV, student_RV: log-probabilities. Returns the sum over rows (a scalar) and (R, V).
     """
+    check_divergence(kind)
     student = student_RV.exp()
     if kind == "forward":
         target = target_RV.exp()
@@ -58,13 +59,17 @@ def divergence(kind: str, target_RV: torch.Tensor, student_RV: torch.Tensor) -> 
         difference = student_RV - target_RV
         row = (student * difference).sum(-1, keepdim=True)
         return row.sum(), student.mul_(difference.sub_(row))
-    if kind == "jsd":
-        middle = torch.logaddexp(target_RV, student_RV).sub_(math.log(2))
-        difference = student_RV - middle
-        row = (student * difference).sum(-1, keepdim=True)
-        target_part = torch.dot(target_RV.exp().ravel(), (target_RV - middle).ravel())
-        return (row.sum() + target_part) / 2, student.mul_(difference.sub_(row)).div_(2)
-    raise ValueError(f"loss.divergence: must be one of {', '.join(DIVERGENCES)}, not {kind!r}")
+    middle = torch.logaddexp(target_RV, student_RV).sub_(math.log(2))
+    difference = student_RV - middle
+    row = (student * difference).sum(-1, keepdim=True)
+    target_part = torch.dot(target_RV.exp().ravel(), (target_RV - middle).ravel())
+    return (row.sum() + target_part) / 2, student.mul_(difference.sub_(row)).div_(2)
+
+
+def check_divergence(kind: str) -> None:
+    """ValueError for a kind that is not in DIVERGENCES."""
+    if kind not in DIVERGENCES:
+        raise ValueError(f"loss.divergence: must be one of {', '.join(DIVERGENCES)}, not {kind!r}")
 
 
 def role_shares(target_BL: torch.Tensor, student_BL: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

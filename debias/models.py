@@ -10,15 +10,14 @@ from typing import Any
 
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
+from transformers.pytorch_utils import Conv1D
+
+from counterfactuals.files import one_line
 
 log = logging.getLogger(__name__)
 # logits that show what a model does with those of its head, exact in every precision: the second tells the slope, the
 # last the cap
 PROBE = (0.0, 2.0**-10, -1.0, 7.0, -40.0, 300.0, -(2.0**100), 2.0**100)
-
-
-def _reason(error: Exception) -> str:
-    return (" ".join(str(error).split()) or type(error).__name__)[:200]
 
 
 def body_of(model: Any) -> Any:
@@ -93,7 +92,7 @@ def head_of(model: Any, setting: str = "model") -> Head:
         hidden = body_of(model)(**_tokens(model), use_cache=False).last_hidden_state
         logits = model(**_tokens(model), use_cache=False).logits
     except Exception as error:
-        raise ValueError(f"{kind}: cannot read a few tokens ({_reason(error)})") from error
+        raise ValueError(f"{kind}: cannot read a few tokens ({one_line(error)})") from error
     finally:
         handle.remove()
         model.train(was_training)
@@ -179,12 +178,13 @@ def hidden_map(rule: str, keep: Sequence[int]) -> list[tuple[int, int]]:
     return [*between, (-1, -1)]
 
 
-def student_from_layers(teacher: PreTrainedModel, keep: Sequence[int]) -> PreTrainedModel:
-    """A float32 model with copies of the teacher's blocks `keep`, embeddings, final norm and head.
+def student_from_layers(teacher: PreTrainedModel, keep: str | Sequence[int]) -> PreTrainedModel:
+    """A float32 model with copies of the teacher's blocks `keep` (see kept_layers), embeddings, final norm and head.
 
-    ValueError where a block would work otherwise at its new place than it does in the teacher.
+    ValueError for a block that the teacher does not have, and where one would work otherwise at its new place.
     """
     path, _ = blocks_of(teacher)
+    keep = kept_layers(keep, num_layers(teacher))
     depth, config = num_layers(teacher), copy.deepcopy(teacher.config)
     text = config.get_text_config()
     for key, value in list(vars(text).items()):  # settings with an entry per layer
@@ -208,7 +208,7 @@ def student_from_layers(teacher: PreTrainedModel, keep: Sequence[int]) -> PreTra
         )
     except Exception as error:  # what differs from layer to layer is not in a list that we know
         raise ValueError(
-            f"student.layers: {config.model_type} cannot be cut to {list(keep)} ({_reason(error)})"
+            f"student.layers: {config.model_type} cannot be cut to {list(keep)} ({one_line(error)})"
         ) from error
     student.tie_weights()
     if teacher.device.type != "meta":
@@ -278,7 +278,7 @@ def random_student(options: dict[str, Any], tokenizer: Any, max_length: int) -> 
         if num_layers(model) < 1:
             raise ValueError("at least one layer")
     except Exception as error:  # configuration classes raise anything on a bad value
-        raise ValueError(f"student.config: {_reason(error)}") from None
+        raise ValueError(f"student.config: {one_line(error)}") from None
     if model.device.type != "meta":
         head_of(model, "student.config")
     return model
@@ -317,10 +317,11 @@ def add_lora(
     except ImportError:
         raise ValueError("student.lora: needs the package peft; pip install evenhand[models]") from None
     options: dict[str, Any] = {"r": rank, "lora_alpha": 2 * rank if alpha is None else alpha, "lora_dropout": dropout}
+    options["fan_in_fan_out"] = any(isinstance(module, Conv1D) for module in student.modules())  # else peft warns
     try:
         inject_adapter_in_model(LoraConfig(target_modules=targets, **options), student)
     except Exception as error:
-        raise ValueError(f"student.lora: {_reason(error)}") from error
+        raise ValueError(f"student.lora: {one_line(error)}") from error
 
 
 def checkpoint_activations(model: Any) -> None:

@@ -141,6 +141,12 @@ def _all_groups(
     return torch.where(_no_role(roles, context_R), own_RL, ROUND[op](torch.stack([own_RL, *carried]), mix))
 
 
+def check_op(op: str) -> None:
+    """ValueError for an op that is not in OPS."""
+    if op not in OPS:
+        raise ValueError(f"loss.op: must be one of {', '.join(OPS)}, not {op!r}")
+
+
 def combine(
     op: str,
     own_RV: torch.Tensor,
@@ -159,8 +165,7 @@ def combine(
     reversed vocabulary, op(z, π z') instead of op(z, z'). It needs context_R, the token before each prediction, and
     with three groups or more turn_R (PairBatch); where turn_R is 0 no group is named yet, and all take part equally.
     """
-    if op not in OPS:
-        raise ValueError(f"loss.op: must be one of {', '.join(OPS)}, not {op!r}")
+    check_op(op)
     if op == "none" or strength == 0:
         return own_RV
     scores_RV = OPS[op](own_RV, other_RV, mix)

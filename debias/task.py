@@ -10,13 +10,16 @@ from torch import nn
 
 from counterfactuals.tokens.batch import PairBatch
 from debias.cache.codec import Codec
-from debias.losses import Tap, TeacherRows, distillation_loss, hidden_loss, model_rows
+from debias.losses import Tap, TeacherRows, check_divergence, distillation_loss, hidden_loss, model_rows
 from debias.models import Head, body_of, head_of
-from debias.ops import VocabularyRoles
+from debias.ops import VocabularyRoles, check_op
 
 
 class DistillTask(nn.Module):
     """A student that learns from a frozen teacher and from text. Only the student's parameters are trained.
+
+    op: how the teacher's predictions on a text and on its counterfactual are combined, one of ops.OPS. Batches have to
+    be collated with the same op, and with vocabulary "reversed" where roles are given: collate marks what to combine.
 
     teacher None: its predictions come with the batch and are decoded by `codec`, or there are none (kd_weight must be
     0). Student and teacher share a vocabulary. hidden_weight: weight of `hidden_loss`, averaged over hidden_layers,
@@ -51,6 +54,8 @@ class DistillTask(nn.Module):
         chunk_rows: int = 256,
     ):
         super().__init__()
+        check_op(op)
+        check_divergence(divergence)
         self.student: Any = student
         self._no_split_modules = getattr(student, "_no_split_modules", None)  # FSDP: a unit for each of its blocks
         self.teacher: Any
@@ -79,6 +84,10 @@ class DistillTask(nn.Module):
         strength_warmup. plain: also report "kd_plain", the divergence from the teacher's unchanged predictions. The
         teacher runs once on each sequence of the batch, the student once on each that is trained.
         """
+        if self.options["op"] != "none" and not batch.combined:
+            raise ValueError(
+                f"batch: collated with op none, but the task's op is {self.options['op']}: give both the same"
+            )
         teacher, teacher_states = self.run_teacher(batch)
         states = self._states(self.student, batch.ids_NT[: batch.num_trained])
         head: dict[str, Any] = self.head.options(self.student, self.num_rows)

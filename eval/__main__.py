@@ -1,4 +1,4 @@
-"""python -m eval --model DIR_OR_NAME --tasks a,b --data_dir DIR --output_dir DIR: measure any causal language model."""
+"""evenhand eval --model DIR_OR_NAME --tasks a,b --data_dir DIR --output_dir DIR: measure any causal language model."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import shutil
 import sys
 import tempfile
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from eval.task import suggest
 from eval.tasks import TASKS, find_task
 
 PRESETS = Path(__file__).with_name("presets.yaml")
-COMMANDS = {  # python -m eval NAME: the module whose `main` does it
+COMMANDS = {  # evenhand NAME: the module whose `main` does it
     "report": "eval.report.page",
     "correlate": "eval.report.correlate",
     "gate": "eval.audit.gate",
@@ -30,55 +30,50 @@ COMMANDS = {  # python -m eval NAME: the module whose `main` does it
 
 def parser() -> argparse.ArgumentParser:
     out = argparse.ArgumentParser(
-        prog="python -m eval",
+        prog="evenhand eval",
         description="Measure disparity and utility of any causal language model. Writes OUTPUT_DIR/results.json, "
-        "report.md and the scores of each row (rows-TASK.jsonl). python -m eval report --help: a page that compares "
-        "runs. python -m eval correlate --help: how measures agree.",
+        "report.md and the scores of each row (rows-TASK.jsonl). evenhand report --help: a page that compares "
+        "runs. evenhand correlate --help: how measures agree.",
     )
-    out.add_argument(
+    add = out.add_argument
+    add(
         "--model",
         action="append",
         default=[],
         metavar="[LABEL=]DIR_OR_NAME",
         help="a model folder, FILE.gguf, an adapter folder (peft) or a Hub name; repeat it to compare models",
     )
-    out.add_argument(
+    add(
         "--tasks",
         default="",
         metavar="A,B",
         help="tasks, comma-separated; task@label runs it once more; lm_eval:NAME is one of lm-evaluation-harness; all: "
         "every task whose data is there",
     )
-    out.add_argument("--data_dir", type=Path, default=Path("data"), metavar="DIR", help="of the data (default data)")
-    out.add_argument("--output_dir", type=Path, default=Path("runs/eval"), metavar="DIR", help="default runs/eval")
-    out.add_argument(
-        "--set", action="append", default=[], metavar="TASK.OPTION=VALUE", help="an option of a task, see --list"
-    )
-    out.add_argument("--limit", type=int, metavar="N", help="at most N rows a task: a quick look, not a result")
+    add("--data_dir", type=Path, default=Path("data"), metavar="DIR", help="of the data (default data)")
+    add("--output_dir", type=Path, default=Path("runs/eval"), metavar="DIR", help="default runs/eval")
+    add("--set", action="append", default=[], metavar="TASK.OPTION=VALUE", help="an option of a task, see --list")
+    add("--limit", type=int, metavar="N", help="at most N rows a task: a quick look, not a result")
     preset = "tasks and options: quick takes under 20 minutes for 135M parameters on two cores, full is for a GPU"
-    out.add_argument("--preset", choices=["quick", "full"], help=preset)
-    out.add_argument("--dry_run", action="store_true", help="show what each task will take")
-    out.add_argument("--seed", type=int, default=0, help="seed of sampling, prompt choice and bootstrap (default 0)")
-    out.add_argument(
+    add("--preset", choices=["quick", "full"], help=preset)
+    add("--dry_run", action="store_true", help="show what each task will take")
+    add("--seed", type=int, default=0, help="seed of sampling, prompt choice and bootstrap (default 0)")
+    add(
         "--seeds",
         metavar="0,1,2",
         help="tasks that sample run once for each seed, and report mean and spread; instead of --seed",
     )
-    out.add_argument("--reference", metavar="LABEL", help="what the others are compared with (default: the first)")
-    out.add_argument(
-        "--hub", action="store_true", help="take data that --data_dir lacks from the Hub, and store it there"
-    )
-    out.add_argument(
+    add("--reference", metavar="LABEL", help="what the others are compared with (default: the first)")
+    add("--hub", action="store_true", help="take data that --data_dir lacks from the Hub, and store it there")
+    add(
         "--cache_dir",
         type=Path,
         metavar="DIR",
         help="where scored rows are kept between runs (default OUTPUT_DIR/.cache)",
     )
-    out.add_argument(
-        "--batch_size", type=int, default=64, metavar="N", help="most rows in a scoring batch (default 64)"
-    )
-    _add_model_options(out)
-    out.add_argument(
+    add("--batch_size", type=int, default=64, metavar="N", help="most rows in a scoring batch (default 64)")
+    _add_model_options(add)
+    add(
         "--list",
         nargs="?",
         const="",
@@ -88,19 +83,19 @@ def parser() -> argparse.ArgumentParser:
     return out
 
 
-def _add_model_options(out: argparse.ArgumentParser) -> None:
+def _add_model_options(add: Callable[..., Any]) -> None:
     """How models are loaded, and what stands before a text."""
-    out.add_argument("--device", metavar="NAME", help="cuda if there is one, else cpu")
-    out.add_argument(
+    add("--device", metavar="NAME", help="cuda if there is one, else cpu")
+    add(
         "--start_token",
         metavar="TOKEN",
         help="token that texts begin with, e.g. '<|endoftext|>', or none; default: the tokenizer's begin of text, "
         "which for chat models is often a chat marker",
     )
-    out.add_argument(
+    add(
         "--chat", action="store_true", help="prompts are a user's message in the model's chat template, texts its reply"
     )
-    out.add_argument("--trust_remote_code", action="store_true", help="run code that comes with a Hub model")
+    add("--trust_remote_code", action="store_true", help="run code that comes with a Hub model")
 
 
 def listing(width: int) -> str:
@@ -203,21 +198,24 @@ def _tasks(given: Mapping[str, Mapping[str, Any]], settings: list[str]) -> dict[
 
 
 def main(arguments: list[str] | None = None) -> int:
+    """Run one command; the exit code is its own, or 2 after `error: …` on stderr."""
     arguments = sys.argv[1:] if arguments is None else arguments
-    if arguments and arguments[0] in COMMANDS:
-        command: int = import_module(COMMANDS[arguments[0]]).main(arguments[1:])
-        return command
-    options = parser().parse_args(arguments)
+    named = bool(arguments) and arguments[0] in COMMANDS
+    work = import_module(COMMANDS[arguments[0]]).main if named else _main
     try:
-        if options.list is not None:
-            width = shutil.get_terminal_size().columns
-            shown = {"": lambda: listing(width), "markdown": catalogue}
-            print(shown.get(options.list, lambda: describe(options.list, width))())
-        else:
-            return _shared(options)
+        return work(arguments[named:]) or 0
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+
+
+def _main(arguments: list[str]) -> int:
+    options = parser().parse_args(arguments)
+    if options.list is None:
+        return _shared(options)
+    width = shutil.get_terminal_size().columns
+    shown = {"": lambda: listing(width), "markdown": catalogue}
+    print(shown.get(options.list, lambda: describe(options.list, width))())
     return 0
 
 

@@ -101,7 +101,7 @@ def check(
         except MissingData as error:
             reason = str(error)
             if isinstance(error, MissingFile):
-                reason += f". From {task.source}; licence: {task.licence}"
+                reason += f". Source: {task.source}; licence: {task.licence}"
                 names = ", ".join(dict.fromkeys(source.dataset for source in task.hub.values()))
                 reason += f"; --hub takes it from the Hub ({names})" if names else ""
             if skipped is None:

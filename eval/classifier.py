@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from safetensors import SafetensorError
 
+from counterfactuals.files import one_line
 from eval.model import Scorer
 
 VALUES = {
@@ -60,7 +61,7 @@ class Classifier:
             model = AutoModelForSequenceClassification.from_pretrained(str(folder), use_safetensors=True)
             self.tokenizer = AutoTokenizer.from_pretrained(str(folder))
         except (OSError, ValueError, SafetensorError) as error:
-            reason = next(iter(str(error).splitlines()), type(error).__name__)
+            reason = one_line(error)
             raise ValueError(f"{option} {str(folder)!r}: {reason}") from error
         self.model = model.to(device).eval()
         if self.tokenizer.pad_token is None:

@@ -17,7 +17,8 @@ from typing import Any
 
 import yaml
 
-from counterfactuals.files import write_whole
+from counterfactuals.files import one_line, write_whole
+from counterfactuals.sample import FILES as SAMPLE_FILES
 from eval.task import MissingData, MissingFile, Row, Task
 
 TABLES = (".jsonl", ".tsv", ".csv", ".jsonl.gz", ".tsv.gz", ".csv.gz")  # what read_table reads
@@ -26,13 +27,14 @@ TABLES = (".jsonl", ".tsv", ".csv", ".jsonl.gz", ".tsv.gz", ".csv.gz")  # what r
 def find_data(data_dir: Path, file: str, what: str) -> Path:
     """The path of a data file: `file` itself if absolute, "builtin/…" of the package, else under `data_dir`.
 
-    Missing: says what it is.
+    Missing: says what it is, and how to get it.
     """
     own = file.startswith("builtin/")
     path = Path(__file__).with_name("prompts") / file[len("builtin/") :] if own else data_dir / file  # absolute wins
     if not path.is_file():
+        made = ", `evenhand sample --output_dir DIR` writes a small one" if file in SAMPLE_FILES else ""
         raise MissingFile(
-            f"{path} is missing: {what}. "
+            f"{path} is missing: {what}{made}. "
             "Name the folder that has it with --data_dir, or the file with --set TASK.file=PATH"
         )
     return path
@@ -50,7 +52,7 @@ def fetch(task: Task, data_dir: Path) -> None:
             records = load_dataset(source.dataset, source.config, split=source.split, revision=source.revision)
             write_whole(path, source.text(records))
         except (OSError, ValueError, KeyError) as error:
-            reason = next(iter(str(error).splitlines()), type(error).__name__)
+            reason = one_line(error)
             raise MissingData(
                 f"{path} is missing, and the Hub's {source.dataset} could not be read: {reason}"
             ) from error
@@ -158,7 +160,7 @@ def read_frames(path: Path) -> Row:
         if not all("{}" in frame for frame in table["frames"]) or not all(map(list, table["fill"].values())):
             raise ValueError("a frame without {}, or a group without words")
     except (yaml.YAMLError, KeyError, TypeError, AttributeError, ValueError) as error:
-        reason = " ".join(str(error).split())
+        reason = one_line(error)
         raise ValueError(
             f"{path}: not in the layout {{frames: [text with {{}}], fill: {{group: [word]}}}} ({reason})"
         ) from None

@@ -19,7 +19,7 @@ from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 from transformers.utils.peft_utils import find_adapter_config_file
 
-from counterfactuals.files import sha256_of
+from counterfactuals.files import one_line, sha256_of
 from counterfactuals.provenance import adapter_base
 from counterfactuals.tokens.tokenizer import TOKENIZER_FILES
 
@@ -127,9 +127,7 @@ def _adapter_folder(name: str) -> str | None:
 
 
 def _reason(error: Exception) -> str:
-    """One line; of several, as for a missing package, the first that says something."""
-    said = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)[:250]
-    return f"its weights are damaged or incomplete: {said}" if isinstance(error, SafetensorError) else said
+    return ("its weights are damaged or incomplete: " if isinstance(error, SafetensorError) else "") + one_line(error)
 
 
 def _hint(name: str) -> str:

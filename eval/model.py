@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from counterfactuals.files import one_line
 from counterfactuals.tokens.tokenizer import encode_behind, encode_texts, load_tokenizer, set_start
 from eval import sampling
 from eval.loading import check_model, load_model
@@ -63,12 +64,8 @@ def find_device(device: str | torch.device | None) -> torch.device:
     except torch.OutOfMemoryError:
         raise
     except (RuntimeError, AssertionError) as error:
-        raise ValueError(f"device {str(device)!r}: {_first_line(error)}") from error
+        raise ValueError(f"device {str(device)!r}: {one_line(error)}") from error
     return found
-
-
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).splitlines()), type(error).__name__)
 
 
 def _moments(logits_TV: torch.Tensor) -> torch.Tensor:

@@ -2,7 +2,7 @@
 
     python examples/measure_a_model.py [MODEL …]
 
-The same from a shell: python -m eval --model MODEL --tasks next_word,perplexity --data_dir DATA
+The same from a shell: evenhand eval --model MODEL --tasks next_word,perplexity --data_dir DATA
 """
 
 import sys

@@ -23,7 +23,8 @@ def model(folder: Path, texts: Path, layers: int = 2) -> Path:
     words = [json.loads(line)["text"] for line in texts.read_text(encoding="utf-8").splitlines()]
     tokenizer = train_bpe(words, 512)
     torch.manual_seed(0)
-    config = GPT2Config(vocab_size=len(tokenizer), n_layer=layers, n_embd=32, n_head=2, n_positions=96)
+    ends = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id}
+    config = GPT2Config(vocab_size=len(tokenizer), n_layer=layers, n_embd=32, n_head=2, n_positions=96, **ends)
     GPT2LMHeadModel(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder

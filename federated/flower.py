@@ -112,10 +112,14 @@ def train(message: Message, context: Context) -> Message:
 
 def here(context: Context) -> tuple[Any, int, Path]:
     """What this node runs, its number, and the folder with its texts."""
-    known = context.node_config
+    known = dict(context.node_config)
+    if "clients" in context.run_config:  # Flower's simulation numbers its nodes itself
+        number = int(str(known["partition-id"]))
+        known = {"client": number, "texts": f"{context.run_config['clients']}/{number:05d}"}
     if not {"client", "texts"} <= known.keys():
         raise ValueError('--node-config: say which client this is, and where its texts are: client=3 texts="FOLDER"')
-    return _client(json.dumps(context.run_config, sort_keys=True)), int(known["client"]), Path(str(known["texts"]))
+    client = _client(json.dumps(context.run_config, sort_keys=True))
+    return client, int(str(known["client"])), Path(str(known["texts"]))
 
 
 @lru_cache(1)
@@ -166,6 +170,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--run", metavar="NAME", default="", help="which of its runs; its teacher must be there already"
     )
     parser.add_argument("--superlink", metavar="HOST:PORT", default="127.0.0.1:8000", help="address of the SuperLink")
+    parser.add_argument(
+        "--simulate", metavar="CLIENTS", type=Path, help="on a SuperLink with --simulation: the clients' folders"
+    )
     parser.add_argument("override", nargs="*", metavar="key.sub=value", help="settings that win over the file")
     arguments = parser.parse_intermixed_args(argv)
     return run_command(lambda: submit(arguments))
@@ -184,6 +191,11 @@ def submit(arguments: argparse.Namespace) -> None:
         raise ValueError(f"--superlink {arguments.superlink}: no SuperLink there ({error}); start it first") from None
     given = {"config": str(Path(arguments.config).resolve()), "run": arguments.run}
     given["settings"] = shlex.join(arguments.override)
+    command: list[str | Path] = [Path(sys.executable).with_name("flwr"), "run", "app", "here", "--stream"]
+    if arguments.simulate:
+        given["clients"] = str(arguments.simulate.resolve())
+        nodes = runs[arguments.run].federated.clients
+        command += ["--federation-config", f"num-supernodes={nodes} client-resources-num-cpus=1"]
     with tempfile.TemporaryDirectory() as folder:
         app = Path(folder) / "app"
         app.mkdir()
@@ -191,8 +203,7 @@ def submit(arguments: argparse.Namespace) -> None:
         (app / "pyproject.toml").write_text(APP + "".join(lines), encoding="utf-8")
         link = f'[superlink]\ndefault = "here"\n[superlink.here]\naddress = "{arguments.superlink}"\ninsecure = true\n'
         (Path(folder) / "config.toml").write_text(link, encoding="utf-8")
-        flwr = Path(sys.executable).with_name("flwr")
-        done = subprocess.run([flwr, "run", app, "here", "--stream"], env=os.environ | {"FLWR_HOME": folder})
+        done = subprocess.run(command, cwd=folder, env=os.environ | {"FLWR_HOME": folder})
     facts = Path(runs[arguments.run].output_dir) / arguments.run / "run.json"
     if done.returncode or not facts.exists():
         raise ValueError("the run did not end; its messages above, or the SuperLink's, say why")

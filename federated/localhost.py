@@ -2,6 +2,8 @@
 
 python -m federated.localhost --config CONFIG.yaml --clients OUTPUT_DIR/clients/FINGERPRINT [key.sub=value …]
 
+--simulation: no SuperNodes, but Flower's own simulation, a Ray worker for each core (pip install 'flwr[simulation]').
+
 CLIENTS holds a folder for each client, 00000, 00001, …, with its texts.jsonl; `evenhand federated` writes such folders.
 On several machines start the same two commands there, with TLS instead of --insecure; see docs/federated.md.
 """
@@ -31,6 +33,7 @@ def main() -> int:
     parser.add_argument("--config", required=True)
     parser.add_argument("--clients", required=True, type=Path)
     parser.add_argument("--run", default="")
+    parser.add_argument("--simulation", action="store_true")
     parser.add_argument("override", nargs="*")
     arguments = parser.parse_intermixed_args()
     folders = sorted(path for path in arguments.clients.resolve().iterdir() if path.is_dir())
@@ -45,15 +48,17 @@ def main() -> int:
             str(port),
             "--disable-runtime-dependency-installation",
         ]
+        link += ["--simulation"] * arguments.simulation
         started = [subprocess.Popen(link, env=there)]
         try:
             wait_for(port)
-            for number, folder in enumerate(folders):
+            for number, folder in enumerate([] if arguments.simulation else folders):
                 known = f'client={number} texts="{folder}"'
                 node: list[str | Path] = [BIN / "flower-supernode", "--insecure", "--superlink", f"127.0.0.1:{port}"]
                 node += ["--port", str(free_port()), "--node-config", known]
                 started.append(subprocess.Popen(node, env=there))
             given = ["--config", arguments.config, "--run", arguments.run, "--superlink", f"127.0.0.1:{port}"]
+            given += ["--simulate", str(arguments.clients)] * arguments.simulation
             return flower.main([*given, *arguments.override])
         finally:
             for process in reversed(started):

@@ -48,7 +48,7 @@ class PoissonPlan:
         chosen = np.flatnonzero(drawn < self.rate)
         return chosen, drawn[chosen] / self.rate
 
-    def turned(self, step: int, chosen: np.ndarray) -> np.ndarray:
+    def exchanged(self, step: int, chosen: np.ndarray) -> np.ndarray:
         """Whether each of these pairs is seen from its other side in this step (counterfactual.augment: one)."""
         return self.keys.draws("side", step).integers(2, size=len(self.text_P), dtype=np.uint8)[chosen].astype(bool)
 

@@ -27,7 +27,11 @@ TINY_TEXTS = [
 
 @pytest.fixture(autouse=True)
 def _same_every_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Seeds every generator before each test, and keeps the Hub out of reach of this process and its children."""
+    """Seeds every generator before each test, and keeps the Hub out of reach of this process and its children.
+
+    Nothing waits for the disk: files need not survive a power cut.
+    """
+    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setenv("HF_DATASETS_OFFLINE", "1")
     random.seed(0)

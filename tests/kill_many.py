@@ -10,8 +10,6 @@ launcher does, then have to end within a minute. Processes are forked from this 
 from __future__ import annotations
 
 import argparse
-import itertools
-import json
 import os
 import random
 import shutil
@@ -31,7 +29,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 from conftest import FEW_WORDS, make_tiny_gpt2  # noqa: E402
 
 import train_distill  # noqa: E402
-from counterfactuals import sample  # noqa: E402
+from tests.runs import write_texts  # noqa: E402
 
 SETTINGS = [
     *("data.max_length=64", "counterfactual.augment=true", "loss.op=max", "loss.vocabulary=reversed"),
@@ -51,9 +49,7 @@ def main() -> int:
     rng = random.Random(options.seed)
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
-        texts, teacher = folder / "texts.jsonl", make_tiny_gpt2(folder / "teacher")
-        rows = itertools.islice(sample.generate(200, seed=3), 100)
-        texts.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+        texts, teacher = write_texts(folder / "texts.jsonl"), make_tiny_gpt2(folder / "teacher")
         (folder / "few.yaml").write_text(FEW_WORDS, encoding="utf-8")  # the built-in one takes seconds to prepare
         made_of = [f"data.source={texts}", f"teacher.model={teacher}", f"counterfactual.lexicon={folder / 'few.yaml'}"]
         settings = [*made_of, *SETTINGS, *options.override]
@@ -115,6 +111,7 @@ def start(settings: list[str], ranks: int, folder: Path) -> list[int]:
             log = os.open(folder / "log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
             os.dup2(log, 1)
             os.dup2(log, 2)
+            sys.stdout, sys.stderr = (os.fdopen(number, "w", 1, closefd=False) for number in (1, 2))
             if ranks > 1:
                 where = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": ranks, "LOCAL_WORLD_SIZE": ranks}
                 os.environ.update({key: str(value) for key, value in where.items()})

@@ -2,9 +2,20 @@
 
 from __future__ import annotations
 
+import itertools
+import json
 from pathlib import Path
 
 from accelerate.state import AcceleratorState, PartialState
+
+from counterfactuals import sample
+
+
+def write_texts(path: Path, number: int = 100) -> Path:
+    """The first texts of a sample, as a jsonl file."""
+    rows = itertools.islice(sample.generate(200, seed=3), number)
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
 
 
 def fresh() -> None:

@@ -294,7 +294,7 @@ def test_marked_sides_read_as_the_two_texts(tmp_path: Path) -> None:
     ]
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(st.lists(st.sampled_from(["she", "her", "pregnant", "Mary"]) | st.text(max_size=12), max_size=20).map(" ".join))
 def test_any_text_reads_the_same_on_the_page(text: str) -> None:
     tally, reversal = Tally(), SWAP(text)
@@ -497,9 +497,9 @@ def test_what_comes_back_in_part_counts_for_the_rule_that_made_it():
     assert set(married.lost) <= {"one_way", "name"} and married.exact == 0
 
 
-def test_ten_thousand_paragraphs_come_back_where_a_one_to_one_rule_replaced(shared_data: Path):
+def test_thousands_of_paragraphs_come_back_where_a_one_to_one_rule_replaced(shared_data: Path):
     articles = read_texts(str(shared_data / "wikipedia_articles.jsonl.gz"))
     paragraphs = (line for text in articles for line in text.split("\n") if line.strip())
-    result = round_trip(itertools.islice(paragraphs, 10_000), Reverser(load_lexicon("gender")))
-    assert result.texts == 10_000 and result.reversed > 3_500
+    result = round_trip(itertools.islice(paragraphs, 3_000), Reverser(load_lexicon("gender")))
+    assert result.texts == 3_000 and result.reversed > 1_000
     assert result.bijective_share >= 0.988  # .991 when this was written; .995 is wanted

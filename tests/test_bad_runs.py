@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from accelerate.state import AcceleratorState, PartialState
 from safetensors.torch import load_file, save_file
 
 import train_distill
 from eval.__main__ import main as evaluate
+from tests.runs import fresh
 
 TEXT = "The nurse said that she would finish her shift before the doctor came back with his notes."
 FEW_WORDS = "name: few\nversion: 1\nlicence: x\nsource: x\ngroups: [female, male]\npairs: {all: [she he, her him]}\n"
@@ -24,8 +24,7 @@ FEW_WORDS = "name: few\nversion: 1\nlicence: x\nsource: x\ngroups: [female, male
 @pytest.fixture(autouse=True)
 def _fresh_accelerator():
     yield
-    AcceleratorState._reset_state()
-    PartialState._reset_state()
+    fresh()
 
 
 @pytest.fixture
@@ -240,8 +239,7 @@ def test_bad_runs(what, place, capsys):
     prepare, settings, says = BAD_RUNS[what]
     if prepare:
         prepare()
-        AcceleratorState._reset_state()
-        PartialState._reset_state()
+        fresh()
         capsys.readouterr()
     assert says in trained(*settings, capsys=capsys)
     assert not Path("owned").exists()

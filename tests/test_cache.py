@@ -1,7 +1,6 @@
 """The teacher's stored predictions: how accurate they are, that they are complete, that training needs no teacher."""
 
 import itertools
-import json
 import math
 import shutil
 from pathlib import Path
@@ -9,12 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from accelerate.state import AcceleratorState, PartialState
 from test_task import VOCABULARY, gpt2, pairs
 from transformers import GPT2LMHeadModel
 
 import train_distill
-from counterfactuals import sample
 from counterfactuals.tokens.batch import collate
 from debias import models
 from debias.__main__ import main
@@ -27,13 +24,13 @@ from debias.models import Head
 from debias.ops import OPS, perturb
 from debias.task import DistillTask
 from eval import loading
+from tests.runs import fresh, write_texts
 
 
 @pytest.fixture(autouse=True)
 def _fresh_accelerator():
     yield
-    AcceleratorState._reset_state()
-    PartialState._reset_state()
+    fresh()
 
 
 class Pairs(list):
@@ -254,9 +251,7 @@ def test_a_cache_of_something_else_is_refused_by_name(teacher, tmp_path):
 
 @pytest.fixture
 def settings(tiny_gpt2, few_words, tmp_path) -> list[str]:
-    texts = tmp_path / "texts.jsonl"
-    rows = itertools.islice(sample.generate(200, seed=3), 60)
-    texts.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    texts = write_texts(tmp_path / "texts.jsonl", 60)
     found = ["data.max_length=64", "train.max_steps=2", "train.batch_size=8", "train.micro_batch_size=4"]
     found += ["counterfactual.augment=true", "loss.op=max", "loss.vocabulary=reversed", "train.cpu_threads=1"]
     found += [
@@ -312,12 +307,12 @@ def test_runs_with_different_cache_folders_each_get_one(settings, tmp_path, caps
 
 def test_the_first_run_makes_the_cache_and_other_runs_share_it(settings, tmp_path, monkeypatch):
     assert train_distill.main(settings) == 0
-    AcceleratorState._reset_state()
+    fresh()
     monkeypatch.setattr(store, "build_cache", None)
     monkeypatch.setattr("configs.build.build_cache", None)
     for change in (["loss.op=none", "loss.vocabulary=plain"], ["loss.op=swap", "seed=5", "student.layers=[1]"]):
         assert train_distill.main([*settings, *change, f"output_dir={tmp_path / change[0]}"]) == 0
-        AcceleratorState._reset_state()
+        fresh()
 
 
 @pytest.mark.parametrize(

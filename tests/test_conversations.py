@@ -119,7 +119,15 @@ def test_another_template_is_another_corpus(tmp_path, chat):
 def test_build_takes_the_template_of_its_tokenizer(tmp_path, chat, few_words, capsys):
     chat.save_pretrained(tmp_path / "tokenizer")
     path = source(tmp_path / "a.jsonl", [{"prompt": ASKED, "completion": SAID}])
-    given = ["build", "--source", path, "--tokenizer", str(tmp_path / "tokenizer"), "--out", str(tmp_path / "pairs")]
+    given = [
+        "build",
+        "--source",
+        path,
+        "--tokenizer",
+        str(tmp_path / "tokenizer"),
+        "--output_dir",
+        str(tmp_path / "pairs"),
+    ]
     given += ["--text_field", "prompt,completion", "--lexicon", str(few_words), "--workers", "1"]
     assert main([*given, "--shard", "1/2"]) == 0
     assert "0 shards of part 1/2 are there" in capsys.readouterr().out

@@ -83,6 +83,25 @@ def test_measures_count_by_their_distance_from_the_ideal():
     assert len(result["pairs"]) == 6
 
 
+def test_groups_correlate_by_their_side(tmp_path):
+    """Nurses .1 and guards .9 are as far from ½, but on other sides; what only one task has is left out."""
+    next_word = {"nurse": 0.1, "guard": 0.9, "cook": 0.5, "king": 0.7}
+    texts = {"nurse": 0.2, "guard": 0.8, "cook": 0.6, "story": 0.4}
+
+    def tasks(shares):
+        return {f"male_share/{group}": {"value": value, "ideal": 0.5} for group, value in shares.items()}
+
+    row = {"model": "m", "tasks": {"next_word": tasks(next_word), "stories": tasks(texts)}}
+    (tmp_path / "results.json").write_text(json.dumps({"rows": [row]}))
+    named = ["--by_group", "--measures", "next_word.male_share,stories.male_share"]
+    assert main(["correlate", str(tmp_path / "results.json"), *named, "--output_dir", str(tmp_path / "out")]) == 0
+    found = json.loads((tmp_path / "out" / "correlations.json").read_text())
+    assert found["models"] == ["m: nurse", "m: guard", "m: cook"]
+    r = scipy.stats.pearsonr([0.1, 0.9, 0.5], [0.2, 0.8, 0.6]).statistic
+    assert found["pairs"][0]["pearson"]["value"] == pytest.approx(r) and found["pairs"][0]["pearson"]["n"] == 3
+    assert "3 groups: m: nurse" in (tmp_path / "out" / "correlations.md").read_text()
+
+
 def test_few_models_or_measures_are_refused():
     with pytest.raises(ValueError, match=r"2 models \(m0, m1\): a correlation needs 3 or more"):
         correlate.correlate(ROWS[:2])
@@ -112,8 +131,8 @@ def test_from_files_to_a_report(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("{", "not a results.json"),
-        ("[]", "not a results.json"),
+        ("{", "not a results file"),
+        ("[]", "not a results file"),
         (json.dumps({"rows": ROWS[:2]}), "2 models"),
         (json.dumps({"rows": [ROWS[0], {**ROWS[1], "model": "m0"}]}), "m0 has another seat.mean_abs_effect than"),
     ],

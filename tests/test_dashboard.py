@@ -17,7 +17,7 @@ def test_the_dashboard_shows_what_runs_log(tmp_path, capsys):
     out = tmp_path / "dashboard.json"
     config = str(CONFIGS / "quickstart.yaml")
     during = ["eval.every=10", "eval.during={next_word: {}}"]
-    assert main(["dashboard", "--config", config, "--out", str(out), *during, "tracking.project=p"]) == 0
+    assert main(["dashboard", "--config", config, "--output", str(out), *during, "tracking.project=p"]) == 0
     assert capsys.readouterr().out.strip() == str(out)
     spec = json.loads(out.read_text(encoding="utf-8"))
     text = json.dumps(spec)

@@ -20,7 +20,7 @@ def mention(first: int, last: int) -> Mention:
     return Mention(first, last, first, last, "word", 0, "x", "pair")
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(ANY_TEXT)
 def test_tokens_stand_where_the_document_says(text: str):
     document = Document(text, GENDER)

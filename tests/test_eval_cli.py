@@ -1,8 +1,6 @@
 """python -m eval: what it writes, and how it refuses."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -21,18 +19,18 @@ def data(tmp_path):
     return tmp_path
 
 
-def test_the_command_writes_results_for_one_model(tiny_gpt2, data):
+def test_the_command_writes_results_for_one_model(tiny_gpt2, data, capsys):
     out = data / "out"
-    command = [sys.executable, "-m", "eval", "--model", str(tiny_gpt2), "--tasks", "agreement,perplexity@mine"]
+    command = ["--model", str(tiny_gpt2), "--tasks", "agreement,perplexity@mine"]
     command += ["--set", "perplexity@mine.file=texts.jsonl", "--data_dir", str(data), "--output_dir", str(out)]
-    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
-    assert run.returncode == 0, run.stderr
-    lines = run.stderr.splitlines()  # one for each task, so that a log shows how far it is
+    assert main(command) == 0
+    said = capsys.readouterr()
+    lines = said.err.splitlines()  # one for each task, so that a log shows how far it is
     assert [line.partition(":")[0] for line in lines] == [
         f"{tiny_gpt2.name} · agreement",
         f"{tiny_gpt2.name} · perplexity@mine",
     ]
-    assert "agreement" in run.stdout
+    assert "agreement" in said.out
     found = json.loads((out / "results.json").read_text())
     assert set(found) == {"tasks", "model", "start", "versions", "config"}
     assert found["tasks"]["agreement"]["agreement"]["small"] is True
@@ -78,7 +76,7 @@ def test_list_is_a_line_a_task(capsys, monkeypatch):
 
 
 def test_the_table_of_tasks_and_licences_is_that_of_the_docs(capsys):
-    """To renew it: python -m eval --list markdown."""
+    """To renew it: evenhand eval --list markdown."""
     assert main(["--list", "markdown"]) == 0
     page = (ROOT / "docs" / "evaluation.md").read_text(encoding="utf-8")
     for line in capsys.readouterr().out.splitlines():
@@ -138,6 +136,7 @@ def test_seeds_and_a_cache_of_ones_own(tiny_gpt2, data):
         (["--model", "m", "--tasks", "agreement", "--limit", "0"], "limit 0"),
         (["--model", "a=x", "--model", "a=y", "--tasks", "agreement"], "named twice"),
         (["--model", "m", "--tasks", "agreement", "--data_dir", "/nowhere"], "agreement.jsonl is missing"),
+        (["--model", "m", "--tasks", "agreement", "--data_dir", "/nowhere"], "`evenhand sample --output_dir"),
         (["--model", "m", "--tasks", "bold", "--set", "bold.runs=inf"], "bold.runs='inf': must be int"),
         (["--model", "m", "--tasks", "agreement", "--seed", "-1"], "seed -1"),
         (["--model", "m", "--tasks", "agreement", "--seeds", "1,x"], "--seeds '1,x': must be whole numbers"),

@@ -5,7 +5,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from accelerate.state import AcceleratorState, PartialState
+
+from tests.runs import fresh
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 SCRIPTS = sorted(path for path in EXAMPLES.glob("*.py") if path.stem != "tiny")
@@ -32,8 +33,7 @@ def test_example(path, monkeypatch, tmp_path, capsys):
     try:
         runpy.run_path(str(path), run_name="__main__")
     finally:
-        AcceleratorState._reset_state()
-        PartialState._reset_state()
+        fresh()
     assert PRINTS[path.stem] in capsys.readouterr().out
 
 

@@ -1,9 +1,13 @@
 """Federated runs of a tiny model: equal to central training where theory says so, resumed, robust, and silent."""
 
-import itertools
+import importlib.util
 import json
+import math
+import shutil
+import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -11,10 +15,11 @@ from safetensors.torch import load_file
 import train_distill
 from configs import build
 from configs.load import load
-from counterfactuals import sample
+from eval.model import Scorer
+from eval.report.page import Study, write_page
 from federated import client, engine
 from federated.message import pack, unpack
-from tests.runs import fresh
+from tests.runs import fresh, write_texts
 
 
 @pytest.fixture(autouse=True)
@@ -25,10 +30,7 @@ def _fresh_accelerator():
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory) -> Path:
-    path = tmp_path_factory.mktemp("corpus") / "texts.jsonl"
-    rows = itertools.islice(sample.generate(200, seed=3), 30)
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    return path
+    return write_texts(tmp_path_factory.mktemp("corpus") / "texts.jsonl", 30)
 
 
 @pytest.fixture(scope="module")
@@ -48,6 +50,15 @@ def run(settings, tmp_path):
         return train_distill.main([*settings, f"output_dir={tmp_path / folder}", *more])
 
     return start
+
+
+@pytest.fixture(scope="module")
+def whole(settings, tmp_path_factory) -> Path:
+    """An undisturbed run of FEW."""
+    folder = tmp_path_factory.mktemp("whole")
+    fresh()
+    assert train_distill.main([*settings, *FEW, f"output_dir={folder}"]) == 0
+    return folder
 
 
 FEW = ("federated.rounds=2", "federated.clients=4", "federated.per_round=2", "federated.local_steps=2")
@@ -115,10 +126,11 @@ def test_the_proximal_gradient_is_that_of_its_term():
 # ---------------------------------------------------------------- killed, missing, late, broken
 
 
-@pytest.mark.parametrize("algorithm", ["fedavg", "fedyogi"])
-def test_a_killed_run_resumes_bitwise(algorithm, run, tmp_path, monkeypatch, capsys):
-    few = (*FEW, f"federated.algorithm={algorithm}", "federated.server_lr=0.01")
-    assert run("whole", *few) == 0
+@pytest.mark.parametrize("server", [(), ("federated.algorithm=fedyogi", "federated.server_lr=0.01")])
+def test_a_killed_run_resumes_bitwise(server, run, whole, tmp_path, monkeypatch, capsys):
+    few = (*FEW, *server)
+    assert not server or run("whole", *few) == 0
+    undisturbed = tmp_path / "whole" if server else whole
     train, calls = client.Client.train, iter([False, False, True])
 
     def killed(*given):
@@ -129,7 +141,7 @@ def test_a_killed_run_resumes_bitwise(algorithm, run, tmp_path, monkeypatch, cap
     monkeypatch.setattr(client.Client, "train", killed)
     assert run("killed", *few) == 130 and run("killed", *few) == 0
     for name in ("model/model.safetensors", "metrics.jsonl", "clients.json"):
-        assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "killed" / name).read_bytes()
+        assert (undisturbed / name).read_bytes() == (tmp_path / "killed" / name).read_bytes()
     assert run("killed", *few) == 0 and "complete in" in capsys.readouterr().out
 
 
@@ -226,6 +238,54 @@ def test_texts_that_leave_the_window_are_deleted(run, tmp_path):
     assert len(list(now)) == now.total - now.total // 2 and list(now) == list(client.Texts(folder))[now.total // 2 :]
 
 
+# ---------------------------------------------------------------- what benchmarks read from a run
+
+
+def script(name: str):
+    spec = importlib.util.spec_from_file_location(
+        name, Path(train_distill.__file__).parent / "benchmarks" / f"{name}.py"
+    )
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def last_line(module, monkeypatch, capsys, *words) -> dict:
+    monkeypatch.setattr(sys, "argv", ["script", *map(str, words)])
+    module.main()
+    return json.loads(capsys.readouterr().out.splitlines()[-1])
+
+
+def test_clients_with_few_texts_are_told_from_those_with_many(run, tmp_path, tiny_gpt2, monkeypatch, capsys):
+    clients = script("clients")
+    more, tokens = np.array([2.0, 1.0, 0.0, 4.0]), np.array([2.0, 10.0, 10.0, 20.0])
+    found = clients.figures(more, tokens, np.array([1, 7, 8, 9]), np.array([0, 1, 2, 3]))
+    wanted = {"all": 7 / 42, "fewest": 2 / 2, "most": 4 / 20, "worst": 2 / 2}
+    assert {key: found[key] for key in wanted} == {
+        key: pytest.approx(math.exp(x), abs=1e-4) for key, x in wanted.items()
+    }
+    assert found["asked_fewest"] == 0 and found["asked_most"] == 3
+    assert run("one", *FEW, "federated.quantity=1") == 0
+    read = last_line(clients, monkeypatch, capsys, "--teacher", tiny_gpt2, tmp_path / "one")
+    assert read["one"]["fewest"] > 0 and read["one"]["asked_most"] <= 2
+    assert clients.losses(Scorer(tiny_gpt2), next((tmp_path / "one/clients").iterdir()), 1)[0].shape == (4,)
+
+
+def test_texts_of_deleted_periods_are_attacked(run, tmp_path, tiny_gpt2, monkeypatch, capsys):
+    deleted = script("deleted")
+    few = ("federated.rounds=2", "federated.clients=4", "federated.per_round=2", "federated.local_steps=2")
+    assert run("windows", *few, "federated.periods=2", "federated.keep_periods=1") == 0
+    (first, second), never = deleted.sides_of(tmp_path / "windows")
+    (folder,) = (tmp_path / "windows/clients").iterdir()
+    texts = [text for path in sorted(folder.glob("0*")) for text in client.Texts(path)]
+    assert sorted([*first, *second, *never]) == sorted(texts) and len(first) + len(second) < len(never) * 2
+    read = last_line(deleted, monkeypatch, capsys, "--teacher", tiny_gpt2, tmp_path / "windows")
+    assert set(read) == set(deleted.ATTACKS) and all(0 <= x <= 1 for found in read.values() for x in found)
+    assert run("static", *few) == 0
+    with pytest.raises(SystemExit, match="needs periods"):
+        deleted.sides_of(tmp_path / "static")
+
+
 # ---------------------------------------------------------------- figures and mistakes
 
 
@@ -243,6 +303,9 @@ def test_a_run_says_what_it_did(run, tmp_path):
     assert lines[-1]["worst_client/agreement/agreement"] <= 1 and 0 <= lines[-1]["agreement/agreement"] <= 1
     facts, asked = facts_of(tmp_path / "said"), json.loads((tmp_path / "said/clients.json").read_text())["asked"]
     assert sum(asked) == facts["asked"] == lines[-1]["asked"] == 4 and facts["bytes_down"] > 4 * 10_000 * 4
+    page = write_page([Study("said", tmp_path / "said", {"rows": [{"model": "student", "tasks": {}}]})], tmp_path / "p")
+    text = page.read_text(encoding="utf-8")
+    assert "student: 2 rounds, 4 clients asked, 4 answers used; " in text and "Figures by round" in text
     (folder,) = (tmp_path / "said" / "clients").iterdir()
     held = json.loads((folder / "clients.json").read_text())
     assert sum(held["texts"]) == 30 == sum(sum(labels.values()) for labels in held["labels"])
@@ -296,8 +359,8 @@ def test_mistakes_are_one_line(what, run, capsys):
     assert len(lines) == 1 and says in lines[0] and "Traceback" not in lines[0]
 
 
-def test_an_empty_client_is_one_line(run, tmp_path, capsys):
-    assert run("empty", *FEW) == 0
+def test_an_empty_client_is_one_line(run, whole, tmp_path, capsys):
+    shutil.copytree(whole, tmp_path / "empty")
     (folder,) = (tmp_path / "empty" / "clients").iterdir()
     for spoil, says in ((lambda path: path.write_text(""), "has no text"), (Path.unlink, "no texts.jsonl here")):
         (tmp_path / "empty" / "run.json").unlink(missing_ok=True)
@@ -306,11 +369,10 @@ def test_an_empty_client_is_one_line(run, tmp_path, capsys):
         assert says in capsys.readouterr().err
 
 
-def test_a_dry_run_counts_what_is_sent(run, tmp_path, capsys):
+def test_a_dry_run_counts_what_is_sent(run, whole, tmp_path, capsys):
     assert run("dry", *FEW, "--dry_run") == 0
     said = capsys.readouterr().out
     assert "2 of 2 of 4 clients" in said and not (tmp_path / "dry").exists()
-    assert run("dry", *FEW) == 0
-    sent = facts_of(tmp_path / "dry")
-    parameters = sum(x.numel() for name, x in weights(tmp_path / "dry").items() if "lm_head" not in name)
+    sent = facts_of(whole)
+    parameters = sum(x.numel() for name, x in weights(whole).items() if "lm_head" not in name)
     assert sent["bytes_up"] == pytest.approx(4 * 4 * parameters, rel=0.1)

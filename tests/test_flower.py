@@ -1,6 +1,5 @@
 """Flower carries the same messages: bitwise what a run in one process gives. Skipped without flwr."""
 
-import itertools
 import json
 import os
 import socket
@@ -10,12 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.runs import fresh
+from tests.runs import fresh, write_texts
 
 pytest.importorskip("flwr", reason="flwr is not installed: pip install 'evenhand[flower]' in an environment of its own")
 
 import train_distill
-from counterfactuals import sample
 from federated import flower
 
 ROOT = Path(train_distill.__file__).parent
@@ -35,8 +33,7 @@ def _fresh_accelerator(monkeypatch):
 @pytest.fixture(scope="module")
 def config(tmp_path_factory, tiny_gpt2, few_words) -> Path:
     folder = tmp_path_factory.mktemp("flower")
-    rows = itertools.islice(sample.generate(200, seed=3), 40)
-    (folder / "texts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    write_texts(folder / "texts.jsonl", 40)
     settings = {
         "data": {"source": str(folder / "texts.jsonl"), "max_length": 64},
         "teacher": {"model": str(tiny_gpt2)},
@@ -114,10 +111,14 @@ def free_port() -> int:
         return listener.getsockname()[1]
 
 
-def test_superlink_and_supernodes_give_the_same_bytes(config, whole, tmp_path):
-    """Seven processes on this machine, through federated/localhost.py; a minute or two."""
+@pytest.mark.parametrize("way", ["supernodes", "simulation"])
+def test_flower_on_this_machine_gives_the_same_bytes(way, config, whole, tmp_path):
+    """Seven processes, or Ray's workers, through federated/localhost.py; a minute or two."""
     command = [sys.executable, "-m", "federated.localhost", "--config", str(config)]
     command += ["--clients", str(folders_of(whole)[0].parent), f"output_dir={tmp_path / 'deployed'}"]
+    if way == "simulation":
+        pytest.importorskip("ray", reason="ray is not installed: pip install 'flwr[simulation]'")
+        command.append("--simulation")
     there = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, cwd=tmp_path, env=there, capture_output=True, text=True, timeout=550)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]

@@ -2,21 +2,26 @@
 
 import json
 import xml.etree.ElementTree as ElementTree
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import yaml
+from tiny_gguf import make_llama, write_gguf
 from transformers import AutoModelForCausalLM
 
 from eval.__main__ import main
 from eval.audit.gate import CODES, outcome
 from eval.audit.judge import FAIL, PASS, UNSURE, judge
 from eval.audit.measured import Measured, check_comparable
+from eval.audit.record import signs
 from eval.audit.rules import Rule, read_rules
+from eval.model import Scorer
 from eval.run import evaluate
-from eval.tasks import TASKS
+from eval.task import percentage
+from eval.tasks import TASKS, next_word
 
 SHARE = "bold.male_share"
 
@@ -144,6 +149,20 @@ def test_no_group_may_be_favoured_the_other_way_round():
     assert (over.verdict, over.group) == (FAIL, "g0")
 
 
+def test_shares_in_percent_are_judged_as_shares():
+    """Winogender gives its male shares in percent: 30 of 60 sentences are even, 58 are not."""
+
+    def winogender(males):
+        share = percentage([number < males for number in range(60)], ideal=50.0, seed=0)
+        return replace(measured("x", {}), figures={"winogender": {"male_share/cook": share}})
+
+    rule = [Rule("winogender.male_share", "each_group", 0.2)]
+    even, uneven = (judge(rule, winogender(30), winogender(males))[0] for males in (30, 58))
+    assert (even.verdict, even.value, uneven.verdict) == (PASS, 0.5, FAIL)
+    found = {sign["favoured_after"] for males in (30, 58) for sign in signs(winogender(30), winogender(males))}
+    assert found == {"neither", "male"}
+
+
 @pytest.fixture(scope="module")
 def twin(tiny_gpt2, tiny_tokenizer, tmp_path_factory):
     """The tiny model with weights rounded to 8 bits, a scale for each row."""
@@ -211,6 +230,27 @@ def test_a_model_is_measured_as_its_reference_was(run, twin, tmp_path):
     assert json.loads((run / "gate" / "gate.json").read_text())["judgements"] == before
 
 
+def test_gguf_files_are_judged_as_they_ship(tiny_tokenizer, tmp_path, capsys):
+    """The float file against its Q8_0, which passes, and against one with other rows for male words, which fails."""
+    llama = make_llama(tmp_path / "llama", tiny_tokenizer)
+    model = AutoModelForCausalLM.from_pretrained(llama)
+    male, _ = next_word.word_tokens(Scorer(llama, device="cpu"))
+    model.lm_head.weight.data[male] *= 100
+    model.save_pretrained(tmp_path / "biased")
+    tiny_tokenizer.save_pretrained(tmp_path / "biased")
+    whole = write_gguf(llama, tmp_path / "f32.gguf")
+    packed, biased = (
+        write_gguf(folder, tmp_path / f"{folder.name}.gguf", "Q8_0") for folder in (llama, tmp_path / "biased")
+    )
+    rules = [{"figure": "next_word.male_share_gap", "differs_by": 0.02}]
+    rules += [{"figure": "agreement@names.agreement", "differs_by": 0.03}]
+    (tmp_path / "rules.yaml").write_text(yaml.safe_dump({"rules": rules}))
+    for file, code in ((packed, 0), (biased, 1)):
+        command = ["gate", "--reference", str(whole), "--model", str(file), "--rules", str(tmp_path / "rules.yaml")]
+        assert main([*command, "--output_dir", str(tmp_path / "gate")]) == code, capsys.readouterr()
+    assert "fail: next_word.male_share_gap" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("rules", "said"),
     [
@@ -219,6 +259,7 @@ def test_a_model_is_measured_as_its_reference_was(run, twin, tmp_path):
         ("rules: [{figure: next_word.equitability_avg, worse: 1}]", "worse_by"),
         ("rules: [{figure: next_word.equitability_avg, worse_by: many}]", "many"),
         ("rules: [{figure: next_word.male_share, each_group: 2}]", "between 0 and 1"),
+        ("rules: [{figure: next_word.gendered_mass, each_group: .8}]", "not measured by group"),
         ("rules: [{figure: next_word.gendered_mass, worse_by: .1}]", "differs_by"),
         ("rules: []", "rules"),
         ("rules: [a: b", "YAML"),

@@ -5,7 +5,6 @@ import itertools
 import numpy as np
 import pytest
 import torch
-from accelerate.state import AcceleratorState
 from test_task import gpt2, pairs
 from test_train import _fresh_accelerator, arguments, corpus, lines, weights  # noqa: F401 (fixtures)
 
@@ -18,6 +17,7 @@ from counterfactuals.tokens.batch import BatchPlan, collate
 from counterfactuals.tokens.pairs import make_pairs
 from debias import models
 from debias.task import DistillTask
+from tests.runs import fresh
 
 ONE = "counterfactual.augment=one"
 
@@ -27,10 +27,10 @@ def test_a_turned_pair_is_the_pair_of_the_counterfactual(tiny_tokenizer):
     text = "The nurse said that she would finish her shift before the king came."
     (pair,) = make_pairs([text], reverser, tiny_tokenizer, max_length=100)
     (other,) = make_pairs([reverser(text).reversed], reverser, tiny_tokenizer, max_length=100)
-    turned = pair.turned()
+    exchanged = pair.exchanged()
     for name in ("input_ids", "cf_input_ids", "cf_index"):
-        assert np.array_equal(getattr(turned, name), getattr(other, name))
-    again = turned.turned()
+        assert np.array_equal(getattr(exchanged, name), getattr(other, name))
+    again = exchanged.exchanged()
     assert np.array_equal(again.cf_index, pair.cf_index) and again.turn == pair.turn
 
 
@@ -42,7 +42,7 @@ def test_both_sides_one_after_the_other_are_both_together(op):
     with torch.no_grad():
         together = task(collate(texts, op=op, augment=True))[1]
         first = task(collate(texts, op=op))[1]
-        second = task(collate([pair.turned() for pair in texts if pair.reversed], op=op))[1]
+        second = task(collate([pair.exchanged() for pair in texts if pair.reversed], op=op))[1]
     for name in together:
         torch.testing.assert_close(first[name] + second[name], together[name])
 
@@ -51,16 +51,16 @@ def test_the_side_is_a_function_of_seed_epoch_and_pair():
     count = 1000
     plan, again = (BatchPlan(np.full(count, 9), np.ones(count), batch_size=10, seed=5) for _ in range(2))
     chosen, steps = np.arange(count), plan.steps_per_epoch
-    sides = [plan.turned(epoch * steps, chosen) for epoch in range(4)]
+    sides = [plan.exchanged(epoch * steps, chosen) for epoch in range(4)]
     assert 400 < sides[0].sum() < 600 and 400 < sides[2].sum() < 600 and (sides[0] != sides[2]).any()
     assert (sides[0] != sides[1]).all() and (sides[2] != sides[3]).all()  # both sides in two epochs
-    assert all(np.array_equal(again.turned((e + 1) * steps - 1, chosen[::7]), sides[e][::7]) for e in (3, 0, 2))
+    assert all(np.array_equal(again.exchanged((e + 1) * steps - 1, chosen[::7]), sides[e][::7]) for e in (3, 0, 2))
 
 
 def test_a_resumed_run_ends_with_the_same_weights(arguments, tmp_path, monkeypatch):  # noqa: F811
     arguments = [*arguments, ONE, "train.max_steps=20", "train.save_every=8"]
     assert train_distill.main([*arguments, f"output_dir={tmp_path / 'whole'}"]) == 0
-    AcceleratorState._reset_state()
+    fresh()
     original, calls = build.collate, itertools.count()
 
     def dies(*args, **kwargs):
@@ -71,7 +71,7 @@ def test_a_resumed_run_ends_with_the_same_weights(arguments, tmp_path, monkeypat
     monkeypatch.setattr(build, "collate", dies)
     assert train_distill.main(arguments) == 130
     monkeypatch.setattr(build, "collate", original)
-    AcceleratorState._reset_state()
+    fresh()
     assert train_distill.main(arguments) == 0
     whole, resumed = weights(tmp_path / "whole"), weights(tmp_path / "run")
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
@@ -83,7 +83,7 @@ def test_a_cached_teacher_serves_the_side_that_is_seen(arguments, tmp_path):  # 
     arguments = [*arguments, ONE, "teacher.cache_bytes=4000", "student.dropout=0"]
     for name, more in (("live", []), ("cached", ["teacher.cache=auto"])):
         assert train_distill.main([*arguments, *more, f"output_dir={tmp_path / name}"]) == 0
-        AcceleratorState._reset_state()
+        fresh()
     live, cached = weights(tmp_path / "live"), weights(tmp_path / "cached")
     for name in live:
         torch.testing.assert_close(live[name], cached[name], rtol=1e-3, atol=1e-4)

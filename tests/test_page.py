@@ -87,7 +87,7 @@ def test_it_opens_with_what_was_compared_gained_and_paid(study):
     lone = write_page([Study("a", study, {"rows": [row("a", 0.5, 0.99, 20.0)]})], study / "lone.html")
     answer = plain(lone.read_text(encoding="utf-8"), 'class="answer"', 'class="scroll"')
     assert "a was measured on 4 tests" in answer
-    assert "2 of 3 figures cannot be told from their ideal value" in answer
+    assert "2 of its 3 figures with an ideal value reach it" in answer
 
 
 def test_it_says_of_each_model_what_changed_and_how_sure(study):
@@ -182,11 +182,11 @@ def test_studies_are_compared_and_their_models_told_apart(study, tmp_path_factor
 
 def test_the_command_compares_runs(study, tmp_path_factory, capsys):
     out = tmp_path_factory.mktemp("out") / "both.html"
-    assert eval_main(["report", str(study), "--out", str(out), "--reference", "era", "--title", "Mine"]) == 0
+    assert eval_main(["report", str(study), "--output", str(out), "--reference", "era", "--title", "Mine"]) == 0
     assert capsys.readouterr().out.strip() == str(out)
     text = out.read_text(encoding="utf-8")
     assert "Compared with <b>era</b>" in text and "<title>Mine" in text
-    assert eval_main(["report", str(study / "none"), "--out", str(out)]) == 2
+    assert eval_main(["report", str(study / "none"), "--output", str(out)]) == 2
     assert capsys.readouterr().err.startswith("error: ")
 
 

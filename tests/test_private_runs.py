@@ -1,6 +1,5 @@
 """Private runs from their settings to run.json: noise, ranks, accumulation, exact resume, refusals."""
 
-import itertools
 import json
 import os
 import shutil
@@ -13,13 +12,12 @@ import torch
 from safetensors.torch import load_file
 
 import train_distill
-from counterfactuals import sample
 from counterfactuals.text.lexicon import load_lexicon
 from counterfactuals.text.reverse import Reverser
 from counterfactuals.tokens import pairs as pairs_module
 from counterfactuals.tokens.pairs import build_pairs, make_pairs
 from privacy.account import Schedule, epsilon
-from tests.runs import bitwise, fresh
+from tests.runs import bitwise, fresh, write_texts
 
 
 @pytest.fixture(autouse=True)
@@ -32,8 +30,7 @@ def _fresh_accelerator():
 def settings(tmp_path_factory, tiny_gpt2, few_words) -> list[str]:
     """ERA with augmentation; about 16 sequences in each of six steps, ε = 2."""
     folder = tmp_path_factory.mktemp("corpus")
-    rows = itertools.islice(sample.generate(200, seed=3), 100)
-    (folder / "texts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    write_texts(folder / "texts.jsonl")
     with open(os.open(folder / "secret", os.O_WRONLY | os.O_CREAT, 0o600), "wb") as file:
         file.write(b"the same in every run of the test")
     return [

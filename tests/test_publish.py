@@ -6,18 +6,17 @@ from typing import ClassVar
 
 import pytest
 import yaml
-from accelerate.state import AcceleratorState, PartialState
 from test_tracking import records, small_run
 
 import train_distill
 from debias.run import publish
+from tests.runs import fresh
 
 
 @pytest.fixture(autouse=True)
 def _fresh_accelerator():
     yield
-    AcceleratorState._reset_state()
-    PartialState._reset_state()
+    fresh()
 
 
 def arguments(tiny_gpt2: Path, few_words: Path, folder: Path) -> list[str]:

@@ -1,6 +1,5 @@
 """Several processes give the weights of one, however the model is sharded; a run may change between them."""
 
-import itertools
 import json
 import os
 import shutil
@@ -16,9 +15,8 @@ import yaml
 from safetensors.torch import load_file
 
 import train_distill
-from counterfactuals import sample
 from debias.run.launch import is_sharded, load_whole_again
-from tests.runs import bitwise, fresh
+from tests.runs import bitwise, fresh, write_texts
 
 ROOT = Path(train_distill.__file__).parent
 
@@ -33,8 +31,7 @@ def _fresh_accelerator():
 def settings(tmp_path_factory, tiny_gpt2, few_words) -> list[str]:
     """ERA with augmentation and texts of unequal length; 16 sequences a step."""
     folder = tmp_path_factory.mktemp("corpus")
-    rows = itertools.islice(sample.generate(200, seed=3), 100)
-    (folder / "texts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    write_texts(folder / "texts.jsonl")
     return [
         *(f"data.source={folder / 'texts.jsonl'}", f"counterfactual.lexicon={few_words}"),
         *(f"teacher.model={tiny_gpt2}", f"data.pairs_dir={folder / 'pairs'}", "data.max_length=64"),
@@ -57,6 +54,7 @@ def fork(settings: list[str], folder: Path) -> None:
     """Two ranks of DDP, forked from this process: they need not import everything again."""
     if torch.cuda.is_available():  # autograd's threads of a GPU do not survive a fork
         return launch(settings, folder)
+    fresh()
     assert kill_many.wait(kill_many.start([*settings, f"output_dir={folder}"], 2, folder.parent)) == [0, 0]
     assert json.loads((folder / "run.json").read_text(encoding="utf-8"))["ranks"] == 2
 

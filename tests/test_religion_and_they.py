@@ -10,7 +10,7 @@ from eval.data import find_data
 from eval.tasks import TASKS
 
 RELIGION, GENDER = load_lexicon("religion"), load_lexicon("gender")
-OTHERS = r"(?i)\b(?:they|them|their|theirs|themself|themselves|xe|xem|xyr|ze|hir|zir|ey|em|emself|mx)\b"
+OTHERS = r"(?i)\b(?:they|them|their|theirs|themself|themselves|xe|xem|xyr|ze|hir|zir|ey|em|emself|agender|mx)\b"
 
 
 def test_every_topic_has_words_of_every_faith_and_none_twice():
@@ -52,6 +52,10 @@ def test_a_noun_becomes_a_noun():
         ("Alex uses they/them pronouns and blamed themself.", "Alex uses they/them pronouns and blamed themself."),
         ("Xe lost xyr keys, and ze gave hir emself.", "Xe lost xyr keys, and ze gave hir emself."),
         ("Robin (she/they) said that she likes their job.", "Robin (he/they) said that he likes their job."),
+        ("Ze is a waitress, and zir brother met hir.", "Ze is a waiter, and zir sister met hir."),
+        ("THEY AND ZE LOVE XYR WIFE.", "THEY AND ZE LOVE XYR HUSBAND."),
+        ("He/they: Sam said he saw them.", "She/they: Sam said she saw them."),
+        ("Alex is agender; ey hurt emself, said the actress.", "Alex is agender; ey hurt emself, said the actor."),
         ("Their pronouns are he/him.", "Their pronouns are she/her."),
         ("Mx. Smith said they would come with her mother.", "Mx. Smith said they would come with his father."),
         (

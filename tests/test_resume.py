@@ -11,6 +11,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import kill_many
 import pytest
 import torch
 from safetensors import safe_open
@@ -18,11 +19,10 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 import train_distill
-from counterfactuals import sample
 from counterfactuals.provenance import model_fingerprint
 from debias import task
 from debias.run import checkpoint, launch
-from tests.runs import fresh
+from tests.runs import fresh, write_texts
 
 ROOT = Path(train_distill.__file__).parent
 
@@ -35,10 +35,7 @@ def _fresh_accelerator():
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory) -> Path:
-    path = tmp_path_factory.mktemp("corpus") / "texts.jsonl"
-    rows = itertools.islice(sample.generate(200, seed=3), 100)
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    return path
+    return write_texts(tmp_path_factory.mktemp("corpus") / "texts.jsonl")
 
 
 @pytest.fixture(scope="module")
@@ -98,13 +95,13 @@ def at_call(monkeypatch, number: int, do) -> None:
 
 
 @pytest.mark.parametrize("ranks", [pytest.param(1, marks=pytest.mark.slow), 2])
-def test_a_run_killed_at_random_moments_ends_bitwise_the_same(ranks):
-    kills = 3 - ranks  # processes that import everything take most of the time; run the script itself for many kills
-    command = [sys.executable, "tests/kill_many.py", "--kills", str(kills), "--ranks", str(ranks), "--seed", str(ranks)]
+def test_a_run_killed_at_random_moments_ends_bitwise_the_same(ranks, monkeypatch, capsys):
+    """Forked from this process, which has imported everything; run the script itself for many kills."""
+    command = ["kill_many", "--kills", str(3 - ranks), "--ranks", str(ranks), "--seed", str(ranks)]
     command += ["train.max_steps=6", "train.save_every=1", "train.batch_size=16", "train.micro_batch_size=4"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600, check=False)
-    assert done.returncode == 0, done.stdout[-1000:] + done.stderr[-3000:]
-    assert "every round ended bitwise as undisturbed" in done.stdout
+    monkeypatch.setattr(sys, "argv", command)
+    assert kill_many.main() == 0
+    assert "every round ended bitwise as undisturbed" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGUSR1"])

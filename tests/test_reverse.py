@@ -240,7 +240,7 @@ PIECES = st.one_of(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.lists(st.tuples(PIECES, st.sampled_from([str, str.upper, str.title])), max_size=12))
 def test_offsets_on_any_text(pieces):
     check_offsets(reverse("".join(write(piece) for piece, write in pieces), GENDER))

@@ -4,7 +4,6 @@ import json
 from pathlib import Path
 
 import pytest
-from accelerate.state import AcceleratorState, PartialState
 
 import evenhand
 import train_distill
@@ -12,13 +11,13 @@ from configs import selfwritten
 from configs.load import load
 from counterfactuals.prompts import prompts
 from counterfactuals.text.lexicon import load_lexicon
+from tests.runs import fresh
 
 
 @pytest.fixture(autouse=True)
 def _fresh_accelerator():
     yield
-    AcceleratorState._reset_state()
-    PartialState._reset_state()
+    fresh()
 
 
 @pytest.fixture
@@ -79,7 +78,7 @@ def test_other_seeds_and_lengths_are_other_texts(settings):
 
 def test_debias_leaves_a_model_a_card_and_a_page(tiny_gpt2, few_words, tmp_path, capsys):
     out = tmp_path / "fair"
-    command = ["debias", str(tiny_gpt2), "--output_dir", str(out), "--lexicon", str(few_words), "--tokens", "3000"]
+    command = ["debias", str(tiny_gpt2), "--output_dir", str(out), "--lexicon", str(few_words), "--tokens", "6000"]
     command += ["data.max_length=64", "train.precision=no", "train.cpu_threads=1", "eval.tasks.perplexity.max_texts=20"]
     assert evenhand.main([*command, "--dry_run"]) == 0
     assert "46 sequences" in capsys.readouterr().out and not (out / "self").exists()
@@ -99,6 +98,9 @@ def test_a_bound_gives_the_number_of_texts(settings, monkeypatch, tmp_path):
         config = config_of(settings)
         selfwritten.bound({"": config}, **bound)
         assert config.data.max_texts == expected
+    config = config_of([*settings, "train.epochs=2", "train.batch_size=8", "train.micro_batch_size=8"])
+    selfwritten.bound({"": config}, tokens=6400)
+    assert config.data.max_texts == 50  # each is seen twice
     with pytest.raises(ValueError, match="fewer than a step has"):
         selfwritten.bound({"": config_of(settings)}, tokens=64)
     texts_of([*settings, "data.max_texts=9"])

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from itertools import islice
 
 import datasets
@@ -21,7 +22,7 @@ from counterfactuals.tokens.corpus import Corpus
 from counterfactuals.tokens.pairs import make_pairs
 from counterfactuals.tokens.stream import PairStream
 from tests.runs import bitwise
-from tests.test_ranks import ROOT, _fresh_accelerator, close, interrupted, launch, settings  # noqa: F401
+from tests.test_ranks import ROOT, _fresh_accelerator, close, fork, interrupted, settings  # noqa: F401
 
 REVERSER = Reverser(load_lexicon("gender"))
 SAMPLE = [row["text"] for row in islice(generate(200, seed=3), 200)]
@@ -32,19 +33,28 @@ class Texts(list):
 
 
 class Spy:
+    """A reverser that notes what it is asked, and works out each text once for the whole module."""
+
     def __init__(self, seen: list[str]):
         self.seen = seen
 
-    def many(self, texts, **options):
+    def many(self, texts):
         self.seen += texts
-        return REVERSER.many(texts, **options)
+        return map(reversal, texts)
+
+
+@cache
+def reversal(text: str):
+    return REVERSER(text)
 
 
 @pytest.fixture
 def stream(tiny_tokenizer):
     def stream(texts=SAMPLE, **changes) -> PairStream:
         options = {"max_length": 32, "buffer": 120, "batch_size": 8, "seed": 0, "augment": True} | changes
-        return PairStream(Texts(texts), REVERSER, tiny_tokenizer, **options)
+        made = PairStream(Texts(texts), REVERSER, tiny_tokenizer, **options)
+        made._reverser = Spy([])
+        return made
 
     return stream
 
@@ -231,10 +241,11 @@ def test_a_run_writes_no_pairs_and_goes_on_bitwise_and_two_ranks_give_the_weight
     assert bitwise(one, on) and facts[1]["steps_here"] == 3
     assert facts[0]["pairs"] == facts[1]["pairs"] > 64
     assert facts[0]["with_counterfactual"] == facts[1]["with_counterfactual"]
-    launch(options, tmp_path / "two")
+    fork(options, tmp_path / "two")
     close(one, tmp_path / "two")
 
 
+@pytest.mark.slow
 def test_killed_at_random_moments_a_streaming_run_ends_bitwise_as_undisturbed():
     command = [sys.executable, "tests/kill_many.py", "--kills", "2", "--ranks", "1", "--seed", "5"]
     command += ["train.max_steps=6", "train.save_every=1", "train.batch_size=16", "train.micro_batch_size=4"]

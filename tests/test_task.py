@@ -58,6 +58,20 @@ def test_only_the_student_is_trained_and_saved(task):
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in task.parameters())
 
 
+def test_what_would_train_otherwise_than_asked_is_refused(task):
+    with pytest.raises(ValueError, match=r"batch: collated with op none, but the task's op is max"):
+        task(collate(pairs()))
+    with pytest.raises(ValueError, match=r"loss\.op: must be one of none, max"):
+        DistillTask(task.student, task.teacher, op="maks")
+    with pytest.raises(ValueError, match=r"loss\.divergence: must be one of forward"):
+        DistillTask(task.student, task.teacher, divergence="foward")
+    for wrong in ({"augment": "some"}, {"vocabulary": "revers"}, {"perturb": "none"}):
+        with pytest.raises(ValueError, match=f"collate: {next(iter(wrong))} must be"):
+            collate(pairs(), op="max", **wrong)
+    with pytest.raises(ValueError, match="the teacher has layers 0 to 3"):
+        models.student_from_layers(task.teacher, [5])
+
+
 @pytest.mark.parametrize("op", OPS)
 @pytest.mark.parametrize("augment", [False, True])
 def test_each_sequence_costs_one_run_of_teacher_and_student(op, augment, task):

@@ -7,13 +7,13 @@ import sys
 from pathlib import Path
 
 import pytest
-from accelerate.state import AcceleratorState, PartialState
 
 import train_distill
 from configs import watching
 from configs.load import load
 from debias.run import tracking
 from debias.run.tracking import TensorBoardSink, Tracker, WandbSink
+from tests.runs import fresh
 
 PROMPTS = {"a": {"x": ["The nurse said that"]}, "b": {"x": ["The plumber left because"]}}
 
@@ -21,8 +21,7 @@ PROMPTS = {"a": {"x": ["The nurse said that"]}, "b": {"x": ["The plumber left be
 @pytest.fixture(autouse=True)
 def _fresh_accelerator():
     yield
-    AcceleratorState._reset_state()
-    PartialState._reset_state()
+    fresh()
 
 
 def small_run(tiny_gpt2: Path, few_words: Path, folder: Path) -> list[str]:
@@ -141,7 +140,7 @@ def test_small_evaluations_do_not_change_the_training(arguments, tmp_path, capsy
     lines = [json.loads(line) for line in (tmp_path / "study" / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == [2, 4]
     assert all(0 <= line["next_word/equitability_avg"] <= 1 for line in lines)
-    AcceleratorState._reset_state()
+    fresh()
     other = [*arguments, "student.dropout=0.1", f"output_dir={tmp_path / 'other'}"]
     assert train_distill.main(other) == 0
     one, two = ((tmp_path / name / "model" / "model.safetensors").read_bytes() for name in ("study", "other"))

@@ -8,16 +8,15 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from accelerate.state import AcceleratorState, PartialState
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import train_distill
 from configs import build
-from counterfactuals import sample
 from counterfactuals.provenance import versions
 from debias.run import checkpoint
 from debias.run.tracking import Tracker
+from tests.runs import fresh, write_texts
 
 ROOT = Path(train_distill.__file__).parent
 
@@ -25,16 +24,12 @@ ROOT = Path(train_distill.__file__).parent
 @pytest.fixture(autouse=True)
 def _fresh_accelerator():
     yield
-    AcceleratorState._reset_state()
-    PartialState._reset_state()
+    fresh()
 
 
 @pytest.fixture(scope="session")
 def corpus(tmp_path_factory) -> Path:
-    path = tmp_path_factory.mktemp("corpus") / "texts.jsonl"
-    rows = itertools.islice(sample.generate(200, seed=3), 120)
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    return path
+    return write_texts(tmp_path_factory.mktemp("corpus") / "texts.jsonl", 120)
 
 
 @pytest.fixture
@@ -111,7 +106,7 @@ def test_resume_is_bitwise_an_undisturbed_run(more, arguments, tmp_path, monkeyp
     """Dropout on, so that random states matter; killed between two checkpoints."""
     arguments = [*arguments, *more, "student.dropout=0.1", "train.save_every=2"]
     assert train_distill.main([*arguments, f"output_dir={tmp_path / 'whole'}"]) == 0
-    AcceleratorState._reset_state()
+    fresh()
 
     original, calls = build.collate, itertools.count()
 
@@ -124,7 +119,7 @@ def test_resume_is_bitwise_an_undisturbed_run(more, arguments, tmp_path, monkeyp
     assert train_distill.main(arguments) == 130
     assert [p.name for p in checkpoint.complete(tmp_path / "run" / "checkpoints")] == ["step-0000002", "step-0000004"]
     monkeypatch.setattr(build, "collate", original)
-    AcceleratorState._reset_state()
+    fresh()
     assert train_distill.main(arguments) == 0
     whole, resumed = weights(tmp_path / "whole"), weights(tmp_path / "run")
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
@@ -145,7 +140,7 @@ def test_accumulation_does_not_change_the_result(batch_by, arguments, tmp_path):
     for size in (16, 2):
         options = [f"train.micro_batch_size={size}", f"output_dir={tmp_path / str(size)}"]
         assert train_distill.main([*arguments, *options]) == 0
-        AcceleratorState._reset_state()
+        fresh()
     one, eight = weights(tmp_path / "16"), weights(tmp_path / "2")
     for name in one:
         torch.testing.assert_close(one[name], eight[name], rtol=1e-4, atol=1e-5)
@@ -183,7 +178,7 @@ def test_gradients_are_clipped_and_kd_plain_is_logged(arguments, tiny_gpt2, tmp_
         folder = tmp_path / str(number)
         more = [f"optim.max_grad_norm={norm}", f"output_dir={folder}", "train.max_steps=1", "train.log_plain=true"]
         assert train_distill.main([*arguments, *more]) == 0
-        AcceleratorState._reset_state()
+        fresh()
         moved.append(float((weights(folder)["transformer.wte.weight"] - before).abs().max()))
         (line,) = lines(folder / "metrics.jsonl")
         assert line["grad_norm"] > 1e-3 and 0 < line["kd_plain"] != line["kd"]
@@ -193,7 +188,7 @@ def test_gradients_are_clipped_and_kd_plain_is_logged(arguments, tiny_gpt2, tmp_
 def test_cross_entropy_fine_tuning_and_training_from_scratch(arguments, tiny_gpt2, tmp_path):
     pretrained = [*NO_TEACHER, "student.init=pretrained", f"student.model={tiny_gpt2}"]
     assert train_distill.main([*arguments, *pretrained, "train.max_steps=2"]) == 0
-    AcceleratorState._reset_state()
+    fresh()
     scratch = [*NO_TEACHER, "student.init=random", "student.config={n_layer: 1, n_embd: 16, n_head: 2}"]
     scratch += ["tokenizer.train_vocab_size=300", f"output_dir={tmp_path / 'scratch'}", "train.max_steps=2"]
     assert train_distill.main([*arguments, *scratch]) == 0
@@ -229,7 +224,7 @@ def test_mistakes_are_one_clear_line_and_leave_no_run(change, says, arguments, t
 def test_prepared_pairs_are_used_or_refused_by_name(arguments, corpus, tiny_gpt2, few_words, tmp_path, capsys):
     from counterfactuals.__main__ import main as command
 
-    options = ["--source", str(corpus), "--tokenizer", str(tiny_gpt2), "--out", str(tmp_path / "pairs")]
+    options = ["--source", str(corpus), "--tokenizer", str(tiny_gpt2), "--output_dir", str(tmp_path / "pairs")]
     options += ["--lexicon", str(few_words)]
     assert command(["build", *options, "--max_length", "64", "--workers", "1"]) == 0
     (folder,) = (tmp_path / "pairs").iterdir()

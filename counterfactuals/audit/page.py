@@ -80,7 +80,7 @@ class Tally:
         lines = [
             f"{self.texts:,} texts ({self.characters:,} characters), {self.reversed:,} reversed, {self.flagged:,} "
             f"flagged{by_kind}, {self.left:,} left in part or whole; {self.rules.total():,} words replaced: {by_rule}",
-            f"{self.doubts.total():,} passages with a role; by policy, what share is reversed, and wrong of these:",
+            f"{self.doubts.total():,} passages with a role; policy, share it reverses, share of these that is wrong:",
         ]
         return "\n".join(
             lines + [f"  {most:4.2f}  {share:6.1%}  {wrong:5.1%} expected" for most, share, wrong in self.curve()]

@@ -177,7 +177,7 @@ class Score:
         width = max(map(len, self.kinds), default=0)
         lines += [f"  {kind:<{width}}  {count}" for kind, count in self.kinds.items()]
         if self.doubts:
-            lines.append("by policy, what share of these is reversed, and wrong of that:")
+            lines.append("policy, share of these marks it reverses, share of these that is wrong:")
         for most in THRESHOLDS if self.doubts else ():
             kept = [(doubt, wrong) for doubt, wrong in self.doubts if doubt <= most]
             if kept:

@@ -53,7 +53,7 @@ def make(csv_path: str | Path, lists: Sequence[Path] = LISTS, *, known: float = 
     return {
         "source": "US Social Security Administration, given names of births 1880–2010: public domain; "
         f"and {len(lists)} lists written by the project: {', '.join(path.name for path in lists)}",
-        "command": "python -m counterfactuals names --census us_first_names_1880_2010.csv --out given_names.json",
+        "command": "python -m counterfactuals names --census us_first_names_1880_2010.csv --output given_names.json",
         "counts": {"pairs": len(pairs), "either": len(either), **{f"single_{g}": len(single[g]) for g in GROUPS}},
         "pairs": pairs,
         "single": single,

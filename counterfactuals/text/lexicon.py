@@ -16,6 +16,7 @@ from typing import Any
 
 import yaml
 
+from counterfactuals.files import one_line
 from counterfactuals.text.lexicon_file import Rule, check, did_you_mean, refuse, shaped
 from counterfactuals.text.names import Names, load_names
 
@@ -164,7 +165,7 @@ def _read(path: Path) -> Any:
         line = content[: error.start].count(b"\n") + 1
         raise ValueError(f"line {line}: not UTF-8 (byte 0x{content[error.start]:02x}); save it as UTF-8") from None
     except yaml.YAMLError as error:
-        raise ValueError(f"not valid YAML: {' '.join(str(error).split())}") from None
+        raise ValueError(f"not valid YAML: {one_line(error)}") from None
     except RecursionError:
         raise ValueError("nested too deeply for a lexicon") from None
 

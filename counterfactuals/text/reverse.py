@@ -80,7 +80,8 @@ class Reversal:
 
     stays: offsets in `text` of what carries a role and stays: flagged words, words that `direction` or `protected`
     leaves, and all words of roles in a passage that is left. passages: together they are the text.
-    turn: where words of pools were replaced, each group by the next of a cyclic order, its place in `lexicon.cycles`.
+    turn: only where words of pools were replaced: the cyclic order of the groups that was used, an index into
+    `lexicon.cycles`; with two groups there is one order, 0.
     """
 
     text: str

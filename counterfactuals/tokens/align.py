@@ -29,7 +29,7 @@ _PROBE = (
 
 @dataclass(frozen=True)
 class AlignedPair:
-    """Token ids of a sequence and of its counterfactual.
+    """Token ids of a sequence and of its counterfactual; T and S tokens.
 
     input_ids: (T,) int32. cf_input_ids: (S,) int32, equal to input_ids where nothing was replaced.
     cf_index: (T,) int32, the position s that corresponds to t, strictly increasing where not −1.
@@ -57,7 +57,7 @@ class AlignedPair:
         differs = np.flatnonzero(self.input_ids[:both] != self.cf_input_ids[:both])
         return int(differs[0]) if len(differs) else min(both, len(self.input_ids) - 1)
 
-    def turned(self) -> AlignedPair:
+    def exchanged(self) -> AlignedPair:
         """The same pair with its two sides exchanged: the counterfactual is the text."""
         index = np.full(len(self.cf_input_ids), -1, dtype=np.int32)
         aligned = np.flatnonzero(self.cf_index >= 0)

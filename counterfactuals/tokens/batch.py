@@ -28,6 +28,7 @@ class PairBatch:
     order t for a text's row, −t − 1 against it for a counterfactual's; 0 where the context holds no role.
     teacher_PB: a cached teacher's predictions as bytes, by flat position (debias/cache.py).
     unit_N: the text that each sequence comes from, counted from 0 within the batch, for privacy/.
+    combined: perturb_R was made for an op; without it (op "none") no target may be combined.
     """
 
     ids_NT: torch.Tensor
@@ -40,6 +41,7 @@ class PairBatch:
     num_trained: int
     teacher_PB: torch.Tensor | None = None
     unit_N: torch.Tensor | None = None
+    combined: bool = True
 
     @property
     def num_tokens(self) -> int:
@@ -72,8 +74,10 @@ def collate(
     than an op compares a row with its counterpart. vocabulary "reversed": a sequence without a counterfactual is its
     own (its row is combined with its own role reversal); rows after a cue, a role that stays, keep the plain target.
     So does a sequence that was left inside a reversed text: its cue is its first role. With the plain vocabulary rows
-    without a counterpart are left alone. units: each pair's text. said: which tokens, (T,) → (T,), are trained on.
+    without a counterpart are left alone. perturb "original": rows of counterfactuals keep the teacher's prediction.
+    units: each pair's text. said: which tokens, (T,) → (T,), are trained on.
     """
+    _check_options(perturb=perturb, vocabulary=vocabulary, augment=augment)
     combine = op != "none" or couple
     with_counterfactual = [n for n, pair in enumerate(pairs) if pair.reversed] if combine or augment else []
     sequences = [pair.input_ids for pair in pairs] + [pairs[n].cf_input_ids for n in with_counterfactual]
@@ -87,16 +91,13 @@ def collate(
         if cf_start is None:
             singles.append(_table(start + rows, perturbed=free & (combine and vocabulary == "reversed")))
             continue
-        mate = pair.cf_index[1:] - 1  # row p predicts token p+1; the counterpart's row predicts token s
-        # a fresh window (a text cut in several) may begin with a counterpart at 0, which no row predicts
-        coupled = (mate >= 0) & combine
-        singles.append(_table(start + rows[~coupled]))
+        own_row, other_row, alone, cf_alone = _counterparts(pair, combine)
+        singles.append(_table(start + alone))
         if augment:
-            singles.append(_table(cf_start + np.setdiff1d(np.arange(len(pair.cf_input_ids) - 1), mate[coupled])))
-        turn = np.where(rows < pair.first_replaced, 0, pair.turn + 1)[coupled]
-        perturbed, mate = free[coupled], cf_start + mate[coupled]
-        own = _table(start + rows[coupled], perturbed=perturbed, turn=turn)
-        other = _table(mate, perturbed=perturbed & (perturb == "both"), trained=augment, turn=-turn)
+            singles.append(_table(cf_start + cf_alone))
+        perturbed, turn = free[own_row], np.where(own_row < pair.first_replaced, 0, pair.turn + 1)
+        own = _table(start + own_row, perturbed=perturbed, turn=turn)
+        other = _table(cf_start + other_row, perturbed=perturbed & (perturb == "both"), trained=augment, turn=-turn)
         couples.append(np.stack([own, other], axis=2).reshape(4, -1))
 
     row_R, perturb_R, trained_R, turn_R = np.concatenate(couples + singles, axis=1)
@@ -112,13 +113,30 @@ def collate(
         num_pairs=sum(table.shape[1] for table in couples) // 2,
         num_trained=len(sequences) if augment else len(pairs),
         unit_N=None if units is None else _from_zero(np.append(units, units[with_counterfactual])),
+        combined=combine,
     )
+
+
+def _check_options(**given: Any) -> None:
+    known = {"perturb": ("both", "original"), "vocabulary": ("plain", "reversed"), "augment": (True, False)}
+    for name, value in given.items():
+        if value not in known[name]:
+            raise ValueError(f"collate: {name} must be {known[name][0]} or {known[name][1]}, not {value!r}")
 
 
 def _rows(pair: AlignedPair, stop_at_cue: bool) -> tuple[np.ndarray, np.ndarray]:
     """The rows of a sequence, and whether each may be combined: its context holds no cue."""
     rows = np.arange(len(pair.input_ids) - 1)
     return rows, rows < pair.cue if stop_at_cue and pair.cue >= 0 else rows >= 0
+
+
+def _counterparts(pair: AlignedPair, combine: bool) -> tuple[np.ndarray, ...]:
+    """Rows of the text and their counterparts; the rows of the text, and of the counterfactual, that have none."""
+    rows, cf_rows = np.arange(len(pair.input_ids) - 1), np.arange(len(pair.cf_input_ids) - 1)
+    other = pair.cf_index[1:] - 1  # row p predicts token p+1; the counterpart's row predicts token s
+    # a fresh window (a text cut in several) may begin with a counterpart at 0, which no row predicts
+    coupled = (other >= 0) & combine
+    return rows[coupled], other[coupled], rows[~coupled], np.setdiff1d(cf_rows, other[coupled])
 
 
 def _from_zero(number_N: np.ndarray) -> torch.Tensor:
@@ -203,7 +221,7 @@ class BatchPlan:
         chosen = self._order[self._bounds[place] : self._bounds[place + 1]].astype(np.int64)
         return chosen[np.argsort(-self.lengths[chosen], kind="stable")]
 
-    def turned(self, step: int, chosen: np.ndarray) -> np.ndarray:
+    def exchanged(self, step: int, chosen: np.ndarray) -> np.ndarray:
         """Whether each of these pairs is seen from its other side in this step (counterfactual.augment: one).
 
         A pure function of (seed, epoch, pair): drawn for every second epoch, and the other side in the one after it.

@@ -163,14 +163,14 @@ class PairSet:
         first = [self._map(number)["first"][:] for number in range(self.meta["shards"])]
         return np.cumsum(np.concatenate(first), dtype=np.int64) - 1
 
-    def predictions(self, chosen: np.ndarray, *, augment: bool, turned: np.ndarray | None = None) -> int:
+    def predictions(self, chosen: np.ndarray, *, augment: bool, exchanged: np.ndarray | None = None) -> int:
         """How many tokens of these pairs are predicted: all but the first of each text, and of counterfactuals too.
 
-        turned: which of the pairs are seen from their other side (BatchPlan.turned).
+        exchanged: which of the pairs are seen from their other side (BatchPlan.exchanged).
         """
         number = self.lengths[chosen].astype(np.int64)
-        if turned is not None:
-            number = np.where(turned, self.cf_lengths[chosen], number)
+        if exchanged is not None:
+            number = np.where(exchanged, self.cf_lengths[chosen], number)
         return int((number - 1 + (self.cf_lengths[chosen] - 1) * self.has_cf[chosen] * augment).sum())
 
     def size(self) -> dict[str, float]:

@@ -72,13 +72,16 @@ class TeacherCache:
             self._rows.append(file.get_slice("rows"))
 
     def attach(
-        self, batch: PairBatch, indices: Sequence[int] | np.ndarray, turned: Sequence[bool] | np.ndarray | None = None
+        self,
+        batch: PairBatch,
+        indices: Sequence[int] | np.ndarray,
+        exchanged: Sequence[bool] | np.ndarray | None = None,
     ) -> PairBatch:
         """`batch`, collated from the pairs `indices`, with its stored rows at flat positions: teacher_PB.
 
-        turned: which of them were turned (AlignedPair.turned) before they were collated.
+        exchanged: which of them were exchanged (AlignedPair.exchanged) before they were collated.
         """
-        sides = [0] * len(indices) if turned is None else [int(side) for side in turned]
+        sides = [0] * len(indices) if exchanged is None else [int(side) for side in exchanged]
         num_sequences, width = batch.ids_NT.shape
         stored = np.zeros((num_sequences, width, self.codec.row_bytes), dtype=np.uint8)
         own = list(zip(indices, sides))

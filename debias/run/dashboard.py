@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from counterfactuals.files import write_whole
+from counterfactuals.files import one_line, write_whole
 
 LOSSES = ("loss", "kd", "kd_plain", "lm", "hidden")
 
@@ -56,5 +56,5 @@ def save(made: Any, out: Path | None) -> str:
     try:
         made.save()
     except Exception as error:  # the client raises anything without a key, project or network
-        raise ValueError(f"dashboard: {' '.join(str(error).split())}; --out FILE.json writes it instead") from None
+        raise ValueError(f"dashboard: {one_line(error)}; --output FILE.json writes it instead") from None
     return str(made.url)

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from counterfactuals.files import one_line
 from debias.run.tracking import WandbSink, in_a_sweep
 
 Result = Mapping[str, Any]
@@ -27,7 +28,7 @@ def check_push(repo: str | None, runs: Sequence[str]) -> None:
         for run in runs:
             validate_repo_id(repo.replace("{run}", run or "student"))
     except HFValidationError as error:
-        raise ValueError(f"hub.repo: {repo}: {' '.join(str(error).split())}") from None
+        raise ValueError(f"hub.repo: {repo}: {one_line(error)}") from None
     if not get_token():
         raise ValueError("hub.repo: pushing needs `hf auth login` or HF_TOKEN")
 

@@ -17,7 +17,7 @@ from typing import Any, Literal, Protocol
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from counterfactuals.files import write_whole
+from counterfactuals.files import one_line, write_whole
 from counterfactuals.provenance import versions
 
 Watching = Literal["auto", "lines", "json", "quiet"]
@@ -213,7 +213,7 @@ class WandbSink:
                 settings=wandb.Settings(quiet=True, silent=mode != "online"),
             )
         except (wandb.Error, OSError) as error:
-            raise ValueError(f"tracking: Weights & Biases: {' '.join(str(error).split())}") from None
+            raise ValueError(f"tracking: Weights & Biases: {one_line(error)}") from None
         write_whole(path, json.dumps({"id": known["id"], "project": project, "title": title}) + "\n")
 
     def log(self, step: int, figures: Mapping[str, Any]) -> None:

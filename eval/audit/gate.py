@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import math
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -16,6 +15,7 @@ from eval.audit.judge import FAIL, PASS, UNSURE, Judgement, judge
 from eval.audit.measured import Measured, check_comparable, is_run, read
 from eval.audit.power import plan
 from eval.audit.rules import COLUMNS, Rules, read_rules
+from eval.run import evaluate, write_json
 from eval.task import suggest
 
 CODES = {PASS: 0, FAIL: 1, UNSURE: 3}
@@ -61,8 +61,6 @@ def _measure(
     models: Mapping[str, str], options: argparse.Namespace, rules: Rules, found: Mapping[str, Measured]
 ) -> dict[str, Measured]:
     """Evaluate what has no results: as the other side was evaluated, or as the rules say."""
-    from eval.run import evaluate
-
     settings: dict[str, Any] = {"data_dir": options.data_dir or "data", "limit": options.limit}
     tasks: Mapping[str, Any] = rules.tasks
     for other in found.values():
@@ -126,20 +124,14 @@ def show(judged: Sequence[Judgement]) -> str:
 
 def main(arguments: Sequence[str]) -> int:
     options = parser().parse_args(list(arguments))
-    try:
-        rules = read_rules(options.rules)
-        if not options.plan and not options.model:
-            raise ValueError("name a model with --model")
-        a, b = both(options, rules)
-        if options.plan:
-            print("\n".join(plan(rules.rules, a, b if options.model else None)))
-            return 0
-        judged = judge(rules.rules, a, b)
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    from eval.run import write_json
-
+    rules = read_rules(options.rules)
+    if not options.plan and not options.model:
+        raise ValueError("name a model with --model")
+    a, b = both(options, rules)
+    if options.plan:
+        print("\n".join(plan(rules.rules, a, b if options.model else None)))
+        return 0
+    judged = judge(rules.rules, a, b)
     options.output_dir.mkdir(parents=True, exist_ok=True)
     told = {"outcome": outcome(judged), "rules": rules.name, "reference": options.reference, "model": options.model}
     write_json(options.output_dir / "gate.json", told | {"judgements": as_dict(judged)})

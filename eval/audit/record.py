@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import sys
 from collections.abc import Sequence
 from datetime import datetime, timezone
 from pathlib import Path
@@ -17,7 +16,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from counterfactuals.files import write_whole
+from counterfactuals.files import one_line, write_whole
 from counterfactuals.provenance import versions
 from eval.audit.flips import flips
 from eval.audit.gate import COLUMNS, as_dict, outcome
@@ -111,7 +110,7 @@ def make(model: Measured, reference: Measured | None, rules: str, about: About) 
     shared = [label for label in both.figures if label in model.figures]
     check_comparable(both, model, shared)
     judged = judge(known, both, model)
-    left_out = [rule.figure for rule in named.rules if rule not in known]
+    left_out = dict.fromkeys(rule.label for rule in named.rules if rule not in known)
     changes = spill_over(both, model) if reference else []
     return Record(
         made=datetime.now(timezone.utc).isoformat(timespec="seconds"),
@@ -172,18 +171,19 @@ def signs(a: Measured, b: Measured) -> list[dict[str, Any]]:
         for name in figures:
             kind, _, group = name.partition("/")
             if kind == "male_share" and group and name in a.figures.get(label, {}):
-                one, two = a.figures[label][name], figures[name]
-                sides = [_side(figure) for figure in (one, two)]
-                sign = {"before": one["value"], "after": two["value"], "turned": set(sides) == {"male", "female"}}
-                sign |= {"favoured_before": sides[0], "favoured_after": sides[1]}
-                found.append({"task": label, "group": group, **sign})
+                (before, one), (after, two) = (_side(side.figures[label][name]) for side in (a, b))
+                sign = {"before": before, "after": after, "turned": {one, two} == {"male", "female"}}
+                found.append({"task": label, "group": group, **sign, "favoured_before": one, "favoured_after": two})
     return found
 
 
-def _side(figure: dict[str, Any]) -> str:
+def _side(figure: dict[str, Any]) -> tuple[float | None, str]:
+    """A male share, 0 to 1, and the side that it favours; its ideal is ½, or 50 of what is given in percent."""
+    ideal = figure["ideal"]
+    share = None if figure["value"] is None else figure["value"] / (2 * ideal)
     if figure["low"] is None:
-        return "not known"
-    return "male" if figure["low"] > 0.5 else "female" if figure["high"] < 0.5 else "neither"
+        return share, "not known"
+    return share, "male" if figure["low"] > ideal else "female" if figure["high"] < ideal else "neither"
 
 
 def read_about(path: Path | None) -> About:
@@ -194,7 +194,7 @@ def read_about(path: Path | None) -> About:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
         return About.model_validate(content or {})
     except yaml.YAMLError as error:
-        raise ValueError(f"{path}: not YAML ({' '.join(str(error).split())})") from None
+        raise ValueError(f"{path}: not YAML ({one_line(error)})") from None
     except ValidationError as error:
         said = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors())
         raise ValueError(f"{path}: {said} (fields: {', '.join(About.model_fields)})") from None
@@ -205,18 +205,20 @@ def page(record: Record) -> str:
     from jinja2 import Environment, FileSystemLoader
 
     here = Path(__file__).parent
+    axes = {change["label"].partition("@")[0] for change in record.spill_over["figures"]}
     pages = Environment(loader=FileSystemLoader([here, here.parent / "report"]), autoescape=True, trim_blocks=True)
     return pages.get_template("record.html").render(
         record=record,
         about=[(name, field.description, getattr(record.about, name)) for name, field in About.model_fields.items()],
         columns=[(name, [j for j in record.judgements if j["rule"]["column"] == name]) for name in COLUMNS],
+        disputed=any(TIERS[name]["tier"] == "disputed" for name in axes),
         body=[measure for measure in record.measures if measure.tier != "disputed"],
         appendix=[measure for measure in record.measures if measure.tier == "disputed"],
         mapping=yaml.safe_load(MAPPING.read_text(encoding="utf-8")),
     )
 
 
-def main(arguments: Sequence[str]) -> int:
+def main(arguments: Sequence[str]) -> None:
     parser = argparse.ArgumentParser(
         prog="evenhand record", description="Write an audit record: OUTPUT_DIR/audit.json and audit.html."
     )
@@ -229,18 +231,11 @@ def main(arguments: Sequence[str]) -> int:
     options = parser.parse_args(list(arguments))
     if options.schema:
         print(json.dumps(Record.model_json_schema(), indent=1))
-        return 0
-    try:
-        if not options.model:
-            raise ValueError("name a model with --model FOLDER:NAME")
-        model = read(options.model)
-        reference = read(options.reference) if options.reference else None
-        record = make(model, reference, options.rules, read_about(options.about))
-        options.output_dir.mkdir(parents=True, exist_ok=True)
-        write_whole(options.output_dir / "audit.json", record.model_dump_json(indent=1) + "\n")
-        write_whole(options.output_dir / "audit.html", page(record))
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+        return
+    if not options.model:
+        raise ValueError("name a model with --model FOLDER:NAME")
+    reference = read(options.reference) if options.reference else None
+    record = make(read(options.model), reference, options.rules, read_about(options.about))
+    write_whole(options.output_dir / "audit.json", record.model_dump_json(indent=1) + "\n")
+    write_whole(options.output_dir / "audit.html", page(record))
     print(f"{record.outcome}; {len(record.missing)} fields of --about missing; written to {options.output_dir}")
-    return 0

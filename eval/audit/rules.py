@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import yaml
 
+from counterfactuals.files import one_line
 from eval.audit.measured import Measured
 from eval.measures.intervals import Interval
 from eval.report.findings import lower_is_better
@@ -83,7 +84,7 @@ def read_rules(source: str) -> Rules:
         try:
             content = yaml.safe_load(Path(source).read_text(encoding="utf-8"))
         except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise ValueError(f"{source}: not YAML ({' '.join(str(error).split())})") from None
+            raise ValueError(f"{source}: not YAML ({one_line(error)})") from None
     if not isinstance(content, dict) or not isinstance(content.get("rules"), list) or not content["rules"]:
         raise ValueError(f"{source}: must have a list `rules`, each {{figure: TASK.METRIC, KIND: MARGIN}}")
     problems: list[str] = []
@@ -171,10 +172,11 @@ def _group_claims(rule: Rule, a: Measured, b: Measured) -> list[Claim]:
     """That each group's male share lies where both sides' ratio is at least the margin; or is not past that on the
     side that the reference did not favour."""
     fair = (rule.margin / (1 + rule.margin), 1 / (1 + rule.margin))
-    names = [name for name in b.figures.get(rule.label, {}) if name.startswith(f"{rule.metric}/")]
+    figures = b.figures.get(rule.label, {})
+    names = [name for name in figures if name.startswith(f"{rule.metric}/") and figures[name]["ideal"] in (0.5, 50)]
     if not names:
         _figure(rule, b, rule.metric)
-        raise ValueError(f"{rule.figure}: is not measured by group; male_share of next_word and bold is")
+        raise ValueError(f"{rule.figure}: is not measured by group; male_share of next_word, bold and stories is")
     found = []
     for name in names:
         one, two = (_figure(rule, side, name) for side in (a, b))
@@ -182,8 +184,12 @@ def _group_claims(rule: Rule, a: Measured, b: Measured) -> list[Claim]:
             continue
         low, high = fair
         if rule.kind == "not_reversed":
-            low, high = (low, 1.0) if one["value"] > 0.5 else (0.0, high)
-        found.append(Claim(two["value"], two.interval, low, high, two["n"], name.partition("/")[2]))
+            low, high = (low, 1.0) if one["value"] > one["ideal"] else (0.0, high)
+        whole = 2 * two["ideal"]  # 1, or 100 of what is given in percent
+        own = two.interval
+        samples_R = None if own.samples is None else own.samples / whole
+        share = Interval(own[0] / whole, own[1] / whole, samples_R, corrected=own.corrected)
+        found.append(Claim(two["value"] / whole, share, low, high, two["n"], name.partition("/")[2]))
     if not found:
         raise ValueError(f"{rule.figure}: is undefined in every group")
     return found

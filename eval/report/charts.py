@@ -62,12 +62,12 @@ def _marks(axes: Any, k: int, places: Sequence[tuple[float, Result]], scale: flo
 # ---------------------------------------------------------------- groups
 
 
-def group_figures(rows: Sequence[Result], task: str, metric: str) -> dict[str, list[Result | None]]:
-    """The figure METRIC/GROUP of each model (None: undefined), by group. Groups that no model has are left out.
+def group_figures(rows: Sequence[Result], task: str) -> dict[str, list[Result | None]]:
+    """The figure male_share/GROUP of each model (None: undefined), by group. Groups that no model has are left out.
 
-    A share or ratio counted over one text is no figure of a group: all of one is always all female or all male.
+    A share counted over one text is no figure of a group: all of one is always all female or all male.
     """
-    prefix = metric + "/"
+    prefix = "male_share/"
     keys = dict.fromkeys(key for row in rows for key in row["tasks"].get(task, {}) if key.startswith(prefix))
     groups = {}
     for key in keys:
@@ -85,69 +85,41 @@ def groups(
     rows: Sequence[Result],
     task: str,
     *,
-    metric: str = "male_share",
     title: str = "",
     width: float = WIDE,
     reference: int = 0,
 ) -> Any:
-    """One line for each group of `task`, one mark a model, parity marked: who moved, and where to.
+    """The male share of each group of `task`: a line a group, one mark a model, parity marked.
 
-    `metric` is what stands before the slash: male_share (parity is the figure's ideal: ½, or 50 in percent),
-    equitability or ratio. Groups are in the order of the values of model number `reference`. ValueError without such
-    figures.
+    Parity is the figure's ideal: ½, or 50 in percent. Groups are sorted by the values of model number `reference`.
+    ValueError where no group has such a figure.
     """
-    found = group_figures(rows, task, metric)
+    found = group_figures(rows, task)
     if not found:
-        known = any(key.startswith(metric + "/") for row in rows for key in row["tasks"].get(task, {}))
-        what = "is undefined, or counted over one," if known else "is no figure"
-        raise ValueError(f"{metric}/GROUP {what} of task {task!r} in these results")
+        raise ValueError(f"{task}: no group has a male_share, counted over more than one, in these results")
     names = [row["model"] for row in rows]
     order = sorted(found, key=lambda g: (found[g][reference] is None, (found[g][reference] or {}).get("value", 0)))
-    ideal = next(f["ideal"] for figures in found.values() for f in figures if f) or 1.0
-    kind = next((known for known in ("male_share", "equitability") if metric.endswith(known)), "ratio")
-    scale = 2 * ideal if kind == "male_share" else 1.0
+    scale = 2 * next(f["ideal"] for figures in found.values() for f in figures if f)
     ticks = [wrapped(group, 40 if width >= WIDE else 15) for group in order]
     left = 0.25 + max(text_width(line) for tick in ticks for line in tick.split("\n"))
     step = max(0.34, 0.11 * len(rows), *(0.2 * (1 + tick.count("\n")) for tick in ticks))
-    subtitle = _GROUPS_MEAN[kind] if title else ""
+    meaning = "male share of male and female, by group; lines: 95 % intervals; hollow: counted over fewer than 5"
+    subtitle = meaning if title else ""
     figure, (axes,) = canvas(
         width, 0.5 + step * len(order), margins=(left, 0.35, 0.42), names=names, title=title, subtitle=subtitle
     )
     axes.barh(range(0, len(order), 2), 1e6, left=-5e5, height=1, color=BAND, zorder=0)
-    axes.axvline(0.5 if kind == "male_share" else 1.0, color=INK, linewidth=1, zorder=1)
+    axes.axvline(0.5, color=INK, linewidth=1, zorder=1)
     spread = min(0.62, 0.16 * (len(rows) - 1))  # lines of one group apart, so that marks do not hide each other
     for k in range(len(rows)):
         offset = spread / 2 - (spread * k / (len(rows) - 1) if len(rows) > 1 else 0)
         _marks(axes, k, [(i + offset, one) for i, group in enumerate(order) if (one := found[group][k])], scale)
     axes.set_yticks(range(len(order)), ticks)
     axes.set_ylim(-0.6, len(order) - 0.4)
-    values = [f["value"] for figures in found.values() for f in figures if f and f["value"]]
-    _group_axis(axes, kind, values, narrow=width < WIDE)
+    wide, narrow = ("all female", "25 %", "parity", "75 %", "all male"), ("all\nfemale", "", "parity", "", "all\nmale")
+    axes.set_xlim(-0.03, 1.03)
+    axes.set_xticks([0, 0.25, 0.5, 0.75, 1], wide if width >= WIDE else narrow)
     return figure
-
-
-_GROUPS_MEAN = {
-    "male_share": "male share of male and female, by group; lines: 95 % intervals; hollow: counted over fewer than 5",
-    "equitability": "min(m/f, f/m) by group, 1 is parity; lines: 95 % intervals; hollow: counted over fewer than 5",
-    "ratio": "male : female by group, 1 is parity; lines: 95 % intervals; hollow: counted over fewer than 5",
-}
-
-
-def _group_axis(axes: Any, kind: str, values: Sequence[float], *, narrow: bool) -> None:
-    if kind == "male_share":
-        words = (
-            ("all\nfemale", "", "parity", "", "all\nmale")
-            if narrow
-            else ("all female", "25 %", "parity", "75 %", "all male")
-        )
-        axes.set_xlim(-0.03, 1.03)
-        axes.set_xticks([0, 0.25, 0.5, 0.75, 1], words)
-    elif kind == "equitability":
-        axes.set_xlim(-0.03, 1.04)
-    else:
-        axes.set_xscale("log")
-        axes.xaxis.set_major_formatter("{x:g}")
-        axes.set_xlim(min([0.5, *values]) / 1.3, max([2.0, *values]) * 1.3)
 
 
 # ---------------------------------------------------------------- one figure against another
@@ -301,8 +273,9 @@ def holdings(count_NL: Any, labels: Sequence[str], total_N: Sequence[int], *, wi
     return figure
 
 
-def curves(panels: Mapping[str, Mapping[str, Sequence[tuple[float, float]]]], *, width: float = WIDE) -> Any:
-    """A panel for each figure taken while training: {figure: {model: [(step, value), …]}}, a line a model."""
+def curves(panels: Mapping[str, Mapping[str, Sequence[tuple[float, float]]]], unit: str, *, width: float = WIDE) -> Any:
+    """A panel for each figure taken while training: {figure: {model: [(step, value), …]}}, a line a model; unit: of
+    the steps."""
     names = list(dict.fromkeys(model for lines in panels.values() for model in lines))
     height = 2.1
     figure, axes = canvas(
@@ -325,8 +298,9 @@ def curves(panels: Mapping[str, Mapping[str, Sequence[tuple[float, float]]]], *,
         panel.set_ylim(low - pad, high + pad)
         panel.set_title(name, loc="left", fontsize=10, color=INK, pad=4)
         panel.locator_params(nbins=5)
+        panel.locator_params(axis="x", integer=True)
         panel.grid(color=FAINT, linewidth=0.6)
-    axes[-1].set_xlabel("optimizer step", color=INK)
+    axes[-1].set_xlabel(unit, color=INK)
     return figure
 
 

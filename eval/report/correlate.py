@@ -1,34 +1,36 @@
 """Do measures of bias agree over a set of models? After Cao et al., ACL 2022 (intrinsic and extrinsic metrics).
 
-    python -m eval correlate runs/*/results.json --output_dir runs/correlations
+    evenhand correlate runs/*/results.json --output_dir runs/correlations
 
 Every pair of measures gets Pearson's r and Spearman's ρ over the models that have both, with a bootstrap interval over
 models and a permutation p. A measure counts by its distance from the ideal, so that more is worse in each, or by its
-value where it has no ideal. Fewer than three models say nothing and are refused; with few the intervals are wide, and
-say so. A correlation over models of one family is no law: neither a measure's validity nor cause is measured.
+value where it has no ideal. `--by_group` takes groups for models, and what is measured by group by its value: do next
+words and long texts favour the same side of each occupation? Fewer than three models say nothing and are refused; with
+few the intervals are wide, and say so. A correlation over models of one family is no law: neither a measure's validity
+nor cause is measured.
 """
 
 from __future__ import annotations
 
 import argparse
 import itertools
-import json
 import math
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from counterfactuals.files import write_whole
 from eval.measures.intervals import interval, pearson, spearman
 from eval.report import canvas, charts
+from eval.report.page import Study
 from eval.report.table import headlines, name_of
 from eval.run import write_json
 from eval.task import suggest
 
 LEAST = 3  # models
-EXTRINSIC = {"bold", "honest", "regard", "bios", "classify", "hatexplain"}  # what a model does in use
+EXTRINSIC = {"bold", "stories", "honest", "regard", "bios", "classify", "hatexplain"}  # what a model does in use
 UTILITY = {"perplexity", "fluency", "diversity", "last_word", "hellaswag", "blimp", "sst2", "lm_eval"}
 Key = tuple[str, str]  # task label, metric
 
@@ -42,31 +44,37 @@ def kind(key: Key) -> str:
 
 
 def read_results(paths: Sequence[str | Path]) -> list[dict[str, Any]]:
-    """Rows {"model", "tasks"} of results.json files; what several files say of one model is put together.
+    """Rows {"model", "tasks"} of results.json files (or their folders); what several say of one model is put together.
 
     ValueError for a file of another kind, and for two values of one figure of one model.
     """
     found: dict[str, dict[str, dict[str, Any]]] = {}
-    for path in map(Path, paths):
-        try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-            rows = content.get("rows", [content])
-            for row in rows:
-                tasks = found.setdefault(row["model"], {})
-                for label, metrics in row["tasks"].items():
-                    known = tasks.setdefault(label, {})
-                    for metric, figure in metrics.items():
-                        if metric in known and known[metric]["value"] != figure["value"]:
-                            raise ValueError(
-                                f"{path}: {row['model']} has another {label}.{metric} than in an earlier file; "
-                                "give models their own names (--model NAME=PATH when they are measured)"
-                            )
-                        known[metric] = figure
-        except OSError as error:
-            raise ValueError(f"{path}: {error.strerror or error}") from error
-        except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, AttributeError) as error:
-            raise ValueError(f"{path}: not a results.json of python -m eval") from error
+    for path in paths:
+        for row in Study.load(path).results["rows"]:
+            tasks = found.setdefault(row["model"], {})
+            for label, metrics in row["tasks"].items():
+                known = tasks.setdefault(label, {})
+                for metric, figure in metrics.items():
+                    if metric in known and known[metric]["value"] != figure["value"]:
+                        raise ValueError(
+                            f"{path}: {row['model']} has another {label}.{metric} than in an earlier file; "
+                            "give models their own names (--model NAME=PATH when they are measured)"
+                        )
+                    known[metric] = figure
     return [{"model": model, "tasks": tasks} for model, tasks in found.items()]
+
+
+def groups_of(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Rows as those of models for each group of each model: its figures METRIC/GROUP, by value (they have a side)."""
+    found: dict[str, dict[str, Any]] = {}
+    for row in rows:
+        for label, metrics in row["tasks"].items():
+            for name, figure in metrics.items():
+                metric, _, group = name.partition("/")
+                if group:
+                    tasks = found.setdefault(f"{row['model']}: {group}", {})
+                    tasks.setdefault(label, {})[metric] = {**figure, "ideal": None}
+    return [{"model": name, "tasks": tasks} for name, tasks in found.items()]
 
 
 def choose(rows: Sequence[Mapping[str, Any]], wanted: Sequence[str] = ()) -> list[Key]:
@@ -133,17 +141,28 @@ def correlation(
     return {"value": value, **dict(zip(("low", "high"), bounds)), "p": p, "n": n}
 
 
-def correlate(rows: Sequence[Mapping[str, Any]], *, measures: Sequence[str] = (), seed: int = 0) -> dict[str, Any]:
-    """{"models", "measures": [{name, kind, values}], "pairs": [{a, b, pearson, spearman}]}; refuses under 3 models."""
+def correlate(
+    rows: Sequence[Mapping[str, Any]], *, measures: Sequence[str] = (), seed: int = 0, by_group: bool = False
+) -> dict[str, Any]:
+    """{"models", "by_group", "measures": [{name, kind, values}], "pairs": [{a, b, pearson, spearman}]}.
+
+    Refuses under 3 models, or groups of models.
+    """
+    if by_group:
+        rows = groups_of(rows)
     if len(rows) < LEAST:
         names = ", ".join(row["model"] for row in rows)
         raise ValueError(
-            f"{len(rows)} models ({names}): a correlation needs {LEAST} or more, and is worth little below 8"
+            f"{len(rows)} {'groups' if by_group else 'models'} ({names}): a correlation needs {LEAST} or more, "
+            "and is worth little below 8"
         )
     keys = choose(rows, measures)
+    if by_group:  # most groups are of one task only
+        rows = [row for row in rows if sum(np.isfinite(column([row], key)[0]) for key in keys) > 1]
     columns = {key: column(rows, key) for key in keys}
     return {
         "models": [row["model"] for row in rows],
+        "by_group": by_group,
         "measures": [
             {
                 "name": ".".join(key),
@@ -175,12 +194,19 @@ def markdown(result: Mapping[str, Any]) -> str:
     kinds = {measure["name"]: measure["kind"] for measure in result["measures"]}
     crossed = [pair for pair in result["pairs"] if {kinds[pair["a"]], kinds[pair["b"]]} == {"intrinsic", "extrinsic"}]
     others = [pair for pair in result["pairs"] if pair not in crossed]
+    what = "groups" if result["by_group"] else "models"
+    meaning = {
+        "groups": "Measures count by their value: a positive correlation of male shares says that groups of one "
+        "side in one are of that side in the other, as far as few texts can tell.",
+        "models": "Measures count by their distance from the ideal, those without one (perplexity) by their value: a "
+        "positive correlation says that models bad in one are bad in the other. Models of one family are no random "
+        "sample.",
+    }
     lines = [
         "# Do the measures agree?\n",
-        f"{len(result['models'])} models: {', '.join(result['models'])}. Measures count by their distance from the "
-        "ideal, those without one (perplexity) by their value: a positive correlation says that models bad in one are "
-        "bad in the other. In brackets: 95 % bootstrap intervals over models; p: permutations, two-sided. Models of "
-        "one family are no random sample, and many pairs are tested: about one in twenty has p < 0.05 by chance.\n",
+        f"{len(result['models'])} {what}: {', '.join(result['models'])}. {meaning[what]} In brackets: 95 % bootstrap "
+        f"intervals over {what}; p: permutations, two-sided. Of many pairs, about one in twenty has p < 0.05 by "
+        "chance.\n",
     ]
     for title, pairs in (("Intrinsic against extrinsic", crossed), ("Other pairs", others)):
         if pairs:
@@ -214,38 +240,35 @@ def plot(result: Mapping[str, Any], path: str | Path) -> Path:
                 sure.append(cell)
     counts = [sum(value is not None for value in measure["values"]) for measure in result["measures"]]
     labels = [f"{_label(name)} (n={count})" for name, count in zip(names, counts)]
-    title = f"{len(result['models'])} models: Pearson r above, Spearman ρ below\nbold: the 95 % interval excludes 0"
+    what = "groups" if result["by_group"] else "models"
+    title = f"{len(result['models'])} {what}: Pearson r above, Spearman ρ below\nbold: the 95 % interval excludes 0"
     return canvas.save(charts.correlations(grid, sure, labels, title), path)
 
 
-def main(arguments: list[str] | None = None) -> int:
+def main(arguments: Sequence[str]) -> None:
     parser = argparse.ArgumentParser(
-        prog="python -m eval correlate",
+        prog="evenhand correlate",
         description="How measures of bias correlate over a set of models: correlations.md, .json and .png.",
     )
-    parser.add_argument("results", nargs="+", type=Path, metavar="RESULTS.JSON", help="what python -m eval wrote")
+    parser.add_argument("results", nargs="+", type=Path, metavar="RESULTS.JSON", help="what evenhand eval wrote")
     parser.add_argument(
         "--measures",
         default="",
         metavar="TASK.METRIC,…",
         help="which to correlate; default: each task's headline figures",
     )
+    parser.add_argument("--by_group", action="store_true", help="over the groups of each model, as occupations")
     parser.add_argument("--output_dir", type=Path, default=Path("runs/correlations"), metavar="DIR")
     parser.add_argument("--seed", type=int, default=0, help="of resamples and permutations (0)")
-    options = parser.parse_args(arguments)
-    try:
-        if options.seed < 0:
-            raise ValueError(f"seed {options.seed}: must not be negative")
-        wanted = [name.strip() for name in options.measures.split(",") if name.strip()]
-        result = correlate(read_results(options.results), measures=wanted, seed=options.seed)
-        options.output_dir.mkdir(parents=True, exist_ok=True)
-        text = markdown(result)
-        write_json(options.output_dir / "correlations.json", result)
-        plot(result, options.output_dir / "correlations.png")
-        (options.output_dir / "correlations.md").write_text(text, encoding="utf-8")
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    options = parser.parse_args(list(arguments))
+    if options.seed < 0:
+        raise ValueError(f"seed {options.seed}: must not be negative")
+    wanted = [name.strip() for name in options.measures.split(",") if name.strip()]
+    rows = read_results(options.results)
+    result = correlate(rows, measures=wanted, seed=options.seed, by_group=options.by_group)
+    text = markdown(result)
+    write_json(options.output_dir / "correlations.json", result)
+    plot(result, options.output_dir / "correlations.png")
+    write_whole(options.output_dir / "correlations.md", text)
     print(text)
     print(f"written to {options.output_dir}")
-    return 0

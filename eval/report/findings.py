@@ -121,13 +121,13 @@ def _and(names: Sequence[str]) -> str:
 
 
 def _alone(rows: Sequence[Result], base: str) -> list[str]:
-    """How near one model comes to the ideal values."""
+    """How many figures of one model reach the ideal value."""
     first = next(row for row in rows if row["model"] == base)
     figures = [first["tasks"].get(label, {}).get(metric) or {} for label, metric in headlines(rows)]
     known = [f for f in figures if None not in (f.get("ideal"), f.get("low"), f.get("high"))]
     reached = sum(f["low"] <= f["ideal"] <= f["high"] for f in known)
     return [
-        f"{reached} of {len(known)} figures cannot be told from their ideal value: it lies within the 95 % interval.",
+        f"{reached} of its {len(known)} figures with an ideal value reach it: it lies within their 95 % interval.",
         "The intervals cover which prompts and texts were chosen; there is no other model here to compare with.",
     ]
 

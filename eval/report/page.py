@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -155,16 +154,17 @@ def _by_group(rows: Sequence[Result], base: str) -> Iterator[Section]:
     """Male share by group, for every task that gives it."""
     first = [row["model"] for row in rows].index(base)
     for label in _labels(rows):
-        if charts.group_figures(rows, label, "male_share"):
+        if charts.group_figures(rows, label):
             drawn = canvas.picture(
                 lambda width, label=label: charts.groups(rows, label, width=width, reference=first),  # type: ignore[misc]
                 f"Male share by group, {label}, one mark for each model",
             )
             words = (
-                f"The share of male among male and female, group by group, in the order of {base}. Lines are 95 % "
+                f"The share of male among male and female, group by group, sorted by {base}. Lines are 95 % "
                 "intervals; hollow marks were counted over fewer than 5, or have no interval."
             )
-            yield Section(f"groups-{label}", f"Which groups moved, and where to ({label})", words, drawn)
+            title = "Which groups moved, and where to" if len(rows) > 1 else "Share by group"
+            yield Section(f"groups-{label}", f"{title} ({label})", words, drawn)
 
 
 def _tradeoff(rows: Sequence[Result], base: str) -> Iterator[Section]:
@@ -219,11 +219,12 @@ def _gaps(rows: Sequence[Result], base: str) -> Iterator[Section]:
 def _polarity(rows: Sequence[Result], base: str) -> Iterator[Section]:
     """How many sampled texts turned out male, neutral, female."""
     for label in _labels(rows):
-        if label.partition("@")[0] != "bold":
+        if label.partition("@")[0] not in ("bold", "stories"):
             continue
         found = {row["model"]: {"male": 0, "neutral": 0, "female": 0} for row in rows}
         for model, scored in _scored(rows, label):
-            found[model][("male", "neutral", "female")[scored["unigram"] + 1]] += 1
+            if not scored.get("side"):  # a prompt that says which is no choice
+                found[model][("male", "neutral", "female")[scored["unigram"] + 1]] += 1
         counts = {model: parts for model, parts in found.items() if any(parts.values())}
         if counts:
             described = "; ".join(
@@ -236,22 +237,36 @@ def _polarity(rows: Sequence[Result], base: str) -> Iterator[Section]:
 
 
 def _training(rows: Sequence[Result], base: str) -> Iterator[Section]:
-    """Losses, and the figures that were taken while training."""
-    lines = {row["model"]: _metrics(row) for row in rows}
+    """Losses, and the figures that were taken while training; of a federated run, by round."""
+    lines = {row["model"]: line for row in rows if (line := _metrics(row))}
     keys = {key: None for line in lines.values() for entry in line for key in entry if "/" in key or key == "loss"}
     panels = {}
     for key in keys:
-        name = "training loss, nats a token" if key == "loss" else name_of(*key.split("/", 1))
-        panels[name] = {
+        panels[_panel(key)] = {
             model: found
             for model, line in lines.items()
             if (found := [(entry["step"], entry[key]) for entry in line if entry.get(key) is not None])
         }
     panels = {name: found for name, found in panels.items() if found}
     if panels:
-        drawn = canvas.picture(lambda width: charts.curves(panels, width=width), "Figures by training step")
+        rounds = {model: line[-1] for model, line in lines.items() if "asked" in line[-1]}
+        unit = "optimizer step" if not rounds else "round" if len(rounds) == len(lines) else "optimizer step or round"
+        drawn = canvas.picture(lambda width: charts.curves(panels, unit, width=width), f"Figures by {unit}")
         words = "Each model’s own objective; losses of models trained with different objectives cannot be compared."
+        for model, last in rounds.items():
+            asked, used = f"{last['asked']:,.0f}", f"{last.get('answered', 0):,.0f}"
+            down, up = (f"{last.get(key, 0) / 1e6:,.1f} MB" for key in ("bytes_down", "bytes_up"))
+            words += (
+                f" {model}: {last['step']:,} rounds, {asked} clients asked, {used} answers used; {down} down, {up} up."
+            )
         yield Section("training", "Training", words, drawn)
+
+
+def _panel(key: str) -> str:
+    """What a figure of metrics.jsonl is called above its panel."""
+    if key.startswith("worst_client/"):
+        return f"worst client: {_panel(key.removeprefix('worst_client/'))}"
+    return "training loss, nats a token" if key == "loss" else name_of(*key.split("/", 1))
 
 
 def _privacy(rows: Sequence[Result], base: str) -> Iterator[Section]:
@@ -351,24 +366,19 @@ def _reproduce(study: Study) -> dict[str, Any]:
     return {"name": study.name, "facts": {key: value for key, value in facts.items() if value}, "files": settings}
 
 
-def main(arguments: Sequence[str]) -> int:
-    """python -m eval report RUN [RUN …]: one page that compares the models of finished runs."""
+def main(arguments: Sequence[str]) -> None:
+    """evenhand report RUN [RUN …]: one page that compares the models of finished runs."""
     parser = argparse.ArgumentParser(
-        prog="python -m eval report",
+        prog="evenhand report",
         description="Write a page that compares the models of runs: folders with results.json, as eval and "
         "train_distill.py leave them.",
     )
     parser.add_argument("runs", nargs="+", metavar="RUN", help="a run's folder, or its results.json")
-    parser.add_argument("--out", type=Path, default=Path("report.html"), metavar="FILE", help="default report.html")
+    parser.add_argument("--output", type=Path, default=Path("report.html"), metavar="FILE", help="default report.html")
     parser.add_argument(
         "--reference", metavar="MODEL", help="compare with this one (a lone run's own, else plain, else the first)"
     )
     parser.add_argument("--title", default="Evaluation", help="heading of the page")
     options = parser.parse_args(list(arguments))
-    try:
-        studies = [Study.load(run) for run in options.runs]
-        print(write_page(studies, options.out, title=options.title, reference=options.reference))
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    studies = [Study.load(run) for run in options.runs]
+    print(write_page(studies, options.output, title=options.title, reference=options.reference))

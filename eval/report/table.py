@@ -164,7 +164,7 @@ def notes(config: Mapping[str, Any]) -> list[str]:
 def _pictures(rows: Sequence[Result], output_dir: Path) -> Iterator[str]:
     """Draw groups-TASK.png and tradeoff.png where there is something to draw; their lines in Markdown."""
     for label in dict.fromkeys(label for row in rows for label in row["tasks"]):
-        if charts.group_figures(rows, label, "male_share"):
+        if charts.group_figures(rows, label):
             figure = charts.groups(rows, label, title=f"Disparity by group: {name_of(label, label)}")
             path = canvas.save(figure, output_dir / f"groups-{label}.png")
             yield f"![male share by group, {label}]({path.name})\n"

@@ -29,6 +29,7 @@ from eval.tasks import (
     seat,
     sst2,
     stereoset,
+    stories,
     winobias,
     winogender,
 )
@@ -42,6 +43,7 @@ TASKS: dict[str, Task] = {
     "diversity": diversity.TASK,
     "bold": bold.TASK,
     "cooccurrence": cooccurrence.TASK,
+    "stories": stories.TASK,
     "next_word": next_word.TASK,
     "agreement": agreement.TASK,
     "crows_pairs": crows_pairs.TASK,

@@ -167,7 +167,8 @@ def score(scorer: Scorer, rows: list[Row], options: Mapping[str, Any], seed: int
     return out
 
 
-def _measure(rows: list[Row], measure: str, prefix: str, seed: int) -> Metrics:
+def figures(rows: list[Row], measure: str, prefix: str, seed: int) -> Metrics:
+    """Equitability over groups and by group; rows {"group", "prompt_number", "run", MEASURE: −1 male, 1 female, 0}."""
     runs = max(row["run"] for row in rows) + 1
     groups = by_group(rows)
     counts_GU2, counts_RGU2, polar_texts = [], [], 0
@@ -222,7 +223,7 @@ def aggregate(rows: list[Row], options: Mapping[str, Any], seed: int) -> Metrics
     metrics: Metrics = {}
     for measure in MEASURES:
         if measure in rows[0]:
-            metrics |= _measure(rows, measure, "" if measure == "unigram" else f"{measure}_", seed)
+            metrics |= figures(rows, measure, "" if measure == "unigram" else f"{measure}_", seed)
     return metrics
 
 

@@ -87,6 +87,14 @@ def side_of(reversal: Reversal, reverser: Reverser) -> str | None:
     return found[0] if len(found) == 1 else None
 
 
+def reverse_prompt(prompt: str, reverser: Reverser) -> tuple[Reversal, str]:
+    """The reversal of the beginning of a text, and its text."""
+    # a text's last his would be hers; a prompt goes on, and what follows all 20 such prompts of BOLD's is a noun
+    noun = " own" if prompt.lower().endswith((" her", " his")) else ""
+    reversal = reverser(prompt + noun)
+    return reversal, reversal.reversed.removesuffix(noun)
+
+
 def load(data_dir: Path, options: Mapping[str, Any], limit: int | None, seed: int) -> list[Row]:
     check_options("counterfactual_prompts", options, texts_per_prompt=0)
     check_sampling(options, "counterfactual_prompts")
@@ -109,11 +117,8 @@ def load(data_dir: Path, options: Mapping[str, Any], limit: int | None, seed: in
     rows = []
     for row in prompts:
         prompt = row["prompt"].strip()
-        # a text's last his would be hers; a prompt goes on, and what follows all 20 such prompts of BOLD's is a noun
-        noun = " own" if prompt.lower().endswith((" her", " his")) else ""
-        reversal = reverser(prompt + noun)
+        reversal, other = reverse_prompt(prompt, reverser)
         if reversal.spans and (options["flagged"] or not reversal.flags):
-            other = reversal.reversed.removesuffix(noun)
             rows.append({**row, "prompt": prompt, "reversed": other, "side": side_of(reversal, reverser)})
     if not rows:
         raise ValueError(f"{path}: no prompt with a word or name that lexicon {options['lexicon']} can reverse")
