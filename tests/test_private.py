@@ -142,7 +142,7 @@ def test_hidden_states_are_clipped_exactly(target):
 @pytest.mark.parametrize("op", ["none", "max", "swap"])
 def test_one_side_of_each_pair_is_clipped_exactly(op):
     """counterfactual.augment: one. Windows of a text are seen from different sides; the other side only serves."""
-    made = [pair.turned() if n % 2 else pair for n, pair in enumerate(pairs())]
+    made = [pair.exchanged() if n % 2 else pair for n, pair in enumerate(pairs())]
     check(task_of(model("gpt2", True), op=op), made=made, tolerance=1e-12, op=op)
 
 
