@@ -534,7 +534,7 @@ def test_time_is_linear_in_the_length_of_a_line(run, unit):
         return time.process_time() - began
 
     seconds(1000)
-    assert seconds(80_000) < 0.2 + 3 * 8 * seconds(10_000)
+    assert seconds(160_000) < 0.5 + 3 * 8 * seconds(20_000)  # garbage collection alone takes up to half a second
 
 
 def test_a_long_line_is_cut_into_whole_pairs(run, tokenizer):
