@@ -108,13 +108,19 @@ def add_packages(root: Path) -> None:
     """Unpack the carried wheels where something is missing. ValueError for what is missing still, all at once."""
     site, carried = root / "site", sorted((root / "wheels").glob("*.whl"))
     if carried and _missing():
-        if not site.exists():
-            for path in carried:
-                with zipfile.ZipFile(path) as wheel:
-                    wheel.extractall(site.with_suffix(".partial"))
-            site.with_suffix(".partial").rename(site)
+        shutil.rmtree(site, ignore_errors=True)
+        for path in carried:
+            with zipfile.ZipFile(path) as wheel:
+                wheel.extractall(site)
         sys.path.insert(0, str(site))
         importlib.invalidate_caches()
+        try:
+            importlib.import_module("pydantic_core")  # the only one that is compiled
+        except ImportError as error:
+            python = f"{sys.version_info.major}.{sys.version_info.minor}"
+            raise ValueError(
+                f"{site}: not for this Python ({error}); carry what `prepare --wheels {python}` makes"
+            ) from None
     if missing := _missing():
         raise ValueError(
             f"this Python ({sys.executable}) lacks {', '.join(missing)}: install them, or carry the pieces of wheels "
