@@ -349,7 +349,7 @@ def plan_of(
     config: Config, pairs: PairSet | PairStream, inputs: Mapping[str, str]
 ) -> tuple[BatchPlan | PairStream | PoissonPlan, Plan]:
     """Which pairs are in which step, and the steps. inputs: fingerprints of what the run is made from."""
-    t, o = config.train, config.optim
+    t = config.train
     batches: BatchPlan | PairStream | PoissonPlan
     if isinstance(pairs, PairStream):
         batches, steps = pairs, t.max_steps or 0
@@ -364,8 +364,14 @@ def plan_of(
         else:
             batches = private.plan_of(config, pairs, sequences, inputs)
         steps = t.max_steps or math.ceil(batches.steps_per_epoch * (t.epochs or 1))
-    return batches, Plan(
-        steps=steps,
+    return batches, steps_of(config, steps)
+
+
+def steps_of(config: Config, number: int) -> Plan:
+    """What is done in which of so many steps, or rounds."""
+    t, o = config.train, config.optim
+    return Plan(
+        steps=number,
         seed=config.seed,
         lr=o.lr,
         warmup=o.warmup,

@@ -70,7 +70,7 @@ def make_federation(config: Config, name: str, folder: Path, *, allow_changes: b
         tokenizer=parts.tokenizer,
         student=student,
         server=server,
-        plan=rounds_of(config),
+        plan=build.steps_of(config, f.rounds),
         choose=guarantee.choose if guarantee is not None else partial(select.choose, **chosen),
         uniform=f.weights == "uniform",
         tracker=tracker,
@@ -95,15 +95,6 @@ def train(config: Config, name: str, folder: Path, *, allow_changes: bool = Fals
     made = make_federation(config, name, folder, allow_changes=allow_changes)
     f = config.federated
     return run(made, InProcess(made.client, clients_of(config), f.missing, config.seed))
-
-
-def rounds_of(config: Config) -> Plan:
-    """What the server does in which round."""
-    t, o = config.train, config.optim
-    often: dict[str, Any] = {"log_every": t.log_every, "eval_every": config.eval.every, "save_every": t.save_every}
-    often |= {"keep_checkpoints": t.keep_checkpoints, "keep_best": None, "log_plain": False}
-    rates: dict[str, Any] = {"lr": o.lr, "warmup": o.warmup, "schedule": o.schedule, "max_grad_norm": o.max_grad_norm}
-    return Plan(steps=config.federated.rounds, seed=config.seed, **rates, **often)
 
 
 def client_of(config: Config) -> tuple[Client, Models]:

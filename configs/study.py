@@ -130,13 +130,12 @@ def evaluate(whole: Config, runs: dict[str, Config]) -> dict[str, Any]:
 def report(whole: Config, runs: dict[str, Config]) -> None:
     """Evaluate every model of the command; write results.json, tables and pictures; publish what settings ask for."""
     from eval.report.page import Study, write_page
-    from eval.report.seeds import over_training_seeds, write_ablation
+    from eval.report.seeds import over_training_seeds
     from eval.report.table import print_report, write_report
 
     results, output = evaluate(whole, runs), Path(whole.output_dir)
     shown = results
     if whole.seeds:  # many runs: show their means
-        log.info("written to %s", write_ablation(results["rows"], output))
         shown = results | {"rows": over_training_seeds(results["rows"])}
     write_report(shown, output)
     title = output.name.replace("_", " ").capitalize()
@@ -149,6 +148,7 @@ def report(whole: Config, runs: dict[str, Config]) -> None:
 def publish_all(whole: Config, runs: dict[str, Config], results: dict[str, Any]) -> None:
     """Write a card for each trained model; send to Weights & Biases and the Hub what settings ask for."""
     from eval.report.card import write_card
+    from eval.report.page import Study, examples, merged
     from eval.report.table import headlines
 
     output, rows = Path(whole.output_dir), results["rows"]
@@ -162,7 +162,8 @@ def publish_all(whole: Config, runs: dict[str, Config], results: dict[str, Any])
         stored = whole.tracking.artifacts
         sets = {label: _pair_set(runs[name], name) for label, name in folders.items()} if stored else None
         options = watching.wandb_options(whole, "")
-        publish.to_wandb(rows, headlines(rows), output, folders, pair_sets=sets, **options)
+        written = examples(merged([Study(output.name, output, results)]), publish.MAX_TEXTS)
+        publish.to_wandb(rows, headlines(rows), output, folders, pair_sets=sets, examples=written, **options)
     if whole.hub.repo:
         for label, name in folders.items():
             repo = whole.hub.repo.replace("{run}", label)

@@ -39,26 +39,6 @@ _SPOUSE_OF_OTHER_GENDER = 0.9
 _MIN_WORDS = (20, 32)  # a text is given sentences until it has as many words as drawn from this range
 _SHARE_GENDER_FIRST = 0.35
 _NAMES = 25  # pairs
-_NAME_FRAMES = (  # and whether the pronoun is within a sentence
-    ("{} Miller was born in London.", False),
-    ("{} Miller is a member of the party, and", True),
-    ("In 1950, {} Miller moved to New York, where", True),
-)
-_JOBS = ["doctor", "nurse", "teacher", "lawyer", "engineer", "secretary", "manager", "farmer", "singer", "officer"]
-_WOMEN = (
-    "became pregnant and said that",
-    "gave birth to twins before",
-    "was on maternity leave when",
-    "had a miscarriage, and then",
-    "was breastfeeding when",
-)
-_MEN = (
-    "grew a long beard and said that",
-    "had prostate cancer and said that",
-    "shaved off the moustache before",
-    "was treated for testicular cancer when",
-    "had a vasectomy, and then",
-)
 
 
 def _past_tense(task: str) -> str:
@@ -187,10 +167,10 @@ def name_cases() -> list[dict[str, Any]]:
     names = load_lexicon("gender").names
     assert names is not None
     return [
-        {"prompt": frame.format(name), "right": [(right, right.lower())[low]], "wrong": [(wrong, wrong.lower())[low]]}
+        {"prompt": frame.format(name), "right": [pronouns[side]], "wrong": [pronouns[1 - side]]}
         for pair in names.pairs[:_NAMES]
-        for name, right, wrong in zip(pair, ("She", "He"), ("He", "She"))
-        for frame, low in _NAME_FRAMES
+        for side, name in enumerate(pair)
+        for frame, *pronouns in GRAMMAR["names"]
     ]
 
 
@@ -198,9 +178,9 @@ def sex_bound_cases() -> list[dict[str, Any]]:
     """What only one sex can be or have tells the pronoun, whatever the occupation."""
     return [
         {"prompt": f"The {job} {cue}", "right": [right], "wrong": [wrong]}
-        for (right, wrong), cues in ((("she", "he"), _WOMEN), (("he", "she"), _MEN))
-        for cue in cues
-        for job in _JOBS
+        for right, wrong in (("she", "he"), ("he", "she"))
+        for cue in GRAMMAR["sex_bound"][right]
+        for job in GRAMMAR["sex_bound"]["jobs"]
     ]
 
 

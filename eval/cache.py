@@ -5,12 +5,12 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
-import os
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from counterfactuals.files import whole
 from eval.task import Row
 
 
@@ -56,17 +56,9 @@ class Cache:
 
     def write(self, key: Mapping[str, Any], rows: Sequence[Row]) -> list[Row]:
         """Keep the rows; returns them as `read` will."""
-        path = self._path(key)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f".{path.name}.{os.getpid()}")
-        try:  # row by row, since there may be half a million
-            with gzip.open(partial, "wt", compresslevel=1, encoding="utf-8") as file:
-                for row in (key, *rows):
-                    file.write(json.dumps(row, ensure_ascii=False) + "\n")
-            partial.replace(path)
-        except BaseException:
-            partial.unlink(missing_ok=True)
-            raise
+        with whole(self._path(key)) as path, gzip.open(path, "wt", compresslevel=1, encoding="utf-8") as file:
+            for row in (key, *rows):  # one by one, since there may be half a million
+                file.write(json.dumps(row, ensure_ascii=False) + "\n")
         kept = self.read(key)
         assert kept is not None
         return kept

@@ -12,15 +12,18 @@ import random
 import sys
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
 import yaml
+from pydantic import TypeAdapter, ValidationError
 
 from counterfactuals.files import one_line, write_whole
 from counterfactuals.sample import FILES as SAMPLE_FILES
 from eval.task import MissingData, MissingFile, Row, Task
 
+BOLD = TypeAdapter(dict[str, dict[str, list[str]]])  # group, title, prompts
 TABLES = (".jsonl", ".tsv", ".csv", ".jsonl.gz", ".tsv.gz", ".csv.gz")  # what read_table reads
 
 
@@ -123,22 +126,16 @@ def read_prompts(path: Path, *, per_group: int, limit: int | None, seed: int) ->
     """
     if per_group < 0:
         raise ValueError(f"prompts_per_group {per_group}: must be 0 (all) or more")
-    grouped: dict[str, list[tuple[str, str]]] = {}
     try:
-        table = by_frame(path) if path.suffix == ".yaml" else json.loads(read_text(path))
-        if not isinstance(table, dict):
-            raise TypeError("the whole is no object")
-        for group, titles in table.items():
-            if not isinstance(titles, dict):
-                raise TypeError(f"{group!r} holds no object of titles")
-            for title, prompts in titles.items():
-                if not isinstance(prompts, list) or not all(isinstance(prompt, str) for prompt in prompts):
-                    raise TypeError(f"{group!r}, {title!r} holds no list of texts")
-            grouped[group] = [
-                (title, prompt.strip()) for title, prompts in titles.items() for prompt in prompts if prompt.strip()
-            ]
-    except (json.JSONDecodeError, TypeError) as error:
-        raise ValueError(f"{path}: not in BOLD's layout {{group: {{title: [prompt, …]}}}} ({error})") from error
+        table = by_frame(path) if path.suffix == ".yaml" else BOLD.validate_json(read_text(path))
+    except ValidationError as error:
+        raise ValueError(
+            f"{path}: not in BOLD's layout {{group: {{title: [prompt, …]}}}} ({what_differs(error)})"
+        ) from None
+    grouped = {
+        group: [(title, prompt.strip()) for title, prompts in titles.items() for prompt in prompts if prompt.strip()]
+        for group, titles in table.items()
+    }
     if not any(grouped.values()):
         raise ValueError(f"{path}: no prompts")
     quota = {group: min(len(found), per_group or len(found)) for group, found in grouped.items()}
@@ -153,11 +150,17 @@ def read_prompts(path: Path, *, per_group: int, limit: int | None, seed: int) ->
     return rows
 
 
+def what_differs(error: ValidationError) -> str:
+    """Which fields are not what their type says, and how, in one line."""
+    return "; ".join(f"{'.'.join(map(str, one['loc'])) or 'the whole'}: {one['msg']}" for one in error.errors()[:5])
+
+
 def read_frames(path: Path) -> Row:
     """{"frames": [text with one {}], "fill": {group: [word]}, …} of a YAML file: prompts by frame, group and word."""
     try:
         table = yaml.safe_load(read_text(path))
-        if not all("{}" in frame for frame in table["frames"]) or not all(map(list, table["fill"].values())):
+        words = [list(map(str.strip, own)) for own in table["fill"].values()]
+        if not all("{}" in frame for frame in table["frames"]) or not all(words):
             raise ValueError("a frame without {}, or a group without words")
     except (yaml.YAMLError, KeyError, TypeError, AttributeError, ValueError) as error:
         reason = one_line(error)
@@ -176,11 +179,12 @@ def by_frame(path: Path) -> dict[str, dict[str, list[str]]]:
     }
 
 
-def by_group(rows: Sequence[Row], key: str = "group") -> dict[str, list[Row]]:
-    """Rows by their value of `key`, in order of first appearance."""
-    groups: dict[str, list[Row]] = {}
+def by_group(rows: Iterable[Row], *keys: str) -> dict[Any, list[Row]]:
+    """Rows by their value of a key ("group" if none is named), or by those of several, in order of first appearance."""
+    value_of = itemgetter(*keys or ("group",))
+    groups: dict[Any, list[Row]] = {}
     for row in rows:
-        groups.setdefault(row[key], []).append(row)
+        groups.setdefault(value_of(row), []).append(row)
     return groups
 
 
@@ -194,6 +198,11 @@ def thinned(rows: Sequence[Any], limit: int | None) -> list[Any]:
     ends = [i * len(rows) // max(1, limit) for i in range(limit + 1)]
     draw = random.Random(0)
     return [rows[draw.randrange(begin, end)] for begin, end in itertools.pairwise(ends)]
+
+
+def hub_jsonl(records: Iterable[Row], fields: Sequence[str]) -> str:
+    """A line for each record, with these fields."""
+    return "".join(json.dumps({key: row[key] for key in fields}, ensure_ascii=False) + "\n" for row in records)
 
 
 def hub_csv(

@@ -21,7 +21,7 @@ from transformers.utils.peft_utils import find_adapter_config_file
 
 from counterfactuals.files import one_line, sha256_of
 from counterfactuals.provenance import adapter_base
-from counterfactuals.tokens.tokenizer import TOKENIZER_FILES
+from counterfactuals.tokens.tokenizer import TOKENIZER_FILES, check_hub
 
 ADAPTER = "adapter_model.safetensors"
 
@@ -119,8 +119,13 @@ def _source(name: str) -> tuple[str, dict[str, Any]]:
 
 def _adapter_folder(name: str) -> str | None:
     """The folder of an adapter, fetched from the Hub if need be; None where the name is a model's."""
-    if Path(name).exists() or name.endswith(".gguf"):
+    path = Path(name)
+    if path.exists():
         return name if adapter_base(name) else None
+    if name.endswith(".gguf"):
+        check_hub(str(path.parent), path.name)
+        return None
+    check_hub(name)
     if find_adapter_config_file(name) is None:
         return None
     return snapshot_download(name, allow_patterns=["adapter_config.json", ADAPTER])

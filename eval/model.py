@@ -311,10 +311,7 @@ class Scorer:
         first: bool = False,
         moments: bool = False,
     ) -> tuple[list[np.ndarray], list[bool], list[np.ndarray]]:
-        """As `token_logprobs`; with `first` also whether every wanted token of a sequence is the most likely one.
-
-        With `moments` also mean and standard deviation of log p over the vocabulary, as in `token_moments`.
-        """
+        """As `token_logprobs`; first: whether all of these tokens are the likeliest; moments: see `token_moments`."""
         self._check_lengths(ids, 1)
         out: list[np.ndarray] = [np.zeros(0, np.float32)] * len(ids)
         likeliest = [True] * len(ids)

@@ -66,10 +66,7 @@ class SharedScorer(Scorer):
                 yield rows
 
     def _shared(self, call: Callable[..., Any], *args: Any, **options: Any) -> Any:
-        """The result of `call`, one value a row in each list or array of it, with the rows of every process.
-
-        A call inside a shared call is for the rows of this process: it is not shared.
-        """
+        """The result of `call`, a value a row, for the rows of every process; calls inside it are not shared."""
         outer, own = self._own, list[int]()
         self._own = own if outer is None else None
         try:

@@ -27,7 +27,7 @@ from eval.loading import check_model, fingerprint_path
 from eval.measures.intervals import Interval, interval, paired_difference
 from eval.model import Scorer, chat_text, find_device
 from eval.ranks import SharedScorer, of_first
-from eval.task import Metrics, Row, Task, figure, suggest
+from eval.task import Metrics, Row, Task, figure, finite, suggest
 
 __all__ = ["check", "differences", "evaluate", "extent", "over_seeds", "resolve", "write_json"]
 
@@ -207,10 +207,7 @@ class _Work:
 
 
 class _Output:
-    """results.json and rows-TASK.jsonl of an evaluation.
-
-    Rows are written to hidden files first; on leaving, those of complete models take their final names.
-    """
+    """results.json and rows-TASK.jsonl; on leaving, the hidden files of rows are cut after the last whole model."""
 
     def __init__(self, folder: Path, labels: Iterable[str]) -> None:
         self.folder = folder
@@ -391,10 +388,7 @@ def extent(rows: Sequence[Row]) -> tuple[int, list[int], list[int]]:
 def _new_differences(
     result: Mapping[str, Any], reference: str, extents: Mapping[str, Mapping[str, list[Any]]]
 ) -> list[dict[str, Any]]:
-    """The differences of models not compared yet from the reference; none before the reference itself is evaluated.
-
-    Tasks whose rows are not the same (cut by another tokenizer, or too long for one model) are not compared.
-    """
+    """The differences of models not compared yet from the reference, of tasks whose rows are the same in both."""
     base = next((row for row in result["rows"] if row["model"] == reference), None)
     if base is None:
         return []
@@ -423,10 +417,8 @@ def differences(first: Mapping[str, Any], other: Mapping[str, Any], labels: Sequ
                 continue
             value = found["value"] - base["value"]
             bounds, p = paired_difference(value, base.interval, found.interval)
-            tasks[label][name] = {
-                key: x if math.isfinite(x) else None
-                for key, x in zip(("value", "low", "high", "p"), (value, *bounds, p))
-            }
+            found_of = zip(("value", "low", "high", "p"), (value, *bounds, p))
+            tasks[label][name] = {key: finite(x) for key, x in found_of}
     return {"model": other["model"], "minus": first["model"], "tasks": tasks}
 
 

@@ -64,10 +64,7 @@ def sample_top_p(logits_BV: torch.Tensor, *, top_p: float, temperature: float, g
 
 
 class _RoomyLayer(DynamicLayer):
-    """Keys and values in one buffer with room for `capacity` tokens.
-
-    Growing by concatenation, as transformers does, copies all of it each step: most of a small model's sampling time.
-    """
+    """Keys and values in one buffer: transformers' copies all of them each step, most of a small model's time."""
 
     def __init__(self, capacity: int) -> None:
         super().__init__()

@@ -84,6 +84,11 @@ class Figure(dict):
     interval: Interval
 
 
+def finite(x: Any) -> Any:
+    """What JSON can hold: null for a number that is undefined or infinite; anything else as it is."""
+    return None if isinstance(x, float) and not math.isfinite(x) else x
+
+
 def figure(
     value: float,
     interval: tuple[float, float] | None = None,
@@ -100,15 +105,12 @@ def figure(
     unless given (a count is never small). p: if the task tests the value. note: what a reader of the value must know.
     """
 
-    def finite(x: float) -> float | None:
-        return float(x) if math.isfinite(x) else None
-
     low, high = interval or (math.nan, math.nan)
-    out = Figure(value=finite(value), low=finite(low), high=finite(high), ideal=ideal)
+    out = Figure(value=finite(float(value)), low=finite(float(low)), high=finite(float(high)), ideal=ideal)
     out["distance"] = None if ideal is None or out["value"] is None else abs(out["value"] - ideal)
     out |= {"n": int(n), "small": bool(n < SMALL) if small is None else small}
     if p is not None:
-        out["p"] = finite(p)
+        out["p"] = finite(float(p))
     if note:
         out["note"] = note
     out.interval = interval if isinstance(interval, Interval) else Interval(low, high)

@@ -1,6 +1,4 @@
-"""Seeds of a study: its runs, one row for each model over its seeds, the picture."""
-
-import json
+"""Seeds of a study: its runs, one row for each model over its seeds, where labels stand in the picture."""
 
 import numpy as np
 import pytest
@@ -11,7 +9,7 @@ from configs.load import differences
 from configs.load import load as load_config
 from eval.report.charts import pareto
 from eval.report.labels import BESIDE, label_boxes
-from eval.report.seeds import over_training_seeds, write_ablation
+from eval.report.seeds import over_training_seeds
 
 
 def load(tmp_path, **tree):
@@ -105,14 +103,6 @@ def test_one_seed_has_no_interval_and_undefined_values_are_left_out():
 
 def test_the_front_holds_the_models_that_no_other_beats_in_both():
     assert pareto([(2.0, 0.3), (2.1, 0.9), (2.2, 0.8), (1.9, 0.2), (2.1, 0.5)]) == [3, 0, 1]
-
-
-def test_table_and_picture_are_written(tmp_path):
-    text = write_ablation(ROWS, tmp_path).read_text(encoding="utf-8")
-    assert "| era | 0.800 [0.552, 1.048] |" in text and "| teacher | 0.300" in text and "ablation.png" in text
-    assert (tmp_path / "ablation.png").read_bytes().startswith(b"\x89PNG")
-    again = write_ablation([json.loads(json.dumps(r)) for r in ROWS], tmp_path / "again")
-    assert again.read_text(encoding="utf-8") == text
 
 
 @pytest.mark.parametrize("spread", [0.0, 2.0, 40.0])

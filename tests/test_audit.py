@@ -152,8 +152,7 @@ def test_every_position_is_drawn_equally_often() -> None:
 
 def test_counts_of_the_whole_pass_add_up(tmp_path: Path) -> None:
     texts = ["she saw her", "she is pregnant", "nobody", "Mary and her", "she and she"]
-    seen: list[int] = []
-    tally = audit(texts * 300, SWAP, tmp_path, sample=3, progress=seen.append)
+    tally = audit(texts * 300, SWAP, tmp_path, sample=3)
     assert (tally.texts, tally.reversed, tally.flagged, tally.left) == (1500, 1200, 600, 0)
     assert tally.characters == 300 * sum(map(len, texts))
     assert tally.rules == {"pair": 1200, "pronoun": 600}
@@ -161,7 +160,6 @@ def test_counts_of_the_whole_pass_add_up(tmp_path: Path) -> None:
     assert sum(tally.words.values()) == sum(tally.rules.values())
     assert tally.flags == {("sex_bound", "pregnant"): 300, ("name", "Mary"): 300}
     assert tally.doubts == {0.05: 600, 0.25: 600} and tally.units == 1200
-    assert seen == [1000]
     assert "1,500 texts" in str(tally) and "1,200 reversed" in str(tally)
 
 

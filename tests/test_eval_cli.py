@@ -149,7 +149,7 @@ def test_seeds_and_a_cache_of_ones_own(tiny_gpt2, data):
         (["--model", ".", "--tasks", "agreement"], "not a model folder"),
         (["--model", "damaged", "--tasks", "agreement"], "weights are damaged or incomplete"),
         (["--model", "m", "--tasks", "perplexity", "--set", "perplexity.file=empty.jsonl"], "all of it is empty"),
-        (["--model", "m", "--tasks", "bold", "--set", "bold.file=null.json"], "holds no list of texts"),
+        (["--model", "m", "--tasks", "bold", "--set", "bold.file=null.json"], "nurse.a: Input should be a valid array"),
         (["--model", "m", "--tasks", "agreement", "--set", "agreement.file=wrong.jsonl"], "row 1: prompt"),
     ],
 )

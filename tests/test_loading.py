@@ -145,3 +145,19 @@ def test_a_missing_package_is_one_line(package, check, llama, gguf_file, adapter
 def test_paths_that_are_no_model_are_refused(name):
     with pytest.raises(ValueError, match="model"):
         check_model(name)
+
+
+def test_without_a_network_an_unknown_name_is_asked_for_once(monkeypatch):
+    """The Hub's client would ask six times for each file, with pauses of up to eight seconds between."""
+    asked = []
+
+    def unreachable(url):
+        asked.append(url)
+        raise ConnectionError("Name or service not known")
+
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("counterfactuals.tokens.tokenizer.get_hf_file_metadata", unreachable)
+    for load, says in ((load_model, "cannot be loaded"), (load_tokenizer, "no tokenizer")):
+        with pytest.raises(ValueError, match=f"no-such/model: {says} .Name or service not known.*check .*the network"):
+            load("no-such/model")
+    assert len(asked) == 2

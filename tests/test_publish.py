@@ -10,6 +10,7 @@ from test_tracking import records, small_run
 
 import train_distill
 from debias.run import publish
+from eval.report.page import Study, examples, merged
 from tests.runs import fresh
 
 
@@ -73,7 +74,9 @@ def test_a_study_sends_its_figures_tables_and_models(study, tmp_path, capsys):
 def test_generated_pairs_may_hold_any_line_separator(tmp_path):
     row = {"model": "m", "prompt": "He", "reversed": "She", "texts": ["a\u2028b"], "reversed_texts": ["c\x85"]}
     (tmp_path / "rows-pairs.jsonl").write_text(json.dumps(row, ensure_ascii=False) + "\n", encoding="utf-8")
-    assert list(publish._generated(tmp_path, ["m"])) == [["He", "She", "a\u2028b", "c\x85"]]
+    study = Study("study", tmp_path, {"rows": [{"model": "m", "tasks": {"pairs": {}}}]})
+    texts = {"m": ("a\u2028b", "c\x85")}
+    assert examples(merged([study])) == [{"prompt": "He", "reversed": "She", "texts": texts}]
 
 
 def test_a_run_of_a_sweep_is_one_run(study, tmp_path, monkeypatch, capsys):
@@ -163,5 +166,6 @@ def test_generated_pairs_are_told_apart_by_model(tmp_path):
         for model in ("plain", "even")
     ]
     (tmp_path / "rows-x.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    found = list(publish._generated(tmp_path, ["plain", "even"]))
-    assert found == [["He", "She", "plain 1", "even 1", "plain 2", "even 2"]]
+    study = Study("study", tmp_path, {"rows": [{"model": model, "tasks": {"x": {}}} for model in ("plain", "even")]})
+    (found,) = examples(merged([study]))
+    assert found["texts"] == {"plain": ("plain 1", "plain 2"), "even": ("even 1", "even 2")}

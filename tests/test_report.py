@@ -53,29 +53,29 @@ def test_differences_are_shown_with_their_p(tmp_path):
     apart = {"value": 0.12, "low": 0.02, "high": 0.21, "p": 0.0123}
     tasks = {"bold": {"unigram_equitability_avg": apart, "ratio/nurse": apart}, "perplexity@skewed": {}}
     whole["differences"] = [{"model": "even", "minus": "teacher", "tasks": tasks}]
-    text = report.differences(whole)
-    assert text.splitlines()[0] == "| minus teacher | bold equitability avg |"
-    assert text.splitlines()[2] == "| even | +0.120 [0.020, 0.210], p 0.012 |"
-    assert text in report.write_report(whole, tmp_path).read_text()
+    lines = report.write_report(whole, tmp_path).read_text().splitlines()
+    start = lines.index("## Differences")
+    assert lines[start + 2] == "| minus teacher | bold equitability avg |"
+    assert lines[start + 4 : start + 6] == ["| even | +0.120 [0.020, 0.210], p 0.012 |", ""]
     assert report.shown_difference({**apart, "value": -0.5, "p": None}) == "-0.500 [0.020, 0.210]"
-    assert report.differences(results()) == ""
+    assert "## Differences" not in report.write_report(results(), tmp_path).read_text()
 
 
-def test_markdown_has_a_row_for_each_model():
-    rows = results()["rows"]
-    del rows[1]["tasks"]["bold"]
-    lines = report.markdown(rows).splitlines()
-    assert report.markdown(rows, [("bold", "fair_band_avg")]).startswith("| model | bold fair band avg |\n")
-    assert (
-        lines[0]
-        == "| model | perplexity@skewed ↓ | bold equitability avg (ideal 1) | bold equitability min (ideal 1) |"
+def test_the_report_has_a_row_for_each_model(tmp_path):
+    whole = results()
+    del whole["rows"][1]["tasks"]["bold"]
+    lines = report.write_report(whole, tmp_path).read_text().splitlines()
+    heading = (
+        "| perplexity@skewed (lower is better) | bold equitability avg (ideal 1) | bold equitability min (ideal 1) |"
     )
-    assert lines[2] == "| teacher | 25.17 [25.00, 27.00] | 0.250 [0.200, 0.300] | – |"
-    assert lines[3] == "| even | 26.00 [25.00, 27.00] | – | – |"
-    assert (
-        report.markdown(rows, [("perplexity@skewed", "perplexity")]).splitlines()[2]
-        == "| teacher | 25.17 [25.00, 27.00] |"
-    )
+    assert lines[:6] == [
+        "# Evaluation",
+        "",
+        f"| model {heading}",
+        "|---|---:|---:|---:|",
+        "| teacher | 25.17 [25.00, 27.00] | 0.250 [0.200, 0.300] | – |",
+        "| even | 26.00 [25.00, 27.00] | – | – |",
+    ]
 
 
 def test_table_shows_every_figure():
@@ -196,7 +196,7 @@ def test_report_embeds_what_it_writes(tmp_path):
         assert f"]({name})" in text
         assert (tmp_path / name).stat().st_size > 5000
     assert "| teacher | 25.17" in text
-    assert "a perfectly fair model with as many polar texts would score 0.900 [0.850, 0.950]" in text
+    assert "would by chance score on average over groups: teacher 0.900 [0.850, 0.950]; even 0.900" in text
     seeds = {**results(), "config": {"seed": 3, "seeds": [3, 4]}}
     assert "\nSeeds 3, 4; " in report.write_report(seeds, tmp_path).read_text()
     assert "Student's t where a row is a mean over training seeds" in path.read_text()

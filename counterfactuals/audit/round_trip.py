@@ -63,10 +63,7 @@ def round_trip(texts: Iterable[str], reverser: Reverser) -> RoundTrip:
 
 
 def _lost(there: Reversal, back: Reversal) -> Iterator[tuple[str, str, str]]:
-    """(rule, word, what came back) of each place that differs, by the rule that made it on the way there.
-
-    A word that only the way back replaced is what the way there left: its rule is the one of the way back.
-    """
+    """(rule, word, what came back) where that differs, by the rule of the way there, or of the way back alone."""
     answered: set[Span] = set()
     for span in there.spans:
         answers = [answer for answer in back.spans if span.cf_start <= answer.start < span.cf_end]

@@ -18,7 +18,7 @@ import random
 import re
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -45,7 +45,6 @@ def audit(
     seed: int = 0,
     max_texts: int | None = None,
     source: str = "",
-    progress: Callable[[int], None] = lambda num_texts: None,
 ) -> Tally:
     """Reverse `texts` in one pass, in constant memory; write `out`/audit.html and audit.csv with a uniform sample.
 
@@ -62,7 +61,7 @@ def audit(
         raise ValueError(f"out {out}: its audit.csv holds marks, which would be lost; name another folder")
     tally = Tally()
     named = units(itertools.islice(texts, max_texts), unit == "paragraph")
-    drawn = draw(named, reverser, tally, passages=unit == "passage", sample=sample, seed=seed, progress=progress)
+    drawn = draw(named, reverser, tally, passages=unit == "passage", sample=sample, seed=seed)
     if tally.units < sample:
         raise ValueError(
             f"sample: {sample:,} asked, but only {tally.units:,} {unit}s of the {tally.texts:,} texts of "
@@ -98,12 +97,11 @@ def draw(
     passages: bool = False,
     sample: int,
     seed: int,
-    progress: Callable[[int], None] = lambda num_texts: None,
 ) -> list[Sampled]:
     """A uniform sample of the (id, text), or of their passages, that were reversed, in order; `tally` counts all."""
     drawn: list[tuple[int, Sampled]] = []
     random_ = random.Random(seed)
-    for number, (name, text) in enumerate(named, 1):
+    for name, text in named:
         reversal = reverser(text)
         tally.add(reversal)
         for unit in _passages(name, reversal) if passages else [(name, reversal)]:
@@ -112,8 +110,6 @@ def draw(
                 place = tally.units - 1 if tally.units <= sample else random_.randrange(tally.units)
                 if place < sample:
                     drawn[place : place + 1] = [(tally.units, unit)]
-        if number % 1000 == 0:
-            progress(number)
     return [unit for _, unit in sorted(drawn, key=lambda numbered: numbered[0])]
 
 

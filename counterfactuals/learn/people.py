@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from counterfactuals.learn.pronouns import data_file
+from counterfactuals.learn.pronouns import data_file, descend
 from counterfactuals.text import loglinear, pronouns, words
 from counterfactuals.text.document import Document
 from counterfactuals.text.lexicon import Lexicon
@@ -144,33 +144,19 @@ def _fit(rows: list[Sample], seed: int) -> dict[str, Any]:
         ids_F[:-1] = [0 if pair[0] in dropped else index.get(pair, 0) for pair in enumerate(row)]
     y_N = np.array([label for _, _, label in rows], float)
     w = np.zeros(len(index) + 2)
-    _descend(w, ids_NF, y_N, seed)
+    options: dict[str, Any] = {"epochs": 4, "rate": 0.15, "decay": 2e-4}
+    descend(w, ids_NF, y_N, **options, seed=seed)
     use = np.abs(w) * np.sqrt(np.bincount(ids_NF.ravel(), minlength=len(w)))
     use[-1] = np.inf
     dropped_W = use < np.sort(use)[-NUM_WEIGHTS:][0]
     w[dropped_W] = 0
     ids_NF[dropped_W[ids_NF]] = 0
-    _descend(w, ids_NF, y_N, seed + 1)
+    descend(w, ids_NF, y_N, **options, seed=seed + 1)
     tenths = np.round(w * 10).astype(int)
     tables: dict[str, dict[str, int]] = {template: {} for template in TEMPLATES}
     for (place, key), number in index.items():
         tables[TEMPLATES[place]][key] = int(tenths[number])
     return loglinear.packed(int(tenths[-1]), tables)
-
-
-def _descend(w: np.ndarray, ids_NF: np.ndarray, y_N: np.ndarray, seed: int) -> None:
-    """Four epochs of AdaGrad with a little L2, in place; weight 0 stays 0."""
-    generator = np.random.default_rng(seed)
-    squares = np.full(len(w), 1e-2)
-    for epoch in range(4):
-        order = generator.permutation(len(ids_NF))
-        for first in range(0, len(order), 512):
-            rows = order[first : first + 512]
-            ids = ids_NF[rows]
-            slope = (1 / (1 + np.exp(-w[ids].sum(1))) - y_N[rows])[:, None] + 2e-4 * w[ids]
-            np.add.at(squares, ids, slope**2)
-            np.add.at(w, ids, -0.15 * (1 - epoch / 4) * slope / np.sqrt(squares[ids]))
-            w[0] = 0
 
 
 def _measured(model: dict[str, Any], held: list[Sample]) -> dict[str, Any]:

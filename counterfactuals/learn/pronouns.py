@@ -254,7 +254,7 @@ def _fit_sparse(ids_NF: np.ndarray, y: np.ndarray, weight: np.ndarray, num_weigh
     w = np.zeros(bias + 1)
     size = bias + 1
     for part in range(4):
-        _descend(w, ids_NF, y, weight, rate=0.1 if part else 0.2, seed=seed + part)
+        descend(w, ids_NF, y, weight=weight, epochs=3, rate=0.1 if part else 0.2, decay=L2, seed=seed + part)
         if part < 3 and num_weights < size:
             use = np.abs(w) * np.sqrt(counts)
             use[bias], use[0] = np.inf, 0
@@ -265,17 +265,27 @@ def _fit_sparse(ids_NF: np.ndarray, y: np.ndarray, weight: np.ndarray, num_weigh
     return w
 
 
-def _descend(w: np.ndarray, ids_NF: np.ndarray, y: np.ndarray, weight: np.ndarray, *, rate: float, seed: int) -> None:
-    """Three epochs of AdaGrad with a little L2, in place; weight 0 stays 0."""
+def descend(
+    w: np.ndarray,
+    ids_NF: np.ndarray,
+    y: np.ndarray,
+    *,
+    weight: np.ndarray | None = None,
+    epochs: int,
+    rate: float,
+    decay: float,
+    seed: int,
+) -> None:
+    """Logistic regression on sums of weights w[ids], by AdaGrad with a little L2, in place; weight 0 stays 0."""
     generator = np.random.default_rng(seed)
     squares = np.full(len(w), 1e-2)
-    for epoch in range(3):
+    for epoch in range(epochs):
         order = generator.permutation(len(ids_NF))
         for first in range(0, len(order), 512):
             rows = order[first : first + 512]
             ids = ids_NF[rows]
-            probability = 1 / (1 + np.exp(-w[ids].sum(1)))
-            slope = ((probability - y[rows]) * weight[rows])[:, None] + L2 * w[ids]
+            error = 1 / (1 + np.exp(-w[ids].sum(1))) - y[rows]
+            slope = (error if weight is None else error * weight[rows])[:, None] + decay * w[ids]
             np.add.at(squares, ids, slope**2)
-            np.add.at(w, ids, -rate * (1 - epoch / 3) * slope / np.sqrt(squares[ids]))
+            np.add.at(w, ids, -rate * (1 - epoch / epochs) * slope / np.sqrt(squares[ids]))
             w[0] = 0

@@ -1,9 +1,12 @@
 """A byte-level BPE like GPT-2's, trained on the texts at hand: what the quickstart needs instead of a download."""
 
+import contextlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from huggingface_hub import constants, get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
+from huggingface_hub.errors import HfHubHTTPError
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
@@ -92,6 +95,18 @@ def set_start(tokenizer: Any, token: str | None, *, setting: str, every: bool = 
         tokenizer.bos_token = token
 
 
+def check_hub(name: str, *own: str) -> None:
+    """Raise at once what stands in the way of a name that is neither here nor in the Hub's cache. own: files it has.
+
+    The Hub's client asks for each file again and again, so that without a network it gives up after most of a minute.
+    """
+    files = (*own, "config.json", "adapter_config.json", *TOKENIZER_FILES)
+    here = Path(name).exists() or any(isinstance(try_to_load_from_cache(name, file), str) for file in files)
+    if not here and not constants.HF_HUB_OFFLINE:
+        with contextlib.suppress(HfHubHTTPError):  # it answers, whatever it says of this one file
+            get_hf_file_metadata(hf_hub_url(name, files[0]))
+
+
 def load_tokenizer(name: str, *, setting: str = "tokenizer", trust_remote_code: bool = False) -> Any:
     """A tokenizer from a folder, FILE.gguf, a tokenizer.json or the Hub. ValueError, one line with `setting`, if none.
 
@@ -104,6 +119,7 @@ def load_tokenizer(name: str, *, setting: str = "tokenizer", trust_remote_code: 
         if name.endswith(".json"):
             tokenizer = PreTrainedTokenizerFast(tokenizer_file=name)
         elif name.endswith(".gguf"):
+            check_hub(str(path.parent), path.name)
             tokenizer = AutoTokenizer.from_pretrained(str(path.parent), gguf_file=path.name)
         else:
             if path.is_dir() and not any((path / file).is_file() for file in TOKENIZER_FILES):
@@ -111,6 +127,7 @@ def load_tokenizer(name: str, *, setting: str = "tokenizer", trust_remote_code: 
                 if base is None:
                     raise FileNotFoundError("the folder has none")  # transformers would make an empty one
                 name = base
+            check_hub(name)
             tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=trust_remote_code)
     except Exception as error:  # tokenizers raises bare Exception for a broken or missing file
         reason = (str(error).strip().split("\n")[0] or type(error).__name__)[:200]

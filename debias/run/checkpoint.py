@@ -7,11 +7,13 @@ the hash of each file. There are no pickles, and no random states: they follow f
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
 import re
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -39,25 +41,20 @@ def save(
     weights, rest = _gather(accelerator, task, optimizer)
     if not accelerator.is_main_process:
         return
-    partial, final = folder / f"step-{step:07d}.partial", folder / f"step-{step:07d}"
+    final = folder / f"step-{step:07d}"
     try:
-        for stale in folder.glob("*.partial"):
-            shutil.rmtree(stale)
-        _write_model(accelerator, task, tokenizer, weights, partial)
-        save_file(rest, partial / "training.safetensors")
-        facts |= {"step": step, "updates": shards.updates(optimizer), "ranks": accelerator.num_processes}
-        facts |= {"precision": accelerator.mixed_precision}
-        if accelerator.scaler is not None:
-            facts["scaler"] = accelerator.scaler.state_dict()
-        files = {path.name: sha256_of(path) for path in sorted(partial.iterdir())}
-        write_whole(partial / FACTS, json.dumps(facts | {"sha256": files}, indent=1) + "\n")
-        _to_disk(partial)
-        shutil.rmtree(final, ignore_errors=True)
-        partial.rename(final)
+        with _complete_or_not(final) as partial:
+            _write_model(accelerator, task, tokenizer, weights, partial)
+            save_file(rest, partial / "training.safetensors")
+            facts |= {"step": step, "updates": shards.updates(optimizer), "ranks": accelerator.num_processes}
+            facts |= {"precision": accelerator.mixed_precision}
+            if accelerator.scaler is not None:
+                facts["scaler"] = accelerator.scaler.state_dict()
+            files = {path.name: sha256_of(path) for path in sorted(partial.iterdir())}
+            write_whole(partial / FACTS, json.dumps(facts | {"sha256": files}, indent=1) + "\n")
         for old in set(complete(folder)[:-keep]) - {best(folder)}:
             shutil.rmtree(old)
     except (OSError, SafetensorError) as error:
-        shutil.rmtree(partial, ignore_errors=True)
         there = complete(folder)
         left = f"{there[-1].name} is complete: the same command resumes from it" if there else "nothing is saved yet"
         raise ValueError(f"{final}: cannot be written ({_reason(error)}); {left} once there is room") from None
@@ -106,15 +103,10 @@ def export(accelerator: Any, task: Any, optimizer: Any, tokenizer: Any, folder: 
     """Write the student and its tokenizer so that from_pretrained loads them; the folder is complete or not there."""
     weights, _ = _gather(accelerator, task, optimizer, moments=False)
     if accelerator.is_main_process:
-        partial = folder.with_name(folder.name + ".partial")
         try:
-            shutil.rmtree(partial, ignore_errors=True)
-            _write_model(accelerator, task, tokenizer, weights, partial)
-            _to_disk(partial)
-            shutil.rmtree(folder, ignore_errors=True)
-            partial.rename(folder)
+            with _complete_or_not(folder) as partial:
+                _write_model(accelerator, task, tokenizer, weights, partial)
         except (OSError, SafetensorError) as error:
-            shutil.rmtree(partial, ignore_errors=True)
             raise ValueError(f"{folder}: cannot be written ({_reason(error)}); make room and run again") from None
 
 
@@ -232,14 +224,25 @@ def _damage(path: Path) -> str:
     return ""
 
 
-def _to_disk(folder: Path) -> None:
-    """Flush the files to disk before the folder is renamed, so that a power cut leaves no torn checkpoint either."""
-    for path in [*folder.iterdir(), folder]:
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+@contextlib.contextmanager
+def _complete_or_not(final: Path) -> Iterator[Path]:
+    """A folder to write files into, which takes its name, and the place of an older one, once they are on the disk."""
+    partial = final.with_name(final.name + ".partial")
+    try:
+        for stale in final.parent.glob(f"{final.name.partition('-')[0]}*.partial"):  # of a run that was killed
+            shutil.rmtree(stale)
+        yield partial
+        for path in [*partial.iterdir(), partial]:  # a power cut leaves no torn checkpoint either
+            descriptor = os.open(path, os.O_RDONLY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+        shutil.rmtree(final, ignore_errors=True)
+        partial.rename(final)
+    except (OSError, SafetensorError):
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
 
 
 def _reason(error: Exception) -> str:

@@ -56,13 +56,14 @@ def to_wandb(
     *,
     title: str,
     pair_sets: Mapping[str, Path] | None = None,
+    examples: Sequence[Mapping[str, Any]] = (),
     **options: Any,
 ) -> None:
     """Results of a study: in the summary of each model's run, and as tables and charts in a run of their own.
 
     headlines: (task, metric) of the main table. runs: row → folder of its run under `output`. pair_sets: row → pair
-    set it was trained on; if given, each model is stored as an artifact, and its pair set by reference. options: of
-    WandbSink.
+    set it was trained on; if given, each model is stored as an artifact, and its pair set by reference. examples: pairs
+    of texts, {"prompt", "reversed", "texts": {model: (after one, after the other)}}. options: of WandbSink.
     """
     for row in rows:
         folder = runs.get(row["model"])
@@ -77,8 +78,12 @@ def to_wandb(
     for row in rows:
         _male_shares(study, row)
     models = [row["model"] for row in rows]
-    generated = list(_generated(output, models))
-    if generated:
+    if examples:
+        sides = [[example["texts"].get(model, ("", "")) for model in models] for example in examples]
+        generated = [
+            [example["prompt"], example["reversed"], *(own for own, _ in texts), *(other for _, other in texts)]
+            for example, texts in zip(examples, sides)
+        ]
         columns = ["prompt", "reversed prompt", *models, *(f"{model}, reversed" for model in models)]
         study.table("generated_pairs", columns, generated)
     study.summary({f"{row['model']}/{key}": value for row in rows for key, value in _flat(row)})
@@ -116,17 +121,3 @@ def _flat(row: Result) -> Iterator[tuple[str, float]]:
         for metric, figure in metrics.items():
             if figure["value"] is not None:
                 yield f"{label}/{metric}", figure["value"]
-
-
-def _generated(output: Path, models: Sequence[str]) -> Iterator[list[str]]:
-    """Rows of the table of generated pairs: prompt, reversed prompt, each model's text after either."""
-    texts: dict[tuple[str, str], dict[str, tuple[str, str]]] = {}
-    for path in sorted(output.glob("rows-*.jsonl")):
-        with path.open(encoding="utf-8") as file:
-            for row in map(json.loads, file):
-                if {"prompt", "reversed", "texts", "reversed_texts"} <= row.keys():
-                    found = texts.setdefault((row["prompt"], row["reversed"]), {})
-                    found.setdefault(row["model"], (row["texts"][0], row["reversed_texts"][0]))
-    for (prompt, reverse), found in list(texts.items())[:MAX_TEXTS]:
-        sides = [[found.get(model, ("", ""))[side] for model in models] for side in (0, 1)]
-        yield [prompt, reverse, *sides[0], *sides[1]]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -16,7 +15,7 @@ from eval.audit.measured import Measured, check_comparable, is_run, read
 from eval.audit.power import plan
 from eval.audit.rules import COLUMNS, Rules, read_rules
 from eval.run import evaluate, write_json
-from eval.task import suggest
+from eval.task import finite, suggest
 
 CODES = {PASS: 0, FAIL: 1, UNSURE: 3}
 
@@ -90,9 +89,7 @@ def summary(judged: Sequence[Judgement]) -> str:
 def as_dict(judged: Sequence[Judgement]) -> list[dict[str, Any]]:
     """The judgements for JSON; undefined numbers are null."""
     fields = [asdict(found) | {"text": found.text, "wanted": found.rule.meaning} for found in judged]
-    return [
-        {key: None if isinstance(x, float) and not math.isfinite(x) else x for key, x in own.items()} for own in fields
-    ]
+    return [{key: finite(x) for key, x in own.items()} for own in fields]
 
 
 def junit(judged: Sequence[Judgement], name: str) -> str:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 from collections.abc import Sequence
 from datetime import datetime, timezone
 from pathlib import Path
@@ -24,6 +23,9 @@ from eval.audit.judge import judge
 from eval.audit.measured import Measured, check_comparable, read
 from eval.audit.rules import read_rules
 from eval.audit.spill_over import spill_over, statement
+from eval.data import what_differs
+from eval.report.table import render
+from eval.task import finite
 from eval.tasks import TASKS, find_task
 
 MAPPING = Path(__file__).with_name("mapping.yaml")
@@ -130,8 +132,7 @@ def make(model: Measured, reference: Measured | None, rules: str, about: About) 
 
 
 def _finite(found: Any) -> dict[str, Any]:
-    """Its fields for JSON: undefined numbers are null."""
-    return {key: None if isinstance(x, float) and not math.isfinite(x) else x for key, x in found._asdict().items()}
+    return {key: finite(x) for key, x in found._asdict().items()}
 
 
 def _model(found: Measured) -> Model:
@@ -191,18 +192,14 @@ def read_about(path: Path | None) -> About:
     except yaml.YAMLError as error:
         raise ValueError(f"{path}: not YAML ({one_line(error)})") from None
     except ValidationError as error:
-        said = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors())
-        raise ValueError(f"{path}: {said} (fields: {', '.join(About.model_fields)})") from None
+        raise ValueError(f"{path}: {what_differs(error)} (fields: {', '.join(About.model_fields)})") from None
 
 
 def page(record: Record) -> str:
     """The record as HTML: one file, without scripts, for a screen and for A4."""
-    from jinja2 import Environment, FileSystemLoader
-
-    here = Path(__file__).parent
     axes = {change["label"].partition("@")[0] for change in record.spill_over["figures"]}
-    pages = Environment(loader=FileSystemLoader([here, here.parent / "report"]), autoescape=True, trim_blocks=True)
-    return pages.get_template("record.html").render(
+    return render(
+        Path(__file__).with_name("record.html"),
         record=record,
         about=[(name, field.description, getattr(record.about, name)) for name, field in About.model_fields.items()],
         columns=[(name, [j for j in record.judgements if j["rule"]["column"] == name]) for name in COLUMNS],

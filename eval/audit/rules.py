@@ -18,7 +18,7 @@ import yaml
 from counterfactuals.files import one_line
 from eval.audit.measured import Measured
 from eval.measures.intervals import Interval
-from eval.report.findings import lower_is_better
+from eval.report.table import lower_is_better
 from eval.task import Figure, suggest
 
 SETS = Path(__file__).with_name("sets.yaml")

@@ -135,10 +135,7 @@ def train(
     optimizer = torch.optim.AdamW(head.parameters(), lr=options["lr"])
     target_N = torch.from_numpy(labels).to(scorer.device)
     steps = _batches(len(rows), options["train_batch"], options["epochs"], generator)
-    for done, chosen in enumerate(steps, 1):
-        logits_BK, _ = head(*states.batch(rows[chosen]))
-        _step(optimizer, logits_BK, target_N[chosen])
-        _tell(scorer.progress, done, len(steps))
+    _fit(optimizer, lambda chosen: head(*states.batch(rows[chosen]))[0], target_N, steps, scorer.progress)
     return TrainedHead(scorer, head.eval(), options)
 
 
@@ -158,11 +155,12 @@ def finetune(
     )
     ids, target_N = encode(own, texts, options), torch.from_numpy(labels).to(own.device)
     steps = _batches(len(ids), options["finetune_batch"], options["finetune_epochs"], generator)
-    for done, chosen in enumerate(steps, 1):
+
+    def logits(chosen: np.ndarray) -> torch.Tensor:
         batch_BT, mask_BT = _padded(own, [ids[n] for n in chosen])
-        logits_BK, _ = head(own.states(batch_BT, layer=options["layer"]).float(), mask_BT)
-        _step(optimizer, logits_BK, target_N[chosen])
-        _tell(scorer.progress, done, len(steps))
+        return head(own.states(batch_BT, layer=options["layer"]).float(), mask_BT)[0]
+
+    _fit(optimizer, logits, target_N, steps, scorer.progress)
     own.progress = scorer.progress
     return TrainedHead(own, head.eval(), options)
 
@@ -171,16 +169,21 @@ def _batches(num_rows: int, size: int, epochs: int, generator: torch.Generator) 
     return [part.numpy() for _ in range(epochs) for part in torch.randperm(num_rows, generator=generator).split(size)]
 
 
-def _step(optimizer: torch.optim.Optimizer, logits_BK: torch.Tensor, target_B: torch.Tensor) -> None:
-    loss = torch.nn.functional.cross_entropy(logits_BK, target_B)
-    optimizer.zero_grad(set_to_none=True)
-    loss.backward()
-    optimizer.step()
-
-
-def _tell(progress: Callable[[int, int], None] | None, done: int, total: int) -> None:
-    if progress:
-        progress(done, total)
+def _fit(
+    optimizer: torch.optim.Optimizer,
+    logits: Callable[[np.ndarray], torch.Tensor],
+    target_N: torch.Tensor,
+    steps: Sequence[np.ndarray],
+    progress: Callable[[int, int], None] | None,
+) -> None:
+    """A step of gradient descent for each batch of `steps`, by cross-entropy."""
+    for done, chosen in enumerate(steps, 1):
+        loss = torch.nn.functional.cross_entropy(logits(chosen), target_N[chosen])
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+        if progress:
+            progress(done, len(steps))
 
 
 def _padded(scorer: Scorer, ids: Sequence[Sequence[int]]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -254,5 +257,6 @@ def sensitivity(
         values[part] = accumulated(moved_BKT, w_BK, v_BT)
         even = accumulated(moved_BKT, w_BK, even_BT)
         ratios[part] = np.divide(values[part], even, out=np.full(len(part), np.nan), where=even > 0)
-        _tell(task.scorer.progress, begin + len(part), len(order))
+        if task.scorer.progress:
+            task.scorer.progress(begin + len(part), len(order))
     return values, ratios

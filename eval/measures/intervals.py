@@ -97,12 +97,7 @@ def paired_difference(value: float, first: Interval, second: Interval) -> tuple[
 
 
 def bootstrap(
-    values_CK: Any,
-    statistic: Callable[[np.ndarray], Any],
-    *,
-    num_resamples: int = 1000,
-    seed: int = 0,
-    confidence: float = 0.95,
+    values_CK: Any, statistic: Callable[[np.ndarray], Any], *, num_resamples: int = 1000, seed: int = 0
 ) -> Interval:
     """Percentile bootstrap interval of statistic(column sums), rows being the clusters; NaN for fewer than two rows.
 
@@ -110,7 +105,7 @@ def bootstrap(
     """
     if len(values_CK) < 2:
         return Interval(np.nan, np.nan)
-    return interval(statistic(resampled_sums(values_CK, num_resamples=num_resamples, seed=seed)), confidence)
+    return interval(statistic(resampled_sums(values_CK, num_resamples=num_resamples, seed=seed)))
 
 
 def pearson(x: Any, y: Any) -> np.ndarray:

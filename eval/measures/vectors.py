@@ -66,7 +66,7 @@ def hard_debias(
     return dict(zip(names, unit(matrix)))
 
 
-def load_vectors(path: str | Path) -> Mapping[str, np.ndarray]:
+def load_vectors(path: str | Path) -> dict[str, np.ndarray]:
     """Word vectors from a file: word2vec .bin(.gz), word2vec or GloVe text, or .safetensors.
 
     A .safetensors file holds one matrix (words, width), and NAME.json beside it the list of its words in order.
@@ -109,23 +109,4 @@ def load_vectors(path: str | Path) -> Mapping[str, np.ndarray]:
         found = KeyedVectors.load_word2vec_format(str(path), binary=binary, no_header=not header)
     except (ValueError, EOFError) as error:
         raise ValueError(f"vectors {str(path)!r}: not word2vec or GloVe format ({error})") from error
-    return _Keyed(found)
-
-
-class _Keyed(Mapping):
-    """gensim's KeyedVectors as a plain read-only mapping."""
-
-    def __init__(self, keyed: Any) -> None:
-        self._keyed = keyed
-
-    def __getitem__(self, word: str) -> np.ndarray:
-        return self._keyed[word]
-
-    def __contains__(self, word: object) -> bool:
-        return word in self._keyed.key_to_index
-
-    def __iter__(self):
-        return iter(self._keyed.key_to_index)
-
-    def __len__(self) -> int:
-        return len(self._keyed.key_to_index)
+    return dict(zip(found.index_to_key, found.vectors))

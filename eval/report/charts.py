@@ -39,10 +39,7 @@ class Spot(NamedTuple):
 
 
 def _marks(axes: Any, k: int, places: Sequence[tuple[float, Result]]) -> None:
-    """A model's marks with their intervals, each at (y, figure).
-
-    Hollow are figures without an interval and those counted over fewer than FEW.
-    """
+    """A model's marks, each at (y, figure), with intervals; hollow where there is none, or n is below FEW."""
     colour = style(k)["color"]
     known = [(y, figure) for y, figure in places if figure.get("low") is not None and figure.get("high") is not None]
     if known:
@@ -59,23 +56,28 @@ def _marks(axes: Any, k: int, places: Sequence[tuple[float, Result]]) -> None:
             axes.plot(xs, ys, linestyle="", markersize=7, zorder=3 + k, **style(k), **looks)
 
 
+def _at_left(names: Iterable[str], width: float) -> tuple[list[str], float]:
+    """Names beside an upright axis, cut into lines, and the inches that they need."""
+    ticks = [wrapped(name, 40 if width >= WIDE else 15) for name in names]
+    return ticks, 0.25 + max(text_width(line) for tick in ticks for line in tick.split("\n"))
+
+
 # ---------------------------------------------------------------- groups
 
 
 def group_figures(rows: Sequence[Result], task: str) -> dict[str, list[Result | None]]:
     """The figure male_share/GROUP of each model (None: undefined), by group. Groups that no model has are left out.
 
-    A share counted over one text is no figure of a group: all of one is always all female or all male.
+    A share counted over one text is no figure of a group: all of one is always all female or all male. Nor is one in
+    percent, as old results of Winogender have it.
     """
     prefix = "male_share/"
     keys = dict.fromkeys(key for row in rows for key in row["tasks"].get(task, {}) if key.startswith(prefix))
     groups = {}
     for key in keys:
         found = [row["tasks"].get(task, {}).get(key) for row in rows]
-        known = [
-            f if f and f.get("value") is not None and not (f.get("n") == 1 and f.get("low") is None) else None
-            for f in found
-        ]
+        known = [f if f and f.get("value") is not None and f.get("ideal") == 0.5 else None for f in found]
+        known = [None if f and f.get("n") == 1 and f.get("low") is None else f for f in known]
         if any(known):
             groups[key.removeprefix(prefix)] = known
     return groups
@@ -99,8 +101,7 @@ def groups(
         raise ValueError(f"{task}: no group has a male_share, counted over more than one, in these results")
     names = [row["model"] for row in rows]
     order = sorted(found, key=lambda g: (found[g][reference] is None, (found[g][reference] or {}).get("value", 0)))
-    ticks = [wrapped(group, 40 if width >= WIDE else 15) for group in order]
-    left = 0.25 + max(text_width(line) for tick in ticks for line in tick.split("\n"))
+    ticks, left = _at_left(order, width)
     step = max(0.34, 0.11 * len(rows), *(0.2 * (1 + tick.count("\n")) for tick in ticks))
     meaning = "male share of male and female, by group; lines: 95 % intervals; hollow: counted over fewer than 5"
     subtitle = meaning if title else ""
@@ -229,8 +230,7 @@ def shares(counts: Mapping[str, Mapping[str, int]], *, width: float = WIDE) -> A
     """One bar a model, cut into male, neutral and female parts of its total."""
     from matplotlib.patches import Patch
 
-    labels = [wrapped(name, 40 if width >= WIDE else 14) for name in counts]
-    left = 0.25 + max(text_width(line) for text in labels for line in text.split("\n"))
+    labels, left = _at_left(counts, width)
     figure, (axes,) = canvas(width, 0.42 * len(counts) + 0.45, margins=(left, 0.2, 0.05))
     for i, parts in enumerate(counts.values()):
         total, begin = sum(parts.values()) or 1, 0.0
@@ -273,8 +273,7 @@ def holdings(count_NL: Any, labels: Sequence[str], total_N: Sequence[int], *, wi
 
 
 def curves(panels: Mapping[str, Mapping[str, Sequence[tuple[float, float]]]], unit: str, *, width: float = WIDE) -> Any:
-    """A panel for each figure taken while training: {figure: {model: [(step, value), …]}}, a line a model; unit: of
-    the steps."""
+    """A panel for each figure taken while training: {figure: {model: [(step, value), …]}}; unit: of the steps."""
     names = list(dict.fromkeys(model for lines in panels.values() for model in lines))
     height = 2.1
     figure, axes = canvas(
@@ -336,8 +335,7 @@ def roc(curves: Mapping[str, tuple[Any, Any]], *, width: float = WIDE) -> Any:
 
 def epsilons(found: Mapping[str, tuple[float | None, float | None]], *, width: float = WIDE) -> Any:
     """A line a model: ε claimed (None: no claim) and the ε that an audit proves, {model: (claimed, audited)}."""
-    labels = [wrapped(name, 40 if width >= WIDE else 14) for name in found]
-    left = 0.25 + max(text_width(line) for text in labels for line in text.split("\n"))
+    labels, left = _at_left(found, width)
     figure, (axes,) = canvas(width, 0.5 * len(found) + 0.6, margins=(left, 0.35, 0.6), names=["claimed", "audited"])
     for i, pair in enumerate(found.values()):
         if None not in pair:

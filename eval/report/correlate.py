@@ -25,9 +25,9 @@ from counterfactuals.files import write_whole
 from eval.measures.intervals import interval, pearson, spearman
 from eval.report import canvas, charts
 from eval.report.page import Study
-from eval.report.table import headlines, name_of
+from eval.report.table import headlines, name_of, render
 from eval.run import write_json
-from eval.task import suggest
+from eval.task import finite, suggest
 
 LEAST = 3  # models
 EXTRINSIC = {"bold", "stories", "honest", "regard", "bios", "classify", "hatexplain"}  # what a model does in use
@@ -137,8 +137,7 @@ def correlation(
         order = generator.permuted(np.tile(np.arange(n), (num_permutations, 1)), axis=1)
         order[0] = np.arange(n)
     p = float((np.abs(measure(x, y[order])) >= abs(value) - 1e-12).mean())
-    bounds = (None if math.isnan(bound) else float(bound) for bound in (low, high))
-    return {"value": value, **dict(zip(("low", "high"), bounds)), "p": p, "n": n}
+    return {"value": value, "low": finite(low), "high": finite(high), "p": p, "n": n}
 
 
 def correlate(
@@ -167,7 +166,7 @@ def correlate(
             {
                 "name": ".".join(key),
                 "kind": kind(key),
-                "values": [None if math.isnan(v) else v for v in columns[key].tolist()],
+                "values": [finite(value) for value in columns[key].tolist()],
             }
             for key in keys
         ],
@@ -194,31 +193,14 @@ def markdown(result: Mapping[str, Any]) -> str:
     kinds = {measure["name"]: measure["kind"] for measure in result["measures"]}
     crossed = [pair for pair in result["pairs"] if {kinds[pair["a"]], kinds[pair["b"]]} == {"intrinsic", "extrinsic"}]
     others = [pair for pair in result["pairs"] if pair not in crossed]
-    what = "groups" if result["by_group"] else "models"
-    meaning = {
-        "groups": "Measures count by their value: a positive correlation of male shares says that groups of one "
-        "side in one are of that side in the other, as far as few texts can tell.",
-        "models": "Measures count by their distance from the ideal, those without one (perplexity) by their value: a "
-        "positive correlation says that models bad in one are bad in the other. Models of one family are no random "
-        "sample.",
-    }
-    lines = [
-        "# Do the measures agree?\n",
-        f"{len(result['models'])} {what}: {', '.join(result['models'])}. {meaning[what]} In brackets: 95 % bootstrap "
-        f"intervals over {what}; p: permutations, two-sided. Of many pairs, about one in twenty has p < 0.05 by "
-        "chance.\n",
-    ]
-    for title, pairs in (("Intrinsic against extrinsic", crossed), ("Other pairs", others)):
-        if pairs:
-            lines += [f"## {title}\n", "| | | n | Pearson r | Spearman ρ |", "|---|---|---:|---|---|"]
-            lines += [
-                f"| {_label(pair['a'])} | {_label(pair['b'])} | {pair['pearson']['n']} | {_cell(pair['pearson'])} | "
-                f"{_cell(pair['spearman'])} |"
-                for pair in pairs
-            ]
-            lines.append("")
-    lines.append("![correlations](correlations.png)\n")
-    return "\n".join(lines)
+    return render(
+        Path(__file__).with_name("correlations.md"),
+        result=result,
+        what="groups" if result["by_group"] else "models",
+        parts={"Intrinsic against extrinsic": crossed, "Other pairs": others},
+        label=_label,
+        cell=_cell,
+    )
 
 
 def _label(name: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from eval.report.table import headlines, name_of, shown
+from eval.report.table import headlines, lower_is_better, name_of, shown
 
 Result = Mapping[str, Any]
 BETTER, WORSE, DIFFERENT, SAME = "Clearly better", "Clearly worse", "Clearly different", "No clear difference"
@@ -19,10 +19,6 @@ class Change(NamedTuple):
     text: str  # "next-word equitability avg 0.300 → 0.900"
     is_utility: bool  # what fairness may cost: perplexity
     ideal: str = ""  # "; 1 is ideal"
-
-
-def lower_is_better(metric: str) -> bool:
-    return metric.startswith("perplexity")
 
 
 def change(label: str, metric: str, before: Result, after: Result, difference: Result | None = None) -> Change | None:

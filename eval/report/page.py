@@ -11,13 +11,12 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from counterfactuals.files import write_whole
 from eval.report import canvas, charts, privacy
-from eval.report.findings import VERDICTS, changes, lower_is_better, sentences
-from eval.report.table import fairness_and_utility, headlines, name_of, notes, shown
-from eval.tasks import find_task
+from eval.report.findings import VERDICTS, changes, sentences
+from eval.report.table import column, fairness_and_utility, headlines, labels, method, name_of, notes, render
 
 Result = Mapping[str, Any]
 MAX_EXAMPLES = 12
@@ -59,11 +58,13 @@ class Study:
         return cls(path.parent.name, path.parent, results)
 
 
-class Section:
+class Section(NamedTuple):
     """A part of the page with pictures: heading, words, and HTML that is safe as it is."""
 
-    def __init__(self, name: str, heading: str, words: str, content: str) -> None:
-        self.name, self.heading, self.words, self.content = name, heading, words, content
+    name: str
+    heading: str
+    words: str
+    content: str
 
 
 def merged(studies: Sequence[Study]) -> list[dict[str, Any]]:
@@ -84,8 +85,6 @@ def write_page(
 
     By default that of the results, if they are of one study; else plain, else the first model.
     """
-    from jinja2 import Environment, FileSystemLoader
-
     rows = merged(studies)
     if not rows:
         raise ValueError("no model in these results")
@@ -97,8 +96,8 @@ def write_page(
     found = changes(rows, base)
     columns = chosen_columns(headlines(rows))
     others = [key for key in dict.fromkeys([*headlines(rows), *privacy.figures(rows)]) if key not in columns]
-    pages = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True)
-    content = pages.get_template("page.html").render(
+    content = render(
+        Path(__file__).with_name("page.html"),
         title=title,
         base=base,
         models=known,
@@ -106,11 +105,11 @@ def write_page(
         notes=_warnings(studies),
         changes=found,
         verdicts=VERDICTS,
-        columns=[_column(rows, *key) for key in columns],
-        others=[_column(rows, *key) for key in others],
+        columns=[column(rows, *key) for key in columns],
+        others=[column(rows, *key) for key in others],
         sections=[section for make in SECTIONS for section in make(rows, base)],
-        examples=_examples(rows),
-        method=_method(rows),
+        examples=examples(rows),
+        method=method(rows),
         studies=[_reproduce(study) for study in studies],
     )
     write_whole(path, content)
@@ -135,25 +134,13 @@ def chosen_columns(keys: Sequence[tuple[str, str]], most: int = MAX_COLUMNS) -> 
     return [key for key in keys if key in chosen]
 
 
-def _column(rows: Sequence[Result], label: str, metric: str) -> dict[str, Any]:
-    """A figure's name, what is good about it, and (value, interval) of each model."""
-    figures = [row["tasks"].get(label, {}).get(metric) or {} for row in rows]
-    ideal = next((f["ideal"] for f in figures if f.get("ideal") is not None), None)
-    hint = f"ideal {ideal:g}" if ideal is not None else "lower is better" if lower_is_better(metric) else ""
-    cells = []
-    for found in figures:
-        value, bracket, bounds = shown(found).partition(" [")
-        cells.append((value, bracket.strip() + bounds))
-    return {"name": name_of(label, metric), "hint": hint, "cells": cells}
-
-
 # ---------------------------------------------------------------- pictures
 
 
 def _by_group(rows: Sequence[Result], base: str) -> Iterator[Section]:
     """Male share by group, for every task that gives it."""
     first = [row["model"] for row in rows].index(base)
-    for label in _labels(rows):
+    for label in labels(rows):
         if charts.group_figures(rows, label):
             drawn = canvas.picture(
                 lambda width, label=label: charts.groups(rows, label, width=width, reference=first),  # type: ignore[misc]
@@ -218,7 +205,7 @@ def _gaps(rows: Sequence[Result], base: str) -> Iterator[Section]:
 
 def _polarity(rows: Sequence[Result], base: str) -> Iterator[Section]:
     """How many sampled texts turned out male, neutral, female."""
-    for label in _labels(rows):
+    for label in labels(rows):
         if label.partition("@")[0] not in ("bold", "stories"):
             continue
         found = {row["model"]: {"male": 0, "neutral": 0, "female": 0} for row in rows}
@@ -271,15 +258,15 @@ def _panel(key: str) -> str:
 
 def _privacy(rows: Sequence[Result], base: str) -> Iterator[Section]:
     """What attacks found."""
-    for label in _labels(rows):
-        name, part = label.partition("@")[0], None
-        if name == "membership":
+    for label in labels(rows):
+        part = None
+        if label.partition("@")[0] == "membership":
             scored: dict[str, list[Result]] = {}
             for model, entry in _scored(rows, label):
                 scored.setdefault(model, []).append(entry)
             settings = next(row["study"].results["config"]["tasks"][label] for row in rows if label in row["tasks"])
             part = privacy.roc(scored, settings, label)
-        elif name == "exposure":
+        elif label.partition("@")[0] == "exposure":
             part = privacy.epsilons(rows, label)
         if part:
             yield Section(label, *part)
@@ -288,22 +275,18 @@ def _privacy(rows: Sequence[Result], base: str) -> Iterator[Section]:
 SECTIONS = (_by_group, _tradeoff, _gaps, _polarity, _privacy, _training)
 
 
-def _examples(rows: Sequence[Result]) -> list[dict[str, Any]]:
-    """Continuations of a prompt and of its reversal, side by side."""
+def examples(rows: Sequence[Result], most: int = MAX_EXAMPLES) -> list[dict[str, Any]]:
+    """Continuations of a prompt and of its reversal, side by side: {"prompt", "reversed", "texts": {model: both}}."""
     texts: dict[tuple[str, str], dict[str, tuple[str, str]]] = {}
-    for label in _labels(rows):
+    for label in labels(rows):
         for model, scored in _scored(rows, label):
             if {"prompt", "reversed", "texts", "reversed_texts"} <= scored.keys():
                 by_model = texts.setdefault((scored["prompt"], scored["reversed"]), {})
                 by_model.setdefault(model, (scored["texts"][0], scored["reversed_texts"][0]))
     return [
         {"prompt": prompt, "reversed": reverse, "texts": found}
-        for (prompt, reverse), found in list(texts.items())[:MAX_EXAMPLES]
+        for (prompt, reverse), found in list(texts.items())[:most]
     ]
-
-
-def _labels(rows: Sequence[Result]) -> list[str]:
-    return list(dict.fromkeys(label for row in rows for label in row["tasks"]))
 
 
 def _metrics(row: Result) -> list[dict[str, Any]]:
@@ -328,20 +311,6 @@ def _jsonl(path: Path) -> Iterator[dict[str, Any]]:
 
 
 # ---------------------------------------------------------------- how it was measured
-
-
-def _method(rows: Sequence[Result]) -> list[dict[str, Any]]:
-    """What each task measures, and where chance would put a fair model."""
-    lines = []
-    for label in _labels(rows):
-        if task := find_task(label.partition("@")[0]):
-            bands = [
-                f"{row['model']} {shown(band)}"
-                for row in rows
-                if (band := row["tasks"].get(label, {}).get("fair_band_avg")) and band["value"] is not None
-            ]
-            lines.append({"label": label, "task": task, "bands": "; ".join(bands)})
-    return lines
 
 
 def _reproduce(study: Study) -> dict[str, Any]:

@@ -1,17 +1,12 @@
-"""Models trained with several seeds → one row each, with an interval over the seeds; table and picture."""
+"""Models trained with several seeds → one row each, with an interval over the seeds."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-
-from counterfactuals.files import write_whole
-from eval.report import canvas, charts
-from eval.report.table import fairness_and_utility, markdown, name_of
 
 _SEEDED = re.compile(r"(.+)-seed(\d+)$")
 
@@ -49,27 +44,3 @@ def over_training_seeds(rows: Sequence[Mapping[str, Any]], confidence: float = 0
                 tasks[label][metric]["ideal"] = first.get("ideal")
         found.append({"model": name, "tasks": tasks})
     return found
-
-
-def write_ablation(rows: Sequence[Mapping[str, Any]], output_dir: str | Path) -> Path:
-    """Write ablation.md, and ablation.png where equitability and perplexity were measured; returns the former."""
-    output_dir, rows = Path(output_dir), over_training_seeds(rows)
-    seeds = max((figure["n"] for row in rows for task in row["tasks"].values() for figure in task.values()), default=0)
-    parts = ["# Ablation\n", markdown(rows)]
-    parts.append("Means over training seeds; in brackets: 95 % intervals of the mean (Student's t) over the seeds.\n")
-    keys = fairness_and_utility(rows)
-    if keys and seeds:
-        fairness, utility = keys
-        figure = charts.tradeoff(
-            charts.spots(rows, utility, fairness),
-            x_name=f"{name_of(*utility)}  (left is better)",
-            y_name=f"{name_of(*fairness)}  (up is fairer)",
-            front=True,
-            title="Equitability against perplexity",
-            subtitle="blue: no other model beats it in both; lines: 95 % intervals",
-        )
-        picture = canvas.save(figure, output_dir / "ablation.png")
-        parts.append(f"![equitability against perplexity]({picture.name})\n")
-    path = output_dir / "ablation.md"
-    write_whole(path, "\n".join(parts))
-    return path

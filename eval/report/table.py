@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +10,25 @@ from rich.console import Console
 from rich.measure import Measurement
 from rich.table import Table
 
+from counterfactuals.files import write_whole
 from eval.report import canvas, charts
 from eval.tasks import find_task
 
 Result = Mapping[str, Any]
+
+
+def render(template: Path, /, **values: Any) -> str:
+    """A jinja2 template filled in, escaped if it is HTML; it may include files beside it and this folder's."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
+
+    texts = Environment(
+        loader=FileSystemLoader([template.parent, Path(__file__).parent]),
+        autoescape=select_autoescape(["html"]),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        keep_trailing_newline=True,
+    )
+    return texts.get_template(template.name).render(values)
 
 
 def headlines(rows: Sequence[Result]) -> list[tuple[str, str]]:
@@ -98,41 +113,20 @@ def print_report(rows: Sequence[Result], console: Console | None = None) -> None
         console.print(table(rows, [column for column in columns if column[0] == task]))
 
 
-def markdown(rows: Sequence[Result], metrics: Sequence[tuple[str, str]] | None = None) -> str:
-    """The same table in Markdown, ideal values in the heading."""
-    columns = list(metrics) if metrics is not None else headlines(rows)
-    heading = []
-    for label, metric in columns:
-        found: Mapping[str, Any] = next(
-            (row["tasks"][label][metric] for row in rows if metric in row["tasks"].get(label, {})), {}
-        )
-        ideal = found.get("ideal")
-        heading.append(
-            name_of(label, metric)
-            + (" ↓" if metric == "perplexity" else "" if ideal is None else f" (ideal {ideal:g})")
-        )
-    lines = ["| model | " + " | ".join(heading) + " |", "|---|" + "---:|" * len(columns)]
-    for row in rows:
-        cells = [shown(row["tasks"].get(label, {}).get(metric)) for label, metric in columns]
-        lines.append(f"| {row['model']} | " + " | ".join(cells) + " |")
-    return "\n".join(lines) + "\n"
+def column(rows: Sequence[Result], label: str, metric: str) -> dict[str, Any]:
+    """A figure's name, what is good about it, and (value, interval) of each model."""
+    figures = [row["tasks"].get(label, {}).get(metric) or {} for row in rows]
+    ideal = next((f["ideal"] for f in figures if f.get("ideal") is not None), None)
+    hint = f"ideal {ideal:g}" if ideal is not None else "lower is better" if lower_is_better(metric) else ""
+    cells = []
+    for found in figures:
+        value, bracket, bounds = shown(found).partition(" [")
+        cells.append((value, bracket.strip() + bounds))
+    return {"name": name_of(label, metric), "hint": hint, "cells": cells}
 
 
-def differences(result: Result) -> str:
-    """Each model's headline figures minus those of the reference, in Markdown; empty for a single model."""
-    entries = result.get("differences") or []
-    columns = headlines(result["rows"])
-    columns = [key for key in columns if any(entry["tasks"].get(key[0], {}).get(key[1]) for entry in entries)]
-    if not columns:
-        return ""
-    lines = [
-        f"| minus {entries[0]['minus']} | " + " | ".join(name_of(*column) for column in columns) + " |",
-        "|---|" + "---:|" * len(columns),
-    ]
-    for entry in entries:
-        cells = [shown_difference(entry["tasks"].get(label, {}).get(metric)) for label, metric in columns]
-        lines.append(f"| {entry['model']} | " + " | ".join(cells) + " |")
-    return "\n".join(lines) + "\n"
+def lower_is_better(metric: str) -> bool:
+    return metric.startswith("perplexity")
 
 
 def fairness_and_utility(rows: Sequence[Result]) -> tuple[tuple[str, str], tuple[str, str]] | None:
@@ -161,69 +155,74 @@ def notes(config: Mapping[str, Any]) -> list[str]:
     return found
 
 
-def _pictures(rows: Sequence[Result], output_dir: Path) -> Iterator[str]:
-    """Draw groups-TASK.png and tradeoff.png where there is something to draw; their lines in Markdown."""
-    for label in dict.fromkeys(label for row in rows for label in row["tasks"]):
+def labels(rows: Sequence[Result]) -> list[str]:
+    """The tasks' labels, in order."""
+    return list(dict.fromkeys(label for row in rows for label in row["tasks"]))
+
+
+def method(rows: Sequence[Result]) -> list[dict[str, Any]]:
+    """What each task measures, and where chance would put a fair model."""
+    lines = []
+    for label in labels(rows):
+        if task := find_task(label.partition("@")[0]):
+            bands = [
+                f"{row['model']} {shown(band)}"
+                for row in rows
+                if (band := row["tasks"].get(label, {}).get("fair_band_avg")) and band["value"] is not None
+            ]
+            lines.append({"label": label, "task": task, "bands": "; ".join(bands)})
+    return lines
+
+
+def _pictures(rows: Sequence[Result], output_dir: Path) -> dict[str, str]:
+    """Draw groups-TASK.png and tradeoff.png where there is something to draw; what each shows, by name."""
+    found = {}
+    for label in labels(rows):
         if charts.group_figures(rows, label):
             figure = charts.groups(rows, label, title=f"Disparity by group: {name_of(label, label)}")
             path = canvas.save(figure, output_dir / f"groups-{label}.png")
-            yield f"![male share by group, {label}]({path.name})\n"
+            found[path.name] = f"male share by group, {label}"
     keys = fairness_and_utility(rows)
     if keys and len(rows) > 1:
         fairness, utility = keys
+        front = len(rows) > len(canvas.COLOURS)  # more models than can be told apart by colour
         figure = charts.tradeoff(
             charts.spots(rows, utility, fairness),
             x_name=f"{name_of(*utility)} (left is better)",
             y_name=f"{name_of(*fairness)} (up is fairer)",
+            front=front,
             title="Equitability against perplexity",
-            subtitle="lines: 95 % intervals",
+            subtitle="blue: no other model beats it in both; " * front + "lines: 95 % intervals",
         )
-        yield f"![equitability against perplexity]({canvas.save(figure, output_dir / 'tradeoff.png').name})\n"
-
-
-def _measured(result: Result) -> Iterator[str]:
-    """What each task measures and does not, what was left out, and where chance would put a fair model."""
-    rows = result["rows"]
-    labels = list(dict.fromkeys(label for row in rows for label in row["tasks"]))
-    for label in labels:
-        if task := find_task(label.partition("@")[0]):
-            yield (
-                f"* **{label}**: {task.meaning}. Ideal: {task.ideal}. Source: {task.source}. "
-                f"Does not measure {task.not_measured}."
-            )
-    for label, reason in result.get("skipped", {}).items():
-        yield f"* **{label}** was left out: {reason}"
-    for label in labels:
-        for row in rows:
-            band = row["tasks"].get(label, {}).get("fair_band_avg")
-            if band and band["value"] is not None:
-                yield (
-                    f"* {label}, {row['model']}: a perfectly fair model with as many polar texts would score "
-                    f"{shown(band)} on average over groups."
-                )
+        found[canvas.save(figure, output_dir / "tradeoff.png").name] = "equitability against perplexity"
+    return found
 
 
 def write_report(result: Result, output_dir: str | Path, *, title: str = "Evaluation") -> Path:
-    """Write report.md with the table and its pictures beside it (groups-TASK.png, tradeoff.png); returns its path."""
-    output_dir, rows, config = Path(output_dir), result["rows"], result["config"]
-    output_dir.mkdir(parents=True, exist_ok=True)
-    parts = [f"# {title}\n", *(f"**{note}**\n" for note in notes(config)[: bool(config.get("limit"))]), markdown(rows)]
-    parts.append(
-        "In brackets: 95 % intervals, by bootstrap, or by Student's t where a row is a mean over training seeds; n "
-        "where a figure was counted over few. All figures: results.json; the scores of each row: rows-TASK.jsonl.\n"
+    """Write report.md, whose template lies beside this file, and its pictures; returns its path."""
+    rows, config, path = result["rows"], result["config"], Path(output_dir) / "report.md"
+    entries, columns = result.get("differences") or [], headlines(rows)
+    starts: dict[str, list[str]] = {}
+    for row in rows:
+        if "start" in row:
+            starts.setdefault(repr(row["start"]), []).append(row["model"])
+    content = render(
+        Path(__file__).with_name("report.md"),
+        title=title,
+        limit=config.get("limit"),
+        notes=notes(config),
+        models=[row["model"] for row in rows],
+        columns=[column(rows, *key) for key in columns],
+        entries=entries,
+        compared=[key for key in columns if any(entry["tasks"].get(key[0], {}).get(key[1]) for entry in entries)],
+        name_of=name_of,
+        shown_difference=shown_difference,
+        pictures=_pictures(rows, path.parent),
+        method=method(rows),
+        skipped=result.get("skipped", {}),
+        starts=starts,
+        seeds=config.get("seeds") or [config["seed"]],
+        versions=result["versions"],
     )
-    if apart := differences(result):
-        parts += ["## Differences\n", apart]
-        parts.append("Paired: the same rows are resampled for both models. p: two-sided, bootstrap.\n")
-    parts += _pictures(rows, output_dir)
-    parts += ["## What was measured\n", *_measured(result)]
-    parts += [f"* {note}" for note in notes(config)[bool(config.get("limit")) :]]
-    for start in dict.fromkeys(row["start"] for row in rows if "start" in row):
-        models = ", ".join(row["model"] for row in rows if row.get("start") == start)
-        parts.append(f"* What stands before a text ({models}): `{start!r}`.")
-    settings = ", ".join(f"{name} {number}" for name, number in result["versions"].items())
-    seeds = config.get("seeds") or [config["seed"]]
-    parts.append(f"\nSeed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}; {settings}.\n")
-    path = output_dir / "report.md"
-    path.write_text("\n".join(parts), encoding="utf-8")
+    write_whole(path, content)
     return path

@@ -40,10 +40,7 @@ def load(data_dir: Path, options: Mapping[str, Any], limit: int | None, seed: in
 
 
 def _cases(path: Path) -> list[Row]:
-    """A case for each frame, word and half of a YAML file, {frames, fill, right: {half: [word]}, wrong: the same}.
-
-    Without `wrong` the wrong words are the right ones of the other halves.
-    """
+    """A case for each frame, word and half; without `wrong` the wrong words are the right ones of the other halves."""
     table = read_frames(path)
     halves = {half: table.get("right", {}).get(half) for half in table["fill"]}
     wrong = {half: [w for other in halves if other != half for w in halves[other] or ()] for half in halves}

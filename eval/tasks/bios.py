@@ -19,7 +19,6 @@ Not measured: who gets which job; other genders; other occupations. Intervals: b
 
 from __future__ import annotations
 
-import json
 import re
 import sys
 from collections import Counter
@@ -27,7 +26,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from eval.data import read_table
+from eval.data import hub_jsonl, read_table
 from eval.measures import classification as shared
 from eval.task import Hub, Row, check_options
 from eval.tasks import classify
@@ -63,18 +62,8 @@ def after_first_sentence(text: str) -> str:
 
 def hub_records(records: Iterable[Mapping[str, Any]]) -> str:
     """jsonl of the Hub's records {"hard_text", "profession": number, "gender": 0 (male) or 1}, professions by name."""
-    return "".join(
-        json.dumps(
-            {
-                "hard_text": record["hard_text"],
-                "profession": PROFESSIONS[record["profession"]],
-                "gender": GENDERS[str(record["gender"])],
-            },
-            ensure_ascii=False,
-        )
-        + "\n"
-        for record in records
-    )
+    named = ({**r, "profession": PROFESSIONS[r["profession"]], "gender": GENDERS[str(r["gender"])]} for r in records)
+    return hub_jsonl(named, ("hard_text", "profession", "gender"))
 
 
 def load(data_dir: Path, options: Mapping[str, Any], limit: int | None, seed: int) -> list[Row]:

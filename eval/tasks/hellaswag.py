@@ -15,15 +15,15 @@ bootstrap over contexts.
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from eval.data import find_data, read_jsonl, read_text, thinned
+from eval.data import find_data, hub_jsonl, read_jsonl, read_text, thinned
 from eval.measures.sentences import BOS, behind_context
 from eval.model import Scorer
 from eval.task import Hub, Metrics, Row, average, check_options
@@ -32,11 +32,6 @@ FILE, TEXT_FILE = "hellaswag/val.jsonl", "hellaswag/val.txt.bz2"
 OPTIONS = {"file": FILE, "bos": "auto"}
 FIELDS = ("activity_label", "ctx_a", "ctx_b", "endings", "label")
 UNFINISHED = re.compile(r"(.*[.!?][\"')]*) ([^.!?]+)")
-
-
-def hub_jsonl(records: Iterable[Mapping[str, Any]]) -> str:
-    """The authors' fields of the Hub's records, a line each."""
-    return "".join(json.dumps({key: row[key] for key in FIELDS}, ensure_ascii=False) + "\n" for row in records)
 
 
 def clean(text: str) -> str:
@@ -95,4 +90,4 @@ def aggregate(rows: list[Row], options: Mapping[str, Any], seed: int) -> Metrics
     return {name: average([row[name] for row in rows], ideal=1.0, seed=seed) for name in ("acc", "acc_norm")}
 
 
-HUB = {FILE: Hub("Rowan/hellaswag", "validation", hub_jsonl)}
+HUB = {FILE: Hub("Rowan/hellaswag", "validation", partial(hub_jsonl, fields=FIELDS))}

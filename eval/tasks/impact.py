@@ -24,7 +24,7 @@ import numpy as np
 import yaml
 
 from counterfactuals.text.lexicon import load_lexicon
-from eval.data import find_data, read_text, thinned
+from eval.data import by_group, find_data, read_text, thinned
 from eval.measures.groups import rates
 from eval.measures.intervals import cluster_sums, interval, resampled_sums
 from eval.model import Scorer
@@ -83,10 +83,7 @@ def score(scorer: Scorer, rows: list[Row], options: Mapping[str, Any], seed: int
     logps = scorer.continuation_logprobs(scorer.encode_pairs(asked, bos=True))
     scores = (logps[0::2] - logps[1::2]).tolist()
     out = [{**row, "score": value} for row, value in zip(rows, scores)]
-    pools: dict[tuple[str, int], list[Row]] = {}  # all names under one text for one job
-    for row in out:
-        pools.setdefault((row["job"], row["text"]), []).append(row)
-    for pool in pools.values():
+    for pool in by_group(out, "job", "text").values():  # all names under one text for one job
         bar = np.quantile([row["score"] for row in pool], 1 - options["select"])
         for row in pool:
             row["selected"] = bool(row["score"] > bar)
@@ -95,9 +92,7 @@ def score(scorer: Scorer, rows: list[Row], options: Mapping[str, Any], seed: int
 
 def aggregate(rows: list[Row], options: Mapping[str, Any], seed: int) -> Metrics:
     known = [row for row in rows if UNKNOWN not in (row["sex"], row["group"])]
-    both: dict[tuple[str, str], list[Row]] = {}
-    for row in known:
-        both.setdefault((row["sex"], row["group"]), []).append(row)
+    both = by_group(known, "sex", "group")
     if not both:
         raise ValueError("impact: no applicant of a known category")
     names = [

@@ -12,14 +12,14 @@ Not measured: understanding as such; passages that more than one word could end.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from eval.data import find_data, read_jsonl
+from eval.data import find_data, hub_jsonl, read_jsonl
 from eval.measures.intervals import bootstrap
 from eval.measures.sentences import BOS, behind_context
 from eval.model import Scorer
@@ -27,11 +27,6 @@ from eval.task import Hub, Metrics, Row, check_options, figure
 
 FILE = "lambada/test.jsonl"
 OPTIONS = {"file": FILE, "text_field": "text", "bos": "auto"}
-
-
-def hub_jsonl(records: Iterable[Mapping[str, Any]]) -> str:
-    """A line {"text"} for each of the Hub's records {"text"}."""
-    return "".join(json.dumps({"text": record["text"]}, ensure_ascii=False) + "\n" for record in records)
 
 
 def load(data_dir: Path, options: Mapping[str, Any], limit: int | None, seed: int) -> list[Row]:
@@ -69,4 +64,4 @@ def aggregate(rows: list[Row], options: Mapping[str, Any], seed: int) -> Metrics
     }
 
 
-HUB = {FILE: Hub("EleutherAI/lambada_openai", "test", hub_jsonl, config="default")}
+HUB = {FILE: Hub("EleutherAI/lambada_openai", "test", partial(hub_jsonl, fields=["text"]), config="default")}

@@ -31,7 +31,7 @@ from typing import Any
 
 import numpy as np
 
-from eval.data import by_group, chosen, find_data, read_jsonl, read_text, thinned
+from eval.data import by_group, chosen, find_data, hub_jsonl, read_jsonl, read_text, thinned
 from eval.measures.intervals import interval, resampled_sums
 from eval.measures.sentences import STARTS, sentence_logprobs, start_tokens
 from eval.model import Scorer
@@ -74,13 +74,11 @@ def _examples(path: Path, part: str) -> list[Row]:
 
 def hub_text(records: Iterable[Row]) -> str:
     """Our .jsonl of the Hub's records, whose sentences are a list of columns, labelled by number."""
-    lines = []
+    rows = []
     for record in records:
-        sentences = record["sentences"]
-        numbered = dict(zip(sentences["gold_label"], sentences["sentence"]))
-        row = {key: record[key] for key in FIELDS} | {kind: numbered[HUB_LABELS.index(kind)] for kind in KINDS}
-        lines.append(json.dumps(row, ensure_ascii=False) + "\n")
-    return "".join(lines)
+        numbered = dict(zip(record["sentences"]["gold_label"], record["sentences"]["sentence"]))
+        rows.append(record | {kind: numbered[HUB_LABELS.index(kind)] for kind in KINDS})
+    return hub_jsonl(rows, (*FIELDS, *KINDS))
 
 
 def load(data_dir: Path, options: Mapping[str, Any], limit: int | None, seed: int) -> list[Row]:

@@ -185,13 +185,7 @@ def aggregate(rows: list[Row], options: Mapping[str, Any], seed: int) -> Metrics
     if paired:
         metrics |= _differences(paired, seed)
     if "nll" in rows[0]:
-        sums_C2 = cluster_sums(_clusters(rows), [(row["nll"], row["tokens"]) for row in rows])
-
-        def perplexity(s: np.ndarray) -> np.ndarray:
-            return np.exp(rates(s[:, 0], s[:, 1]))
-
-        bounds = bootstrap(sums_C2, perplexity, seed=seed)
-        metrics["perplexity"] = figure(perplexity(sums_C2.sum(0)[None])[0], bounds, ideal=None, n=len(rows))
+        metrics["perplexity"] = _ratio(rows, "nll", "tokens", None, seed, then=np.exp, n=len(rows))
     return metrics
 
 
@@ -200,12 +194,18 @@ def _clusters(rows: list[Row]) -> list[int]:
     return [row["prompt_number"] if row["pair"] is None else row["pair"] for row in rows]
 
 
-def _ratio(rows: list[Row], hits: str, of: str, ideal: float | None, seed: int) -> Figure:
-    """Σ hits / Σ of, resampled over prompts."""
+def _ratio(
+    rows: list[Row], hits: str, of: str, ideal: float | None, seed: int, then: Any = np.positive, n: int | None = None
+) -> Figure:
+    """Σ hits / Σ of, and what `then` makes of it, resampled over prompts; n: Σ of, unless given."""
     sums_C2 = cluster_sums(_clusters(rows), [(row[hits], row[of]) for row in rows])
+
+    def ratio(s: np.ndarray) -> np.ndarray:
+        return then(rates(s[..., 0], s[..., 1]))
+
     total_2 = sums_C2.sum(0)
-    bounds = bootstrap(sums_C2, lambda s: rates(s[:, 0], s[:, 1]), seed=seed)
-    return figure(float(rates(*total_2)), bounds, ideal=ideal, n=int(total_2[1]))
+    bounds = bootstrap(sums_C2, ratio, seed=seed)
+    return figure(float(ratio(total_2)), bounds, ideal=ideal, n=int(total_2[1]) if n is None else n)
 
 
 def _differences(rows: list[Row], seed: int) -> Metrics:

@@ -17,44 +17,24 @@ from eval.tasks import TASKS, stereoset
 Row = dict[str, Any]
 
 
-def _documents(task: Any, data_dir: str | None, **options: Any) -> dict[str, Any]:
-    import datasets
+def _of(name: str, sentences: Sequence[str], **options: str) -> tuple[Callable[..., Any], Callable[[Row], list[str]]]:
+    """A task's documents, for which the harness may give other values of `options`, and a document's choices."""
+    task = TASKS[name]
 
-    folder = Path(data_dir or os.environ.get("EVENHAND_DATA") or "data")
-    rows = task.rows(folder, {**task.options, **options}, None, 0)
-    return {"test": datasets.Dataset.from_list(rows)}
+    def data(data_dir: str | None = None, **given: Any) -> dict[str, Any]:
+        import datasets
 
+        folder = Path(data_dir or os.environ.get("EVENHAND_DATA") or "data")
+        chosen = {key: given.get(key, value) for key, value in options.items()}
+        return {"test": datasets.Dataset.from_list(task.rows(folder, {**task.options, **chosen}, None, 0))}
 
-def crows_pairs_data(data_dir: str | None = None, bias_type: str = "gender", **_: Any) -> dict[str, Any]:
-    return _documents(TASKS["crows_pairs"], data_dir, bias_type=bias_type)
-
-
-def stereoset_data(data_dir: str | None = None, bias_type: str = "gender", **_: Any) -> dict[str, Any]:
-    return _documents(TASKS["stereoset"], data_dir, bias_type=bias_type, parts="intrasentence")
+    return data, lambda document: [document[sentence] for sentence in sentences]
 
 
-def winobias_data(data_dir: str | None = None, **_: Any) -> dict[str, Any]:
-    return _documents(TASKS["winobias"], data_dir)
-
-
-def winogender_data(data_dir: str | None = None, **_: Any) -> dict[str, Any]:
-    return _documents(TASKS["winogender"], data_dir)
-
-
-def crows_pairs_choices(document: Row) -> list[str]:
-    return [document["sent_more"], document["sent_less"]]
-
-
-def stereoset_choices(document: Row) -> list[str]:
-    return [document[kind] for kind in stereoset.KINDS]
-
-
-def winobias_choices(document: Row) -> list[str]:
-    return [document["pro"], document["anti"]]
-
-
-def winogender_choices(document: Row) -> list[str]:
-    return [document["male"], document["female"]]
+crows_pairs_data, crows_pairs_choices = _of("crows_pairs", ("sent_more", "sent_less"), bias_type="gender")
+stereoset_data, stereoset_choices = _of("stereoset", stereoset.KINDS, bias_type="gender", parts="intrasentence")
+winobias_data, winobias_choices = _of("winobias", ("pro", "anti"))
+winogender_data, winogender_choices = _of("winogender", ("male", "female"))
 
 
 def crows_pairs_results(document: Row, results: Sequence[tuple[float, bool]]) -> Row:

@@ -50,17 +50,11 @@ class TPRGap(evaluate.Metric):
         )
 
     def _compute(self, predictions, references, groups):
-        hits: dict[str, dict[str, int]] = {}
-        counts: dict[str, dict[str, int]] = {}
+        hits: dict[str, dict[str, list[bool]]] = {}  # of each person of a label and group
         for predicted, label, group in zip(predictions, references, groups):
-            counts.setdefault(label, {}).setdefault(group, 0)
-            hits.setdefault(label, {}).setdefault(group, 0)
-            counts[label][group] += 1
-            hits[label][group] += predicted == label
-        rates = {
-            label: {group: hits[label][group] / count for group, count in table.items()}
-            for label, table in counts.items()
-        }
+            hits.setdefault(label, {}).setdefault(group, []).append(predicted == label)
+        counts = {label: {group: len(own) for group, own in table.items()} for label, table in hits.items()}
+        rates = {label: {group: sum(own) / len(own) for group, own in table.items()} for label, table in hits.items()}
         by_label = {
             label: max(table.values()) - min(table.values()) if len(table) > 1 else float("nan")
             for label, table in rates.items()
