@@ -115,3 +115,11 @@ def scorer(tiny_gpt2: Path) -> Any:
     from eval.model import Scorer
 
     return Scorer(tiny_gpt2, device="cpu")
+
+
+@pytest.fixture
+def lm_eval(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The evaluation harness, without the list of all installed packages that it has pip make after each task."""
+    harness = pytest.importorskip("lm_eval")
+    monkeypatch.setattr("lm_eval.evaluator.add_env_info", lambda results: None)
+    return harness

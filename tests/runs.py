@@ -6,6 +6,7 @@ import itertools
 import json
 import os
 import runpy
+import signal
 import subprocess
 import sys
 import traceback
@@ -43,6 +44,7 @@ def forked(do: Callable[[], int | None], output: Path) -> int:
     if pid:
         return pid
     code = 1
+    signal.alarm(3600)  # whatever hangs ends
     try:
         file = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         os.dup2(file, 1)
