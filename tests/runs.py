@@ -71,8 +71,8 @@ def said(do: Callable[[], int | None], output: Path) -> tuple[int, str]:
 
 
 def script(name: str, *words: str, output: Path) -> tuple[int, str]:
-    """Exit code and output of a script of benchmarks/ on the CPU: forked, or by itself where there is a GPU."""
-    path = ROOT / "benchmarks" / name
+    """Exit code and output of a script of this project on the CPU: forked, or by itself where there is a GPU."""
+    path = ROOT / name
     if torch.cuda.is_available():  # which does not survive a fork
         environment = os.environ | {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
         command = [sys.executable, str(path), *words]

@@ -16,7 +16,7 @@ from configs import build
 from counterfactuals.provenance import versions
 from debias.run import checkpoint
 from debias.run.tracking import Tracker
-from tests.runs import fresh, write_texts
+from tests.runs import fresh, script, write_texts
 
 ROOT = Path(train_distill.__file__).parent
 
@@ -236,6 +236,11 @@ def test_different_vocabularies_are_refused(arguments, tiny_gpt2, tmp_path, caps
     tokenizer.save_pretrained(tmp_path / "other")
     student = ["student.init=pretrained", f"student.model={tmp_path / 'other'}"]
     assert "different vocabularies" in refused([*arguments, *student], capsys)
+
+
+def test_the_script_starts(tmp_path):
+    code, said = script("train_distill.py", "--print_config", "teacher=x", "seed=7", output=tmp_path / "said")
+    assert code == 0 and yaml.safe_load(said)["seed"] == 7
 
 
 def test_help_and_print_config(capsys):
