@@ -239,7 +239,8 @@ def test_different_vocabularies_are_refused(arguments, tiny_gpt2, tmp_path, caps
 
 
 def test_the_script_starts(tmp_path):
-    code, said = script("train_distill.py", "--print_config", "teacher=x", "seed=7", output=tmp_path / "said")
+    words = ["--config", "configs/quickstart.yaml", "--print_config", "seed=7"]
+    code, said = script("train_distill.py", *words, output=tmp_path / "said")
     assert code == 0 and yaml.safe_load(said)["seed"] == 7
 
 
