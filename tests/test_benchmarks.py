@@ -16,7 +16,9 @@ SIZES = json.dumps({"n_layer": 2, "n_embd": 16, "n_head": 2, "vocab_size": 300, 
 STEP = {"era_over_bare", "plain_over_bare", "cached_over_live", "cache_bytes_per_token"}
 FEDERATED = {"federated_min", "central_min", "federated_over_central", "MB_up", "MB_down"}
 PRIVATE = {"private_over_plain", "memory_over_plain", "loop_over_private", "opacus_over_private"}
-GPU = {"share_of_peak", "era_over_dense_loop", "era_over_bare_time"}
+GPU = {"peak_tflops", "tokens_per_second", "plain_tokens_per_second", "share_of_peak", "memory_gb", "chunk_rows"}
+GPU |= {"head_and_loss_ms", "dense_head_and_loss_ms", "liger_head_and_loss_ms"}
+GPU |= {"era_over_dense_loop", "era_over_liger", "era_over_bare_time"}
 
 
 @pytest.mark.parametrize(
