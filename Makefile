@@ -60,10 +60,10 @@ ablation: .venv/.installed  ## what each part does, three seeds (CONFIG=configs/
 # a process a core, of one thread each: threads of several processes on one core wait for each other
 test test-all: export OMP_NUM_THREADS = 1
 test: install  ## run the tests that take seconds
-	$(BIN)/python -m pytest -m "not slow" -n auto
+	$(BIN)/python -m pytest -m "not slow" -n auto --dist worksteal
 
 test-all: install  ## run every test
-	$(BIN)/python -m pytest -n auto
+	$(BIN)/python -m pytest -n auto --dist worksteal
 
 check: install  ## lint, formatting, types, security
 	$(BIN)/ruff check .

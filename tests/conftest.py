@@ -1,4 +1,9 @@
-"""Fixtures that every test may use. The Hub's offline switches are set first: no test reaches the network."""
+"""Fixtures that every test may use. The Hub's offline switches are set first: no test reaches the network.
+
+Nothing heavy is imported at the top: the process that hands out tests to others reads this file and needs none of it.
+"""
+
+from __future__ import annotations
 
 import gc
 import os
@@ -7,14 +12,12 @@ os.environ.update(HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1", TOKENIZERS_PARALL
 
 import random
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pytest
-import torch
-from transformers import PreTrainedTokenizerFast
 
-gc.disable()  # until everything is imported
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
 
 # a lexicon that takes no time to prepare, unlike the built-in one with its names
 FEW_WORDS = "name: few\nversion: 1\nlicence: x\nsource: x\ngroups: [female, male]\npairs: {all: [she he, woman man]}\n"
@@ -26,6 +29,10 @@ TINY_TEXTS = [
     "A plumber explained to the king and the queen how he had mended the pipes by himself.",
     "She works as a teacher and likes her pupils; he works as a cook and likes his kitchen.",
 ]
+
+
+def pytest_collection() -> None:
+    gc.disable()  # while everything is imported
 
 
 def pytest_collection_finish() -> None:
@@ -41,6 +48,9 @@ def _same_every_time(monkeypatch: pytest.MonkeyPatch) -> None:
 
     Nothing waits for the disk: files need not survive a power cut.
     """
+    import numpy as np
+    import torch
+
     monkeypatch.setattr(os, "fsync", lambda descriptor: None)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setenv("HF_DATASETS_OFFLINE", "1")
@@ -71,6 +81,7 @@ def tiny_tokenizer() -> PreTrainedTokenizerFast:
 
 def make_tiny_gpt2(path: Path, tokenizer: PreTrainedTokenizerFast | None = None) -> Path:
     """A folder with a tokenizer and a random GPT-2 for it: 4 layers, width 32, 4 heads, 128 positions."""
+    import torch
     from transformers import GPT2Config, GPT2LMHeadModel
 
     from counterfactuals.tokens.tokenizer import train_bpe
@@ -115,3 +126,11 @@ def scorer(tiny_gpt2: Path) -> Any:
     from eval.model import Scorer
 
     return Scorer(tiny_gpt2, device="cpu")
+
+
+@pytest.fixture
+def lm_eval(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The evaluation harness, without the list of all installed packages that it has pip make after each task."""
+    harness = pytest.importorskip("lm_eval")
+    monkeypatch.setattr("lm_eval.evaluator.add_env_info", lambda results: None)
+    return harness

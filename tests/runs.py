@@ -6,6 +6,7 @@ import itertools
 import json
 import os
 import runpy
+import signal
 import subprocess
 import sys
 import traceback
@@ -43,6 +44,7 @@ def forked(do: Callable[[], int | None], output: Path) -> int:
     if pid:
         return pid
     code = 1
+    signal.alarm(3600)  # whatever hangs ends
     try:
         file = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         os.dup2(file, 1)
@@ -69,8 +71,8 @@ def said(do: Callable[[], int | None], output: Path) -> tuple[int, str]:
 
 
 def script(name: str, *words: str, output: Path) -> tuple[int, str]:
-    """Exit code and output of a script of benchmarks/ on the CPU: forked, or by itself where there is a GPU."""
-    path = ROOT / "benchmarks" / name
+    """Exit code and output of a script of this project on the CPU: forked, or by itself where there is a GPU."""
+    path = ROOT / name
     if torch.cuda.is_available():  # which does not survive a fork
         environment = os.environ | {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
         command = [sys.executable, str(path), *words]

@@ -41,7 +41,7 @@ GPU |= {"era_over_dense_loop", "era_over_liger", "era_over_bare_time"}
     ],
 )
 def test_a_benchmark_ends_with_its_figures(name, options, keys, tmp_path):
-    code, said = script(name, *options, output=tmp_path / "said")
+    code, said = script(f"benchmarks/{name}", *options, output=tmp_path / "said")
     assert code == 0, said[-2000:]
     found = json.loads(said.splitlines()[-1])
     assert set(found) == keys and all(value is None or value > 0 for value in found.values())
@@ -54,7 +54,7 @@ def test_what_a_cache_loses_falls_with_the_coordinates_it_keeps(tiny_gpt2, tmp_p
     texts.write_text("".join(json.dumps({"text": line.format(n)}) + "\n" for n in range(8)), encoding="utf-8")
     options = ["--teacher", str(tiny_gpt2), "--sketches", "2,8", "--row_bytes", "40"]
     options += ["--texts", str(texts), "--held_out", str(texts)]
-    code, said = script("cache.py", *options, output=tmp_path / "said")
+    code, said = script("benchmarks/cache.py", *options, output=tmp_path / "said")
     assert code == 0, said[-2000:]
     rows = [row.split("|")[2:-1] for row in said.splitlines() if row[:3] in ("| 2", "| 8")]
     assert len(rows) == 2 and all(len(row) == 7 for row in rows)
@@ -73,7 +73,7 @@ def test_agreement_cases_are_told_by_one_gender_and_cut_from_articles_held_out(t
     texts[79] = "He met her when she and he were young, and nobody knows of anything more to be said."
     articles = tmp_path / "articles.jsonl"
     articles.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts), encoding="utf-8")
-    code, said = script("paragraphs.py", str(articles), str(tmp_path / "out"), output=tmp_path / "said")
+    code, said = script("benchmarks/paragraphs.py", str(articles), str(tmp_path / "out"), output=tmp_path / "said")
     assert code == 0, said[-2000:]
     rows = {
         path.stem: [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
@@ -93,7 +93,7 @@ def test_agreement_cases_are_told_by_one_gender_and_cut_from_articles_held_out(t
 
 
 def test_the_pronoun_benchmark_prints_the_table_of_the_documentation(shared_data, tmp_path):
-    code, said = script("pronouns.py", "--data_dir", str(shared_data), output=tmp_path / "said")
+    code, said = script("benchmarks/pronouns.py", "--data_dir", str(shared_data), output=tmp_path / "said")
     assert code == 0, said[-2000:]
     *lines, last = said.splitlines()
     found = json.loads(last)
@@ -111,7 +111,7 @@ def test_the_pronoun_benchmark_prints_the_table_of_the_documentation(shared_data
 
 
 def test_the_pronoun_benchmark_without_its_data_is_one_line(tmp_path):
-    code, said = script("pronouns.py", "--data_dir", str(tmp_path / "none"), output=tmp_path / "said")
+    code, said = script("benchmarks/pronouns.py", "--data_dir", str(tmp_path / "none"), output=tmp_path / "said")
     assert code == 2 and "--data_dir" in said.splitlines()[-1] and "Traceback" not in said
 
 

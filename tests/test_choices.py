@@ -76,9 +76,8 @@ def sharp(tiny_gpt2, tiny_tokenizer, tmp_path_factory):
 
 
 @pytest.fixture
-def pack(data, monkeypatch):
+def pack(data, lm_eval, monkeypatch):
     """The harness's own task files, their data set alone replaced by the files of `data`."""
-    lm_eval = pytest.importorskip("lm_eval")
     monkeypatch.setenv("HF_DATASETS_CACHE", str(data / "cache"))
     theirs, folder = Path(lm_eval.__file__).parent / "tasks", data / "pack"
     folder.mkdir()

@@ -93,7 +93,7 @@ def test_a_beam_finds_what_greed_misses():
 
 
 def trials(folder: Path, target: str, cases: str, *more: str) -> dict:
-    code, said = script("inversion.py", "--target", target, "--cases", cases, *more, output=folder / "said")
+    code, said = script("benchmarks/inversion.py", "--target", target, "--cases", cases, *more, output=folder / "said")
     assert code == 0, said[-2000:]
     return json.loads(said.splitlines()[-1])["cases"]
 

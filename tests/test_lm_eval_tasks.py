@@ -76,7 +76,7 @@ def sharp(tiny_gpt2, tiny_tokenizer, tmp_path_factory):
     return path
 
 
-def test_the_pack_gives_our_own_figures(sharp, data, monkeypatch):
+def test_the_pack_gives_our_own_figures(sharp, data, lm_eval, monkeypatch):
     monkeypatch.setenv("EVENHAND_DATA", str(data))
     pack = {"include_path": str(PACK)}
     ours = {

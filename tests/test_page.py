@@ -37,8 +37,7 @@ def row(name, share, fair, perplexity):
     return {"model": name, "tasks": tasks}
 
 
-@pytest.fixture
-def study(tmp_path) -> Path:
+def write_study(tmp_path: Path) -> Path:
     """A finished study: three models, one with a name that must be escaped, training curves, samples."""
     rows = [row("plain", 0.2, 0.3, 20.0), row("even<b>", 0.5, 0.9, 20.05), row("era", 0.4, 0.6, 21.0)]
     config = {"seed": 0, "models": {"plain": "a"}, "tasks": {"next_word": {}}, "data_dir": "data"}
@@ -61,6 +60,17 @@ def study(tmp_path) -> Path:
     return tmp_path
 
 
+@pytest.fixture
+def study(tmp_path) -> Path:
+    return write_study(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def text(tmp_path_factory) -> str:
+    """The page of the study as it is."""
+    return page_of(write_study(tmp_path_factory.mktemp("study")))
+
+
 def page_of(study: Path, **options) -> str:
     return write_page([Study.load(study)], study / "report.html", **options).read_text(encoding="utf-8")
 
@@ -71,8 +81,8 @@ def plain(text: str, begin: str, end: str) -> str:
     return html.unescape(re.sub("<[^>]*>", "", part[: part.index(end)]))
 
 
-def test_it_opens_with_what_was_compared_gained_and_paid(study):
-    answer = plain(page_of(study), 'class="answer"', 'class="scroll"')
+def test_it_opens_with_what_was_compared_gained_and_paid(text, study):
+    answer = plain(text, 'class="answer"', 'class="scroll"')
     what, gained, sure = [line for line in answer.splitlines()[1:] if line.strip()][:3]
     assert what == (
         "even<b> and era were compared with plain on 4 tests of bias and of language quality "
@@ -90,8 +100,8 @@ def test_it_opens_with_what_was_compared_gained_and_paid(study):
     assert "2 of its 3 figures with an ideal value reach it" in answer
 
 
-def test_it_says_of_each_model_what_changed_and_how_sure(study):
-    answer = plain(page_of(study), '<details id="changes"', "</details>")
+def test_it_says_of_each_model_what_changed_and_how_sure(text):
+    answer = plain(text, '<details id="changes"', "</details>")
     assert "Compared with plain" in answer
     even = answer[answer.index("even<b>") : answer.index("era")]
     assert "Clearly better: next-word equitability avg 0.300 → 0.900" in even
@@ -144,8 +154,7 @@ def test_what_crosses_the_ideal_is_better_only_if_it_is_clearly_nearer(before, a
     assert change("t", "gap", one, two, {"low": 0.01, "high": 1.0}).verdict == verdict
 
 
-def test_it_is_one_safe_file(study):
-    text = page_of(study)
+def test_it_is_one_safe_file(text):
     assert "<script" not in text and "even&lt;b&gt;" in text and "even<b>" not in text and "<i>" not in text
     assert not re.search(r"(?:src|href)=\"(?!#)|url\((?!#)|@import|@font-face", text)  # nothing is fetched
     ids = re.findall(r'<[^>]* id="([^"]*)"', text)
@@ -154,8 +163,7 @@ def test_it_is_one_safe_file(study):
     assert "Student’s t where a row is a mean over training seeds" in text  # which it cannot tell from another
 
 
-def test_its_figures_are_those_of_the_results(study):
-    text = page_of(study)
+def test_its_figures_are_those_of_the_results(text, study):
     table = text[text.index("<tbody>") : text.index("</tbody>")]
     for entry in json.loads((study / "results.json").read_text())["rows"]:
         assert f"{entry['tasks']['next_word']['equitability_avg']['value']:.3f}" in table
@@ -216,21 +224,19 @@ parent.postMessage(JSON.stringify({ overlaps, cut, wide, marks }), "*");
 
 
 @pytest.mark.parametrize("width", [360, 1000])
-def test_nothing_overlaps_or_is_cut_in_a_browser(study, width):
+def test_nothing_overlaps_or_is_cut_in_a_browser(text, tmp_path, width):
     """Measured by a script in headless Chromium, in a frame as wide as a phone and as a desk."""
     browser = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
     if browser is None:
         assert os.environ.get("CI", "") not in ("1", "true"), "CI has to have Chromium"
         pytest.skip("no Chromium here")
-    text = re.sub(r"<meta http-equiv=[^>]*>", "", page_of(study)).replace(
-        "</body>", f"<script>{LAYOUT}</script></body>"
-    )
+    text = re.sub(r"<meta http-equiv=[^>]*>", "", text).replace("</body>", f"<script>{LAYOUT}</script></body>")
     frame = f'<iframe srcdoc="{html.escape(text)}" style="width:{width}px;height:900px;border:0"></iframe>'
     script = "<script>onmessage = (e) => { document.body.dataset.found = e.data; }</script>"
-    (study / "frame.html").write_text(f"<!doctype html><body>{script}{frame}</body>", encoding="utf-8")
+    (tmp_path / "frame.html").write_text(f"<!doctype html><body>{script}{frame}</body>", encoding="utf-8")
     command = [browser, "--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=5000", "--dump-dom"]
     shown = subprocess.run(
-        [*command, "--window-size=1200,1000", (study / "frame.html").as_uri()],
+        [*command, "--window-size=1200,1000", (tmp_path / "frame.html").as_uri()],
         capture_output=True,
         text=True,
         timeout=120,

@@ -22,7 +22,7 @@ from counterfactuals.tokens.shards import fingerprint_of
 from tests.conftest import TINY_TEXTS
 
 REVERSER = Reverser(load_lexicon("gender"))
-TEXTS = [f"{text} {n} {other}" for n, text in enumerate(TINY_TEXTS * 30) for other in TINY_TEXTS]
+TEXTS = [f"{text} {n} {other}" for n, text in enumerate(TINY_TEXTS * 10) for other in TINY_TEXTS]
 
 
 DOUBTED = [  # the last two with reasons for doubt
@@ -47,7 +47,7 @@ class Listed:
 
 @pytest.fixture
 def build(tiny_tokenizer, tmp_path, monkeypatch):
-    monkeypatch.setattr(pairs_module, "SHARD_CHARACTERS", 20_000)
+    monkeypatch.setattr(pairs_module, "SHARD_CHARACTERS", 7_000)
 
     def build(
         texts=TEXTS, directory=tmp_path, *, reverser=REVERSER, tokenizer=tiny_tokenizer, max_length=48, **options
@@ -120,7 +120,7 @@ def test_a_shard_that_is_gone_is_one_line(build):
 def test_few_bytes_a_pair_stay_in_memory(build, monkeypatch):
     monkeypatch.setattr(pairs_module, "SHARD_CHARACTERS", 200_000)
     sizes = []
-    for count in (5_000, 25_000):
+    for count in (2_000, 10_000):
         folder = build(Listed(["He ran."] * count, f"{count}"), max_length=32).folder
         tracemalloc.start()
         stored = PairSet(folder)
@@ -128,7 +128,7 @@ def test_few_bytes_a_pair_stay_in_memory(build, monkeypatch):
         del stored.meta  # of shards, not of pairs
         sizes.append(tracemalloc.get_traced_memory()[0])
         tracemalloc.stop()
-    assert 5 <= (sizes[1] - sizes[0]) / 20_000 < 6.5
+    assert 5 <= (sizes[1] - sizes[0]) / 8_000 < 6.5
 
 
 def test_the_number_of_workers_changes_no_byte(build, tmp_path):
@@ -155,7 +155,7 @@ def test_nothing_is_built_twice(build):
 def test_a_killed_build_goes_on_with_the_shards_it_has(build, tmp_path, monkeypatch):
     class Dies(Listed):
         def __iter__(self):
-            yield from self.texts[:700]
+            yield from self.texts[:230]
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -210,7 +210,7 @@ def test_a_dead_worker_is_one_line(build, tmp_path):
         def __iter__(self):
 
             for n, text in enumerate(self.texts):
-                if n == 900:
+                if n == 300:
                     for child in multiprocessing.active_children():
                         os.kill(child.pid, signal.SIGKILL)
                 yield text
@@ -227,7 +227,7 @@ from counterfactuals.tokens.tokenizer import train_bpe
 if __name__ == "__main__":
     pairs_module.SHARD_CHARACTERS = 20_000
     options = {"max_length": 48, "workers": 2, "progress": lambda p: print(p, flush=True)}
-    build_pairs(Listed(TEXTS * 40), REVERSER, train_bpe(TINY_TEXTS, 400), sys.argv[1], **options)
+    build_pairs(Listed(TEXTS * 120), REVERSER, train_bpe(TINY_TEXTS, 400), sys.argv[1], **options)
 """
 
 
@@ -325,7 +325,7 @@ def test_without_a_begin_and_an_end_token_short_texts_are_left_out(build, tiny_t
 def test_large_vocabularies_and_lengths_are_stored_whole(tiny_tokenizer, tmp_path):
     big = PreTrainedTokenizerFast(tokenizer_object=tiny_tokenizer.backend_tokenizer, eos_token="<|endoftext|>")
     big.add_tokens([f"<extra {n}>" for n in range(66_000)])
-    texts = ["She said <extra 65999> to him. " * 6_000]
+    texts = ["She said <extra 65999> to him. " * 5_000]
     stored = build_pairs(Listed(texts), REVERSER, big, tmp_path, max_length=100_000)
     made = list(make_pairs(texts, REVERSER, big, max_length=100_000))
     assert made[0].input_ids.max() > 1 << 16 and len(made[0].input_ids) > 1 << 15

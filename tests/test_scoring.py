@@ -65,9 +65,10 @@ def test_only_the_last_tokens_on_request(sharp_scorer, sequences):
 
 @pytest.mark.parametrize("family", ["gpt2", "llama"])
 def test_batch_size_does_not_matter(sharp_scorer, tiny_tokenizer, sequences, family):
-    """Batches of 2 and of 32 equal single rows to 1e-5; rows have unequal lengths, so that most are padded."""
+    """Batches of 2 and of 12 equal single rows to 1e-5; rows have unequal lengths, so that most are padded."""
+    sequences = sequences[:18]
     model = sharp_scorer.model if family == "gpt2" else llama(tiny_tokenizer).model
-    one, *others = (Scorer(model, tiny_tokenizer, device="cpu", batch_size=size) for size in (1, 2, 32))
+    one, *others = (Scorer(model, tiny_tokenizer, device="cpu", batch_size=size) for size in (1, 2, 12))
     last = [len(ids) * i // len(sequences) for i, ids in enumerate(sequences)]
     pairs = [(ids[:1], ids[1:]) for ids in sequences]
     long = [sequences[0] * 3, *sequences]
@@ -88,7 +89,7 @@ def test_batch_size_does_not_matter(sharp_scorer, tiny_tokenizer, sequences, fam
         for many in others:
             for a, b in zip(expected, ask(many), strict=True):
                 np.testing.assert_allclose(a, b, atol=1e-5, rtol=1e-5, err_msg=name)
-    greedy = [one.sample_ids(sequences, top_p=1e-9, max_new_tokens=6, batch_size=size) for size in (1, 2, 32)]
+    greedy = [one.sample_ids(sequences, top_p=1e-9, max_new_tokens=6, batch_size=size) for size in (1, 2, 12)]
     assert greedy[0] == greedy[1] == greedy[2]
 
 

@@ -1,6 +1,8 @@
 """Long texts: prompts and their reversals, who acts, what is said, and a bias that is planted in the texts."""
 
 import json
+from functools import cache
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -31,12 +33,20 @@ def options(**given):
     return {**STORIES.options, **given}
 
 
-def told(write, tmp_path, **given):
+@cache
+def _built_in() -> str:
+    return json.dumps(STORIES.rows(Path("no data"), options(), None, 0))
+
+
+def built_in():
+    """The rows of the built-in prompts, which are reversed once for all tests."""
+    return json.loads(_built_in())
+
+
+def told(write):
     """The figures of an author's texts."""
-    chosen = options(**given)
-    rows = STORIES.rows(tmp_path, chosen, None, 0)
-    scored = json.loads(json.dumps(STORIES.score(Author(write), rows, chosen, 0)))
-    return STORIES.aggregate(scored, chosen, 0)
+    scored = json.loads(json.dumps(STORIES.score(Author(write), built_in(), options(), 0)))
+    return STORIES.aggregate(scored, options(), 0)
 
 
 def female(prompt):
@@ -54,7 +64,7 @@ def person(prompt):
 
 
 def test_half_of_the_texts_are_of_neutral_prompts_and_the_rest_of_pairs(tmp_path):
-    rows = STORIES.rows(tmp_path, options(), None, 0)
+    rows = built_in()
     neutral, pairs = ([row for row in rows if ("prompt" in row) == wanted] for wanted in (True, False))
     assert (len(neutral), len(pairs)) == (100, 50)
     assert {row["kind"] for row in neutral} == {row["kind"] for row in pairs} == {"story", "letter", "biography"}
@@ -114,8 +124,8 @@ def of_words(*own, size=20):
     return " ".join([*own, *["stone"] * (size - len(own))])
 
 
-def test_a_fair_author_is_found_fair(tmp_path):
-    found = value(told(lambda prompt, _: of_words(person(prompt)), tmp_path))
+def test_a_fair_author_is_found_fair():
+    found = value(told(lambda prompt, _: of_words(person(prompt))))
     gaps = {f"{name}_gap" for name in stories.RATES if name != "nll"}
     assert {name for name in found if name.endswith("_gap")} == gaps
     assert not any(found[name] for name in gaps)  # 0, or null: no occupation is named
@@ -123,7 +133,7 @@ def test_a_fair_author_is_found_fair(tmp_path):
     assert 0.3 < found["male_share_all"] < 0.7
 
 
-def test_planted_words_are_found(tmp_path):
+def test_planted_words_are_found():
     """20 words a text: women have one communal word, men an agentic one in every second pair."""
 
     def write(prompt, n):
@@ -131,7 +141,7 @@ def test_planted_words_are_found(tmp_path):
             return of_words("She", "kind")
         return of_words("He", "ambitious" if n % 4 == 1 else "there")
 
-    found = told(write, tmp_path)
+    found = told(write)
     assert found["communal/female"]["value"] == 5 and found["communal/male"]["value"] == 0
     assert found["agency/male"]["value"] == 2.5 and found["agency/female"]["value"] == 0
     assert found["communal_gap"]["value"] == 5 and found["agency_gap"]["value"] == -2.5
@@ -141,21 +151,21 @@ def test_planted_words_are_found(tmp_path):
     assert found["agency_gap"]["n"] == 100 and found["agency/male"]["n"] == 50
 
 
-def test_the_prompts_own_occupation_is_not_counted(tmp_path):
+def test_the_prompts_own_occupation_is_not_counted():
     """Women become nurses in every text and men engineers; those of whom the prompt says so are left out."""
 
     def write(prompt, _):
         return of_words(*(("She", "nurse", "librarians") if person(prompt) == "She" else ("He", "engineer", "doctor")))
 
     chosen = options()
-    rows = STORIES.score(Author(write), STORIES.rows(tmp_path, chosen, None, 0), chosen, 0)
+    rows = STORIES.score(Author(write), built_in(), chosen, 0)
     pairs = [row for row in rows if row["side"]]
     assert {tuple(row["named"]) for row in pairs if row["role"] == "nurse"} == {("librarian",), ("engineer",)}
     found = STORIES.aggregate(rows, chosen, 0)
     assert found["jobs/female"]["value"] == found["jobs_gap"]["value"] == 1 and found["jobs/male"]["value"] == 0
 
 
-def test_who_acts_by_role_and_kind(tmp_path):
+def test_who_acts_by_role_and_kind():
     """Nurses and secretaries are women, others men; in stories half of the texts have nobody, or themself."""
 
     def write(prompt, n):
@@ -163,10 +173,10 @@ def test_who_acts_by_role_and_kind(tmp_path):
             return of_words("There") if n % 2 else of_words("they", "hurt", "themself")
         return of_words("She" if "nurse" in prompt or "secretary" in prompt else "He")
 
-    found = told(write, tmp_path)
+    found = told(write)
     assert found["male_share/nurse"]["value"] == 0 and found["male_share/lawyer"]["value"] == 1
     assert found["unigram_equitability_avg"]["value"] == 0 and found["fair_band_avg"]["low"] > 0.1
-    rows = STORIES.rows(tmp_path, options(), None, 0)
+    rows = built_in()
     polar = [row for row in rows if "prompt" in row and row["kind"] != "story"]
     men = [row for row in polar if row["role"] not in ("nurse", "secretary")]
     assert found["male_share_all"]["value"] == len(men) / len(polar) and found["male_share_all"]["n"] == len(polar)
@@ -175,19 +185,19 @@ def test_who_acts_by_role_and_kind(tmp_path):
     assert found["they_share"]["value"] == (100 - len(polar)) / 200
 
 
-def test_an_author_who_ignores_the_role_does_not_keep_it(tmp_path):
-    found = told(lambda prompt, n: of_words("He"), tmp_path)
+def test_an_author_who_ignores_the_role_does_not_keep_it():
+    found = told(lambda prompt, n: of_words("He"))
     assert found["role_kept"]["value"] == 0.5 and found["role_kept_gap"]["value"] == -1
     assert (found["role_kept/female"]["value"], found["role_kept/male"]["value"]) == (0, 1)
 
 
-def scored(tmp_path):
-    return STORIES.score(Author(lambda *_: of_words("x")), STORIES.rows(tmp_path, options(), None, 0), options(), 0)
+def scored():
+    return STORIES.score(Author(lambda *_: of_words("x")), built_in(), options(), 0)
 
 
-def test_what_a_pair_has_in_common_cancels(tmp_path):
+def test_what_a_pair_has_in_common_cancels():
     """0 to 8 agentic words in both texts of a pair, and 1 or 2 more in the man's."""
-    rows = scored(tmp_path)
+    rows = scored()
     for row in rows:
         row["agency"] = (pair := row["pair"] or 0) % 9 + (row["side"] == "male") * (1 + pair // 2 % 2)
     found = STORIES.aggregate(rows, options(), 0)
@@ -196,8 +206,8 @@ def test_what_a_pair_has_in_common_cancels(tmp_path):
     assert width["agency_gap"] < 2 and width["agency/male"] > 5
 
 
-def test_an_interval_covers_no_difference_nineteen_times_in_twenty(tmp_path):
-    rows, rng, outside = scored(tmp_path), np.random.default_rng(0), 0
+def test_an_interval_covers_no_difference_nineteen_times_in_twenty():
+    rows, rng, outside = scored(), np.random.default_rng(0), 0
     for _ in range(100):
         for row, count in zip(rows, rng.poisson(0.6, len(rows))):
             row["communal"] = int(count)

@@ -16,7 +16,7 @@ from configs import build
 from counterfactuals.provenance import versions
 from debias.run import checkpoint
 from debias.run.tracking import Tracker
-from tests.runs import fresh, write_texts
+from tests.runs import fresh, script, write_texts
 
 ROOT = Path(train_distill.__file__).parent
 
@@ -101,10 +101,9 @@ def test_a_finished_run_is_not_repeated_or_mixed_with_another(arguments, tmp_pat
     assert "loss.tau: 2.0, now 3.0" in refused([*arguments, "loss.tau=3"], capsys)
 
 
-@pytest.mark.parametrize("more", [[], ["student.lora={rank: 2}"]], ids=["whole", "lora"])
-def test_resume_is_bitwise_an_undisturbed_run(more, arguments, tmp_path, monkeypatch):
+def test_resume_is_bitwise_an_undisturbed_run(arguments, tmp_path, monkeypatch):
     """Dropout on, so that random states matter; killed between two checkpoints."""
-    arguments = [*arguments, *more, "student.dropout=0.1", "train.save_every=2"]
+    arguments = [*arguments, "student.dropout=0.1", "train.save_every=2"]
     assert train_distill.main([*arguments, f"output_dir={tmp_path / 'whole'}"]) == 0
     fresh()
 
@@ -133,10 +132,9 @@ def test_a_torn_checkpoint_is_never_picked_up(tmp_path):
     assert checkpoint.complete(tmp_path) == []
 
 
-@pytest.mark.parametrize("batch_by", ["sequences", "tokens"])
-def test_accumulation_does_not_change_the_result(batch_by, arguments, tmp_path):
-    """1 × 16 = 8 × 2, to rounding, with texts of unequal length and augmentation."""
-    arguments = [*arguments, "student.dropout=0", f"train.batch_by={batch_by}"]
+def test_accumulation_does_not_change_the_result_of_batches_by_tokens(arguments, tmp_path):
+    """1 × 16 = 8 × 2, to rounding, with texts of unequal length and augmentation. By sequences: test_ranks.py."""
+    arguments = [*arguments, "student.dropout=0", "train.batch_by=tokens"]
     for size in (16, 2):
         options = [f"train.micro_batch_size={size}", f"output_dir={tmp_path / str(size)}"]
         assert train_distill.main([*arguments, *options]) == 0
@@ -198,25 +196,17 @@ def test_cross_entropy_fine_tuning_and_training_from_scratch(arguments, tiny_gpt
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        (["data.source=missing.jsonl"], "no such file"),
-        (["data.text_field=body"], "no text field 'body'; found: text"),
-        (["teacher.model=nowhere"], "teacher.model nowhere: cannot be loaded"),
-        (["data.max_length=500"], "sees at most 128 positions"),
-        (["train.batch_size=4096"], "lower it"),
-        (["student.layers=[7]"], "layers 0 to 3"),
-        (["student.layers=hf"], "12 layers"),
-        (["counterfactual.lexicon=nothing"], "nothing"),
         (["counterfactual.direction=left"], "no group 'left'"),
         (["counterfactual.protected=[womn]"], "did you mean 'woman'"),
         (["counterfactual.policy=leave"], "there is reverse, skip, keep_names, or a doubt from 0 to 1"),
         (["data.workers=0"], "data.workers: must be at least 1"),
         (["train.keep_best=los"], "metrics.jsonl will have no 'los'; it will have loss, kd, lm"),
         (["train.keep_best=kd_plain"], "metrics.jsonl will have no 'kd_plain'"),
-        (["loss.opp=max"], "did you mean op"),
         (["train.epochs=x"], "must be a number or null"),
     ],
 )
 def test_mistakes_are_one_clear_line_and_leave_no_run(change, says, arguments, tmp_path, capsys):
+    """Others are in test_bad_runs.py."""
     assert says in refused([*arguments, *change], capsys)
     assert not (tmp_path / "run" / "run.json").exists() and not (tmp_path / "run" / "model").exists()
 
@@ -246,6 +236,12 @@ def test_different_vocabularies_are_refused(arguments, tiny_gpt2, tmp_path, caps
     tokenizer.save_pretrained(tmp_path / "other")
     student = ["student.init=pretrained", f"student.model={tmp_path / 'other'}"]
     assert "different vocabularies" in refused([*arguments, *student], capsys)
+
+
+def test_the_script_starts(tmp_path):
+    words = ["--config", "configs/quickstart.yaml", "--print_config", "seed=7"]
+    code, said = script("train_distill.py", *words, output=tmp_path / "said")
+    assert code == 0 and yaml.safe_load(said)["seed"] == 7
 
 
 def test_help_and_print_config(capsys):

@@ -211,8 +211,7 @@ metadata: {{version: 1.0}}
 
 
 @pytest.fixture
-def pack(data, monkeypatch):
-    pytest.importorskip("lm_eval")
+def pack(data, lm_eval, monkeypatch):
     monkeypatch.setenv("HF_DATASETS_CACHE", str(data / "cache"))
     folder = data / "pack"
     folder.mkdir()
