@@ -40,8 +40,11 @@ smollm2 study: export OMP_NUM_THREADS ?= $(shell getconf _NPROCESSORS_ONLN)
 smollm2: $(SMOLLM2)  ## make a real model even on the CPU, from nothing, and report (MINUTES=15)
 	$(BIN)/evenhand debias $(SMOLLM2) --output_dir runs/smollm2/even --minutes $(or $(MINUTES),15)
 
-study: $(SMOLLM2)  ## the study on that model: configs/smollm2.yaml, hours on a CPU; stops and goes on where it was
+study: $(SMOLLM2) runs/paragraphs/train.jsonl  ## the study on that model: configs/smollm2.yaml, hours on a CPU; stops and goes on where it was
 	$(BIN)/accelerate launch --config_file configs/accelerate/cpu.yaml train_distill.py --config configs/smollm2.yaml
+
+runs/paragraphs/train.jsonl: .venv/.installed
+	$(BIN)/python benchmarks/paragraphs.py ../shared/data/wikipedia_articles.jsonl.gz runs/paragraphs
 
 ablation: export OMP_NUM_THREADS ?= $(shell getconf _NPROCESSORS_ONLN)
 ablation: .venv/.installed  ## what each part does, three seeds (CONFIG=configs/ablation_small.yaml)
