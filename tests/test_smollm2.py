@@ -62,7 +62,7 @@ def settings(teacher, corpus, few_words):
     paragraphs = [name for name, config in rows.items() if config.data.source != "self"]
     return [
         *("--config", STUDY, f"teacher.model={teacher}", f"counterfactual.lexicon={few_words}", "eval.tasks={}"),
-        *("data.max_texts=64", "data.max_length=48", "train.max_steps=2", "train.save_every=1", "train.cpu_threads=1"),
+        *("data.max_texts=64", "data.max_length=80", "train.max_steps=2", "train.save_every=1", "train.cpu_threads=1"),
         *(f"runs.{name}.data.source={corpus}" for name in paragraphs),
     ]
 
@@ -137,17 +137,15 @@ def test_fair_distillation_makes_paired_words_equal_everywhere(teacher, few_word
     )
     assert batch.num_pairs == 0 and batch.perturb_R.all()
     own_RV = torch.randn(len(batch.row_R), len(tokenizer)).log_softmax(-1)
-    options = {
-        "roles": VocabularyRoles.build(role_tokens(reverser, tokenizer)),
-        "context_R": batch.ids_NT[:1].new_full((len(own_RV),), tokenizer(".")["input_ids"][0]),
-    }
-    target_RV = perturb(config.loss.op, own_RV, own_RV, **options).exp()
+    context_R = torch.full((len(own_RV),), tokenizer(".")["input_ids"][0])
+    roles = VocabularyRoles.build(role_tokens(reverser, tokenizer))
+    target_RV = perturb(config.loss.op, own_RV, own_RV, roles=roles, context_R=context_R).exp()
     ids = {word: tokenizer(" " + word)["input_ids"][0] for word in ("she", "he", "woman", "man")}
     for one, other in (("she", "he"), ("woman", "man")):
         mean_R = own_RV[:, [ids[one], ids[other]]].exp().mean(1)
         torch.testing.assert_close(target_RV[:, ids[one]], mean_R)
         torch.testing.assert_close(target_RV[:, ids[other]], mean_R)
-    rest = [i for i in range(len(tokenizer)) if i not in options["roles"].token_L.tolist()]
+    rest = [i for i in range(len(tokenizer)) if i not in roles.token_L.tolist()]
     torch.testing.assert_close(target_RV[:, rest], own_RV.exp()[:, rest])
 
 
