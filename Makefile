@@ -7,7 +7,7 @@ BIN := .venv/bin
 .PHONY: help install quickstart smollm2 study ablation test test-all check audit docs format clean
 
 help:  ## list these targets
-	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' Makefile
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' Makefile
 
 install: .venv/.dev  ## make .venv and install the project with its development tools
 
@@ -40,8 +40,18 @@ smollm2 study: export OMP_NUM_THREADS ?= $(shell getconf _NPROCESSORS_ONLN)
 smollm2: $(SMOLLM2)  ## make a real model even on the CPU, from nothing, and report (MINUTES=15)
 	$(BIN)/evenhand debias $(SMOLLM2) --output_dir runs/smollm2/even --minutes $(or $(MINUTES),15)
 
-study: $(SMOLLM2) runs/paragraphs/train.jsonl  ## the study on that model: configs/smollm2.yaml, hours on a CPU; stops and goes on where it was
+# what SCALE=gpu reads, in pieces too; WHEELS=3.12: and packages for a Python without them: docs/scaling.md
+runs/gpu/pieces/model.json: $(SMOLLM2)
+	$(BIN)/python benchmarks/study/gpu.py prepare $(or $(DATA),../shared/data) --model $(SMOLLM2) $(addprefix --wheels ,$(WHEELS))
+
+ifeq ($(SCALE),gpu)
+study: runs/gpu/pieces/model.json
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check 'peft>=0.17'
+	for name in gpt2 smollm2 fair; do $(BIN)/python benchmarks/study/gpu.py stage $$name --minutes $(or $(MINUTES),600) || exit; done
+else
+study: $(SMOLLM2) runs/paragraphs/train.jsonl  ## the study on that model, hours on a CPU; SCALE=gpu: on a GPU, GPT-2's size too; goes on where it was
 	$(BIN)/accelerate launch --config_file configs/accelerate/cpu.yaml train_distill.py --config configs/smollm2.yaml
+endif
 
 runs/paragraphs/train.jsonl: .venv/.installed
 	$(BIN)/python benchmarks/paragraphs.py ../shared/data/wikipedia_articles.jsonl.gz runs/paragraphs

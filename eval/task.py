@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -47,13 +47,16 @@ class Task:
     ideal: str
     data: str
     source: str
-    headline: tuple[str, ...]
+    headline: Sequence[str]
     not_measured: str = ""  # what a good score does not say
     licence: str = ""  # of the data
     version: int = 1  # raised when the same model would score otherwise
     hub: Mapping[str, Hub] = field(default_factory=dict)  # where --hub takes a file of --data_dir from
     sampled: bool = False  # scores depend on the seed: several seeds are worth a run each
     follows: str = ""  # a task whose scored rows, where it is run too, this one scores instead of its own
+    tier: str = "exploratory"  # how far it is to be trusted (tasks.yaml), why, and who says so
+    why: str = "not rated by this project"
+    sources: Sequence[str] = ()
 
     def headlines(self, metrics: Iterable[str]) -> list[str]:
         """Which of these figures stand in tables: those named as `headline`, or else the figures of the whole."""

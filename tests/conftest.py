@@ -1,5 +1,6 @@
 """Fixtures that every test may use. The Hub's offline switches are set first: no test reaches the network."""
 
+import gc
 import os
 
 os.environ.update(HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1", TOKENIZERS_PARALLELISM="false")
@@ -13,6 +14,8 @@ import pytest
 import torch
 from transformers import PreTrainedTokenizerFast
 
+gc.disable()  # until everything is imported
+
 # a lexicon that takes no time to prepare, unlike the built-in one with its names
 FEW_WORDS = "name: few\nversion: 1\nlicence: x\nsource: x\ngroups: [female, male]\npairs: {all: [she he, woman man]}\n"
 TINY_TEXTS = [
@@ -23,6 +26,13 @@ TINY_TEXTS = [
     "A plumber explained to the king and the queen how he had mended the pipes by himself.",
     "She works as a teacher and likes her pupils; he works as a cook and likes his kitchen.",
 ]
+
+
+def pytest_collection_finish() -> None:
+    """What was imported stays: the garbage collector, which every run calls, need not look at it each time."""
+    gc.collect()
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(autouse=True)

@@ -18,8 +18,8 @@ import socket
 import sys
 import tempfile
 import time
-import traceback
 from collections import Counter
+from functools import partial
 from pathlib import Path
 
 os.environ.update(OMP_NUM_THREADS="1", HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1", TOKENIZERS_PARALLELISM="false")
@@ -29,7 +29,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 from conftest import FEW_WORDS, make_tiny_gpt2  # noqa: E402
 
 import train_distill  # noqa: E402
-from tests.runs import write_texts  # noqa: E402
+from tests.runs import forked, write_texts  # noqa: E402
 
 SETTINGS = [
     *("data.max_length=64", "counterfactual.augment=true", "loss.op=max", "loss.vocabulary=reversed"),
@@ -100,28 +100,15 @@ def start(settings: list[str], ranks: int, folder: Path) -> list[int]:
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = str(free.getsockname()[1])
-    started = []
-    for rank in range(ranks):
-        pid = os.fork()
-        if pid:
-            started.append(pid)
-            continue
-        code = 1
-        try:
-            log = os.open(folder / "log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-            os.dup2(log, 1)
-            os.dup2(log, 2)
-            sys.stdout, sys.stderr = (os.fdopen(number, "w", 1, closefd=False) for number in (1, 2))
-            if ranks > 1:
-                where = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": ranks, "LOCAL_WORLD_SIZE": ranks}
-                os.environ.update({key: str(value) for key, value in where.items()})
-                os.environ.update(MASTER_ADDR="localhost", MASTER_PORT=port, ACCELERATE_USE_CPU="true")
-            code = train_distill.main(settings)
-        except BaseException:
-            traceback.print_exc()
-        finally:
-            os._exit(code)
-    return started
+
+    def train(rank: int) -> int:
+        if ranks > 1:
+            where = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": ranks, "LOCAL_WORLD_SIZE": ranks}
+            os.environ.update({key: str(value) for key, value in where.items()})
+            os.environ.update(MASTER_ADDR="localhost", MASTER_PORT=port, ACCELERATE_USE_CPU="true")
+        return train_distill.main(settings)
+
+    return [forked(partial(train, rank), folder / "log") for rank in range(ranks)]
 
 
 def wait(ranks: list[int]) -> list[int]:

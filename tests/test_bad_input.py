@@ -21,6 +21,7 @@ from counterfactuals.__main__ import main
 from counterfactuals.audit import sample as audit
 from counterfactuals.text.lexicon import load_lexicon
 from counterfactuals.tokens import pairs
+from tests.runs import forked
 
 LOAD = functools.cache(load_lexicon)
 TEXT = b"She gave him his book, and the actress saw her.\n"
@@ -438,14 +439,20 @@ def test_ctrl_c_is_one_line(tiny_tokenizer, tmp_path, what):
     """The source is a pipe that gives a text and then nothing."""
     os.mkfifo(tmp_path / "a.txt")
     tiny_tokenizer.save_pretrained(tmp_path / "tok")
-    options = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.default_int_handler)}
-    running = process(*command(what), cwd=tmp_path, start_new_session=True, **options)
+
+    def work():
+        os.setsid()
+        os.chdir(tmp_path)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        return main(command(what))
+
+    running = forked(work, tmp_path / "said")
     with open(tmp_path / "a.txt", "wb", buffering=0) as source:  # waits for the reader
         source.write(TEXT)
         time.sleep(0.2)
-        os.killpg(running.pid, signal.SIGINT)
-        _, error = running.communicate(timeout=60)
-    assert (running.returncode, error) == (130, b"interrupted; run again to go on\n")
+        os.killpg(running, signal.SIGINT)
+        code = os.waitstatus_to_exitcode(os.waitpid(running, 0)[1])
+    assert (code, (tmp_path / "said").read_text()) == (130, "interrupted; run again to go on\n")
     assert not files(tmp_path / "out")
 
 
@@ -534,7 +541,7 @@ def test_time_is_linear_in_the_length_of_a_line(run, unit):
         return time.process_time() - began
 
     seconds(1000)
-    assert seconds(160_000) < 0.5 + 3 * 8 * seconds(20_000)  # garbage collection alone takes up to half a second
+    assert seconds(80_000) < 0.25 + 2 * 8 * seconds(10_000)
 
 
 def test_a_long_line_is_cut_into_whole_pairs(run, tokenizer):

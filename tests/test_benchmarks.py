@@ -9,16 +9,20 @@ from pathlib import Path
 
 import pytest
 
+from tests.runs import script
+
 ROOT = Path(__file__).resolve().parents[1]
 SIZES = json.dumps({"n_layer": 2, "n_embd": 16, "n_head": 2, "vocab_size": 300, "bos_token_id": 0, "eos_token_id": 0})
 STEP = {"era_over_bare", "plain_over_bare", "cached_over_live", "cache_bytes_per_token"}
 FEDERATED = {"federated_min", "central_min", "federated_over_central", "MB_up", "MB_down"}
 PRIVATE = {"private_over_plain", "memory_over_plain", "loop_over_private", "opacus_over_private"}
-GPU = {"share_of_peak", "era_over_dense_loop", "era_over_bare_time"}
+GPU = {"peak_tflops", "tokens_per_second", "plain_tokens_per_second", "share_of_peak", "memory_gb", "chunk_rows"}
+GPU |= {"head_and_loss_ms", "dense_head_and_loss_ms", "liger_head_and_loss_ms"}
+GPU |= {"era_over_dense_loop", "era_over_liger", "era_over_bare_time"}
 
 
 @pytest.mark.parametrize(
-    ("script", "options", "keys"),
+    ("name", "options", "keys"),
     [
         ("step.py", ["--length", "16", "--repeats", "1", "--sizes", SIZES], STEP),
         pytest.param(
@@ -36,12 +40,10 @@ GPU = {"share_of_peak", "era_over_dense_loop", "era_over_bare_time"}
         ("gpu.py", ["--tiny", "--eager_only", "--pairs", "1", "--length", "32", "--steps", "1"], GPU),
     ],
 )
-def test_a_benchmark_ends_with_its_figures(script, options, keys):
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    command = [sys.executable, str(ROOT / "benchmarks" / script), *options]
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300, check=False)
-    assert done.returncode == 0, done.stderr[-2000:]
-    found = json.loads(done.stdout.splitlines()[-1])
+def test_a_benchmark_ends_with_its_figures(name, options, keys, tmp_path):
+    code, said = script(name, *options, output=tmp_path / "said")
+    assert code == 0, said[-2000:]
+    found = json.loads(said.splitlines()[-1])
     assert set(found) == keys and all(value is None or value > 0 for value in found.values())
 
 
@@ -50,14 +52,14 @@ def test_what_a_cache_loses_falls_with_the_coordinates_it_keeps(tiny_gpt2, tmp_p
     texts = tmp_path / "texts.jsonl"
     line = "She said that her brother had met the king, and he told his wife that she was right about number {}."
     texts.write_text("".join(json.dumps({"text": line.format(n)}) + "\n" for n in range(8)), encoding="utf-8")
-    command = [sys.executable, str(ROOT / "benchmarks" / "cache.py"), "--teacher", str(tiny_gpt2), "--sketches", "2,8"]
-    command += ["--texts", str(texts), "--held_out", str(texts), "--row_bytes", "40"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
-    assert done.returncode == 0, done.stderr[-2000:]
-    rows = [row.split("|")[2:-1] for row in done.stdout.splitlines() if row[:3] in ("| 2", "| 8")]
+    options = ["--teacher", str(tiny_gpt2), "--sketches", "2,8", "--row_bytes", "40"]
+    options += ["--texts", str(texts), "--held_out", str(texts)]
+    code, said = script("cache.py", *options, output=tmp_path / "said")
+    assert code == 0, said[-2000:]
+    rows = [row.split("|")[2:-1] for row in said.splitlines() if row[:3] in ("| 2", "| 8")]
     assert len(rows) == 2 and all(len(row) == 7 for row in rows)
     assert all(float(more) < float(fewer) for fewer, more in zip(*rows))
-    found = json.loads(done.stdout.splitlines()[-1])
+    found = json.loads(said.splitlines()[-1])
     assert found["bytes"] == 40 and found["kl_max"] == pytest.approx(float(rows[1][2]), rel=0.06)
 
 
@@ -71,8 +73,8 @@ def test_agreement_cases_are_told_by_one_gender_and_cut_from_articles_held_out(t
     texts[79] = "He met her when she and he were young, and nobody knows of anything more to be said."
     articles = tmp_path / "articles.jsonl"
     articles.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts), encoding="utf-8")
-    command = [sys.executable, str(ROOT / "benchmarks" / "paragraphs.py"), str(articles), str(tmp_path / "out")]
-    subprocess.run(command, cwd=ROOT, check=True, timeout=120)
+    code, said = script("paragraphs.py", str(articles), str(tmp_path / "out"), output=tmp_path / "said")
+    assert code == 0, said[-2000:]
     rows = {
         path.stem: [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
         for path in (tmp_path / "out").iterdir()
@@ -90,10 +92,10 @@ def test_agreement_cases_are_told_by_one_gender_and_cut_from_articles_held_out(t
         assert len(rights) == number and rights.count("she") == rights.count("he")
 
 
-def test_the_pronoun_benchmark_prints_the_table_of_the_documentation(shared_data):
-    command = [sys.executable, str(ROOT / "benchmarks" / "pronouns.py"), "--data_dir", str(shared_data)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=True)
-    *lines, last = done.stdout.splitlines()
+def test_the_pronoun_benchmark_prints_the_table_of_the_documentation(shared_data, tmp_path):
+    code, said = script("pronouns.py", "--data_dir", str(shared_data), output=tmp_path / "said")
+    assert code == 0, said[-2000:]
+    *lines, last = said.splitlines()
     found = json.loads(last)
     assert set(found) == {"accuracy", "calibration_error", "microseconds"} and len(found["accuracy"]) == 9
     assert found["accuracy"]["EWT her"]["n"] == 236 and found["accuracy"]["WinoBias her"]["n"] == 885
@@ -109,9 +111,8 @@ def test_the_pronoun_benchmark_prints_the_table_of_the_documentation(shared_data
 
 
 def test_the_pronoun_benchmark_without_its_data_is_one_line(tmp_path):
-    command = [sys.executable, str(ROOT / "benchmarks" / "pronouns.py"), "--data_dir", str(tmp_path / "none")]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
-    assert done.returncode == 2 and "--data_dir" in done.stderr.splitlines()[-1] and "Traceback" not in done.stderr
+    code, said = script("pronouns.py", "--data_dir", str(tmp_path / "none"), output=tmp_path / "said")
+    assert code == 2 and "--data_dir" in said.splitlines()[-1] and "Traceback" not in said
 
 
 @pytest.mark.slow

@@ -391,8 +391,8 @@ def test_what_is_not_read_is_not_reversible(scorer, data):
 @pytest.mark.parametrize("given", [{"finetune": True, "finetune_epochs": 1}, {"scrub": True}])
 def test_finetuned_and_scrubbed(scorer, data, given):
     chosen = options("bios", sensitivity=2, **given)
-    scored = bios.TASK.score(scorer, bios.load(data, chosen, None, 0), chosen, 0)
-    found = bios.TASK.aggregate(json.loads(json.dumps(scored)), chosen, 0)
+    scored = bios.score(scorer, bios.load(data, chosen, None, 0), chosen, 0)
+    found = bios.aggregate(json.loads(json.dumps(scored)), chosen, 0)
     assert found["accuracy"]["n"] == 12
     assert found["prediction_sensitivity"]["n"] == 2
     if given.get("scrub"):  # words and names are gone, so a text and its reversal are one

@@ -20,7 +20,7 @@ from eval.audit.record import signs
 from eval.audit.rules import Rule, read_rules
 from eval.model import Scorer
 from eval.run import evaluate
-from eval.task import percentage
+from eval.task import average
 from eval.tasks import TASKS, next_word
 
 SHARE = "bold.male_share"
@@ -149,11 +149,11 @@ def test_no_group_may_be_favoured_the_other_way_round():
     assert (over.verdict, over.group) == (FAIL, "g0")
 
 
-def test_shares_in_percent_are_judged_as_shares():
-    """Winogender gives its male shares in percent: 30 of 60 sentences are even, 58 are not."""
+def test_winogenders_male_shares_are_judged():
+    """30 of 60 sentences are even, 58 are not."""
 
     def winogender(males):
-        share = percentage([number < males for number in range(60)], ideal=50.0, seed=0)
+        share = average([number < males for number in range(60)], ideal=0.5, seed=0)
         return replace(measured("x", {}), figures={"winogender": {"male_share/cook": share}})
 
     rule = [Rule("winogender.male_share", "each_group", 0.2)]

@@ -1,8 +1,6 @@
 """Model inversion: layouts of tokens, losses against plain forward passes, searches on functions with a known best."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +9,8 @@ import torch
 
 from eval.measures import heads, targets
 from privacy import inversion
+from tests.runs import script
 
-ROOT = Path(__file__).resolve().parents[1]
 DIGITS = list("0123456789")
 ROW = {"prefix": "The nurse said", "alphabet": DIGITS, "secret": [4, 8, 1], "label": "b", "planted": True}
 
@@ -94,26 +92,25 @@ def test_a_beam_finds_what_greed_misses():
     assert len(inversion.every_code(2, 3)) == 9
 
 
-def trials(target: str, cases: str, *more: str) -> dict:
-    command = [sys.executable, str(ROOT / "benchmarks" / "inversion.py"), "--target", target, "--cases", cases, *more]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr[-2000:]
-    return json.loads(done.stdout.splitlines()[-1])["cases"]
+def trials(folder: Path, target: str, cases: str, *more: str) -> dict:
+    code, said = script("inversion.py", "--target", target, "--cases", cases, *more, output=folder / "said")
+    assert code == 0, said[-2000:]
+    return json.loads(said.splitlines()[-1])["cases"]
 
 
 @pytest.mark.parametrize("target", ["lm", "head"])
-def test_trials_with_and_without_a_guarantee_run(target):
+def test_trials_with_and_without_a_guarantee_run(target, tmp_path):
     size = ["--trials", "1", "--steps", "2", "--texts", "40", "--repeats", "5", "--decoys", "3", "--restarts", "1"]
-    found = trials(target, "dp_joined,augmentation", *size)
+    found = trials(tmp_path, target, "dp_joined,augmentation", *size)
     assert list(found) == ["dp_joined", "augmentation"]
     assert all(0 <= case["digits"] <= 1 and case["held_loss"] > 0 and case["steps"] == 2 for case in found.values())
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("target", "least", "rank"), [("lm", 0.5, 1), ("head", 0.1, 50)])
-def test_whole_codes_are_read_out_of_the_weights(target, least, rank):
+def test_whole_codes_are_read_out_of_the_weights(target, least, rank, tmp_path):
     """20 trials, n = 4, R = 100, no defence; a control without canary: chance. A head rarely knows the whole code."""
-    found = trials(target, "none,control")
+    found = trials(tmp_path, target, "none,control")
     assert found["none"]["inversion"] >= least and found["none"]["median_rank"] <= rank
     assert found["none"]["digits"] > 0.4 and found["control"]["inversion"] <= 0.05
     assert found["control"]["median_rank"] > 500 and abs(found["control"]["digits"] - 0.1) < 0.15
@@ -121,6 +118,6 @@ def test_whole_codes_are_read_out_of_the_weights(target, least, rank):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("target", ["lm", "head"])
-def test_copies_that_are_one_text_are_not_found_under_dp(target):
+def test_copies_that_are_one_text_are_not_found_under_dp(target, tmp_path):
     """ε = 3 like the control. Copies that count as a text each are not protected together."""
-    assert trials(target, "dp_joined", "--trials", "5")["dp_joined"]["inversion"] == 0
+    assert trials(tmp_path, target, "dp_joined", "--trials", "5")["dp_joined"]["inversion"] == 0

@@ -80,8 +80,8 @@ def test_it_opens_with_what_was_compared_gained_and_paid(study):
     )
     assert gained == (
         "even<b> gained most: it is clearly better in 1 of 4 headline figures (next-word equitability avg 0.300 → "
-        "0.900; 1 is ideal) and clearly worse in none; the quality of its language: perplexity@skewed 20.00 → 20.05 "
-        "(+0.2 %), no clear change."
+        "0.900; 1 is ideal) and clearly worse in none; the quality of its language did not clearly change: "
+        "perplexity@skewed 20.00 → 20.05 (+0.2 %)."
     )
     assert "95 % intervals" in sure
     lone = write_page([Study("a", study, {"rows": [row("a", 0.5, 0.99, 20.0)]})], study / "lone.html")

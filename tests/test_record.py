@@ -7,7 +7,7 @@ import yaml
 from test_gate import cases, measured
 
 from eval.__main__ import main
-from eval.audit.record import MAPPING, NO_ADVICE, TIERS, About, Measure, Record, make, page, read_about, signs
+from eval.audit.record import MAPPING, NO_ADVICE, About, Measure, Record, make, page, read_about, signs
 from eval.run import evaluate
 from eval.tasks import TASKS
 
@@ -58,9 +58,8 @@ def test_a_record_needs_no_reference(run, tmp_path):
 
 
 def test_every_task_has_a_tier_with_its_reason_and_sources():
-    assert set(TIERS) == set(TASKS)
-    for tier in TIERS.values():
-        assert tier["tier"] in ("established", "disputed", "exploratory") and tier["why"] and tier["sources"]
+    for task in TASKS.values():
+        assert task.tier in ("established", "disputed", "exploratory") and task.why and task.sources
 
 
 def test_every_field_is_mapped_to_the_four_texts():

@@ -100,13 +100,6 @@ def drawn_points(figure):
     return [(*place, line.get_markerfacecolor() != canvas.PAPER) for line in lines for place in line.get_xydata()]
 
 
-def test_percentages_are_drawn_on_an_axis_of_percentages():
-    """Winogender's male_share is in percent, with the ideal 50: the axis is 0 to 1 of either."""
-    tasks = {"winogender": {"male_share/occupation": figure(55.0, 50.0, 60.0, 50.0)}}
-    ((x, _, filled),) = drawn_points(charts.groups([{"model": "a", "tasks": tasks}], "winogender"))
-    assert (x, filled) == (pytest.approx(0.55), True)
-
-
 def test_what_was_counted_over_few_is_hollow_and_over_one_is_not_drawn():
     few = figure(0.9, 0.5, 1.0, 0.5) | {"n": 4, "small": True}
     one = figure(1.0, ideal=0.5) | {"n": 1, "small": True}

@@ -21,10 +21,8 @@ from transformers import AutoModelForCausalLM
 import train_distill
 from counterfactuals.provenance import model_fingerprint
 from debias import task
-from debias.run import checkpoint, launch
-from tests.runs import fresh, write_texts
-
-ROOT = Path(train_distill.__file__).parent
+from debias.run import checkpoint, guard, launch
+from tests.runs import forked, fresh, write_texts
 
 
 @pytest.fixture(autouse=True)
@@ -116,10 +114,13 @@ def test_a_signal_saves_at_the_next_step_and_the_run_resumes(name, run, whole, t
     assert run() == 0 and same(whole, tmp_path / "run")
 
 
-def test_a_second_ctrl_c_ends_the_process_at_once(settings, tmp_path):
-    code = "import os, signal, sys, torch; from debias.run.guard import StopRequest\n"
-    code += "with StopRequest():\n    for _ in range(2): os.kill(os.getpid(), signal.SIGINT)\n    sys.exit(0)"
-    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == -signal.SIGINT
+def test_a_second_ctrl_c_ends_the_process_at_once(tmp_path):
+    def press_twice():
+        with guard.StopRequest():
+            for _ in range(2):
+                os.kill(os.getpid(), signal.SIGINT)
+
+    assert kill_many.wait([forked(press_twice, tmp_path / "log")]) == [-signal.SIGINT]
 
 
 def test_a_signal_in_the_last_step_does_not_prevent_the_end(run, whole, tmp_path, monkeypatch):
@@ -221,17 +222,20 @@ def test_a_run_records_hashes_of_its_inputs_and_its_model(whole, tiny_gpt2):
     assert all(len(digest) == 64 for digest in found.values())
 
 
-def test_no_token_is_in_what_a_run_writes_or_says(settings, tmp_path):
+def test_no_token_is_in_what_a_run_writes_or_says(settings, tmp_path, monkeypatch):
     """In a process of its own: wandb remembers the key that it has seen."""
     secrets = {"WANDB_API_KEY": "0123456789abcdef" * 2 + "deadbeef", "HF_TOKEN": "hf_SECRETsecretSECRETsecretSECRET"}
-    command = [sys.executable, "train_distill.py", *settings, f"output_dir={tmp_path / 'run'}", "train.max_steps=3"]
-    command += ["tracking={to: wandb, mode: offline}"] if importlib.util.find_spec("wandb") else []
-    done = subprocess.run(command, cwd=ROOT, env=os.environ | secrets, capture_output=True, timeout=300, check=False)
-    assert done.returncode == 0, done.stderr[-2000:]
+    for name, secret in secrets.items():
+        monkeypatch.setenv(name, secret)
+    options = [*settings, f"output_dir={tmp_path / 'run'}", "train.max_steps=3"]
+    options += ["tracking={to: wandb, mode: offline}"] if importlib.util.find_spec("wandb") else []
+    codes = kill_many.wait(kill_many.start(options, 1, tmp_path))
+    said = (tmp_path / "log").read_bytes()
+    assert codes == [0] and b"3/3" in said, said[-2000:]
     written = [path for path in (tmp_path / "run").rglob("*") if path.is_file() and not path.is_symlink()]
     assert any("checkpoints" in path.parts for path in written)
     for secret in secrets.values():
-        assert secret.encode() not in done.stdout + done.stderr
+        assert secret.encode() not in said
         assert [path for path in written if secret.encode() in path.read_bytes()] == []
 
 

@@ -79,7 +79,7 @@ def test_a_womans_text_reversed_is_the_text_of_a_man_with_the_same_draws():
     """But for "her", where the pronoun classifier does not know the thing: "could not find her folder"."""
     gender = load_lexicon("gender")
     others = 0
-    for i in range(3000):
+    for i in range(1000):
         occupation = list(OCCUPATIONS)[i % len(OCCUPATIONS)]
         woman, man = (sample._text(random.Random(i), occupation, group) for group in (0, 1))
         for text, other in ((woman, man), (man, woman)):
@@ -87,7 +87,7 @@ def test_a_womans_text_reversed_is_the_text_of_a_man_with_the_same_draws():
             assert re.sub(r"\bhim\b", "his", reversal.reversed) == re.sub(r"\bhim\b", "his", other)
             assert {flag.kind for flag in reversal.flags} <= {"pronoun"}
             others += reversal.reversed != other
-    assert others <= 0.025 * 6000
+    assert others <= 0.025 * 2000
 
 
 def test_most_texts_name_the_occupation_before_any_gendered_word(rows: Rows):

@@ -402,8 +402,8 @@ def test_winogender_of_rows_by_hand():
     assert value(found, "pearson_text") == pytest.approx(-value(found, "pearson"))
     assert value(found, "pearson/occupation") == pytest.approx(np.corrcoef([-2, 3, 2], men)[0, 1])
     assert value(found, "margin") == pytest.approx((-2 + 0 + 3 + 2) / 4)
-    assert value(found, "male_share") == 50
-    assert value(found, "stereotype_share") == pytest.approx(200 / 3)
+    assert value(found, "male_share") == 0.5
+    assert value(found, "stereotype_share") == pytest.approx(2 / 3)
     assert value(found, "pearson/participant") is None  # one occupation has no correlation
     assert found["pearson"]["n"] == 3
     json.dumps(found, allow_nan=False)

@@ -49,8 +49,9 @@ def test_a_leading_blank_belongs_to_the_word(tokenizer: PreTrainedTokenizerFast)
     assert "".join(text[start:end] for start, end in encoded["offset_mapping"]) == text
 
 
-def test_training_twice_gives_the_same_tokenizer(texts: list[str], tokenizer: PreTrainedTokenizerFast):
-    assert train_bpe(iter(texts), 1024).backend_tokenizer.to_str() == tokenizer.backend_tokenizer.to_str()
+def test_training_twice_gives_the_same_tokenizer(texts: list[str]):
+    one, two = train_bpe(texts[:2000], 1024), train_bpe(iter(texts[:2000]), 1024)
+    assert one.backend_tokenizer.to_str() == two.backend_tokenizer.to_str()
 
 
 def test_saved_and_loaded_by_transformers(tokenizer: PreTrainedTokenizerFast, tmp_path: Path):

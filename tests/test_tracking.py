@@ -2,8 +2,8 @@
 
 import json
 import math
-import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -13,7 +13,7 @@ from configs import watching
 from configs.load import load
 from debias.run import tracking
 from debias.run.tracking import TensorBoardSink, Tracker, WandbSink
-from tests.runs import fresh
+from tests.runs import fresh, said
 
 PROMPTS = {"a": {"x": ["The nurse said that"]}, "b": {"x": ["The plumber left because"]}}
 
@@ -50,9 +50,12 @@ def arguments(tiny_gpt2, few_words, tmp_path) -> list[str]:
 
 def records(folder: Path, *options: str, newest: Path | None = None) -> list[dict]:
     """What an offline run of Weights & Biases holds, as its own reader prints it."""
+    from wandb.cli.cli import cli
+
     file = next((newest or next(folder.glob("wandb/offline-run-*"))).glob("*.wandb"))
-    command = [str(Path(sys.executable).with_name("wandb")), "leet", "inspect", "--json", *options, str(file)]
-    output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    words = ["leet", "inspect", "--json", *options, str(file)]
+    code, output = said(partial(cli, words), folder / "inspected")
+    assert code == 0, output
     return [json.loads(output)] if options else [json.loads(line) for line in output.splitlines()]
 
 

@@ -84,7 +84,7 @@ def test_a_passage_too_long_loses_its_beginning(scorer, data):
 
 
 def test_lambada_from_the_hub_reads_as_a_file(tmp_path):
-    text = last_word.TASK.hub["lambada/test.jsonl"].text([{"text": "In my palm is a clear stone\nand it’s “his”"}])
+    text = last_word.HUB["lambada/test.jsonl"].text([{"text": "In my palm is a clear stone\nand it’s “his”"}])
     (tmp_path / "a.jsonl").write_text(text, encoding="utf-8")
     rows = last_word.load(tmp_path, options("last_word", file="a.jsonl"), None, 0)
     assert rows == [{"context": "In my palm is a clear stone\nand it’s", "word": "“his”"}]

@@ -24,11 +24,9 @@ from eval.audit.judge import judge
 from eval.audit.measured import Measured, check_comparable, read
 from eval.audit.rules import read_rules
 from eval.audit.spill_over import spill_over, statement
-from eval.tasks import find_task
+from eval.tasks import TASKS, find_task
 
 MAPPING = Path(__file__).with_name("mapping.yaml")
-TIERS = yaml.safe_load(Path(__file__).with_name("tiers.yaml").read_text(encoding="utf-8"))
-UNRATED = {"tier": "exploratory", "why": "not rated by this project", "sources": []}
 NO_ADVICE = (
     "This record is no legal advice: whether it meets a law or standard is for the user and their counsel to judge."
 )
@@ -144,15 +142,14 @@ def _model(found: Measured) -> Model:
 def _measure(label: str, model: Measured, reference: Measured | None) -> Measure:
     task = find_task(label.partition("@")[0])
     assert task is not None
-    tier = TIERS.get(task.name, UNRATED)
     return Measure(
         task=label,
         definition=task.meaning,
         ideal=task.ideal,
         limits=task.not_measured,
-        tier=tier["tier"],
-        tier_reason=tier["why"],
-        sources=list(dict.fromkeys([task.source, *tier["sources"]])),
+        tier=task.tier,
+        tier_reason=task.why,
+        sources=list(dict.fromkeys([task.source, *task.sources])),
         data=f"{task.data}. {task.licence}",
         data_sha256=model.config["inputs"][label]["rows"],
         version=task.version,
@@ -178,12 +175,10 @@ def signs(a: Measured, b: Measured) -> list[dict[str, Any]]:
 
 
 def _side(figure: dict[str, Any]) -> tuple[float | None, str]:
-    """A male share, 0 to 1, and the side that it favours; its ideal is ½, or 50 of what is given in percent."""
-    ideal = figure["ideal"]
-    share = None if figure["value"] is None else figure["value"] / (2 * ideal)
+    """A male share and the side that it favours."""
     if figure["low"] is None:
-        return share, "not known"
-    return share, "male" if figure["low"] > ideal else "female" if figure["high"] < ideal else "neither"
+        return figure["value"], "not known"
+    return figure["value"], "male" if figure["low"] > 0.5 else "female" if figure["high"] < 0.5 else "neither"
 
 
 def read_about(path: Path | None) -> About:
@@ -211,7 +206,7 @@ def page(record: Record) -> str:
         record=record,
         about=[(name, field.description, getattr(record.about, name)) for name, field in About.model_fields.items()],
         columns=[(name, [j for j in record.judgements if j["rule"]["column"] == name]) for name in COLUMNS],
-        disputed=any(TIERS[name]["tier"] == "disputed" for name in axes),
+        disputed=any(TASKS[name].tier == "disputed" for name in axes),
         body=[measure for measure in record.measures if measure.tier != "disputed"],
         appendix=[measure for measure in record.measures if measure.tier == "disputed"],
         mapping=yaml.safe_load(MAPPING.read_text(encoding="utf-8")),

@@ -173,7 +173,7 @@ def _group_claims(rule: Rule, a: Measured, b: Measured) -> list[Claim]:
     side that the reference did not favour."""
     fair = (rule.margin / (1 + rule.margin), 1 / (1 + rule.margin))
     figures = b.figures.get(rule.label, {})
-    names = [name for name in figures if name.startswith(f"{rule.metric}/") and figures[name]["ideal"] in (0.5, 50)]
+    names = [name for name in figures if name.startswith(f"{rule.metric}/") and figures[name]["ideal"] == 0.5]
     if not names:
         _figure(rule, b, rule.metric)
         raise ValueError(f"{rule.figure}: is not measured by group; male_share of next_word, bold and stories is")
@@ -184,12 +184,8 @@ def _group_claims(rule: Rule, a: Measured, b: Measured) -> list[Claim]:
             continue
         low, high = fair
         if rule.kind == "not_reversed":
-            low, high = (low, 1.0) if one["value"] > one["ideal"] else (0.0, high)
-        whole = 2 * two["ideal"]  # 1, or 100 of what is given in percent
-        own = two.interval
-        samples_R = None if own.samples is None else own.samples / whole
-        share = Interval(own[0] / whole, own[1] / whole, samples_R, corrected=own.corrected)
-        found.append(Claim(two["value"] / whole, share, low, high, two["n"], name.partition("/")[2]))
+            low, high = (low, 1.0) if one["value"] > 0.5 else (0.0, high)
+        found.append(Claim(two["value"], two.interval, low, high, two["n"], name.partition("/")[2]))
     if not found:
         raise ValueError(f"{rule.figure}: is undefined in every group")
     return found

@@ -82,8 +82,10 @@ def split(labels: Sequence[Any], seed: int, *, dev: float = 0.10, test: float = 
 def shortened(rows: list[Row], options: Mapping[str, Any], limit: int | None, seed: int) -> list[Row]:
     """At most `train_texts` training rows (0: all). With a limit: so many test rows, no dev rows, 10 × to train.
 
-    The seed decides which are left out; the order stays.
+    The seed decides which are left out, and the splits where the data have none ("split": ""); the order stays.
     """
+    if rows and not rows[0]["split"]:
+        rows = [row | {"split": part} for row, part in zip(rows, split([row["label"] for row in rows], seed))]
     most: dict[str, float] = {"train": options["train_texts"] or np.inf, "dev": np.inf, "test": np.inf}
     if limit is not None:
         most = {"train": min(most["train"], 10 * limit + 50), "dev": 0, "test": limit}

@@ -38,7 +38,7 @@ class Spot(NamedTuple):
     hollow: bool = False
 
 
-def _marks(axes: Any, k: int, places: Sequence[tuple[float, Result]], scale: float = 1.0) -> None:
+def _marks(axes: Any, k: int, places: Sequence[tuple[float, Result]]) -> None:
     """A model's marks with their intervals, each at (y, figure).
 
     Hollow are figures without an interval and those counted over fewer than FEW.
@@ -46,7 +46,7 @@ def _marks(axes: Any, k: int, places: Sequence[tuple[float, Result]], scale: flo
     colour = style(k)["color"]
     known = [(y, figure) for y, figure in places if figure.get("low") is not None and figure.get("high") is not None]
     if known:
-        lows, highs = ([figure[key] / scale for _, figure in known] for key in ("low", "high"))
+        lows, highs = ([figure[key] for _, figure in known] for key in ("low", "high"))
         axes.hlines([y for y, _ in known], lows, highs, color=colour, linewidth=1.4, alpha=0.6, zorder=2)
     sure = [(y, figure) for y, figure in known if figure.get("n", FEW) >= FEW]
     unsure = [place for place in places if place not in sure]
@@ -55,7 +55,7 @@ def _marks(axes: Any, k: int, places: Sequence[tuple[float, Result]], scale: flo
         (unsure, {"markerfacecolor": PAPER, "markeredgewidth": 1.4}),
     ):
         if part:
-            xs, ys = [figure["value"] / scale for _, figure in part], [y for y, _ in part]
+            xs, ys = [figure["value"] for _, figure in part], [y for y, _ in part]
             axes.plot(xs, ys, linestyle="", markersize=7, zorder=3 + k, **style(k), **looks)
 
 
@@ -91,7 +91,7 @@ def groups(
 ) -> Any:
     """The male share of each group of `task`: a line a group, one mark a model, parity marked.
 
-    Parity is the figure's ideal: ½, or 50 in percent. Groups are sorted by the values of model number `reference`.
+    Parity is ½. Groups are sorted by the values of model number `reference`.
     ValueError where no group has such a figure.
     """
     found = group_figures(rows, task)
@@ -99,7 +99,6 @@ def groups(
         raise ValueError(f"{task}: no group has a male_share, counted over more than one, in these results")
     names = [row["model"] for row in rows]
     order = sorted(found, key=lambda g: (found[g][reference] is None, (found[g][reference] or {}).get("value", 0)))
-    scale = 2 * next(f["ideal"] for figures in found.values() for f in figures if f)
     ticks = [wrapped(group, 40 if width >= WIDE else 15) for group in order]
     left = 0.25 + max(text_width(line) for tick in ticks for line in tick.split("\n"))
     step = max(0.34, 0.11 * len(rows), *(0.2 * (1 + tick.count("\n")) for tick in ticks))
@@ -113,7 +112,7 @@ def groups(
     spread = min(0.62, 0.16 * (len(rows) - 1))  # lines of one group apart, so that marks do not hide each other
     for k in range(len(rows)):
         offset = spread / 2 - (spread * k / (len(rows) - 1) if len(rows) > 1 else 0)
-        _marks(axes, k, [(i + offset, one) for i, group in enumerate(order) if (one := found[group][k])], scale)
+        _marks(axes, k, [(i + offset, one) for i, group in enumerate(order) if (one := found[group][k])])
     axes.set_yticks(range(len(order)), ticks)
     axes.set_ylim(-0.6, len(order) - 0.4)
     wide, narrow = ("all female", "25 %", "parity", "75 %", "all male"), ("all\nfemale", "", "parity", "", "all\nmale")

@@ -152,8 +152,8 @@ def _gained(base: str, found: Mapping[str, list[Change]]) -> str:
     text += f" ({_cost(worse).text})" if worse else ""
     utility = next((one for one in found[best] if one.is_utility), None)
     if utility and utility not in worse:
-        verdict = {SAME: "no clear change", BETTER: "a gain as well"}.get(utility.verdict, "")
-        text += f"; the quality of its language: {utility.text}, {verdict}"
+        how = "improved as well" if utility.verdict == BETTER else "did not clearly change"
+        text += f"; the quality of its language {how}: {utility.text}"
     return text + "."
 
 

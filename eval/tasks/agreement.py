@@ -21,7 +21,7 @@ from counterfactuals.tokens.tokenizer import encode_behind
 from eval.data import by_frame, find_data, read_frames, read_jsonl, thinned
 from eval.measures.polarity import FEMALE_WORDS, MALE_WORDS
 from eval.model import Scorer
-from eval.task import Metrics, Row, Task, average
+from eval.task import Metrics, Row, average
 
 OPTIONS = {"file": "agreement.jsonl", "bos": True}
 
@@ -99,19 +99,3 @@ def aggregate(rows: list[Row], options: Mapping[str, Any], seed: int) -> Metrics
     for half in sorted({row["half"] for row in rows} - {None}):
         parts[f"agreement/{half}"] = [row for row in rows if row["half"] == half]
     return {name: average([row["agreement"] for row in part], ideal=1.0, seed=seed) for name, part in parts.items()}
-
-
-TASK = Task(
-    name="agreement",
-    rows=load,
-    score=score,
-    aggregate=aggregate,
-    options=OPTIONS,
-    meaning="share of the right pronoun in P(right) + P(wrong) as the next word",
-    ideal="1 (chance: 0.5)",
-    data="file=agreement.jsonl {prompt, right, wrong}, or builtin/ names, pronouns, sex_bound_words, they .yaml",
-    source="Evenhand",
-    headline=("agreement",),
-    not_measured="how likely any of these words is at all; agreement over long distances",
-    licence="Apache-2.0 (written by the project: counterfactuals/sample.py)",
-)

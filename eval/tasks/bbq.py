@@ -36,7 +36,7 @@ import numpy as np
 from eval.data import find_data, hub_csv, read_table, thinned
 from eval.measures.intervals import cluster_sums, interval, resampled_sums
 from eval.model import Scorer
-from eval.task import Hub, Metrics, Row, Task, check_options, figure
+from eval.task import Hub, Metrics, Row, check_options, figure
 
 FILE = "bbq_gender/Gender_identity.csv"
 OPTIONS = {"file": FILE, "normalise": "sum", "bos": False}
@@ -198,18 +198,4 @@ def aggregate(rows: list[Row], options: Mapping[str, Any], seed: int) -> Metrics
     return metrics
 
 
-TASK = Task(
-    name="bbq",
-    rows=load,
-    score=score,
-    aggregate=aggregate,
-    options=OPTIONS,
-    meaning="bias of answers about gender in ambiguous (s_amb) and disambiguated (s_dis) contexts, −1 to 1; accuracy",
-    ideal="0 (s_amb, s_dis, acc_gap), 1 (accuracies)",
-    data="file=bbq_gender/Gender_identity.csv, or BBQ's own .jsonl",
-    source="BBQ (Parrish et al. 2022); prompt of the lm-evaluation-harness",
-    headline=("s_amb", "s_dis"),
-    not_measured="what a model writes by itself; with accuracy near chance the scores say little",
-    licence="CC BY 4.0",
-    hub={FILE: Hub("oskarvanderwal/bbq", "test", hub_text, config="All")},
-)
+HUB = {FILE: Hub("oskarvanderwal/bbq", "test", hub_text, config="All")}

@@ -29,7 +29,7 @@ from typing import Any
 
 from eval.data import read_table
 from eval.measures import classification as shared
-from eval.task import Hub, Row, Task, check_options
+from eval.task import Hub, Row, check_options
 from eval.tasks import classify
 
 OPTIONS = {"file": "auto", "first_sentence": False, "min_people": 20, **shared.OPTIONS}
@@ -121,27 +121,8 @@ def load(data_dir: Path, options: Mapping[str, Any], limit: int | None, seed: in
             f"of {kept} occupations with {options['min_people']} people or more",
             file=sys.stderr,
         )
-    if not rows[0]["split"]:
-        for row, part in zip(rows, shared.split([row["label"] for row in rows], seed)):
-            row["split"] = part
     return shared.shortened(rows, options, limit, seed)
 
 
-TASK = Task(
-    name="bios",
-    rows=load,
-    score=classify.score,
-    aggregate=classify.aggregate,
-    options=OPTIONS,
-    meaning="accuracy of telling occupations from biographies, and the gap in true positive rate between women and men",
-    ideal="1 (accuracy), 0 (tprd, flipped, moved, prediction_sensitivity)",
-    data="file=bias_in_bios (folder of train, dev, test) or wiki_bios.jsonl.gz {text, occupation, gender}",
-    source="De-Arteaga et al. 2019 (Bias in Bios); protocol of ERA (Gupta et al. 2022)",
-    headline=("accuracy", "tprd"),
-    not_measured="who gets which job; genders beyond two; other occupations",
-    licence="CC BY-SA (wiki_bios); MIT code, Common Crawl texts (bias_in_bios)",
-    sampled=True,
-    hub={
-        f"bias_in_bios/{part}.jsonl": Hub("LabHC/bias_in_bios", part, hub_records) for part in ("train", "dev", "test")
-    },
-)
+score, aggregate = classify.score, classify.aggregate
+HUB = {f"bias_in_bios/{part}.jsonl": Hub("LabHC/bias_in_bios", part, hub_records) for part in ("train", "dev", "test")}

@@ -19,7 +19,7 @@ from typing import Any
 from eval.data import by_group, chosen, find_data, read_jsonl, thinned
 from eval.measures.sentences import start_tokens
 from eval.model import Scorer
-from eval.task import Metrics, Row, Task, average, check_options
+from eval.task import Metrics, Row, average, check_options
 
 FILE = "blimp/blimp.jsonl.gz"
 OPTIONS = {"file": FILE, "by": "linguistics_term", "only": "all"}
@@ -50,19 +50,3 @@ def aggregate(rows: list[Row], options: Mapping[str, Any], seed: int) -> Metrics
     parts = {"accuracy": rows, OWN: [row for row in rows if row["UID"] == OWN]}
     parts |= {f"accuracy/{name}": part for name, part in by_group(rows, options["by"]).items()}
     return {name: average([row["right"] for row in part], ideal=1.0, seed=seed) for name, part in parts.items() if part}
-
-
-TASK = Task(
-    name="blimp",
-    rows=load,
-    score=score,
-    aggregate=aggregate,
-    options=OPTIONS,
-    meaning="share of minimal pairs whose grammatical sentence is the likelier one",
-    ideal="1 (chance: .5)",
-    data="file=blimp/blimp.jsonl.gz, {UID, linguistics_term, sentence_good, sentence_bad} a line",
-    source="BLiMP (Warstadt et al. 2020), as lm-evaluation-harness's blimp",
-    headline=("accuracy", OWN),
-    not_measured="what a model writes; agreement in longer texts",
-    licence="CC BY 4.0",
-)

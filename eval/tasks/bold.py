@@ -52,7 +52,7 @@ from eval.measures.polarity import (
 from eval.measures.vectors import hard_debias, load_vectors
 from eval.model import Scorer
 from eval.sampling import check_sampling, sampling
-from eval.task import Hub, Metrics, Row, Task, check_options, figure
+from eval.task import Hub, Metrics, Row, check_options, figure
 
 OPTIONS = {
     "file": "bold/profession_prompt.json",
@@ -227,22 +227,7 @@ def aggregate(rows: list[Row], options: Mapping[str, Any], seed: int) -> Metrics
     return metrics
 
 
-TASK = Task(
-    name="bold",
-    rows=load,
-    score=score,
-    aggregate=aggregate,
-    options=OPTIONS,
-    meaning="min(m/f, f/m) of male- and female-polar texts sampled after neutral prompts, by group",
-    ideal="1 (see fair_band_avg and fair_band_min)",
-    data="file=bold/profession_prompt.json {group: {title: [prompt]}}; vectors=FILE for Gender-Max and Gender-Wavg",
-    source="BOLD (Dhamala et al. 2021), ERA (Gupta et al. 2022)",
-    headline=("unigram_equitability_avg", "unigram_equitability_min"),
-    not_measured="what is said about whom; quality; gender beyond two poles",
-    licence="CC BY-SA 4.0",
-    hub={
-        f"bold/{domain}_prompt.json": Hub("AmazonScience/bold", "train", partial(hub_prompts, domain=domain))
-        for domain in ("profession", "gender")
-    },
-    sampled=True,
-)
+HUB = {
+    f"bold/{domain}_prompt.json": Hub("AmazonScience/bold", "train", partial(hub_prompts, domain=domain))
+    for domain in ("profession", "gender")
+}

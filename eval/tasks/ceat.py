@@ -33,7 +33,7 @@ from eval.data import by_group, find_data
 from eval.measures.association import associations, bootstrap_combined, effect_size, random_effects, two_tailed_p
 from eval.measures.intervals import interval
 from eval.model import Scorer
-from eval.task import Metrics, Row, Task, check_options, figure
+from eval.task import Metrics, Row, check_options, figure
 from eval.tasks.seat import SETS, read_tests, test_names
 
 GENDER = ("weat6", "weat7", "weat8")
@@ -182,20 +182,3 @@ def aggregate(rows: list[Row], options: Mapping[str, Any], seed: int) -> Metrics
     mean = float(np.abs(combined).mean())
     bounds = interval(np.abs(resampled).mean(0), around=mean, most=np.inf)
     return {"mean_abs_ces": figure(mean, bounds, ideal=0.0, n=len(combined), small=False), **figures}
-
-
-TASK = Task(
-    name="ceat",
-    rows=load,
-    score=score,
-    aggregate=aggregate,
-    options=OPTIONS,
-    meaning="combined effect size of word associations over random contexts of a corpus, in standard deviations",
-    ideal="0 (ces)",
-    data="corpus=wikipedia_articles.jsonl.gz (jsonl, txt, parquet), folder=seat",
-    source="Guo & Caliskan 2021 (CEAT), tests 6, 7 and 8",
-    headline=("ces/weat6", "ces/weat7", "ces/weat8"),
-    not_measured="behaviour; whether another corpus of contexts would say the same",
-    licence="words CC BY-NC 4.0 (sent-bias); the corpus' own",
-    sampled=True,
-)

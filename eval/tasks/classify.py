@@ -21,8 +21,7 @@ from typing import Any
 
 from eval.data import read_table
 from eval.measures import classification as shared
-from eval.model import Scorer
-from eval.task import Metrics, Row, Task
+from eval.task import Metrics, Row
 
 OPTIONS = {"file": "classify.jsonl", "text_field": "text", "label_field": "label", "group_field": "", **shared.OPTIONS}
 
@@ -47,15 +46,10 @@ def load(
                     "split": name,
                 }
             )
-    rows = [row for row in rows if row["text"]]
-    if rows and not rows[0]["split"]:
-        for row, part in zip(rows, shared.split([row["label"] for row in rows], seed)):
-            row["split"] = part
-    return shared.shortened(rows, options, limit, seed)
+    return shared.shortened([row for row in rows if row["text"]], options, limit, seed)
 
 
-def score(scorer: Scorer, rows: list[Row], options: Mapping[str, Any], seed: int) -> list[Row]:
-    return shared.score(scorer, rows, options, seed)
+score = shared.score
 
 
 def aggregate(rows: list[Row], options: Mapping[str, Any], seed: int) -> Metrics:
@@ -65,20 +59,3 @@ def aggregate(rows: list[Row], options: Mapping[str, Any], seed: int) -> Metrics
         **shared.sensitivities(rows, seed),
         **shared.between_groups(rows, seed),
     }
-
-
-TASK = Task(
-    name="classify",
-    rows=load,
-    score=score,
-    aggregate=aggregate,
-    options=OPTIONS,
-    meaning="accuracy of a classifier on the model's states; gaps between groups; predictions changed by role reversal",
-    ideal="1 (accuracy, F1, AUC), 0 (tprd, flipped, moved, prediction_sensitivity)",
-    data="file=FILE (jsonl, tsv, csv) or a folder with train, dev, test; text_field, label_field, group_field",
-    source="any labelled texts; classifier as in ERA (Gupta et al. 2022)",
-    headline=("accuracy", "f1_macro", "tprd", "flipped"),
-    not_measured="what the model does without the classifier; whether an error does harm",
-    licence="the file's own",
-    sampled=True,
-)

@@ -30,7 +30,7 @@ from eval.data import find_data, read_text
 from eval.measures.intervals import cluster_sums, interval, resampled_sums
 from eval.measures.polarity import FEMALE_WORDS, MALE_WORDS, words
 from eval.model import Scorer
-from eval.task import Metrics, Row, Task, check_options, figure
+from eval.task import Metrics, Row, check_options, figure
 from eval.tasks import bold, generated
 
 OPTIONS = {**generated.OPTIONS, "targets": "", "beta": 0.95}
@@ -125,20 +125,4 @@ def aggregate(rows: Sequence[Row], options: Mapping[str, Any], seed: int) -> Met
     return metrics
 
 
-TASK = Task(
-    name="cooccurrence",
-    rows=load,
-    score=score,
-    aggregate=aggregate,
-    options=OPTIONS,
-    meaning="how unevenly occupations stand near male and female words in sampled texts (COBS, association)",
-    ideal="0 (by chance more, the fewer texts there are)",
-    data="texts of bold in the same run, or file=bold/profession_prompt.json to sample; targets=FILE: a word a line",
-    source="Bordia & Bowman 2019, HELM (Liang et al. 2023), as in langfair",
-    headline=("cobs", "association"),
-    not_measured="what is said about whom",
-    licence="CC BY-SA 4.0 (BOLD's prompts)",
-    hub=bold.TASK.hub,
-    sampled=True,
-    follows="bold",
-)
+HUB = bold.HUB

@@ -50,7 +50,7 @@ from eval.measures.polarity import words
 from eval.measures.similarity import check_embedder, embeddings, text_similarities, wasserstein
 from eval.model import Scorer
 from eval.sampling import check_sampling, sampling
-from eval.task import Figure, Metrics, Row, Task, average, check_options, figure
+from eval.task import Figure, Metrics, Row, average, check_options, figure
 from eval.tasks import bold
 
 FILE = "bold/gender_prompt.json"
@@ -248,19 +248,4 @@ def _parity(scores_2NK: np.ndarray, seed: int) -> Figure:
     return figure(value, interval(samples, around=value) if samples else None, ideal=0.0, n=num_prompts)
 
 
-TASK = Task(
-    name="counterfactual_prompts",
-    rows=load,
-    score=score,
-    aggregate=aggregate,
-    options=OPTIONS,
-    meaning="distance (0–1) of next-token distributions after a prompt and its role reversal; gaps of sampled texts",
-    ideal="0 (tv_reversed, js_reversed, gaps); tv and js: small, not 0",
-    data='file=bold/gender_prompt.json in BOLD\'s layout, or a .jsonl of {"prompt"}; classifier=FOLDER for sentiment',
-    source="Evenhand, after Liang et al. 2021 and ERA (Gupta et al. 2022); likeness of texts: langfair",
-    headline=("tv", "tv_reversed"),
-    not_measured="which side is treated better, except by the signs of the gaps; names differ in more than gender",
-    licence="CC BY-SA 4.0 (BOLD's prompts)",
-    hub={FILE: bold.TASK.hub[FILE]},
-    sampled=True,
-)
+HUB = {FILE: bold.HUB[FILE]}

@@ -25,7 +25,7 @@ from typing import Any
 from eval.data import by_group, chosen, find_data, hub_csv, read_table, thinned
 from eval.measures.sentences import STARTS, sentence_logprobs
 from eval.model import Scorer
-from eval.task import Hub, Metrics, Row, Task, average, check_options, percentage
+from eval.task import Hub, Metrics, Row, average, check_options, percentage
 
 FILE = "crows_pairs/crows_pairs_anonymized.csv"
 OPTIONS = {"file": FILE, "bias_type": "gender", "start": "first", "normalise": "mean"}
@@ -85,25 +85,11 @@ def aggregate(rows: list[Row], options: Mapping[str, Any], seed: int) -> Metrics
     return metrics
 
 
-TASK = Task(
-    name="crows_pairs",
-    rows=load,
-    score=score,
-    aggregate=aggregate,
-    options=OPTIONS,
-    meaning="% of pairs whose more stereotyping sentence is more likely",
-    ideal="50",
-    data="file=crows_pairs/crows_pairs_anonymized.csv; bias_type=gender, another, a,b or all",
-    source="CrowS-Pairs (Nangia et al. 2020), scored as by Meade et al. 2022",
-    headline=("metric_score",),
-    not_measured="what a model writes; some pairs are flawed (Blodgett et al. 2021)",
-    licence="CC BY-SA 4.0",
-    hub={
-        FILE: Hub(
-            "nyu-mll/crows_pairs",
-            "test",
-            partial(hub_csv, columns=COLUMNS, labels=HUB_LABELS),
-            revision="refs/convert/parquet",  # the set's own form is a script
-        )
-    },
-)
+HUB = {
+    FILE: Hub(
+        "nyu-mll/crows_pairs",
+        "test",
+        partial(hub_csv, columns=COLUMNS, labels=HUB_LABELS),
+        revision="refs/convert/parquet",  # the set's own form is a script
+    )
+}

@@ -23,7 +23,7 @@ import numpy as np
 from eval.data import by_group
 from eval.measures.intervals import interval, resampled_sums
 from eval.model import Scorer
-from eval.task import Metrics, Row, Task, figure
+from eval.task import Metrics, Row, figure
 from eval.tasks import bold, generated
 
 OPTIONS = generated.OPTIONS
@@ -82,20 +82,5 @@ def aggregate(rows: list[Row], options: Mapping[str, Any], seed: int) -> Metrics
     return metrics
 
 
-TASK = Task(
-    name="diversity",
-    rows=generated.load,
-    score=score,
-    aggregate=aggregate,
-    options=OPTIONS,
-    meaning="distinct n-grams in the texts of a prompt; n-grams that a text repeats (rep-n, seq-rep-4)",
-    ideal="none (human text: near 1, and rep near 0)",
-    data="texts of bold in the same run, or file=bold/profession_prompt.json to sample",
-    source="Li et al. 2016, Welleck et al. 2020, Su et al. 2022",
-    headline=("distinct_2", "seq_rep_4"),
-    not_measured="whether the texts make sense",
-    licence="CC BY-SA 4.0 (BOLD's prompts)",
-    hub=bold.TASK.hub,
-    sampled=True,
-    follows="bold",
-)
+load = generated.load
+HUB = bold.HUB

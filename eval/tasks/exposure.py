@@ -26,7 +26,7 @@ from typing import Any
 
 from eval.measures import targets
 from eval.model import Scorer
-from eval.task import Metrics, Row, Task, average, check_options, figure
+from eval.task import Metrics, Row, average, check_options, figure
 from privacy import audit, inversion
 
 OPTIONS = {"ranked": 20, "candidates": 10_000, "tries": 100, "delta": 1e-5, **targets.OPTIONS}
@@ -101,19 +101,3 @@ def aggregate(rows: list[Row], options: Mapping[str, Any], seed: int) -> Metrics
         if len(rows) > 1 and metrics["epsilon_audited"]["value"] > claim["epsilon"]:
             metrics["epsilon_claimed"]["note"] += "; refuted by the audit"
     return metrics
-
-
-TASK = Task(
-    name="exposure",
-    rows=load,
-    score=score,
-    aggregate=aggregate,
-    options=OPTIONS,
-    meaning="bits of planted secrets that the model gives away; secrets drawn out of it; the ε this proves",
-    ideal="1.44 (exposure, by chance), 0 (rank_1, greedy, sampled, epsilon_audited)",
-    data="file=planted.json, the record of `evenhand privacy plant`",
-    source="Carlini et al. 2019, 2021; Steinke et al. 2023",
-    headline=("exposure", "greedy", "epsilon_audited", "epsilon_claimed"),
-    not_measured="secrets of another form than the canaries; a small bound is no proof of privacy",
-    licence="– (made by the project)",
-)

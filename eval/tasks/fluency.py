@@ -29,7 +29,7 @@ from eval.loading import check_model
 from eval.measures.groups import rates
 from eval.measures.intervals import interval
 from eval.model import Scorer
-from eval.task import Metrics, MissingData, Row, Task, figure
+from eval.task import Metrics, MissingData, Row, figure
 from eval.tasks import bold, generated
 
 OPTIONS = {"judge": "", **generated.OPTIONS}
@@ -81,20 +81,4 @@ def aggregate(rows: list[Row], options: Mapping[str, Any], seed: int) -> Metrics
     return {"fluency": mean, **metrics}
 
 
-TASK = Task(
-    name="fluency",
-    rows=load,
-    score=score,
-    aggregate=aggregate,
-    options=OPTIONS,
-    meaning="perplexity of sampled texts under a judge model, mean over groups; lower is more fluent",
-    ideal="none (lower is better)",
-    data="judge=FOLDER_OR_NAME; texts of bold in the same run, or file=bold/profession_prompt.json to sample",
-    source="ERA (Gupta et al. 2022)",
-    headline=("fluency",),
-    not_measured="truth, sense and variety of the texts",
-    licence="CC BY-SA 4.0 (BOLD's prompts)",
-    hub=bold.TASK.hub,
-    sampled=True,
-    follows="bold",
-)
+HUB = bold.HUB

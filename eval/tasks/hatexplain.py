@@ -31,7 +31,7 @@ from eval.measures import classification as shared
 from eval.measures import groups as gaps
 from eval.measures.intervals import interval, resampled_sums
 from eval.model import Scorer
-from eval.task import Metrics, Row, Task, check_options, figure
+from eval.task import Metrics, Row, check_options, figure
 
 OPTIONS = {
     "file": "hatexplain/preprocessed.csv",
@@ -140,20 +140,3 @@ def _rates(wrong_N: np.ndarray, kind_N: np.ndarray, member_NG: np.ndarray, seed:
     counts_N2G = np.concatenate([wrong_N[:, None] & member_NG, kind_N[:, None] & member_NG], 1).astype(float)
     sums_R2G = np.concatenate([counts_N2G.sum(0)[None], resampled_sums(counts_N2G, seed=seed)])
     return gaps.rates(*np.split(sums_R2G, 2, axis=1))
-
-
-TASK = Task(
-    name="hatexplain",
-    rows=load,
-    score=score,
-    aggregate=aggregate,
-    options=OPTIONS,
-    meaning="accuracy of telling hate, offence and normal posts, and how errors differ by whom a post is about",
-    ideal="1 (accuracy, F1, AUC), 0 (fpr_gap, fnr_gap, flipped, moved)",
-    data="file=hatexplain/preprocessed.csv, or dataset.json with post_id_divisions.json beside it",
-    source="Mathew et al. 2021 (HateXplain); bias AUCs of Borkan et al. 2019",
-    headline=("accuracy", "f1_macro", "fpr_gap", "fnr_gap"),
-    not_measured="rationales; hate that annotators did not see",
-    licence="MIT (HateXplain), Apache-2.0 (magpie's preprocessing)",
-    sampled=True,
-)

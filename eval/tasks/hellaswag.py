@@ -26,7 +26,7 @@ import numpy as np
 from eval.data import find_data, read_jsonl, read_text, thinned
 from eval.measures.sentences import BOS, behind_context
 from eval.model import Scorer
-from eval.task import Hub, Metrics, Row, Task, average, check_options
+from eval.task import Hub, Metrics, Row, average, check_options
 
 FILE, TEXT_FILE = "hellaswag/val.jsonl", "hellaswag/val.txt.bz2"
 OPTIONS = {"file": FILE, "bos": "auto"}
@@ -95,18 +95,4 @@ def aggregate(rows: list[Row], options: Mapping[str, Any], seed: int) -> Metrics
     return {name: average([row[name] for row in rows], ideal=1.0, seed=seed) for name in ("acc", "acc_norm")}
 
 
-TASK = Task(
-    name="hellaswag",
-    rows=load,
-    score=score,
-    aggregate=aggregate,
-    options=OPTIONS,
-    meaning="share of contexts whose right ending of four is the likeliest (acc_norm: a character)",
-    ideal="1 (chance: .25)",
-    data="file=hellaswag/val.jsonl, the authors' validation set, or val.txt.bz2, six lines a context",
-    source="HellaSwag (Zellers et al. 2019), as lm-evaluation-harness's hellaswag",
-    headline=("acc", "acc_norm"),
-    not_measured="understanding as such; some wrong endings are hardly worse than the right one",
-    licence="MIT",
-    hub={FILE: Hub("Rowan/hellaswag", "validation", hub_jsonl)},
-)
+HUB = {FILE: Hub("Rowan/hellaswag", "validation", hub_jsonl)}

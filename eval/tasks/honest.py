@@ -38,7 +38,7 @@ from eval.measures.intervals import bootstrap, cluster_sums
 from eval.measures.polarity import words as words_of
 from eval.model import Scorer
 from eval.sampling import check_sampling, sampling
-from eval.task import Hub, Metrics, Row, Task, average, check_options, figure
+from eval.task import Hub, Metrics, Row, average, check_options, figure
 
 FILE = "honest/en_template.tsv"
 OPTIONS = {"file": FILE, "lexicon": "", "top_k": 20, "bos": True, "texts_per_prompt": 0}
@@ -216,19 +216,4 @@ def aggregate(rows: list[Row], options: Mapping[str, Any], seed: int) -> Metrics
     return metrics
 
 
-TASK = Task(
-    name="honest",
-    rows=load,
-    score=score,
-    aggregate=aggregate,
-    options=OPTIONS,
-    meaning="share of hurtful words among the most likely completions; distance between female and male subjects",
-    ideal="0",
-    data="file=honest/en_template.tsv; lexicon=FILE: HurtLex .tsv, else a short list of our own",
-    source="HONEST (Nozza et al. 2021); tv, js and the list: Evenhand",
-    headline=("honest", "listed_gap", "tv"),
-    not_measured="whether a completion hurts in its context; the short list is not HurtLex",
-    licence="MIT (templates); HurtLex has its own",
-    hub={FILE: Hub("MilaNLProc/honest", "honest", hub_tsv, config="en_binary", revision="refs/convert/parquet")},
-    sampled=True,
-)
+HUB = {FILE: Hub("MilaNLProc/honest", "honest", hub_tsv, config="en_binary", revision="refs/convert/parquet")}

@@ -28,7 +28,7 @@ from eval.data import find_data, read_text, thinned
 from eval.measures.groups import rates
 from eval.measures.intervals import cluster_sums, interval, resampled_sums
 from eval.model import Scorer
-from eval.task import Metrics, Row, Task, check_options, figure
+from eval.task import Metrics, Row, check_options, figure
 
 OPTIONS = {"file": "builtin/applicants.yaml", "names_per_group": 8, "select": 0.5}
 LEAST_SHARE = 0.02  # of the applicants: smaller categories may be left out
@@ -135,19 +135,3 @@ def _categories(both: list[tuple[str, str]]) -> dict[str, tuple[list[str], list[
     """Kind → (its categories, the category of each intersection): by sex, by group, by both."""
     of = {"sex": [sex for sex, _ in both], "group": [g for _, g in both], "both": [f"{sex} {g}" for sex, g in both]}
     return {kind: (list(dict.fromkeys(own)), own) for kind, own in of.items()}
-
-
-TASK = Task(
-    name="impact",
-    rows=load,
-    score=score,
-    aggregate=aggregate,
-    options=OPTIONS,
-    meaning="selection rates of name-swapped applications over the best category's, by sex, race and both",
-    ideal="1 (impact ratios)",
-    data="file=builtin/applicants.yaml {jobs, texts, question, answers, names}",
-    source="ratios of NYC Local Law 144 (6 RCNY § 5-301); name swaps after Bertrand & Mullainathan 2004",
-    headline=("impact_ratio_min",),
-    not_measured="decisions of a hiring process; likelihoods of a language model are none",
-    licence="Apache-2.0 (written by the project)",
-)

@@ -20,7 +20,7 @@ import numpy as np
 
 from eval.measures import targets
 from eval.model import Scorer
-from eval.task import Metrics, Row, Task, average, check_options
+from eval.task import Metrics, Row, average, check_options
 from privacy import inversion
 
 OPTIONS = {"attacked": 10, "restarts": 32, "steps": 1000, "beam": 10, **targets.OPTIONS}
@@ -66,19 +66,3 @@ def aggregate(rows: list[Row], options: Mapping[str, Any], seed: int) -> Metrics
                 ideal = None if name == "symbols" else part[0]["chance"]
                 metrics[f"{name}{suffix}"] = average([row[name] for row in part], ideal=ideal, seed=seed)
     return metrics
-
-
-TASK = Task(
-    name="inversion",
-    rows=load,
-    score=score,
-    aggregate=aggregate,
-    options=OPTIONS,
-    meaning="share of planted secrets that gradient descent on the input finds; beside enumeration, greedy, beam",
-    ideal="chance: symbols ^ −length (0.0001 for four digits)",
-    data="file=planted.json, the record of `evenhand privacy plant`",
-    source="ModIvA (Parikh et al. 2022)",
-    headline=("found", "beam"),
-    not_measured="secrets whose prefix the attacker does not know",
-    licence="– (made by the project)",
-)

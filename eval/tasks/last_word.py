@@ -23,7 +23,7 @@ from eval.data import find_data, read_jsonl
 from eval.measures.intervals import bootstrap
 from eval.measures.sentences import BOS, behind_context
 from eval.model import Scorer
-from eval.task import Hub, Metrics, Row, Task, check_options, figure
+from eval.task import Hub, Metrics, Row, check_options, figure
 
 FILE = "lambada/test.jsonl"
 OPTIONS = {"file": FILE, "text_field": "text", "bos": "auto"}
@@ -69,18 +69,4 @@ def aggregate(rows: list[Row], options: Mapping[str, Any], seed: int) -> Metrics
     }
 
 
-TASK = Task(
-    name="last_word",
-    rows=load,
-    score=score,
-    aggregate=aggregate,
-    options=OPTIONS,
-    meaning="share of passages whose last word the model predicts, and the perplexity of that word",
-    ideal="1 (accuracy; perplexity: lower is better)",
-    data='file=lambada/test.jsonl, {"text"} a line; any texts do',
-    source="LAMBADA (Paperno et al. 2016), as lm-evaluation-harness's lambada_openai",
-    headline=("accuracy", "perplexity"),
-    not_measured="understanding as such; passages that more than one word could end",
-    licence="CC BY 4.0 (LAMBADA; the Hub's copy: MIT)",
-    hub={FILE: Hub("EleutherAI/lambada_openai", "test", hub_jsonl, config="default")},
-)
+HUB = {FILE: Hub("EleutherAI/lambada_openai", "test", hub_jsonl, config="default")}

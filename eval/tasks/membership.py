@@ -34,7 +34,7 @@ from eval.data import find_data, read_jsonl, thinned
 from eval.loading import check_model
 from eval.measures.intervals import interval
 from eval.model import Scorer
-from eval.task import Metrics, Row, Task, check_options, figure
+from eval.task import Metrics, Row, check_options, figure
 from privacy import attacks
 from privacy.attacks import compressed, lowest_mean, standardised
 
@@ -226,19 +226,3 @@ def _with_shadows(rows: Sequence[Row], population: Sequence[Row]) -> dict[str, n
         out_SZ = np.exp([row["shadows"] for row in population]).T
         out["rmia"] = attacks.rmia(p_N, shadows_SN, np.exp(_column(population, "logp")), out_SZ, in_SN=in_SN)
     return out
-
-
-TASK = Task(
-    name="membership",
-    rows=load,
-    score=score,
-    aggregate=aggregate,
-    options=OPTIONS,
-    meaning="can training texts be told from others: AUC, and members found at 1 % and 0.1 % false accusations",
-    ideal="0.5 (auc, twin), 0.01 (tpr_1%), 0.001 (tpr_0.1%)",
-    data='members=FILE, nonmembers=FILE, jsonl of {"text"}: a random split of one corpus',
-    source="Yeom 2018, Carlini 2021 and 2022, Shi 2024, Zhang 2024, Mattern 2023, Zarifzadeh 2024; twins: ours",
-    headline=("auc", "tpr_1%", "tpr_0.1%", "twin/loss"),
-    not_measured="what a stronger attack would find; single texts that stand out",
-    licence="the corpus' own",
-)

@@ -26,7 +26,7 @@ from eval.data import by_group, find_data, read_prompts
 from eval.measures.intervals import interval, resampled_sums
 from eval.measures.polarity import equitability, over_groups
 from eval.model import Scorer
-from eval.task import Metrics, Row, Task, figure
+from eval.task import Metrics, Row, figure
 from eval.tasks import bold
 
 FILE = "bold/profession_prompt.json"
@@ -97,18 +97,4 @@ def aggregate(rows: list[Row], options: Mapping[str, Any], seed: int) -> Metrics
     return metrics
 
 
-TASK = Task(
-    name="next_word",
-    rows=load,
-    score=score,
-    aggregate=aggregate,
-    options=OPTIONS,
-    meaning="min(m/f, f/m) of the probability of male and female next words after neutral prompts",
-    ideal="1 (equitability), 0.5 (male share)",
-    data="file=bold/profession_prompt.json {group: {title: [prompt]}}",
-    source="Evenhand, after BOLD (Dhamala et al. 2021)",
-    headline=("equitability_avg", "equitability_min"),
-    not_measured="what is written later in the text; any stereotype other than the choice of these words",
-    licence="CC BY-SA 4.0 (BOLD's prompts)",
-    hub={FILE: bold.TASK.hub[FILE]},
-)
+HUB = {FILE: bold.HUB[FILE]}

@@ -29,7 +29,7 @@ import numpy as np
 from eval.data import find_data, read_jsonl, read_text
 from eval.measures.intervals import bootstrap, cluster_sums
 from eval.model import Scorer, windows
-from eval.task import Hub, Metrics, Row, Task, check_options, figure
+from eval.task import Hub, Metrics, Row, check_options, figure
 
 FILE = "wikitext2/test.txt"
 OPTIONS = {
@@ -131,18 +131,4 @@ def aggregate(rows: list[Row], options: Mapping[str, Any], seed: int) -> Metrics
     return {"perplexity": figure(np.exp(nll / tokens), interval, ideal=None, n=tokens)}
 
 
-TASK = Task(
-    name="perplexity",
-    rows=load,
-    score=score,
-    aggregate=aggregate,
-    options=OPTIONS,
-    meaning="exp(mean negative log-likelihood per token); lower is better",
-    ideal="none (lower is better)",
-    data="file=wikitext2/test.txt (.txt: one text) or a .jsonl of texts, .gz too",
-    source="Hugging Face's sliding-window recipe; WikiText-2 (Merity et al. 2017)",
-    headline=("perplexity",),
-    not_measured="the quality of sampled text; models with different tokenizers do not compare",
-    licence="CC BY-SA 3.0 (WikiText-2)",
-    hub={FILE: Hub("Salesforce/wikitext", "test", hub_text, config="wikitext-2-raw-v1")},
-)
+HUB = {FILE: Hub("Salesforce/wikitext", "test", hub_text, config="wikitext-2-raw-v1")}

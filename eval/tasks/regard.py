@@ -32,7 +32,7 @@ from eval.data import thinned
 from eval.measures.intervals import bootstrap, cluster_sums
 from eval.model import Scorer
 from eval.sampling import check_sampling, sampling
-from eval.task import Metrics, MissingData, Row, Task, check_options, figure
+from eval.task import Metrics, MissingData, Row, check_options, figure
 
 OPTIONS = {
     "classifier": "",
@@ -141,20 +141,3 @@ def aggregate(rows: list[Row], options: Mapping[str, Any], seed: int) -> Metrics
         for name, column in (("mean", 1), ("positive", 2), ("negative", 3)):
             metrics[f"{name}/{group}"] = measured(lambda s, g=g, c=column: mean(s, g, c), part, ideal=None)
     return metrics
-
-
-TASK = Task(
-    name="regard",
-    rows=load,
-    score=score,
-    aggregate=aggregate,
-    options=OPTIONS,
-    meaning="regard (−1 low to 1 high, by a classifier) of texts about women minus texts about men",
-    ideal="0 (gaps, spread)",
-    data="only classifier=FOLDER, a sequence classification model (negative, neutral, positive)",
-    source="Sheng et al. 2019",
-    headline=("gap",),
-    not_measured="more than its classifier does; with a sentiment classifier it is sentiment, not regard",
-    licence="prompts: Sheng et al. 2019",
-    sampled=True,
-)

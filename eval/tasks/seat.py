@@ -31,7 +31,7 @@ from eval.data import by_group, find_data, read_text, thinned
 from eval.measures.association import associations, bootstrap_effects, chance_effects, effect_size, permutation_p
 from eval.measures.intervals import interval
 from eval.model import Scorer
-from eval.task import Metrics, Row, Task, check_options, figure, suggest
+from eval.task import Metrics, Row, check_options, figure, suggest
 
 GENDER = ("sent-weat6", "sent-weat6b", "sent-weat7", "sent-weat7b", "sent-weat8", "sent-weat8b")
 SETS = ("targ1", "targ2", "attr1", "attr2")
@@ -136,19 +136,3 @@ def aggregate(rows: list[Row], options: Mapping[str, Any], seed: int) -> Metrics
         metrics[f"mean_abs_effect_by_chance{end}"] = band
         metrics |= figures
     return metrics
-
-
-TASK = Task(
-    name="seat",
-    rows=load,
-    score=score,
-    aggregate=aggregate,
-    options=OPTIONS,
-    meaning="effect size of associations between sentences about men or women and attributes, in standard deviations",
-    ideal="0 (effects)",
-    data="folder=seat, tests=gender (6, 6b, 7, 7b, 8, 8b), all, or comma-separated names",
-    source="May et al. 2019 (SEAT), after Caliskan et al. 2017",
-    headline=("mean_abs_effect",),
-    not_measured="behaviour: a representation may contain an association that no output uses",
-    licence="CC BY-NC 4.0 (sent-bias)",
-)

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from eval.task import Hub, Row, Task
+from eval.task import Hub, Row
 from eval.tasks import classify
 
 OPTIONS = {**classify.OPTIONS, "file": "sst2", "text_field": "sentence", "train_texts": 10_000}
@@ -30,22 +30,8 @@ def load(data_dir: Path, options: Mapping[str, Any], limit: int | None, seed: in
     return classify.load(data_dir, options, limit, seed, task="sst2")
 
 
-TASK = Task(
-    name="sst2",
-    rows=load,
-    score=classify.score,
-    aggregate=classify.aggregate,
-    options=OPTIONS,
-    meaning="accuracy of a classifier on the model's states in telling positive from negative phrases",
-    ideal="1 (accuracy), 0 (flipped, moved)",
-    data="file=sst2 {train,dev,test}.tsv: sentence, label",
-    source="Socher et al. 2013; GLUE (Wang et al. 2019)",
-    headline=("accuracy",),
-    not_measured="sentiment in other kinds of text; what the model does without the classifier",
-    licence="GLUE's terms; no licence file of its own",
-    sampled=True,
-    hub={
-        "sst2/train.tsv": Hub("stanfordnlp/sst2", "train", hub_table),
-        "sst2/test.tsv": Hub("stanfordnlp/sst2", "validation", hub_table),
-    },
-)
+score, aggregate = classify.score, classify.aggregate
+HUB = {
+    "sst2/train.tsv": Hub("stanfordnlp/sst2", "train", hub_table),
+    "sst2/test.tsv": Hub("stanfordnlp/sst2", "validation", hub_table),
+}

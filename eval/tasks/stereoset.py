@@ -35,7 +35,7 @@ from eval.data import by_group, chosen, find_data, read_jsonl, read_text, thinne
 from eval.measures.intervals import interval, resampled_sums
 from eval.measures.sentences import STARTS, sentence_logprobs, start_tokens
 from eval.model import Scorer
-from eval.task import Hub, Metrics, Row, Task, check_options, figure
+from eval.task import Hub, Metrics, Row, check_options, figure
 
 OPTIONS = {
     "intrasentence": "stereoset/intrasentence.jsonl",
@@ -174,18 +174,4 @@ def aggregate(rows: list[Row], options: Mapping[str, Any], seed: int) -> Metrics
     return metrics
 
 
-TASK = Task(
-    name="stereoset",
-    rows=load,
-    score=score,
-    aggregate=aggregate,
-    options=OPTIONS,
-    meaning="SS: % of examples that prefer the stereotype; LMS: % of related sentences preferred to nonsense; ICAT",
-    ideal="50 (SS), 100 (LMS, ICAT)",
-    data="intrasentence=FILE, intersentence=FILE: .jsonl, or the authors' dev.json; bias_type=gender, another or all",
-    source="StereoSet (Nadeem et al. 2021)",
-    headline=("intra_ss", "intra_lms", "intra_icat"),
-    not_measured="what a model writes; many examples are no clear stereotypes (Blodgett et al. 2021)",
-    licence="CC BY-SA 4.0",
-    hub={OPTIONS[part]: Hub("McGill-NLP/stereoset", "validation", hub_text, config=part) for part in PARTS},
-)
+HUB = {OPTIONS[part]: Hub("McGill-NLP/stereoset", "validation", hub_text, config=part) for part in PARTS}

@@ -49,7 +49,7 @@ from eval.measures.intervals import bootstrap, cluster_sums, interval, resampled
 from eval.measures.polarity import unigram_polarity, words
 from eval.model import Scorer
 from eval.sampling import check_sampling, sampling
-from eval.task import Figure, Metrics, Row, Task, check_options, figure
+from eval.task import Figure, Metrics, Row, check_options, figure
 from eval.tasks import bold, diversity, fluency
 from eval.tasks.counterfactual_prompts import reverse_prompt, side_of
 
@@ -229,20 +229,3 @@ def _differences(rows: list[Row], seed: int) -> Metrics:
             metrics[f"{name}/{side}"] = figure(rate_2[i], interval(rate_R2[:, i]), ideal=ideal, n=n)
     metrics["role_kept"] = _ratio(rows, "kept", "polar", 1.0, seed)
     return metrics
-
-
-TASK = Task(
-    name="stories",
-    rows=load,
-    score=score,
-    aggregate=aggregate,
-    options=OPTIONS,
-    meaning="main persons of stories, letters and biographies; what is said of women minus what is said of men",
-    ideal="1 (equitability, role_kept), 0.5 (male shares), 0 (gaps)",
-    data="file=builtin/stories.yaml {roles, names, prompts: {kind: [text]}}; judge=FOLDER_OR_NAME for perplexity",
-    source="Evenhand, after RUTEd (Lum et al. 2025), Wan et al. 2023; words: Madera et al. 2009, Gaucher et al. 2011",
-    headline=("unigram_equitability_avg", "agency_gap", "communal_gap"),
-    not_measured="whether words are praise, or of the main person: they are counted from lists, out of context",
-    licence="Apache-2.0 (written by the project)",
-    sampled=True,
-)

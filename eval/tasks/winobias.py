@@ -24,7 +24,7 @@ from typing import Any
 from eval.data import chosen, find_data, read_text, thinned
 from eval.measures.sentences import STARTS, sentence_logprobs
 from eval.model import Scorer
-from eval.task import Metrics, Row, Task, average, check_options, percentage
+from eval.task import Metrics, Row, average, check_options, percentage
 
 OPTIONS = {"folder": "winobias", "types": "all", "splits": "all", "start": "kept"}
 MALE, FEMALE = frozenset({"he", "him", "his", "himself"}), frozenset({"she", "her", "hers", "herself"})
@@ -98,19 +98,3 @@ def aggregate(rows: list[Row], options: Mapping[str, Any], seed: int) -> Metrics
         metrics[f"gap{name}"] = average(gaps, ideal=0.0, seed=seed)
         metrics[f"pro_share{name}"] = percentage([gap > 0 for gap in gaps], ideal=50.0, seed=seed)
     return metrics
-
-
-TASK = Task(
-    name="winobias",
-    rows=load,
-    score=score,
-    aggregate=aggregate,
-    options=OPTIONS,
-    meaning="log P(pro-stereotyped) − log P(anti-stereotyped twin), nats; % of twins whose pro sentence is more likely",
-    ideal="0 (gap), 50 (pro_share)",
-    data="folder=winobias: {pro,anti}_stereotyped_type{1,2}.txt.{dev,test}",
-    source="WinoBias (Zhao et al. 2018); scored by log-likelihood (Evenhand)",
-    headline=("gap", "pro_share"),
-    not_measured="coreference; gendered words other than pronouns",
-    licence="MIT",
-)

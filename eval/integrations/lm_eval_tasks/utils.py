@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from eval.tasks import crows_pairs, stereoset, winobias, winogender
+from eval.tasks import TASKS, stereoset
 
 Row = dict[str, Any]
 
@@ -26,19 +26,19 @@ def _documents(task: Any, data_dir: str | None, **options: Any) -> dict[str, Any
 
 
 def crows_pairs_data(data_dir: str | None = None, bias_type: str = "gender", **_: Any) -> dict[str, Any]:
-    return _documents(crows_pairs.TASK, data_dir, bias_type=bias_type)
+    return _documents(TASKS["crows_pairs"], data_dir, bias_type=bias_type)
 
 
 def stereoset_data(data_dir: str | None = None, bias_type: str = "gender", **_: Any) -> dict[str, Any]:
-    return _documents(stereoset.TASK, data_dir, bias_type=bias_type, parts="intrasentence")
+    return _documents(TASKS["stereoset"], data_dir, bias_type=bias_type, parts="intrasentence")
 
 
 def winobias_data(data_dir: str | None = None, **_: Any) -> dict[str, Any]:
-    return _documents(winobias.TASK, data_dir)
+    return _documents(TASKS["winobias"], data_dir)
 
 
 def winogender_data(data_dir: str | None = None, **_: Any) -> dict[str, Any]:
-    return _documents(winogender.TASK, data_dir)
+    return _documents(TASKS["winogender"], data_dir)
 
 
 def crows_pairs_choices(document: Row) -> list[str]:
@@ -75,7 +75,7 @@ def stereoset_results(document: Row, results: Sequence[tuple[float, bool]]) -> R
 def winogender_results(document: Row, results: Sequence[tuple[float, bool]]) -> Row:
     male, female = (logp for logp, _ in results)
     row = {**document, "logp_male": male, "logp_female": female}
-    return {"margin": male - female, "male_share": 100.0 * (male > female), "pearson": row, "spearman": row}
+    return {"margin": male - female, "male_share": float(male > female), "pearson": row, "spearman": row}
 
 
 def _aggregated(task: Any, metric: str) -> Callable[[Sequence[Row]], float]:
@@ -88,8 +88,8 @@ def _aggregated(task: Any, metric: str) -> Callable[[Sequence[Row]], float]:
     return aggregate
 
 
-stereoset_ss = _aggregated(stereoset.TASK, "intra_ss")
-stereoset_lms = _aggregated(stereoset.TASK, "intra_lms")
-stereoset_icat = _aggregated(stereoset.TASK, "intra_icat")
-winogender_pearson = _aggregated(winogender.TASK, "pearson")
-winogender_spearman = _aggregated(winogender.TASK, "spearman")
+stereoset_ss = _aggregated(TASKS["stereoset"], "intra_ss")
+stereoset_lms = _aggregated(TASKS["stereoset"], "intra_lms")
+stereoset_icat = _aggregated(TASKS["stereoset"], "intra_icat")
+winogender_pearson = _aggregated(TASKS["winogender"], "pearson")
+winogender_spearman = _aggregated(TASKS["winogender"], "spearman")
