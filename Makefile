@@ -49,9 +49,12 @@ study: runs/gpu/pieces/model.json
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check 'peft>=0.17'
 	for name in gpt2 smollm2 fair; do $(BIN)/python benchmarks/study/gpu.py stage $$name --minutes $(or $(MINUTES),600) || exit; done
 else
-study: $(SMOLLM2)  ## the study on that model, hours on a CPU; SCALE=gpu: on a GPU, GPT-2's size too; goes on where it was
+study: $(SMOLLM2) runs/paragraphs/train.jsonl  ## the study on that model, hours on a CPU; SCALE=gpu: on a GPU, GPT-2's size too; goes on where it was
 	$(BIN)/accelerate launch --config_file configs/accelerate/cpu.yaml train_distill.py --config configs/smollm2.yaml
 endif
+
+runs/paragraphs/train.jsonl: .venv/.installed
+	$(BIN)/python benchmarks/paragraphs.py ../shared/data/wikipedia_articles.jsonl.gz runs/paragraphs
 
 ablation: export OMP_NUM_THREADS ?= $(shell getconf _NPROCESSORS_ONLN)
 ablation: .venv/.installed  ## what each part does, three seeds (CONFIG=configs/ablation_small.yaml)

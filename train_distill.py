@@ -40,6 +40,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--config", metavar="FILE.yaml", help="settings of the run; see configs/")
     parser.add_argument("--output_dir", metavar="DIR", help="the same as output_dir=DIR")
     parser.add_argument("--seed", metavar="N", help="the same as seed=N")
+    parser.add_argument("--runs", metavar="NAME,…", help="only these of its runs, in the order of the file")
     parser.add_argument("--settings", nargs="?", const="", metavar="SECTION", help="list every setting, or a section's")
     parser.add_argument("--print_config", action="store_true", help="print the resolved settings and stop")
     parser.add_argument("--dry_run", action="store_true", help="check everything, print what it would cost, and stop")
@@ -59,6 +60,8 @@ def command(arguments: argparse.Namespace) -> None:
     flags = {"output_dir": arguments.output_dir, "seed": arguments.seed}
     given = [f"{key}={value}" for key, value in flags.items() if value is not None]
     whole, runs = load(arguments.config, [*arguments.override, *given])
+    if arguments.runs:
+        runs = study.some(runs, arguments.runs.split(","))
     study.folder_in_a_sweep(whole, *runs.values())
     if arguments.minutes or arguments.tokens:
         selfwritten.bound(runs, minutes=arguments.minutes, tokens=arguments.tokens)

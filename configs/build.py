@@ -16,7 +16,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object, set_seed
 
-from configs import private, schema, watching
+from configs import private, schema, teachers, watching
 from configs.schema import Config
 from configs.selfwritten import own_texts
 from counterfactuals.files import sha256_of, write_whole
@@ -98,6 +98,8 @@ class Models:
     teacher: Any
     student: Any
     num_parameters: int  # of the student, counted before it is split among ranks
+    kept: list[int]  # the teacher's layers that the student was made of, if it was
+    facts: dict[str, Any]  # how these were chosen, for run.json
 
 
 @dataclass(frozen=True)
@@ -168,12 +170,18 @@ def make_run(config: Config, name: str, folder: Path, *, allow_changes: bool = F
         pairs = pairs_of(config, corpus, reverser, parts.tokenizer, accelerator)
     cache = cache_of(config, pairs, accelerator)
     inputs = inputs_of(config) | {"corpus": pairs.meta["fingerprint"]}
+    facts = dict(parts.facts)
+    if "influence" in facts:
+        inputs["student.layers"] = str(parts.kept)
+    if config.teacher.erase == "leace":
+        facts["erased"] = teachers.erase(parts.teacher, pairs, reverser, parts.tokenizer, accelerator.device)
     batches, plan = plan_of(config, pairs, inputs)
     data = Data(pairs, batches, cache, collation_of(config, parts.tokenizer), config.counterfactual.augment == "one")
     task, optimizer = task_of(config, reverser, parts, accelerator, cache)
-    mechanism, facts = None, dict[str, Any]()
+    mechanism = None
     if isinstance(batches, PoissonPlan):
-        mechanism, facts = private.mechanism_of(config, task, batches, plan.steps)
+        mechanism, spent = private.mechanism_of(config, task, batches, plan.steps)
+        facts |= spent
         inputs["privacy.secret or setting"] = batches.keys.tag()
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -268,9 +276,10 @@ def models_of(config: Config, corpus: Corpus) -> Models:
     tokenizer = tokenizer_of(config, corpus)
     if config.student.model:
         student = loading.load_model(path_of(config, config.student.model), setting="student.model", packed="refuse")
+    kept, facts = list[int](), dict[str, Any]()
     if config.student.init == "layers":
-        keep = models.kept_layers(config.student.layers, models.num_layers(teacher))
-        student = models.student_from_layers(teacher, keep)
+        kept, facts = teachers.kept_layers(config, teacher, tokenizer, corpus)
+        student = models.student_from_layers(teacher, kept)
     elif config.student.init == "random":
         student = models.random_student(config.student.config, tokenizer, config.data.max_length)
     models.check_models(student, teacher, tokenizer, config.data.max_length, cached=bool(config.teacher.cache))
@@ -280,7 +289,7 @@ def models_of(config: Config, corpus: Corpus) -> Models:
         models.add_lora(student, **config.student.lora)
     if config.train.gradient_checkpointing:
         models.checkpoint_activations(student)
-    return Models(tokenizer, teacher if runs_teacher else None, student, size)
+    return Models(tokenizer, teacher if runs_teacher else None, student, size, kept, facts)
 
 
 def pairs_of(
@@ -417,9 +426,7 @@ def task_of(
         teacher = teacher if teacher.device == accelerator.device else teacher.to(accelerator.device)
     if config.loss.hidden_weight:
         models.check_widths(student, teacher)
-        depth = models.num_layers(teacher)
-        keep = models.kept_layers(config.student.layers, depth) if config.student.init == "layers" else []
-        options["hidden_layers"] = models.hidden_map(config.loss.hidden_layers, keep)
+        options["hidden_layers"] = models.hidden_map(config.loss.hidden_layers, parts.kept)
     codec = cache.codec.to(accelerator.device) if cache is not None else None
     task = DistillTask(student, teacher, codec=codec, **options)
     if config.train.compile:

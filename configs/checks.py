@@ -36,6 +36,13 @@ def teacher(c: Config) -> Iterator[str]:
             yield "student.init: layers needs teacher.model; without one use pretrained or random"
         if c.loss.hidden_weight:
             yield "loss.hidden_weight: above 0 needs teacher.model"
+    if c.teacher.erase != "none":
+        apart = {"teacher.cache": c.teacher.cache, "loss.hidden_weight": c.loss.hidden_weight}
+        apart |= {"data.streaming": c.data.streaming, "federated.rounds": c.federated.rounds}
+        apart |= {"privacy.epsilon": c.privacy.epsilon}
+        yield from (f"teacher.erase: not together with {key}" for key, value in apart.items() if value)
+        if not c.loss.kd_weight:
+            yield "teacher.erase: has no effect when loss.kd_weight is 0; use none"
     if c.loss.hidden_weight and c.teacher.cache:
         yield "loss.hidden_weight: needs the teacher's hidden states, and teacher.cache does not store them"
 
@@ -53,6 +60,8 @@ def student(c: Config) -> Iterator[str]:
         yield "student.lora: changes a trained model; with student.init random leave it out"
     if c.student.init != "layers" and c.student.layers != "even":
         yield "student.layers: matters only with student.init layers"
+    if str(c.student.layers).startswith("influence") and (c.federated.rounds or c.privacy.epsilon is not None):
+        yield "student.layers: influence looks at the texts; not together with federated.rounds or privacy.epsilon"
 
 
 def tokenizer(c: Config) -> Iterator[str]:

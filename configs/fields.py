@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 import types
 import typing
 from collections.abc import Iterable
@@ -57,9 +58,11 @@ def as_mapping(value: Any) -> Any:
 
 
 def check_layers(value: Any) -> Any:
-    if value in ("even", "hf", "all") or (isinstance(value, list) and all(type(item) is int for item in value)):
+    if isinstance(value, str) and re.fullmatch(r"even|hf|all|(even|influence):[1-9]\d*", value):
         return value
-    raise ValueError(f"must be even, hf, all or a list of layers, not {value!r}")
+    if isinstance(value, list) and all(type(item) is int for item in value):
+        return value
+    raise ValueError(f"must be even, hf, all, even:N, influence:N (N layers) or a list of layers, not {value!r}")
 
 
 def check_betas(value: list[float]) -> list[float]:

@@ -185,7 +185,8 @@ def shapes_of(config: Config, earlier: dict[str, Any]) -> tuple[Any, Any]:
         return _model(config.student.model or "", earlier, config, "student.model"), teacher
     with torch.device("meta"):
         if config.student.init == "layers":
-            keep = kept_layers(config.student.layers, num_layers(teacher))
+            depth = num_layers(teacher)
+            keep = kept_layers(config.student.layers, depth, [0.0] * depth)  # which ones does not change the cost
             return student_from_layers(teacher, keep), teacher
         return random_student(config.student.config, _vocabulary(config), config.data.max_length), teacher
 
@@ -204,7 +205,7 @@ def _vocabulary(config: Config) -> Any:
 
 
 def _model(name: str, earlier: dict[str, Any], config: Config, setting: str) -> Any:
-    if name.startswith("run:"):
+    if name.startswith("run:") and name[4:] in earlier:
         return earlier[name[4:]]
     remote = config.teacher.trust_remote_code and setting == "teacher.model"
     return meta_model(build.path_of(config, name), setting=setting, trust_remote_code=remote)

@@ -91,6 +91,9 @@ class Teacher(Section):
         "first run; training then does not run the teacher",
         min_length=1,
     )
+    erase: Literal["none", "leace"] = setting(
+        "none", "leace: no linear probe finds a text's group in its last hidden states; fitted on this run's pairs"
+    )
     cache_bytes: int = setting(150, "largest size of a stored prediction, in bytes", ge=1)
 
 
@@ -99,7 +102,9 @@ class Student(Section):
         "layers", "layers: copied from the teacher; pretrained: student.model; random: from student.config"
     )
     layers: Annotated[str | list[int], BeforeValidator(check_layers)] = setting(
-        "even", "teacher layers to keep: even = 0, 2, 4, …; hf = 0, 2, 4, 7, 9, 11; all; or a list"
+        "even",
+        "teacher layers to keep: even = 0, 2, 4, …; even:N = N, spread evenly; influence:N = the N that change most "
+        "what they read, on texts of this run; hf = 0, 2, 4, 7, 9, 11; all; or a list",
     )
     model: str | None = setting(None, "path, Hub name or run:NAME of a pretrained student", min_length=1)
     config: Options = setting({}, "model configuration for random init, e.g. {n_layer: 4, n_embd: 64, n_head: 4}")

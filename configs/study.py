@@ -11,7 +11,7 @@ from typing import Any
 
 from configs import build, private, schema, watching
 from configs.load import FREE, differences
-from configs.schema import Config
+from configs.schema import Config, near
 from counterfactuals.sample import write_sample
 from debias.run import checkpoint, publish, tracking
 
@@ -50,6 +50,14 @@ def is_complete(config: Config, folder: Path, *, allow_changes: bool = False) ->
         return False
     checkpoint.same_inputs(folder / "inputs.json", build.inputs_of(config))
     return True
+
+
+def some(runs: dict[str, Config], names: Sequence[str]) -> dict[str, Config]:
+    """The runs of these names, in their own order; a run:NAME that is not among them must be trained already."""
+    unknown = [name for name in names if name not in runs]
+    if unknown:
+        raise ValueError(f"--runs {unknown[0]}: no such run{near(unknown[0], runs)}; there is {', '.join(runs)}")
+    return {name: config for name, config in runs.items() if name in names}
 
 
 def folder_in_a_sweep(*configs: Config) -> None:

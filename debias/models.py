@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -153,8 +154,19 @@ def same_vocabulary(tokenizer: Any, other: Any, *, this: str, that: str) -> None
     )
 
 
-def kept_layers(rule: str | Sequence[int], depth: int) -> list[int]:
-    """Teacher layers that a student keeps: even = 0, 2, 4 …; hf = Sanh et al.'s [0, 2, 4, 7, 9, 11]; all; or a list."""
+def kept_layers(rule: str | Sequence[int], depth: int, influence: Sequence[float] = ()) -> list[int]:
+    """Teacher layers that a student keeps: even = 0, 2, 4 …; hf = Sanh et al.'s [0, 2, 4, 7, 9, 11]; all; or a list.
+
+    even:N: N layers, spread evenly from the first on. influence:N: the N of most `influence` (block_influence), the
+    earlier of equal ones.
+    """
+    kind, _, number = rule.partition(":") if isinstance(rule, str) else ("", "", "")
+    if number:
+        if int(number) > depth:
+            raise ValueError(f"student.layers: {rule}: this teacher has {depth} layers")
+        if kind == "even":
+            return [i * depth // int(number) for i in range(int(number))]
+        return sorted(sorted(range(depth), key=lambda i: -influence[i])[: int(number)])
     if rule == "even":
         return list(range(0, depth, 2))
     if rule == "all":
@@ -166,6 +178,46 @@ def kept_layers(rule: str | Sequence[int], depth: int) -> list[int]:
     if wrong or not keep:
         raise ValueError(f"student.layers: {list(keep)}: the teacher has layers 0 to {depth - 1}")
     return keep
+
+
+@torch.no_grad()
+def block_influence(model: Any, batches: Iterable[torch.Tensor]) -> list[float]:
+    """How much each block changes what it reads: 1 − cosine of its input and its output, mean over all tokens.
+
+    0: the block passes its input on; 2: it turns it round. batches: ids_NT without padding. Source: Men et al. 2024
+    (ShortGPT).
+    """
+    blocks = dict(enumerate(blocks_of(model)[1]))
+    total_L, num_tokens, training = torch.zeros(len(blocks), dtype=torch.float64), 0, model.training
+    model.eval()
+    with _states_of(blocks) as (read, wrote):
+        for ids_NT in batches:
+            body_of(model)(input_ids=ids_NT.to(model.device), use_cache=False)
+            alike = [torch.cosine_similarity(read[i].float(), wrote[i].float(), dim=-1) for i in blocks]
+            total_L += torch.stack([(1 - cosine_NT).double().sum() for cosine_NT in alike]).cpu()
+            num_tokens += ids_NT.numel()
+    model.train(training)
+    return (total_L / num_tokens).tolist()
+
+
+@contextmanager
+def _states_of(blocks: Mapping[int, Any]) -> Iterator[tuple[dict[int, torch.Tensor], dict[int, torch.Tensor]]]:
+    """What these blocks read and wrote when their model last ran, by number."""
+    read, wrote = dict[int, torch.Tensor](), dict[int, torch.Tensor]()
+
+    def record(i: int) -> Any:
+        def hook(module: Any, given: Any, named: Any, output: Any) -> None:
+            read[i] = given[0] if given else named["hidden_states"]
+            wrote[i] = output if torch.is_tensor(output) else output[0]
+
+        return hook
+
+    handles = [block.register_forward_hook(record(i), with_kwargs=True) for i, block in blocks.items()]
+    try:
+        yield read, wrote
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 def hidden_map(rule: str, keep: Sequence[int]) -> list[tuple[int, int]]:
@@ -220,14 +272,7 @@ def student_from_layers(teacher: PreTrainedModel, keep: str | Sequence[int]) -> 
 @torch.no_grad()
 def _check_blocks(student: PreTrainedModel, teacher: PreTrainedModel, keep: Sequence[int]) -> None:
     """Refuse a student whose block i, given what the teacher's block keep[i] reads, gives something else."""
-    handles, read, wrote, made = [], {}, {}, {}
-
-    def record(i: int) -> Any:
-        def hook(module: Any, given: Any, named: Any, output: Any) -> None:
-            read[i] = given[0] if given else named["hidden_states"]
-            wrote[i] = output if torch.is_tensor(output) else output[0]
-
-        return hook
+    theirs, ours = (blocks_of(model)[1] for model in (teacher, student))
 
     def feed(i: int) -> Any:
         def before(module: Any, given: Any, named: Any) -> Any:
@@ -236,22 +281,17 @@ def _check_blocks(student: PreTrainedModel, teacher: PreTrainedModel, keep: Sequ
 
         return before
 
-    def keep_made(i: int) -> Any:
-        return lambda module, given, output: made.update({i: output if torch.is_tensor(output) else output[0]})
-
-    blocks = [blocks_of(model)[1] for model in (teacher, student)]
-    handles += [blocks[0][i].register_forward_hook(record(i), with_kwargs=True) for i in {*keep}]
-    handles += [block.register_forward_pre_hook(feed(i), with_kwargs=True) for i, block in enumerate(blocks[1])]
-    handles += [block.register_forward_hook(keep_made(i)) for i, block in enumerate(blocks[1])]
     training = teacher.training, student.training
-    try:
-        for model in (teacher, student):
-            body_of(model.eval())(**_tokens(model), use_cache=False)
-    finally:
-        for handle in handles:
-            handle.remove()
-        teacher.train(training[0])
-        student.train(training[1])
+    with _states_of({i: theirs[i] for i in keep}) as (read, wrote), _states_of(dict(enumerate(ours))) as (_, made):
+        handles = [block.register_forward_pre_hook(feed(i), with_kwargs=True) for i, block in enumerate(ours)]
+        try:
+            for model in (teacher, student):
+                body_of(model.eval())(**_tokens(model), use_cache=False)
+        finally:
+            for handle in handles:
+                handle.remove()
+            teacher.train(training[0])
+            student.train(training[1])
     wrong = [i for i, layer in enumerate(keep) if not _close(made[i].to(wrote[layer].device), wrote[layer])]
     if wrong:
         kind = teacher.config.model_type

@@ -86,10 +86,37 @@ def test_layer_maps():
     assert models.kept_layers("even", 12) == [0, 2, 4, 6, 8, 10]
     assert models.kept_layers("hf", 12) == [0, 2, 4, 7, 9, 11]
     assert models.kept_layers([3, 1], 4) == [3, 1]
+    assert models.kept_layers("even:2", 4) == [0, 2] and models.kept_layers("even:4", 6) == [0, 1, 3, 4]
+    assert models.kept_layers("influence:3", 5, [0.5, 0.1, 0.2, 0.1, 0.9]) == [0, 2, 4]
+    assert models.kept_layers("influence:2", 3, [0.5, 0.5, 0.5]) == [0, 1]
+    with pytest.raises(ValueError, match="even:5: this teacher has 4 layers"):
+        models.kept_layers("even:5", 4)
     with pytest.raises(ValueError, match="12 layers; this teacher has 6"):
         models.kept_layers("hf", 6)
     with pytest.raises(ValueError, match="layers 0 to 3"):
         models.kept_layers([0, 4], 4)
+
+
+@pytest.mark.parametrize("kind", ["llama", "gpt2", "gpt_neo"])
+def test_influence_is_how_far_a_block_turns_its_states(kind):
+    """Over all tokens of all texts, the last block before the final norm."""
+    model = tiny(kind).train()
+    texts = [torch.arange(1, 20)[None], torch.arange(30, 35)[None]]
+    found = models.block_influence(model, texts)
+    assert len(found) == 4 and model.training
+    states = [model.eval()(input_ids=ids, output_hidden_states=True).hidden_states for ids in texts]
+    for i in range(3):  # what is after the last one has gone through the norm
+        cosine = torch.cat([torch.cosine_similarity(state[i], state[i + 1], dim=-1).ravel() for state in states])
+        assert found[i] == pytest.approx((1 - cosine).mean().item(), rel=1e-4), i
+
+
+def test_a_block_that_passes_its_input_on_has_no_influence():
+    model = tiny("llama")
+    for part in (model.model.layers[2].self_attn.o_proj, model.model.layers[2].mlp.down_proj):
+        part.weight.data.zero_()
+    found = models.block_influence(model, [torch.arange(20)[None]])
+    assert found[2] == pytest.approx(0, abs=1e-6) and min(found[:2] + found[3:]) > 0.01
+    assert models.kept_layers("influence:3", 4, found) == [0, 1, 3]
 
 
 def test_hidden_states_are_compared_between_kept_blocks():

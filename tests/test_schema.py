@@ -86,6 +86,8 @@ def test_a_wrong_setting_is_not_reported_a_second_time_by_a_rule():
         ("data.source=''", "must not be empty"),
         ("student.layers=odd", "must be even, hf, all"),
         ("student.layers=[0, true]", "must be even, hf, all"),
+        ("student.layers=influence", "influence:N (N layers)"),
+        ("student.layers=even:0", "even:N"),
         ("counterfactual.protected=queen", "must be a list of texts"),
         ("eval.tasks={bold: 3}", "must be a mapping"),
         ("seeds=[1, 1]", "a seed is named twice"),
