@@ -68,9 +68,10 @@ def test_agreement_cases_are_told_by_one_gender_and_cut_from_articles_held_out(t
         "She": "{} She studied law and she wrote that her work was hers alone, which nobody had asked her to say.",
         "He": "{} He studied law and he wrote that his work was his alone, which nobody had asked him to say.",
     }
-    names = [f"Person{n} was born in a town." for n in range(160)]
+    names = [f"Person{n} was born in a town." for n in range(200)]
     texts = [about["She" if n % 3 else "He"].format(name) for n, name in enumerate(names, 1)]
     texts[79] = "He met her when she and he were young, and nobody knows of anything more to be said."
+    texts[199] = "Nobody in the village knew his name, and she who might have known it would not say it to anyone."
     articles = tmp_path / "articles.jsonl"
     articles.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts), encoding="utf-8")
     code, said = script("benchmarks/paragraphs.py", str(articles), str(tmp_path / "out"), output=tmp_path / "said")
@@ -80,8 +81,8 @@ def test_agreement_cases_are_told_by_one_gender_and_cut_from_articles_held_out(t
         for path in (tmp_path / "out").iterdir()
     }
     held_out = {row["text"] for row in rows["heldout"]}
-    assert held_out == {texts[n - 1] for n in (40, 80, 120, 160)} and len(rows["train"]) == 156
-    assert len(rows["pronouns"]) == 2  # one man only, so one woman; the mixed text tells nothing
+    assert held_out == {texts[n - 1] for n in (40, 80, 120, 160, 200)} and len(rows["train"]) == 195
+    assert len(rows["pronouns"]) == 2  # one man only, so one woman; the mixed texts tell nothing
     for row in rows["pronouns"]:
         [text] = [text for text in held_out if text.startswith(row["prompt"] + " ")]
         following = text[len(row["prompt"]) :].split()[0]
