@@ -62,8 +62,9 @@ def settings(teacher, corpus, few_words):
     paragraphs = [name for name, config in rows.items() if config.data.source != "self"]
     return [
         *("--config", STUDY, f"teacher.model={teacher}", f"counterfactual.lexicon={few_words}", "eval.tasks={}"),
-        *("data.max_texts=64", "data.max_length=80", "train.max_steps=2", "train.save_every=1", "train.cpu_threads=1"),
+        *("data.max_texts=64", "data.max_length=80", "train.save_every=1", "train.cpu_threads=1"),
         *(f"runs.{name}.data.source={corpus}" for name in paragraphs),
+        *(f"runs.{name}.train.max_steps=2" for name in rows),
     ]
 
 
