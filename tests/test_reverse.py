@@ -43,6 +43,7 @@ the bridesmaids' and the groomsmen's, a boys' choir → the groomsmen's and the 
 the princess' dress, THE ACTRESS’ NAME, the prince's → the prince's dress, THE ACTOR’S NAME, the princess's
 ‘Good day, ladies’ she said. 'Yes, ladies' → ‘Good day, gentlemen’ he said. 'Yes, gentlemen'
 the Sultan Murad, the Sultana; Zia Sultana; Cowgirls → the Sultana Murad, the Sultan; Zia Sultana; Cowgirls
+al-Nu'man, a man-eater, her governess, a soprano → al-Nu'man, a man-eater, his tutor, a tenor
 his god-mother and my god-son, the godlike goddess → her god-father and my god-daughter, the godlike god
 oh my god, thank god, a god-fearing, god-given; a god → oh my god, thank god, a god-fearing, god-given; a goddess
 He went to man the guns for a man-month. Oh boy! → She went to man the guns for a man-month. Oh boy!

@@ -20,7 +20,7 @@ from scipy.optimize import minimize
 
 from counterfactuals.files import write_whole
 
-COMMON = ("base", "word")  # reasons of every passage, and of every word that turns
+COMMON = ("base", "named", "word")  # reasons of every passage, and of every name and noun that turns
 PRIOR = 4.0  # passages that are added for each reason, wrong at the mean rate
 
 
@@ -101,7 +101,7 @@ def write(found: dict[str, float], marked: Sequence[Marked], path: Path, command
         wrong.update(set(passage.reasons) if passage.wrong else ())
     lines = [
         "# Why a passage may be reversed wrongly: reason → the probability that it makes its passage wrong.",
-        "# A passage's doubt is 1 − Π (1 − p) over its reasons; base counts once, word for every word that turns.",
+        "# A passage's doubt is 1 − Π (1 − p) over its reasons: base once, named and word for each name and noun.",
         f"# Fitted on {len(marked):,} marked passages, {sum(p.wrong for p in marked):,} wrong: {command}",
         "doubts:",
     ]
