@@ -128,22 +128,17 @@ class Cast:
     def _adopt(self) -> None:
         """A partner for the first names that have none, of persons whose group a relation or the next pronoun shows."""
         persons = [run.first for run in self.runs if run.score > 0]
-        votes: defaultdict[str, set[int]] = defaultdict(set)
+        usual = self.names.pairs[: USUAL[0]]
         for (first, _), those in self.full.items():
             known = self.names.entry(first)
             if (known and known[1]) or first in self.names.settled or len(first) < 3 or first.isupper():
                 continue
-            for run in those:
-                group = known[0] if known else self._group(run, persons)
-                if group is not None and run.score > (0 if known else ADOPTED):
-                    votes[first].add(group)
-        usual = self.names.pairs[: USUAL[0]]
-        for first, groups in votes.items():
+            shown = [self._group(run, persons) for run in those if run.score > ADOPTED]
+            groups = {known[0]} if known and those[0].score > 0 else {group for group in shown if group is not None}
             if len(groups) == 1:
-                (group,) = groups
                 at = crc32(first.encode()) % len(usual)
-                targets = (pair[1 - group] for pair in usual[at:] + usual)
-                self.adopted[first] = group, next((name for name in targets if name not in self.words), None)
+                targets = (pair[1 - max(groups)] for pair in usual[at:] + usual)
+                self.adopted[first] = max(groups), next((name for name in targets if name not in self.words), None)
 
     def _group(self, run: Run, persons: list[int]) -> int | None:
         """The group of the person whose full name this is, where it is shown."""
