@@ -297,14 +297,14 @@ def test_command_line_direction_and_lexicon_by_path():
 def test_command_line_json():
     done = run("reverse", "--json", stdin="Él dice: he knew.\nNothing.\n".encode())
     first, second = map(json.loads, done.stdout.decode().splitlines())
-    doubt = round(1 - (1 - doubts()["base"]) * (1 - doubts()["word"]), 4)
+    doubt = round(doubts()["base"], 4)
     assert first == {
         "text": "Él dice: he knew.",
         "reversed": "Él dice: she knew.",
         "spans": [{"start": 9, "end": 11, "cf_start": 9, "cf_end": 12, "rule": "pair", "confidence": 1.0}],
         "flags": [],
         "stays": [],
-        "passages": [{"start": 0, "end": 17, "doubt": doubt, "reversed": True, "reasons": ["base", "word"]}],
+        "passages": [{"start": 0, "end": 17, "doubt": doubt, "reversed": True, "reasons": ["base"]}],
         "turn": 0,
         "cue": None,
     }

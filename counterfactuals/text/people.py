@@ -198,7 +198,9 @@ class Cast:
                 continue
             for token in run.given:
                 word = self.words[token]
-                other_group, target = self.entry(word) or (None, None)
+                other_group, target = (
+                    (group, partner) if token == run.given[0] else self.names.entry(word) or (None, None)
+                )
                 surname = bool(run.surname) and token != run.given[0] and word in self.names.weak
                 if target is None or other_group != group or surname:  # "William Jackson Hooker"
                     continue
@@ -218,7 +220,8 @@ class Cast:
                 yield mention
         inside = {token for run in self.runs for token in range(run.first, run.last)} if self.adopted else ()
         for token in [n for n, word in enumerate(self.words) if word in self.adopted and n not in inside]:
-            yield _mention(self.scene, token, token + 1, *self.adopted[self.words[token]])
+            if self.words[token - 1] not in self.names.context["before_places"]:
+                yield _mention(self.scene, token, token + 1, *self.adopted[self.words[token]])
 
     def _family(self, words: set[str]) -> dict[str, str | None]:
         """Short form of a name in the text → the same short form of that name's partner, or None: Steve → Cindy."""

@@ -17,7 +17,6 @@ from functools import cached_property, lru_cache
 from typing import Any, NamedTuple
 
 from counterfactuals.text import people, pronouns, senses, surface, words
-from counterfactuals.text.conditions import LISTS
 from counterfactuals.text.document import Document, Mention, doubts
 from counterfactuals.text.lexicon import Lexicon
 
@@ -65,7 +64,7 @@ class Passage(NamedTuple):
     """`text[start:end]`: the probability that its reversal is wrong, and whether it was reversed.
 
     doubt: 1 − Π (1 − doubt of a reason) over `reasons`; 0 where no role turns. reasons: keys of doubts.yaml: "base"
-    once, "named" and "word" for each name and each noun that turns, the others once for each word that has them.
+    once, "named" for each name that turns, the others once for each word that has them.
     """
 
     start: int
@@ -228,9 +227,9 @@ def _reasons(mentions: Sequence[Mention], turned: Sequence[Mention]) -> tuple[st
     """Why the reversal of a passage may be wrong; () where nothing turns."""
     if not turned:
         return ()
-    words = {("named" if m.rule == "name" else "word", m.word) for m in turned if m.word not in LISTS["PRONOUNS"]}
+    names = {mention.word for mention in turned if mention.rule == "name"}
     named = {(reason, mention.word) for mention in mentions for reason in mention.reasons}
-    return ("base", *sorted(kind for kind, _ in words), *sorted(reason for reason, _ in named))
+    return ("base", *("named",) * len(names), *sorted(reason for reason, _ in named))
 
 
 def _flags(mentions: Sequence[Mention]) -> Iterator[Flag]:
