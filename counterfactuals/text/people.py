@@ -216,7 +216,7 @@ class Cast:
                 if word in family and family[word] is None:
                     mention.doubt("name:nickname")
                 if run.score < (SURE if first in self.names.weak else UNSURE):
-                    mention.doubt("name:weak_full" if run.surname else "name:weak_alone")
+                    mention.doubt("name:weak")
                 yield mention
         inside = {token for run in self.runs for token in range(run.first, run.last)} if self.adopted else ()
         for token in [n for n, word in enumerate(self.words) if word in self.adopted and n not in inside]:
@@ -295,9 +295,7 @@ class Cast:
             if is_person:
                 return "" if entry and entry[1] else "name:no_partner"
             return "name:maybe" if run.score > (-SHOWN if entry else -SHOWN / 2) else ""
-        if run.surname or not is_person:
-            return "name:unknown_full" if is_person else ""
-        return "name:unknown_alone" if run.score > SURE else "name:unknown_word"
+        return "name:unknown" if is_person else ""
 
 
 def _small(scene: Scene) -> Iterator[Mention]:
