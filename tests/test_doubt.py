@@ -84,10 +84,10 @@ def test_a_part_of_a_reversal_has_its_own_offsets():
 
 def test_the_fit_finds_the_probabilities_that_made_the_marks():
     draw = np.random.default_rng(0)
-    truth = {"word": 0.01, "name:a": 0.3, "sense:b": 0.05}
+    truth = {"named": 0.01, "name:a": 0.3, "sense:b": 0.05}
     marked = []
     for _ in range(20_000):
-        reasons = ("word",) * int(draw.integers(1, 5))
+        reasons = ("named",) * int(draw.integers(1, 5))
         reasons += tuple(r for r in ("name:a", "sense:b") if draw.random() < 0.2)
         right = math.prod(1 - truth[r] for r in reasons)
         marked.append(Marked(reasons, bool(draw.random() > right)))

@@ -74,6 +74,13 @@ def shown(text: str) -> str:
         "[Mark] looked up. [Grace] said so, for [Bill] had gone.",
         "Dear [Ken], she is here. Thanks, [Bob]",
         "[Frank] lost his way.",
+        # far from every role, with nothing that shows a person, and in references
+        "Malahide Castle, the hill of Tara, and the long barrows of Knowth.",
+        "So it was shown (Gregory and Schumm, 1987; Vincent, 1989; Andres et al. 2001).",
+        # no counterpart in the table: another partner, where the text shows the group
+        "[Ruvik] Tarsen (born 1970) is a builder. He won. [Ruvik] was old.",
+        "<Ruvik Tarsen> and her friend left.",
+        "O'<Donel Levy> sang; he was old.",
         # titles, relations, kings
         "Mr. James, Dr. James, Mrs James and Captain James left.",
         "Sir [James] left. Sir [Ian] McKellen, Sister [Mary], Uncle [Tom], Lady [Diana].",
@@ -108,9 +115,9 @@ def shown(text: str) -> str:
         "Miss [Mary], Lady [Clara], Mrs [Rachel] and Lord [Henry] laughed. Sir [James] left.",
         "He met Lord Orville.",
         "[Sadie] [Kate] laughed at him.",
-        # a full name keeps its doubt until the passage ends
-        "<Ruvik Tarsen> (born 30 December 2000), is a player.\nCareer.\nOn 25 February, he made his debut.",
-        "The Dutchman <Ruvik Tarsen> was there.",
+        # a full name that the table has not gets a partner where a pronoun or a role shows its group
+        "[Ruvik] Tarsen (born 30 December 2000), is a player.\nCareer.\nOn 25 February, he made his debut.",
+        "The Dutchman [Ruvik] Tarsen was there.",
         "The <Erich-Weinert-Ensemble> was a male choir. It was named after [Erich] Weinert.",
         # lists of the world's names
         "[Søren] said he was late. [Małgorzata] [Maria] Nowak met him.",
@@ -138,9 +145,9 @@ def shown(text: str) -> str:
         # a role ahead of its name, a name beside one that turns
         "In his review, <Ruvik Tarsen> states it.",
         "The men's champions were Norway's <Ruvik Tarsen> and [Tor] [Arne] Hetland.",
-        # no counterpart: they stay, doubted beside a role that may be theirs
-        "<Ruvik Tarsen> said he would go.",
-        "<Nurvo Gonçalves> (born 9 July 1998) is a footballer. He plays.",
+        # a name alone without a counterpart stays, doubted beside a role that may be its own
+        "[Ruvik] Tarsen said he would go.",
+        "[Nurvo] Gonçalves (born 9 July 1998) is a footballer. He plays.",
         "President <Qo Jinveng> met his friend.",
         "<Jesus> wept, for he was sad.",
         "His son <Zdvorn> is an investor.",
@@ -175,20 +182,20 @@ def test_a_name_is_the_same_in_all_its_places() -> None:
 @pytest.mark.parametrize(
     ("text", "reasons"),
     [
-        ("Ruvik Tarsen said he would go.", ["name:unknown_full"]),
-        ("Fruvo lost his ring.", ["name:unknown_*"]),
-        ("His wife Zdvorna lost her ring.", ["name:unknown_alone"]),
+        ("Ruvik Tarsen said he would go.", ["name:adopted"]),
+        ("Fruvo lost his ring.", ["name:unknown"]),
+        ("His wife Zdvorna lost her ring.", ["name:unknown"]),
         ("Joan lost her way.", ["name:no_partner"]),
         ("Victoria lost her way.", ["name:maybe"]),
-        ("Ruvik Tarsen met his wife. Ann saw her.", ["name:unknown_full"]),
+        ("Ruvik Tarsen met his wife. Ann saw her.", ["name:adopted"]),
         ("Ruvik Tarsen met Ann. She saw him.", []),
-        ("Okafor lost his ring.", ["name:unknown_*"]),
+        ("Okafor lost his ring.", ["name:unknown"]),
         ("Her husband met Ruvik Tarsen.", []),
         ("Jesus wept, for he was sad.", ["name:famous"]),
-        ("He saw Antony and Cleopatra.", ["name:famous"]),
+        ("He saw Antony and Cleopatra.", ["name:rare_alone", "name:famous"]),
         ("we saw tom in his car", ["name:small"]),
         ("The Erich-Weinert-Ensemble was a male choir. Erich Weinert led it.", ["name:namesake"]),
-        ("Mary Smith and Ruvik Tarsen, whom she met, left.", ["name:unknown_full"]),
+        ("Mary Smith and Ruvik Tarsen, whom she met, left.", ["name:unknown"]),
         ("Taylor said he was right.", []),
         ("Obama said he would go.", []),
         ("Peter said he would go.", []),

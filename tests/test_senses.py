@@ -65,7 +65,6 @@ Raymond Anthony Papa swam. The "PRIDE MAN FESTIVAL 2005" was shown. The Maharani
 A chick hatched from the egg.
 sister companies, sister-city links, a daughter cell, a mother tongue
 forsaken of God and man
-And boy was it hot. Thanks a lot, and boy, does that hurt!
 He had a f–king day. → She had a f–king day.
 The heavy chaps; Honest to grandma! The Big Sisters and the Little Brothers.
 The male of this species is larger than the female.
@@ -108,7 +107,7 @@ The actress and the actors of the film met. → The actor and the actresses of t
 Mr. and Mrs. Smith; Mrs & Mr Day; Mr/Mrs Roe → Mrs. and Mr. Smith; Mr & Mrs Day; Mrs/Mr Roe
 My bf, my MIL and FIL, my BF and our gf → My gf, my FIL and MIL, my GF and our bf
 Ma said so to my pa. Hey sis, thanks bro. → Pa said so to my ma. Hey bro, thanks sis.
-He is Latino. A Latina nurse met a Latino man. → She is Latina. A Latino nurse met a Latina woman.
+He is Latino. A Latina nurse met a Latino man. → She is Latino. A Latino nurse met a Latino woman.
 {"gender": "F", "title": "Ms", "text": "She left."} → {"gender": "M", "title": "Mr", "text": "He left."}
 {"sex": "Female", "relation": "Mother"} → {"sex": "Male", "relation": "Father"}
 Sex: M. He is 30. → Sex: F. She is 30.
@@ -147,7 +146,6 @@ sense:capital: We lived in <Norseman> for years.
 sense:rare: The <actors> in this network are banks and states.
 sense:rare: They met <Miss> Ohio. I was crowned <Miss> Malaika.
 sense:rare: The <Duke> is a motorcycle with two cylinders.
-sense:rare: Rothschild and <sons> lent the money.
 sense:rare: An experienced <groom> was there.
 sense:capital: We read about <Mama> Cash.
 sense:capital: Bert & <His> Orchestra played.
@@ -155,7 +153,7 @@ sense:rare: They invited twenty people from the <fraternity>.
 sex_bound:body: She was <pregnant> when he came.
 sex_bound:body: She was <in labour> when her husband arrived.
 sex_bound:body: <Her> period was late.
-sex_bound:role: The <governess> said her <diva> was late.
+sex_bound:role: The <geisha> said her <diva> was late.
 sex_bound:body: He stroked the <beard>.
 sex_bound:body: Her white hair and <whiskers> shook.
 """

@@ -297,5 +297,5 @@ def _cell(text: str) -> str:
 
 
 def _counted(reasons: Iterable[str]) -> str:
-    """ "base word*3 name:maybe": each reason once, with how often it stands; read by learn/doubts.py."""
+    """ "base named*3 name:maybe": each reason once, with how often it stands; read by learn/doubts.py."""
     return " ".join(f"{reason}*{n}" if n > 1 else reason for reason, n in Counter(reasons).items())

@@ -20,7 +20,7 @@ from scipy.optimize import minimize
 
 from counterfactuals.files import write_whole
 
-COMMON = ("base", "word")  # reasons of every passage, and of every word that turns
+COMMON = ("base", "named")  # reasons of every passage, and of every name that turns
 PRIOR = 4.0  # passages that are added for each reason, wrong at the mean rate
 
 
@@ -53,7 +53,7 @@ def read_marks(paths: Iterable[str | Path]) -> list[Marked]:
 
 
 def _reasons(cell: str) -> Iterator[str]:
-    """The reasons of a cell: "base word*2" are base, word, word."""
+    """The reasons of a cell: "base named*2" are base, named, named."""
     for part in cell.split():
         reason, _, times = part.partition("*")
         yield from [reason] * int(times or 1)
@@ -101,7 +101,7 @@ def write(found: dict[str, float], marked: Sequence[Marked], path: Path, command
         wrong.update(set(passage.reasons) if passage.wrong else ())
     lines = [
         "# Why a passage may be reversed wrongly: reason → the probability that it makes its passage wrong.",
-        "# A passage's doubt is 1 − Π (1 − p) over its reasons; base counts once, word for every word that turns.",
+        "# A passage's doubt is 1 − Π (1 − p) over its reasons: base once, named for each name that turns.",
         f"# Fitted on {len(marked):,} marked passages, {sum(p.wrong for p in marked):,} wrong: {command}",
         "doubts:",
     ]

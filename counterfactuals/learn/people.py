@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from counterfactuals.learn.pronouns import data_file, descend
+from counterfactuals.learn.pronouns import data_file, descend, packed
 from counterfactuals.text import loglinear, pronouns, words
 from counterfactuals.text.document import Document
 from counterfactuals.text.lexicon import Lexicon
@@ -156,7 +156,7 @@ def _fit(rows: list[Sample], seed: int) -> dict[str, Any]:
     tables: dict[str, dict[str, int]] = {template: {} for template in TEMPLATES}
     for (place, key), number in index.items():
         tables[TEMPLATES[place]][key] = int(tenths[number])
-    return loglinear.packed(int(tenths[-1]), tables)
+    return packed(int(tenths[-1]), tables)
 
 
 def _measured(model: dict[str, Any], held: list[Sample]) -> dict[str, Any]:

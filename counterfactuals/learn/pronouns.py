@@ -13,7 +13,7 @@ import random
 import re
 import string
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,6 @@ import numpy as np
 
 from counterfactuals.files import write_whole
 from counterfactuals.text.document import TOKEN, Document
-from counterfactuals.text.loglinear import packed
 from counterfactuals.text.pronouns import TEMPLATES, Around, around, keys, normal
 from counterfactuals.tokens.corpus import read_texts
 
@@ -91,6 +90,18 @@ def data_file(
     made = {"sources": [Path(source).name for source in sources], "date": datetime.date.today().isoformat()}
     listed = {name: " ".join(sorted(members[name])) for name in sorted(members)}
     return {"about": about, "provenance": made | facts, "classes": listed, "models": models}
+
+
+def packed(bias: int, weights: Mapping[str, Mapping[str, int]]) -> dict[str, object]:
+    """A model as it is written to a data file. bias and weights (template → key → weight) in tenths; no weight is 0."""
+    tables = {}
+    for template, table in weights.items():
+        rows: dict[int, list[str]] = {}
+        for key, tenths in sorted(table.items()):
+            if tenths:
+                rows.setdefault(tenths, []).append(key)
+        tables[template] = {str(tenths): " ".join(rows[tenths]) for tenths in sorted(rows)}
+    return {"bias": bias, "weights": tables}
 
 
 def write(data: dict[str, Any], path: Path) -> None:

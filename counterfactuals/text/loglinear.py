@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
@@ -63,15 +63,3 @@ def probability(log_odds: float) -> float:
     """1 / (1 + e^−log_odds), without overflow."""
     odds = math.exp(-abs(log_odds))
     return 1 / (1 + odds) if log_odds >= 0 else odds / (1 + odds)
-
-
-def packed(bias: int, weights: Mapping[str, Mapping[str, int]]) -> dict[str, object]:
-    """A model as it is written to a data file. bias and weights (template → key → weight) in tenths; no weight is 0."""
-    tables = {}
-    for template, table in weights.items():
-        rows: dict[int, list[str]] = {}
-        for key, tenths in sorted(table.items()):
-            if tenths:
-                rows.setdefault(tenths, []).append(key)
-        tables[template] = {str(tenths): " ".join(rows[tenths]) for tenths in sorted(rows)}
-    return {"bias": bias, "weights": tables}

@@ -11,6 +11,7 @@ import hashlib
 import json
 import unicodedata
 from bisect import bisect
+from collections import Counter
 from dataclasses import dataclass, field
 from functools import cache, cached_property, lru_cache
 from itertools import chain
@@ -82,6 +83,15 @@ class Names:
         forms = {name: entry for name, entry in plain_forms.items() if name not in self.either} | self.entries
         words = self.context["words"]  # "YOU WILL NOT"
         return {name.upper(): entry for name, entry in forms.items() if len(name) > 2 and name not in words} | forms
+
+    @cached_property
+    def settled(self) -> frozenset[str]:
+        """Names that get no partner by themselves: of anyone, places, and words of classes in which names are rare."""
+        classes = loglinear.load(MODEL)[0]
+        sizes = Counter(classes.values())
+        held = Counter(classes.get(name.lower(), "") for pair in self.pairs[: USUAL[1]] for name in pair)
+        nouns = {word.capitalize() for word, name in classes.items() if held[name] < sizes[name] / 30} - self.either
+        return self.strange.union(nouns, *(self.context[s] for s in ("unisex", "no_given", "mononyms")))
 
     @cached_property
     def small(self) -> dict[str, str]:

@@ -12,8 +12,11 @@ from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Iterator
 from math import log
+from zlib import crc32
 
+from counterfactuals.text.conditions import LISTS
 from counterfactuals.text.document import Document, Mention
+from counterfactuals.text.names import USUAL, Entry
 from counterfactuals.text.runs import CLOSE, QUOTES, Run, Scene, pooled, runs
 
 SHOWN = 6.0  # log odds of a name where a sign decides
@@ -22,7 +25,10 @@ ALONE, FULL, UNKNOWN = (2.0, 1.75, 1.0, -1.0), (1.0, 1.0, 0.5, -0.5), 2.0
 SURE, UNSURE = 1.5, 0.3  # a replaced name of lower log odds is doubted: one that is often something else; any other
 # After these titles stands a surname; so usual (see names.USUAL) a name has to be to be a given name there.
 COURTESY = {"miss": 3, "lady": 3, "mrs": 2, "ms": 1, "mr": 0, "lord": 0}
+PRONOUNS = LISTS["PRONOUNS"]
 BESIDE = 12  # tokens after what is perhaps a name in which a word of a role leaves a doubt
+LONELY = 1.5  # log odds that a name loses that stands alone, far from every role, where nothing shows a person
+ADOPTED = 3.0  # a name without a partner gets one where it is a person's by these log odds, and a pronoun follows
 
 
 def find(document: Document) -> None:
@@ -79,9 +85,14 @@ class Cast:
                 self.alone[first].append(run)
         self.given: set[str] = set()  # first words of full names
         self.surnames: dict[str, float] = {}  # surname → the log odds that it is a person's
+        self.adopted: dict[str, Entry] = {}  # first words of full names that the table pairs with none
         self._introduce()
         self._decide_full()
         self._decide_alone()
+        self._adopt()
+
+    def entry(self, word: str) -> Entry | None:
+        return self.adopted.get(word) or self.names.entry(word)
 
     def _introduce(self) -> None:
         """ "Miss Mary", "Lady Clara", "Mrs Rachel": a usual given name of the title's group, here never a surname."""
@@ -114,6 +125,32 @@ class Cast:
                 self.given.add(first)
                 self.surnames[surname] = max(self.surnames.get(surname, 0), SHOWN if known else min(score, SHOWN / 2))
 
+    def _adopt(self) -> None:
+        """A partner for the first names that have none, of persons whose group a relation or the next pronoun shows."""
+        persons = [run.first for run in self.runs if run.score > 0]
+        usual = self.names.pairs[: USUAL[0]]
+        for (first, _), those in self.full.items():
+            known = self.names.entry(first)
+            if (known and known[1]) or first in self.names.settled or len(first) < 3 or first.isupper():
+                continue
+            shown = [self._group(run, persons) for run in those if run.score > ADOPTED]
+            groups = {known[0]} if known and those[0].score > 0 else {group for group in shown if group is not None}
+            if len(groups) == 1:
+                at = crc32(first.encode()) % len(usual)
+                targets = (pair[1 - max(groups)] for pair in usual[at:] + usual)
+                self.adopted[first] = max(groups), next((name for name in targets if name not in self.words), None)
+
+    def _group(self, run: Run, persons: list[int]) -> int | None:
+        """The group of the person whose full name this is, where it is shown."""
+        scene = self.scene
+        if scene.is_after_role(run.begin):
+            role = scene.document.mention_at(run.begin - 1) or scene.document.mention_at(run.begin - 2)
+            return role.group if role else None
+        role, joined = scene.after(run.last), "and" in (self.words[run.begin - 1], self.words[run.last])
+        if run.group is not None or joined or role is None or role.target is None or role.word not in PRONOUNS:
+            return run.group
+        return None if bisect_left(persons, role.first) > bisect_left(persons, run.last) else role.group
+
     def _decide_alone(self) -> None:
         """Score each name that stands alone; the higher the more of the names alone in this text are given names."""
         scores: dict[str, tuple[float, float]] = {}
@@ -138,6 +175,8 @@ class Cast:
                     person, given = person + more, given + more
                 elif not known and word not in self.names.either:
                     given += UNKNOWN
+                if not any(self.scene.near[run.first] for run in those):
+                    person -= LONELY
             scores[word] = person, given
             if known and person > 0:
                 num_given, num_surnames = num_given + (given > 0), num_surnames + (given <= 0)
@@ -150,16 +189,18 @@ class Cast:
 
     def replaced(self) -> Iterator[Mention]:
         """The given names that turn."""
-        persons = [run for run in self.runs if run.score > 0 and self.names.entry(self.words[run.given[0]])]
+        persons = [run for run in self.runs if run.score > 0 and self.entry(self.words[run.given[0]])]
         family = self._family({self.words[run.given[0]] for run in persons})
         for run in persons:
             first = self.words[run.given[0]]
-            group, partner = self.names.entry(first) or (None, None)
+            group, partner = self.entry(first) or (None, None)
             if partner is None or run.group not in (None, group):
                 continue
             for token in run.given:
                 word = self.words[token]
-                other_group, target = self.names.entry(word) or (None, None)
+                other_group, target = (
+                    (group, partner) if token == run.given[0] else self.names.entry(word) or (None, None)
+                )
                 surname = bool(run.surname) and token != run.given[0] and word in self.names.weak
                 if target is None or other_group != group or surname:  # "William Jackson Hooker"
                     continue
@@ -168,11 +209,19 @@ class Cast:
                 mention = _mention(self.scene, token, token + 1, group, target)
                 if not run.surname and word in self.names.context["mononyms"]:
                     mention.doubt("name:famous")  # "Antony and Cleopatra"
+                elif first in self.adopted:
+                    mention.doubt("name:adopted")
+                elif not (run.surname or run.sign or first in self.given) and self.names.usual.get(first, 2) > 1:
+                    mention.doubt("name:rare_alone")
                 if word in family and family[word] is None:
                     mention.doubt("name:nickname")
                 if run.score < (SURE if first in self.names.weak else UNSURE):
-                    mention.doubt("name:weak_full" if run.surname else "name:weak_alone")
+                    mention.doubt("name:weak")
                 yield mention
+        inside = {token for run in self.runs for token in range(run.first, run.last)} if self.adopted else ()
+        for token in [n for n, word in enumerate(self.words) if word in self.adopted and n not in inside]:
+            if self.words[token - 1] not in self.names.context["before_places"]:
+                yield _mention(self.scene, token, token + 1, *self.adopted[self.words[token]])
 
     def _family(self, words: set[str]) -> dict[str, str | None]:
         """Short form of a name in the text → the same short form of that name's partner, or None: Steve → Cindy."""
@@ -246,9 +295,7 @@ class Cast:
             if is_person:
                 return "" if entry and entry[1] else "name:no_partner"
             return "name:maybe" if run.score > (-SHOWN if entry else -SHOWN / 2) else ""
-        if run.surname or not is_person:
-            return "name:unknown_full" if is_person else ""
-        return "name:unknown_alone" if run.score > SURE else "name:unknown_word"
+        return "name:unknown" if is_person else ""
 
 
 def _small(scene: Scene) -> Iterator[Mention]:

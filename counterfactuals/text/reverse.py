@@ -64,7 +64,7 @@ class Passage(NamedTuple):
     """`text[start:end]`: the probability that its reversal is wrong, and whether it was reversed.
 
     doubt: 1 − Π (1 − doubt of a reason) over `reasons`; 0 where no role turns. reasons: keys of doubts.yaml: "base"
-    once, "word" for every word that turns, the others once for each word that has them.
+    once, "named" for each name that turns, the others once for each word that has them.
     """
 
     start: int
@@ -210,7 +210,7 @@ class Reverser:
                 inside.append(mention)
                 mention = next(mentions, None)
             turned = [m for m in inside if not self._stays(m)]
-            reasons = _reasons(inside, len(turned))
+            reasons = _reasons(inside, turned)
             doubt = 1 - math.prod(1 - doubts()[reason] for reason in reasons)
             flags += _flags(inside)
             is_reversed = bool(turned) and doubt <= most
@@ -223,12 +223,13 @@ class Reverser:
         return Reversal(text, reversed_, spans, tuple(flags), tuple(stays), tuple(found), turn)
 
 
-def _reasons(mentions: Sequence[Mention], num_turned: int) -> tuple[str, ...]:
+def _reasons(mentions: Sequence[Mention], turned: Sequence[Mention]) -> tuple[str, ...]:
     """Why the reversal of a passage may be wrong; () where nothing turns."""
-    if not num_turned:
+    if not turned:
         return ()
+    names = {mention.word for mention in turned if mention.rule == "name"}
     named = {(reason, mention.word) for mention in mentions for reason in mention.reasons}
-    return ("base", *("word",) * num_turned, *sorted(reason for reason, _ in named))
+    return ("base", *("named",) * len(names), *sorted(reason for reason, _ in named))
 
 
 def _flags(mentions: Sequence[Mention]) -> Iterator[Flag]:

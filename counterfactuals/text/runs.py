@@ -27,6 +27,7 @@ OWN = 8  # so many of TEMPLATES are of the name itself
 _CAPITALS = frozenset(filter(str.isupper, map(chr, range(0x250))))
 _APOSTROPHES, QUOTES = frozenset("'’"), frozenset('"“”')
 _SHORT_ENDS = frozenset(("t", "m", "re", "ve", "ll", "d"))
+_PREFIXES = ("O", "D", "L")  # O'Brien
 _ARTICLES = frozenset(("the", "The", "a", "A", "an", "An"))
 
 
@@ -152,7 +153,7 @@ def _end(scene: Scene, token: int) -> int:
         elif word == ".":
             if words[token] not in context["shortened"] and (len(words[token]) > 1 or words[token] == "I"):
                 return token + 1
-        elif word not in "-'’" or not glued(following) or (word != "-" and words[token] not in ("O", "D", "L")):
+        elif word not in "-'’" or not glued(following) or (word != "-" and words[token] not in _PREFIXES):
             return token + 1
         if words[following][0] not in _CAPITALS:
             return token + 1
@@ -204,7 +205,8 @@ def _split(words: list[str], names: Names, tokens: list[int]) -> tuple[list[int]
     """The tokens of the given names, without initials, and the surname; "" if there is one name alone."""
     particles, surname = names.context["particles"], words[tokens[-1]]
     last = next((n for n, token in enumerate(tokens) if words[token] in particles), len(tokens) - 1)
-    given = [token for token in tokens[:last] if len(words[token]) > 1]
+    inner = {token for token in tokens if words[token - 1] in _APOSTROPHES and words[token - 2] in _PREFIXES}
+    given = [token for token in tokens[:last] if len(words[token]) > 1 and token not in inner]
     if not given:
         return [tokens[-1]], ""
     if len(tokens) == 2:
@@ -245,8 +247,10 @@ def _sign(scene: Scene, run: Run) -> str:
         return "thing"
     if full and after[0] in ("(", ",") and after[1] == "born":
         return "person"
-    year = after[0] in ("(", ",") and after[1].isdigit() and after[2] in (")", ":", ",")
-    if not full and (year or (after[0].isdigit() and (before == "(" or after[1] == ":"))):
+    if after[0] in ("and", "&") and not full:
+        after = words[run.last + 2 : run.last + 5]  # "(Russell and Schumm, 1987)"
+    year = after[0] in ("(", ",") and after[1].isdigit() and after[2] in (")", ":", ",", ";")
+    if not full and (year or after[:2] == ["et", "al"] or (after[0].isdigit() and (before == "(" or after[1] == ":"))):
         return "surname"  # "Russell (1939)", "(Marcus 183)", "Matthew 5:3"
     if run.lead or scene.is_after_role(run.begin):
         return "person" if full else run.lead or "given"

@@ -105,10 +105,6 @@ def _is_no_role(document: Document, mention: Mention) -> bool:
         return False
     if word == "man" and (_is_verb(document, mention) or _is_mankind(document, mention)):
         return True
-    if word in LISTS["FIRMS"] and document.word(mention.first - 1) in ("and", "&"):  # Rothschild and sons
-        partner = document.word(mention.first - 2)
-        if partner[0].isupper() and partner.lower() not in document.lexicon.rules:
-            mention.doubt("sense:rare")
     if word in LISTS["EXCLAIMED"] and _is_exclaimed(document, mention):
         return True
     official = word in LISTS["GENERIC"] or (word.endswith("man") and mention.group == 1 and word != "man")
@@ -143,12 +139,8 @@ def _is_mankind(document: Document, mention: Mention) -> bool:
 
 
 def _is_exclaimed(document: Document, mention: Mention) -> bool:
-    """ "Man, he is tall.", "Thanks, man.", "and boy was he great"; not "Man, 45, held" or "Boy, come here"."""
+    """ "Man, he is tall.", "Thanks, man.", "Boy, was I wrong"; not "Man, 45, held" or "Boy, come here"."""
     before, after, second = (document.word(token) for token in (mention.first - 1, mention.last, mention.last + 1))
-    if mention.word == "boy" and before.lower() not in LISTS["DETERMINERS"]:
-        asks, whom = (second, document.word(mention.last + 2)) if after == "," else (after, second)
-        if asks.lower() in LISTS["ASKS"] and whom.lower() in LISTS["WHOM"]:
-            return True
     if not document.opens(mention.first):
         return before == "," and after in _CLOSES and mention.word != "boy"
     if mention.word == "boy":
@@ -202,7 +194,7 @@ def _is_in_name(document: Document, mention: Mention) -> bool:
         return end > last and document.word(end) in LISTS["PUBS"]  # the Prince of Wales pub
     if word.endswith("man") and len(word) > 5 and word not in LISTS["OFFICES"]:  # a surname, or a place
         if begin < first and document.word(first - 1)[0].isupper():
-            return not _is_headline(document, mention)
+            return True
         if document.word(first - 1).lower() not in LISTS["DETERMINERS"]:
             _doubt_capital(document, mention)
     if word in LISTS["PLAIN"]:
@@ -214,16 +206,16 @@ def _is_body(document: Document, mention: Mention, begin: int) -> bool:
     """ "Greene Brothers", "Big Sisters", "Sons of Anarchy"; not "Daughters of miners"."""
     before = document.word(mention.first - 1)
     if begin < mention.first and (before[0].isupper() or before == "&"):
-        return not _is_headline(document, mention)
+        return True
     after = document.word(mention.last + 1 + (document.word(mention.last + 1) == "the"))
-    return document.word(mention.last) == "of" and after[0].isupper() and not _is_headline(document, mention)
+    return document.word(mention.last) == "of" and after[0].isupper()
 
 
 def _doubt_capital(document: Document, mention: Mention) -> None:
     """A capital inside a sentence, where nothing asks for one: God's "He", "Invisible Man"."""
     before = document.word(mention.first - 1)
     inside = before in (",", "&") or (before.isalpha() and not document.glued(mention.first))
-    if inside and not _is_headline(document, mention):
+    if inside:
         mention.doubt("sense:capital")
 
 
@@ -246,14 +238,6 @@ def _joins(document: Document, left: int, right: int, other: int) -> bool:
     word = document.word(other)
     capital = word[0].isupper() and word not in LISTS["FUNCTION"]
     return capital and left >= 0 and all(between in _JOINS for between in document.words[left + 1 : right])
-
-
-def _is_headline(document: Document, mention: Mention) -> bool:
-    """Most words of the sentence around a capitalised run begin with capitals, so that a capital shows nothing."""
-    begin, end = document.sentence(mention.first)
-    first, last = _run(document, mention.first, mention.last)
-    share = _capitals(document.words[begin + 1 : first] + document.words[last:end])
-    return document.word(end) != "." if share is None else share >= 0.6
 
 
 def _is_in_title(document: Document, first: int, last: int) -> bool:
@@ -308,7 +292,7 @@ def _split(text: str) -> list[str]:
     return [word.replace("_", " ") for part in parts for word in part.split()]
 
 
-_LOOKED_AT = LISTS["FIRMS"] | LISTS["EXCLAIMED"] | LISTS["GENERIC"]
+_LOOKED_AT = LISTS["EXCLAIMED"] | LISTS["GENERIC"]
 _JOINS = frozenset(("of", "the", "for", "and", "&", "'", "’", "s", "de", "-"))
 _QUOTES = frozenset("\"“”‘’'*«»")
 _BOUNDS = _QUOTES | frozenset(".\n;:?!")

@@ -35,9 +35,9 @@ def edits(document: Document, mentions: Iterable[Mention]) -> Iterator[Edit]:
 
 
 def _rule(document: Document, mention: Mention) -> str:
-    """A name that the table spells with other accents comes back as in the table: one way."""
+    """A name that the table has not, or spells with other accents, comes back as another: one way."""
     names = document.lexicon.names
-    respelt = mention.rule == "name" and names is not None and mention.word not in names.entries
+    respelt = mention.rule == "name" and names is not None and not names.entries.get(mention.word, (0, ""))[1]
     return "one_way" if respelt and not mention.word.isupper() and not mention.word.islower() else mention.rule
 
 

@@ -58,11 +58,12 @@ def find(document: Document) -> None:
 
 
 def _is_left(document: Document, first: int, last: int) -> bool:
-    """Part of an identifier or of code: "mother.name", "person.wife", "wife()"."""
+    """Part of an identifier, of code or of a longer word: "mother.name", "person.wife", "wife()"."""
     if document.code and any(start <= document.starts[first] < end for start, end in document.code):
         return True
     before, after = document.word(first - 1), document.word(last)
-    if before == "." and document.glued(first) and document.glued(first - 1) and document.word(first - 2).isalpha():
+    inside = document.glued(first) and document.glued(first - 1) and document.word(first - 2).isalpha()
+    if inside and before in (".", "'", "’"):  # person.wife, al-Nu'man
         return True
     if after not in (".", "(") or not (document.glued(last) and document.glued(last + 1)):
         return False
