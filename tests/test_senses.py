@@ -65,6 +65,7 @@ Raymond Anthony Papa swam. The "PRIDE MAN FESTIVAL 2005" was shown. The Maharani
 A chick hatched from the egg.
 sister companies, sister-city links, a daughter cell, a mother tongue
 forsaken of God and man
+And boy was it hot. Thanks a lot, and boy, does that hurt!
 He had a f–king day. → She had a f–king day.
 The heavy chaps; Honest to grandma! The Big Sisters and the Little Brothers.
 The male of this species is larger than the female.
@@ -107,7 +108,7 @@ The actress and the actors of the film met. → The actor and the actresses of t
 Mr. and Mrs. Smith; Mrs & Mr Day; Mr/Mrs Roe → Mrs. and Mr. Smith; Mr & Mrs Day; Mrs/Mr Roe
 My bf, my MIL and FIL, my BF and our gf → My gf, my FIL and MIL, my GF and our bf
 Ma said so to my pa. Hey sis, thanks bro. → Pa said so to my ma. Hey bro, thanks sis.
-He is Latino. A Latina nurse met a Latino man. → She is Latino. A Latino nurse met a Latino woman.
+He is Latino. A Latina nurse met a Latino man. → She is Latina. A Latino nurse met a Latina woman.
 {"gender": "F", "title": "Ms", "text": "She left."} → {"gender": "M", "title": "Mr", "text": "He left."}
 {"sex": "Female", "relation": "Mother"} → {"sex": "Male", "relation": "Father"}
 Sex: M. He is 30. → Sex: F. She is 30.

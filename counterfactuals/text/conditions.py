@@ -139,6 +139,15 @@ def _is_called(document: Document, first: int, last: int) -> bool:
     return {"Ma", "Pa"} <= set(document.words) or not LISTS["FAMILY"].isdisjoint(document.words)
 
 
+def _is_beside(document: Document, first: int, last: int) -> bool:
+    """ "a Latino man", "he is Latino"; not "Latino voters", who may be anyone."""
+    rules = document.lexicon.rules
+    group = rules[document.words[first].lower()].group
+    verb = first - 1 - (document.word(first - 1) in ("a", "an", "the"))
+    places = [last, *(range(verb - 3, verb) if document.word(verb) in ("is", "was", "s") else ())]
+    return any(rule.group == group for token in places if (rule := rules.get(document.word(token).lower())))
+
+
 def _is_fellow(document: Document, first: int, last: int) -> bool:
     """ "the old fellow", "a fellow who", "poor fellow!"; not "fellow-students", "a fellow of Merton", "Fellow"."""
     second, before, after = document.word(first - 2).lower(), document.word(first - 1), document.word(last)
@@ -168,6 +177,7 @@ def _is_loud(word: str) -> bool:
 
 CONDITIONS: dict[str, Callable[[Document, int, int], bool]] = {
     "abbreviation": _is_abbreviation,
+    "beside": _is_beside,
     "called": _is_called,
     "code": _is_code,
     "fellow": _is_fellow,

@@ -139,8 +139,12 @@ def _is_mankind(document: Document, mention: Mention) -> bool:
 
 
 def _is_exclaimed(document: Document, mention: Mention) -> bool:
-    """ "Man, he is tall.", "Thanks, man.", "Boy, was I wrong"; not "Man, 45, held" or "Boy, come here"."""
+    """ "Man, he is tall.", "Thanks, man.", "and boy was he great"; not "Man, 45, held" or "Boy, come here"."""
     before, after, second = (document.word(token) for token in (mention.first - 1, mention.last, mention.last + 1))
+    if mention.word == "boy" and before.lower() not in LISTS["DETERMINERS"]:
+        asks, whom = (second, document.word(mention.last + 2)) if after == "," else (after, second)
+        if asks.lower() in LISTS["ASKS"] and whom.lower() in LISTS["WHOM"]:
+            return True
     if not document.opens(mention.first):
         return before == "," and after in _CLOSES and mention.word != "boy"
     if mention.word == "boy":
