@@ -192,6 +192,7 @@ def test_a_name_is_the_same_in_all_its_places() -> None:
         ("Okafor lost his ring.", ["name:unknown"]),
         ("Her husband met Ruvik Tarsen.", []),
         ("Jesus wept, for he was sad.", ["name:famous"]),
+        ("Vince told me. I work at Charles River Associates Vince.", ["name:namesake"]),
         ("He saw Antony and Cleopatra.", ["name:rare_alone", "name:famous"]),
         ("we saw tom in his car", ["name:small"]),
         ("The Erich-Weinert-Ensemble was a male choir. Erich Weinert led it.", ["name:namesake"]),

@@ -246,12 +246,14 @@ class Cast:
             if run.score > 0 and scene.document.mention_at(run.given[0]):
                 turned[passage].add((self.words[run.given[0]], run.surname))
                 joints |= {token for token in (run.begin - 1, run.last) if self.words[token] == "and"}
-            elif passage in turning:
+            else:
                 stay.append((run, passage))
         persons = [run.first for run in self.runs if run.score > 0]
         for run, passage in stay:
             group, _ = self.names.entry(self.words[run.given[0]]) or (None, None)
             reason = self._reason(run, turned[passage])
+            if passage not in turning and reason != "name:namesake":
+                continue  # no role turns there, so a name may stay, but not the one that turns beside it
             sure = reason in ("name:famous", "name:namesake")
             sure = sure or (bool(run.surname) and not joints.isdisjoint((run.begin - 1, run.last)))  # and another turns
             if reason and (sure or self._is_owner(run, group, persons)):
