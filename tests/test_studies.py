@@ -76,6 +76,7 @@ def check(lines: list[tuple[list[str], list[str]]], rows: list[Row]) -> None:
 TABLES = [
     ("README.md", "SmolLM2", 1, "smollm2"),
     ("docs/smollm2.md", "figure | before", 1, "smollm2"),
+    ("docs/smollm2.md", "row | next word", 1, "smollm2"),
     ("docs/privacy.md", "student | ε", 2, "private"),
     ("docs/federated.md", " | perplexity", 1, "federated"),
     ("docs/federated.md", " | fewest", 1, "federated"),
