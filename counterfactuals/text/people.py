@@ -236,7 +236,7 @@ class Cast:
         return found
 
     def left(self) -> Iterator[Mention]:
-        """The names of persons that stay, near a word of a role that turns."""
+        """The names of persons that stay: near a word of a role that turns, or where the same name turns elsewhere."""
         scene = self.scene
         turning = {scene.document.passage_of(m.start) for m in scene.roles if m.target is not None}
         turned: defaultdict[int, set[tuple[str, str]]] = defaultdict(set)

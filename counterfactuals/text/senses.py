@@ -257,13 +257,13 @@ def _is_in_title(document: Document, first: int, last: int) -> bool:
     if not opened or not document.glued(end) or document.word(begin - 1) in ":=":  # "sex": "Female"
         return False
     words = document.words[begin + 1 : end]
-    return "," not in words[:-1] and (len(words) > 3 or words[-1] not in ",.!?") and (_capitals(words) or 0) > 0.7
+    return "," not in words[:-1] and (len(words) > 3 or words[-1] not in ",.!?") and _capitals(words) > 0.7
 
 
-def _capitals(words: list[str]) -> float | None:
-    """The share of words with a capital, without "of" and the like; None for no words."""
+def _capitals(words: list[str]) -> float:
+    """The share of words with a capital, without "of" and the like; 0 for no words."""
     named = [word for word in words if word[0].isalpha() and word not in LISTS["SMALL"]]
-    return sum(word[0].isupper() for word in named) / len(named) if named else None
+    return sum(word[0].isupper() for word in named) / max(len(named), 1)
 
 
 @cache
