@@ -222,7 +222,7 @@ def corpus_of(config: Config) -> Corpus:
     if source == "sample":
         source = str(write_sample(Path(config.output_dir) / "sample") / "train.jsonl")
     elif source == "self":
-        source = str(own_texts(config, path_of(config, config.teacher.model or "")))
+        source = str(own_texts(config, path_of(config, config.teacher.model or ""), reverser_of(config)))
     return Corpus(source, subset=data.subset, split=data.split, text_field=data.text_field, max_texts=data.max_texts)
 
 

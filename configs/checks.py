@@ -27,6 +27,8 @@ def models_of_earlier_runs(c: Config, earlier: Sequence[str]) -> Iterator[str]:
 def teacher(c: Config) -> Iterator[str]:
     if c.data.prompts is not None and c.data.source != "self":
         yield "data.prompts: matters only with data.source self"
+    if c.data.choose_from > 1 and (c.data.source, c.loss.vocabulary) != ("self", "reversed"):
+        yield "data.choose_from: matters only with data.source self, and needs loss.vocabulary reversed"
     if c.teacher.model is None:
         if c.data.source == "self":
             yield "data.source: self needs teacher.model, which writes the texts"

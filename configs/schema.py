@@ -53,6 +53,9 @@ class Data(Section):
         "goes; default: built in",
         min_length=1,
     )
+    choose_from: int = setting(
+        1, "source self: write so many times as many neutral texts, and keep those with most to learn", ge=1
+    )
     max_length: int = setting(1024, "tokens in a training sequence; longer texts are cut into several", ge=2)
     pairs_dir: str | None = setting(
         None, "folder for prepared pairs, or a pair set from `evenhand build`; default: OUTPUT_DIR/pairs"

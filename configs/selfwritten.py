@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -16,13 +17,17 @@ from typing import Any
 
 import torch
 
-from configs.schema import Config
+from configs.schema import Config, Loss
 from counterfactuals.files import write_whole
-from counterfactuals.prompts import prompts
+from counterfactuals.prompts import CUED_EVERY, prompts
 from counterfactuals.provenance import model_fingerprint
 from counterfactuals.text.lexicon import load_lexicon
+from counterfactuals.text.reverse import Reverser
 from counterfactuals.tokens.shards import sha256_of_facts
+from counterfactuals.tokens.vocabulary import role_tokens
+from debias.losses import role_shares
 from debias.models import add_lora
+from debias.ops import VocabularyRoles, combine
 
 log = logging.getLogger(__name__)
 
@@ -33,15 +38,18 @@ BATCH = 256  # texts that are written together, and kept if the writing stops
 VERSION = 1  # of what is drawn from the same prompts
 
 
-def own_texts(config: Config, model: str) -> Path:
+def own_texts(config: Config, model: str, reverser: Reverser) -> Path:
     """The file of the teacher's texts below OUTPUT_DIR/self, written if it is not there yet; model: its path or name.
 
     A killed run goes on with the next batch: batch number and seed alone say what is drawn. Ranks other than the first
-    wait for the file.
+    wait for the file. With data.choose_from, only the neutral texts with most to learn are kept.
     """
     asked, facts = _prompts(config), {"version": VERSION, "teacher": model_fingerprint(model), "top_p": TOP_P}
     facts |= {"length": config.data.max_length, "seed": config.seed, "dtype": config.teacher.dtype}
-    name = f"texts-{len(asked)}-{sha256_of_facts([facts, asked])[:16]}.jsonl"
+    if config.data.choose_from > 1:
+        facts |= {"chosen by": [config.loss.op, config.loss.mix, reverser.fingerprint]}
+    number = config.data.max_texts or TEXTS
+    name = f"texts-{number}-{sha256_of_facts([facts, asked])[:16]}.jsonl"
     path = Path(config.output_dir) / "self" / name
     if int(os.environ.get("RANK", "0")):
         while not path.exists():
@@ -53,10 +61,13 @@ def own_texts(config: Config, model: str) -> Path:
         done = done[: len(done) // BATCH * BATCH]
         write_whole(partial, "".join(done))
         with partial.open("a", encoding="utf-8") as file:
-            for texts in _written(config, model, asked, len(done)):
-                file.write("".join(json.dumps({"text": text}) + "\n" for text in texts))
+            for rows in _written(config, model, reverser, asked, len(done)):
+                file.write("".join(json.dumps(row) + "\n" for row in rows))
                 file.flush()
-        partial.rename(path)
+        rows = [json.loads(line) for line in _lines(partial)]
+        best = sorted(range(len(rows)), key=lambda i: -rows[i].get("to_learn", math.inf))
+        write_whole(path, "".join(json.dumps(rows[i]) + "\n" for i in sorted(best[:number])))
+        partial.unlink()
     return path
 
 
@@ -84,7 +95,7 @@ def seconds_a_text(config: Config) -> float:
     """How long this machine writes a text and trains on it in all epochs, with its counterfactual; measured."""
     from eval.model import Scorer
 
-    model = str(config.teacher.model)
+    model, choose_from = str(config.teacher.model), config.data.choose_from
     scorer = Scorer(
         model, dtype=getattr(torch, config.teacher.dtype), trust_remote_code=config.teacher.trust_remote_code
     )
@@ -104,7 +115,8 @@ def seconds_a_text(config: Config) -> float:
 
     new = length - sum(map(len, ids)) / len(ids)
     sequences = 1 + SHARE * (config.counterfactual.augment == "both")
-    return writing * new + _epochs(config) * sequences * _seconds(step) / size
+    writing *= new * (1 + (choose_from - 1) * (CUED_EVERY - 1) / CUED_EVERY)
+    return writing + _epochs(config) * sequences * _seconds(step) / size
 
 
 def _epochs(config: Config) -> float:
@@ -133,25 +145,75 @@ def _prompts(config: Config) -> list[str]:
         if not own:
             raise ValueError(f"data.prompts {path}: no prompt in it; one a line")
     lexicon = load_lexicon(config.counterfactual.lexicon)
-    return prompts(lexicon, config.data.max_texts or TEXTS, config.seed, own)
+    number, every = config.data.max_texts or TEXTS, _cued_every(config)
+    return prompts(lexicon, math.ceil(number * every / CUED_EVERY), config.seed, own, cued_every=every)
 
 
-def _written(config: Config, model: str, asked: list[str], done: int) -> Iterator[list[str]]:
-    """Batches of texts, from prompt number `done` on. Each is cut to data.max_length tokens."""
+def _cued_every(config: Config) -> int:
+    """So that, when the neutral texts are chosen, one in CUED_EVERY is cued."""
+    return 1 + config.data.choose_from * (CUED_EVERY - 1)
+
+
+class _ToLearn:
+    """What there is to learn from each text, noted while it is written: `role_shares` of the target and the teacher.
+
+    Summed behind the prompt, up to the text's end or the first token with a role: until then the target is the
+    prediction combined with its own role reversal. That takes no run of the model. Rows are those of `ids`.
+    """
+
+    def __init__(self, loss: Loss, roles: VocabularyRoles, scorer: Any, ids: list[list[int]], length: int) -> None:
+        self.op, self.roles = {"op": loss.op, "mix": loss.mix, "roles": roles}, roles
+        self.ends = {*roles.token_L.tolist(), scorer.tokenizer.eos_token_id}
+        self.neutral = {row: (tokens[-1], length - len(tokens)) for row, tokens in enumerate(ids)}  # last token, room
+        self.found = [0.0] * len(ids)
+
+    def __call__(self, logits_BV: torch.Tensor, token_B: torch.Tensor, rows: list[int]) -> None:
+        """A `Watch` of eval.sampling."""
+        places = [place for place, row in enumerate(rows) if row in self.neutral]
+        context_R = torch.tensor([self.neutral[rows[place]][0] for place in places], device=logits_BV.device).long()
+        own_RV = logits_BV[places].float().log_softmax(-1)
+        nobody_R = torch.zeros_like(context_R)  # no group is named yet
+        target_RV = combine(own_RV=own_RV, other_RV=own_RV, context_R=context_R, turn_R=nobody_R, **self.op)
+        token_L = self.roles.token_L
+        shares_R, _ = role_shares(target_RV[:, token_L], own_RV[:, token_L])
+        for place, share in zip(places, shares_R.tolist()):
+            row, token = rows[place], int(token_B[place])
+            self.found[row] += share
+            _, room = self.neutral.pop(row)
+            if room > 1 and token not in self.ends:
+                self.neutral[row] = token, room - 1
+
+
+def _written(
+    config: Config, model: str, reverser: Reverser, asked: list[str], done: int
+) -> Iterator[list[dict[str, Any]]]:
+    """Batches of {"text"}, from prompt number `done` on. Texts are cut to data.max_length tokens.
+
+    Where the neutral texts are to be chosen, these have "to_learn" too, as `_ToLearn` found it; cued ones are kept.
+    """
     from eval.model import Scorer
 
     options: dict[str, Any] = {"dtype": getattr(torch, config.teacher.dtype), "batch_size": BATCH}
     scorer = Scorer(model, trust_remote_code=config.teacher.trust_remote_code, **options)
     length, began = config.data.max_length - 1, time.perf_counter()  # a token is left for the end of the text
+    every, roles = _cued_every(config), None
+    if config.data.choose_from > 1:
+        roles = VocabularyRoles.build(role_tokens(reverser, scorer.tokenizer, scorer.vocab_size), scorer.device)
     encoded = scorer.encode(asked, bos=True)
     longest = max(map(len, encoded))
     if longest >= length:
         raise ValueError(f"data.max_length {config.data.max_length}: a prompt has {longest} tokens; raise it")
     for start in range(done, len(asked), BATCH):
         part, ids = asked[start : start + BATCH], encoded[start : start + BATCH]
-        draw = {"top_p": TOP_P, "seed": config.seed + start, "batch_size": BATCH}
+        draw: dict[str, Any] = {"top_p": TOP_P, "seed": config.seed + start, "batch_size": BATCH}
+        draw["watch"] = watch = _ToLearn(config.loss, roles, scorer, ids, length) if roles else None
         new = scorer.sample_ids(ids, max_new_tokens=length - min(map(len, ids)), **draw)
         new = [row[: length - len(prompt)] for prompt, row in zip(ids, new)]
-        yield [text + more for text, more in zip(part, scorer.decode_behind([row[-1] for row in ids], new))]
+        behind = scorer.decode_behind([row[-1] for row in ids], new)
+        rows: list[dict[str, Any]] = [{"text": text + more} for text, more in zip(part, behind)]
+        for i, found in enumerate(watch.found if watch else ()):
+            if (start + i) % every != every - 1:  # not cued
+                rows[i]["to_learn"] = found
+        yield rows
         rate = (start + len(part) - done) / (time.perf_counter() - began)
         log.info("self     %s of %s texts, %.0f a second", f"{start + len(part):,}", f"{len(asked):,}", rate)

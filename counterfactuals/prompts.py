@@ -21,11 +21,13 @@ CUED_EVERY = 3  # one prompt in so many is cued
 NAMES = slice(25, 275)  # pairs of given names, by how common they are; the first are kept for judging
 
 
-def prompts(lexicon: Lexicon, number: int, seed: int, neutral: Sequence[str] = ()) -> list[str]:
+def prompts(
+    lexicon: Lexicon, number: int, seed: int, neutral: Sequence[str] = (), *, cued_every: int = CUED_EVERY
+) -> list[str]:
     """`number` prompts of `lexicon`'s attribute; the frames take turns, roles, names and words are drawn by `seed`.
 
-    A longer list begins with the shorter one. neutral: frames in place of the built-in neutral ones; they may hold
-    {role}, {a_role} and {roles}. ValueError for a frame with another slot.
+    A longer list begins with the shorter one. Each cued_every-th prompt is cued. neutral: frames in place of the
+    built-in neutral ones; they may hold {role}, {a_role} and {roles}. ValueError for a frame with another slot.
     """
     drawn = random.Random(f"prompts {seed}")
     neutral, cued = list(neutral) or PROMPTS["neutral"], PROMPTS["cued"].get(lexicon.name, PROMPTS["cued"]["other"])
@@ -33,7 +35,7 @@ def prompts(lexicon: Lexicon, number: int, seed: int, neutral: Sequence[str] = (
     words = sorted(word for group in lexicon.groups for word in lexicon.words(group))
     found = []
     for i in range(number):
-        turn, is_cued = i // CUED_EVERY, i % CUED_EVERY == CUED_EVERY - 1
+        turn, is_cued = i // cued_every, i % cued_every == cued_every - 1
         frame = cued[turn % len(cued)] if is_cued else neutral[(i - turn) % len(neutral)]
         found.append(filled(frame, drawn.choice(PROMPTS["roles"]), drawn.choice(names), drawn.choice(words)))
     return found

@@ -76,12 +76,13 @@ def role_shares(target_BL: torch.Tensor, student_BL: torch.Tensor) -> tuple[torc
     """How the tokens that carry a role share their mass: √mass · KL(target's shares ‖ student's), 0 where they agree.
 
     In the divergence of whole predictions the shares weigh as much as the target's mass m of these tokens, often below
-    a hundredth; √m lets such rows count. Log-probabilities of these tokens. Returns the sum over rows and (B, L).
+    a hundredth; √m lets such rows count. Log-probabilities of these tokens. Returns it for each row (B,), and (B, L).
     """
     mass_B1 = target_BL.logsumexp(-1, keepdim=True)
     share_BL, own_BL = target_BL - mass_B1, student_BL.log_softmax(-1)
     weight_B1 = (mass_B1 / 2).exp()
-    return (weight_B1 * share_BL.exp() * (share_BL - own_BL)).sum(), weight_B1 * (own_BL.exp() - share_BL.exp())
+    shares_B = (weight_B1 * share_BL.exp() * (share_BL - own_BL)).sum(-1)
+    return shares_B, weight_B1 * (own_BL.exp() - share_BL.exp())
 
 
 class _Rows(NamedTuple):
@@ -276,8 +277,8 @@ def _gradient_(
         kd, gradient_BV = divergence(options.kind, target_BV, logp_BV)
         if options.role_weight and options.roles is not None:
             token_L = options.roles.token_L
-            shares, gradient_BL = role_shares(target_BV[:, token_L], logp_BV[:, token_L])
-            kd = kd + options.role_weight * shares
+            shares_B, gradient_BL = role_shares(target_BV[:, token_L], logp_BV[:, token_L])
+            kd = kd + options.role_weight * shares_B.sum()
             gradient_BV[:, token_L] += options.role_weight * gradient_BL
         kd = tau**2 * kd
         gradient_BV.mul_(options.kd_weight * tau)

@@ -12,6 +12,9 @@ from typing import Any
 import torch
 from transformers.cache_utils import DynamicCache, DynamicLayer
 
+# (logits_BV, token_B, rows): the next token of these sequences, and what it was drawn from; ended ones may come again
+Watch = Callable[[torch.Tensor, torch.Tensor, list[int]], None]
+
 
 def sampling(options: Mapping[str, Any]) -> dict[str, Any]:
     """Those options of a task that `Scorer.sample` takes."""
@@ -229,11 +232,12 @@ def sample_ids(
     max_new_tokens: int = 100,
     seed: int = 0,
     batch_size: int | None = None,
+    watch: Watch | None = None,
 ) -> list[list[int]]:
     """One sampled continuation for each sequence (repeat a sequence for more), without the prompt and the EOS token.
 
     Same arguments, same texts on the same machine; another batch size draws other texts from the same distribution.
-    Each batch has draws of its own, so that processes may share batches.
+    Each batch has draws of its own, so that processes may share batches. watch: sees what each token is drawn from.
     """
     if not 0 < top_p <= 1 or temperature <= 0 or max_new_tokens < 1:
         raise ValueError(
@@ -243,10 +247,13 @@ def sample_ids(
     for row in ids:
         if not 1 <= len(row) < scorer.max_length:
             raise ValueError(f"a prompt of {len(row)} tokens: sampling needs 1 to {scorer.max_length - 1}")
-    generator = torch.Generator()
+    generator, batch = torch.Generator(), list[int]()
 
     def choose(logits_BV: torch.Tensor, rows: list[int]) -> torch.Tensor:
-        return sample_top_p(logits_BV, top_p=top_p, temperature=temperature, generator=generator)
+        token_B = sample_top_p(logits_BV, top_p=top_p, temperature=temperature, generator=generator)
+        if watch is not None:
+            watch(logits_BV, token_B, [batch[row] for row in rows])
+        return token_B
 
     out: list[list[int]] = [[] for _ in ids]
     lengths = [min(len(row) + max_new_tokens, scorer.max_length) for row in ids]

@@ -1,17 +1,24 @@
 """Texts that a teacher writes itself, and `evenhand debias`, on a tiny random model."""
 
 import json
+import math
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import torch
 
 import evenhand
 import train_distill
 from configs import selfwritten
+from configs.build import reverser_of
 from configs.load import load
+from configs.schema import Loss
 from counterfactuals.prompts import prompts
 from counterfactuals.text.lexicon import load_lexicon
+from debias.ops import VocabularyRoles
 from tests.runs import fresh
+from tests.test_ops import HE, NURSE, SHE, TOKENS
 
 
 @pytest.fixture(autouse=True)
@@ -35,7 +42,7 @@ def config_of(settings):
 
 def texts_of(settings) -> list[str]:
     config = config_of(settings)
-    path = selfwritten.own_texts(config, config.teacher.model)
+    path = selfwritten.own_texts(config, config.teacher.model, reverser_of(config))
     return [json.loads(line)["text"] for line in path.read_text(encoding="utf-8").splitlines()]
 
 
@@ -63,6 +70,34 @@ def test_a_killed_writing_goes_on_with_the_same_texts(settings, tmp_path, monkey
     partial.write_text(partial.read_text() + '{"text": "torn', encoding="utf-8")
     assert texts_of(settings) == whole and calls == [8, 8, 8, 8]
     assert texts_of(settings) == whole and len(calls) == 4  # read, not written again
+
+
+def test_neutral_texts_with_most_to_learn_are_chosen(settings, monkeypatch):
+    written, original = [], selfwritten._written
+    monkeypatch.setattr(selfwritten, "_written", lambda *a: (written.extend(rows) or rows for rows in original(*a)))
+    choosing = ["data.choose_from=2", "loss.op=exp_mean", "loss.vocabulary=reversed", "counterfactual.max_doubt=0"]
+    kept = texts_of([*settings, *choosing])
+    cued = [row["text"] for row in written if "to_learn" not in row]
+    neutral = sorted((row for row in written if "to_learn" in row), key=lambda row: -row["to_learn"])
+    assert (len(written), len(cued), neutral[0]["to_learn"] > neutral[-1]["to_learn"]) == (40, 8, True)
+    assert sorted(kept) == sorted(cued + [row["text"] for row in neutral[:16]])
+    texts_of([*settings, *choosing, f"output_dir={settings[2].partition('=')[2]}_again"])
+    assert written[:40] == written[40:]
+    texts_of([*settings, *choosing, "loss.op=max"])
+    assert len(written) == 120  # another op may choose others
+
+
+def test_what_there_is_to_learn_from_a_text_by_hand():
+    """P(she) .6, P(he) .2, even: .4 each. √mass · KL(½, ½ ‖ ¾, ¼)."""
+    probs = torch.full((9,), 1e-12)
+    probs[[SHE, HE, NURSE]] = torch.tensor([0.6, 0.2, 0.2])
+    once = math.sqrt(0.8) * math.log(4 / 3) / 2
+    scorer = SimpleNamespace(tokenizer=SimpleNamespace(eos_token_id=8))
+    ids = [[NURSE], [NURSE], [NURSE, NURSE], [NURSE]]
+    watch = selfwritten._ToLearn(Loss(op="exp_mean"), VocabularyRoles.build(TOKENS), scorer, ids, 4)
+    for tokens in ([NURSE, HE, NURSE, NURSE], [NURSE, NURSE, NURSE, 8], [NURSE] * 4, [NURSE] * 4):
+        watch(probs.log().expand(4, 9), torch.tensor(tokens), [0, 1, 2, 3])
+    torch.testing.assert_close(watch.found, [3 * once, once, 2 * once, 2 * once], rtol=1e-5, atol=1e-6)
 
 
 def selfwritten_scorer():
@@ -118,6 +153,10 @@ def test_the_speed_of_this_machine_is_measured(settings):
         ("teacher.model=null", "data.source: self needs teacher.model"),
         ("data.prompts=none.txt", "data.prompts none.txt: no such file"),
         ("data.max_length=8", "data.max_length 8: a prompt has"),
+        (
+            "data.choose_from=2",
+            "data.choose_from: matters only with data.source self, and needs loss.vocabulary reversed",
+        ),
         ("data.source=sample data.prompts=x", "data.prompts: matters only with data.source self"),
     ],
 )
