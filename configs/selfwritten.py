@@ -162,7 +162,7 @@ class _ToLearn:
     """
 
     def __init__(self, loss: Loss, roles: VocabularyRoles, scorer: Any, ids: list[list[int]], length: int) -> None:
-        self.op, self.roles = {"op": loss.op, "mix": loss.mix, "roles": roles}, roles
+        self.loss, self.roles = loss, roles
         self.ends = {*roles.token_L.tolist(), scorer.tokenizer.eos_token_id}
         self.neutral = {row: (tokens[-1], length - len(tokens)) for row, tokens in enumerate(ids)}  # last token, room
         self.found = [0.0] * len(ids)
@@ -172,8 +172,8 @@ class _ToLearn:
         places = [place for place, row in enumerate(rows) if row in self.neutral]
         context_R = torch.tensor([self.neutral[rows[place]][0] for place in places], device=logits_BV.device).long()
         own_RV = logits_BV[places].float().log_softmax(-1)
-        nobody_R = torch.zeros_like(context_R)  # no group is named yet
-        target_RV = combine(own_RV=own_RV, other_RV=own_RV, context_R=context_R, turn_R=nobody_R, **self.op)
+        told: dict[str, Any] = {"context_R": context_R, "turn_R": torch.zeros_like(context_R)}  # no group is named yet
+        target_RV = combine(self.loss.op, own_RV, own_RV, mix=self.loss.mix, roles=self.roles, **told)
         token_L = self.roles.token_L
         shares_R, _ = role_shares(target_RV[:, token_L], own_RV[:, token_L])
         for place, share in zip(places, shares_R.tolist()):
