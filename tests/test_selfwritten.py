@@ -147,6 +147,17 @@ def test_the_speed_of_this_machine_is_measured(settings):
     assert 0 < selfwritten.seconds_a_text(config_of([*settings, "train.batch_size=2", "train.micro_batch_size=2"])) < 5
 
 
+def test_the_time_for_texts_that_are_not_chosen_counts(settings, monkeypatch):
+    monkeypatch.setattr(selfwritten, "_seconds", lambda work: 1.0)
+    training = 1.5 / 2  # a text and half a counterfactual, two at a time
+    choosing = ["data.choose_from=4", "loss.op=max", "loss.vocabulary=reversed"]
+    few, many = (
+        selfwritten.seconds_a_text(config_of([*settings, "train.micro_batch_size=2", *more])) - training
+        for more in ([], choosing)
+    )
+    assert many == pytest.approx(3 * few, rel=0.15)  # four times two thirds, and a third; other prompts
+
+
 @pytest.mark.parametrize(
     ("change", "says"),
     [
