@@ -12,6 +12,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -158,12 +159,13 @@ class _ToLearn:
     """What there is to learn from each text, noted while it is written: `role_shares` of the target and the teacher.
 
     Summed behind the prompt, up to the text's end or the first token with a role: until then the target is the
-    prediction combined with its own role reversal. That takes no run of the model. Rows are those of `ids`.
+    prediction combined with its own role reversal. That takes no run of the model. Given names do not count: many of
+    their tokens are other words, too. Rows are those of `ids`; roles: of the words, ends: tokens after which to stop.
     """
 
-    def __init__(self, loss: Loss, roles: VocabularyRoles, scorer: Any, ids: list[list[int]], length: int) -> None:
-        self.loss, self.roles = loss, roles
-        self.ends = {*roles.token_L.tolist(), scorer.tokenizer.eos_token_id}
+    def __init__(self, loss: Loss, roles: VocabularyRoles, ends: set[int], ids: list[list[int]], length: int) -> None:
+        self.loss, self.ends, self.token_L = loss, ends, roles.token_L
+        self.roles = replace(roles, token_L=torch.arange(len(roles.token_L), device=roles.token_L.device))
         self.neutral = {row: (tokens[-1], length - len(tokens)) for row, tokens in enumerate(ids)}  # last token, room
         self.found = [0.0] * len(ids)
 
@@ -171,11 +173,10 @@ class _ToLearn:
         """A `Watch` of eval.sampling."""
         places = [place for place, row in enumerate(rows) if row in self.neutral]
         context_R = torch.tensor([self.neutral[rows[place]][0] for place in places], device=logits_BV.device).long()
-        own_RV = logits_BV[places].float().log_softmax(-1)
+        own_RL = logits_BV[places].float().log_softmax(-1)[:, self.token_L]
         told: dict[str, Any] = {"context_R": context_R, "turn_R": torch.zeros_like(context_R)}  # no group is named yet
-        target_RV = combine(self.loss.op, own_RV, own_RV, mix=self.loss.mix, roles=self.roles, **told)
-        token_L = self.roles.token_L
-        shares_R, _ = role_shares(target_RV[:, token_L], own_RV[:, token_L])
+        target_RL = combine(self.loss.op, own_RL, own_RL, mix=self.loss.mix, roles=self.roles, **told)
+        shares_R, _ = role_shares(target_RL, own_RL)
         for place, share in zip(places, shares_R.tolist()):
             row, token = rows[place], int(token_B[place])
             self.found[row] += share
@@ -196,9 +197,14 @@ def _written(
     options: dict[str, Any] = {"dtype": getattr(torch, config.teacher.dtype), "batch_size": BATCH}
     scorer = Scorer(model, trust_remote_code=config.teacher.trust_remote_code, **options)
     length, began = config.data.max_length - 1, time.perf_counter()  # a token is left for the end of the text
-    every, roles = _cued_every(config), None
-    if config.data.choose_from > 1:
-        roles = VocabularyRoles.build(role_tokens(reverser, scorer.tokenizer, scorer.vocab_size), scorer.device)
+    every, choosing = _cued_every(config), config.data.choose_from > 1
+    if choosing:
+        every_role, words = (
+            role_tokens(one, scorer.tokenizer, scorer.vocab_size)
+            for one in (reverser, replace(reverser, policy="keep_names"))
+        )
+        roles = VocabularyRoles.build(words, scorer.device)
+        ends = {*every_role.token_L.tolist(), scorer.tokenizer.eos_token_id}
     encoded = scorer.encode(asked, bos=True)
     longest = max(map(len, encoded))
     if longest >= length:
@@ -206,7 +212,7 @@ def _written(
     for start in range(done, len(asked), BATCH):
         part, ids = asked[start : start + BATCH], encoded[start : start + BATCH]
         draw: dict[str, Any] = {"top_p": TOP_P, "seed": config.seed + start, "batch_size": BATCH}
-        draw["watch"] = watch = _ToLearn(config.loss, roles, scorer, ids, length) if roles else None
+        draw["watch"] = watch = _ToLearn(config.loss, roles, ends, ids, length) if choosing else None
         new = scorer.sample_ids(ids, max_new_tokens=length - min(map(len, ids)), **draw)
         new = [row[: length - len(prompt)] for prompt, row in zip(ids, new)]
         behind = scorer.decode_behind([row[-1] for row in ids], new)
