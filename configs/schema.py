@@ -54,7 +54,7 @@ class Data(Section):
         min_length=1,
     )
     choose_from: int = setting(
-        1, "source self: write so many times as many neutral texts, and keep those with most to learn", ge=1
+        1, "source self: write N times the neutral texts, keep those in which the groups' words are most uneven", ge=1
     )
     max_length: int = setting(1024, "tokens in a training sequence; longer texts are cut into several", ge=2)
     pairs_dir: str | None = setting(

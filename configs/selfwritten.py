@@ -11,7 +11,7 @@ import logging
 import math
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -48,7 +48,7 @@ def own_texts(config: Config, model: str, reverser: Reverser) -> Path:
     asked, facts = _prompts(config), {"version": VERSION, "teacher": model_fingerprint(model), "top_p": TOP_P}
     facts |= {"length": config.data.max_length, "seed": config.seed, "dtype": config.teacher.dtype}
     if config.data.choose_from > 1:
-        facts |= {"chosen by": [config.loss.op, config.loss.mix, reverser.fingerprint]}
+        facts |= {"chosen by": ["words", config.loss.op, config.loss.mix, reverser.fingerprint]}
     number = config.data.max_texts or TEXTS
     name = f"texts-{number}-{sha256_of_facts([facts, asked])[:16]}.jsonl"
     path = Path(config.output_dir) / "self" / name
@@ -96,7 +96,7 @@ def seconds_a_text(config: Config) -> float:
     """How long this machine writes a text and trains on it in all epochs, with its counterfactual; measured."""
     from eval.model import Scorer
 
-    model, choose_from = str(config.teacher.model), config.data.choose_from
+    model = str(config.teacher.model)
     scorer = Scorer(
         model, dtype=getattr(torch, config.teacher.dtype), trust_remote_code=config.teacher.trust_remote_code
     )
@@ -116,7 +116,7 @@ def seconds_a_text(config: Config) -> float:
 
     new = length - sum(map(len, ids)) / len(ids)
     sequences = 1 + SHARE * (config.counterfactual.augment == "both")
-    writing *= new * (1 + (choose_from - 1) * (CUED_EVERY - 1) / CUED_EVERY)
+    writing *= new * _cued_every(config) / CUED_EVERY
     return writing + _epochs(config) * sequences * _seconds(step) / size
 
 
@@ -160,14 +160,17 @@ class _ToLearn:
 
     Summed behind the prompt, up to the text's end or the first token with a role: until then the target is the
     prediction combined with its own role reversal. That takes no run of the model. Given names do not count: many of
-    their tokens are other words, too. Rows are those of `ids`; roles: of the words, ends: tokens after which to stop.
+    their tokens are other words, too. ids: the prompts by row, roles: of the words, ends: tokens after which to stop.
     """
 
-    def __init__(self, loss: Loss, roles: VocabularyRoles, ends: set[int], ids: list[list[int]], length: int) -> None:
+    def __init__(
+        self, loss: Loss, roles: VocabularyRoles, ends: set[int], ids: Mapping[int, list[int]], length: int
+    ) -> None:
         self.loss, self.ends, self.token_L = loss, ends, roles.token_L
+        # for predictions of these tokens alone
         self.roles = replace(roles, token_L=torch.arange(len(roles.token_L), device=roles.token_L.device))
-        self.neutral = {row: (tokens[-1], length - len(tokens)) for row, tokens in enumerate(ids)}  # last token, room
-        self.found = [0.0] * len(ids)
+        self.neutral = {row: (tokens[-1], length - len(tokens)) for row, tokens in ids.items()}  # last token, room
+        self.found = dict.fromkeys(ids, 0.0)
 
     def __call__(self, logits_BV: torch.Tensor, token_B: torch.Tensor, rows: list[int]) -> None:
         """A `Watch` of eval.sampling."""
@@ -177,8 +180,9 @@ class _ToLearn:
         told: dict[str, Any] = {"context_R": context_R, "turn_R": torch.zeros_like(context_R)}  # no group is named yet
         target_RL = combine(self.loss.op, own_RL, own_RL, mix=self.loss.mix, roles=self.roles, **told)
         shares_R, _ = role_shares(target_RL, own_RL)
+        tokens = token_B.tolist()
         for place, share in zip(places, shares_R.tolist()):
-            row, token = rows[place], int(token_B[place])
+            row, token = rows[place], tokens[place]
             self.found[row] += share
             _, room = self.neutral.pop(row)
             if room > 1 and token not in self.ends:
@@ -212,14 +216,15 @@ def _written(
     for start in range(done, len(asked), BATCH):
         part, ids = asked[start : start + BATCH], encoded[start : start + BATCH]
         draw: dict[str, Any] = {"top_p": TOP_P, "seed": config.seed + start, "batch_size": BATCH}
-        draw["watch"] = watch = _ToLearn(config.loss, roles, ends, ids, length) if choosing else None
+        if choosing:
+            neutral = {row: tokens for row, tokens in enumerate(ids) if (start + row) % every != every - 1}
+            draw["watch"] = watch = _ToLearn(config.loss, roles, ends, neutral, length)
         new = scorer.sample_ids(ids, max_new_tokens=length - min(map(len, ids)), **draw)
         new = [row[: length - len(prompt)] for prompt, row in zip(ids, new)]
         behind = scorer.decode_behind([row[-1] for row in ids], new)
         rows: list[dict[str, Any]] = [{"text": text + more} for text, more in zip(part, behind)]
-        for i, found in enumerate(watch.found if watch else ()):
-            if (start + i) % every != every - 1:  # not cued
-                rows[i]["to_learn"] = found
+        for row, found in watch.found.items() if choosing else ():
+            rows[row]["to_learn"] = found
         yield rows
         rate = (start + len(part) - done) / (time.perf_counter() - began)
         log.info("self     %s of %s texts, %.0f a second", f"{start + len(part):,}", f"{len(asked):,}", rate)

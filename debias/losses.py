@@ -76,7 +76,8 @@ def role_shares(target_BL: torch.Tensor, student_BL: torch.Tensor) -> tuple[torc
     """How the tokens that carry a role share their mass: √mass · KL(target's shares ‖ student's), 0 where they agree.
 
     In the divergence of whole predictions the shares weigh as much as the target's mass m of these tokens, often below
-    a hundredth; √m lets such rows count. Log-probabilities of these tokens. Returns it for each row (B,), and (B, L).
+    a hundredth; √m lets such rows count. Log-probabilities of these tokens. Returns it for each row (B,), and its
+    gradient in the student's log-probabilities (B, L).
     """
     mass_B1 = target_BL.logsumexp(-1, keepdim=True)
     share_BL, own_BL = target_BL - mass_B1, student_BL.log_softmax(-1)

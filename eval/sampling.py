@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from transformers.cache_utils import DynamicCache, DynamicLayer
 
-# (logits_BV, token_B, rows): the next token of these sequences, and what it was drawn from; ended ones may come again
+# logits (B, V), the tokens (B,) drawn from them, and which of the sequences they go on; ended ones may come again
 Watch = Callable[[torch.Tensor, torch.Tensor, list[int]], None]
 
 
@@ -247,7 +247,7 @@ def sample_ids(
     for row in ids:
         if not 1 <= len(row) < scorer.max_length:
             raise ValueError(f"a prompt of {len(row)} tokens: sampling needs 1 to {scorer.max_length - 1}")
-    generator, batch = torch.Generator(), list[int]()
+    generator, batch = torch.Generator(), list[int]()  # batch: of the loop below, for `watch`
 
     def choose(logits_BV: torch.Tensor, rows: list[int]) -> torch.Tensor:
         token_B = sample_top_p(logits_BV, top_p=top_p, temperature=temperature, generator=generator)

@@ -91,11 +91,11 @@ def test_what_there_is_to_learn_from_a_text_by_hand():
     probs = torch.full((9,), 1e-12)
     probs[[SHE, HE, NURSE]] = torch.tensor([0.6, 0.2, 0.2])
     once = math.sqrt(0.8) * math.log(4 / 3) / 2
-    ids = [[NURSE], [NURSE], [NURSE, NURSE], [NURSE]]
+    ids = {0: [NURSE], 1: [NURSE], 2: [NURSE, NURSE], 3: [NURSE]}
     watch = selfwritten._ToLearn(Loss(op="exp_mean"), VocabularyRoles.build(TOKENS), {HE, 8}, ids, 4)
     for tokens in ([NURSE, HE, NURSE, NURSE], [NURSE, NURSE, NURSE, 8], [NURSE] * 4, [NURSE] * 4):
         watch(probs.log().expand(4, 9), torch.tensor(tokens), [0, 1, 2, 3])
-    torch.testing.assert_close(watch.found, [3 * once, once, 2 * once, 2 * once], rtol=1e-5, atol=1e-6)
+    assert watch.found == pytest.approx({0: 3 * once, 1: once, 2: 2 * once, 3: 2 * once}, rel=1e-5)
 
 
 def selfwritten_scorer():

@@ -76,19 +76,20 @@ def check(lines: list[tuple[list[str], list[str]]], rows: list[Row]) -> None:
 TABLES = [
     ("README.md", "SmolLM2", 1, "smollm2"),
     ("docs/smollm2.md", "figure | before", 1, "smollm2"),
+    ("docs/smollm2.md", "measure | before", 1, "smollm2"),
     ("docs/smollm2.md", "row | next word", 1, "smollm2"),
     ("docs/privacy.md", "student | ε", 2, "private"),
     ("docs/federated.md", " | perplexity", 1, "federated"),
     ("docs/federated.md", " | fewest", 1, "federated"),
     ("docs/federated.md", " | attack", 2, "federated"),
 ]
-NAMES = {"before": "base", "against the teacher's loss": "reference"}  # a table's word: the study's
+NAMES = {"before": "teacher", "after": "debias", "against the teacher's loss": "reference"}  # in a table: in the study
 
 
 def in_lines(header: list[str], body: list[list[str]], labels: int) -> list[tuple[list[str], list[str]]]:
     """A line a model: its labels and its cells, without aims."""
     cells = [i for i in range(labels, len(header)) if header[i] != "aim"]
-    if header[0] == "figure":  # a column a model
+    if header[0] in ("figure", "measure"):  # a column a model
         return [([NAMES.get(header[i], header[i])], [line[i] for line in body]) for i in cells]
     if header[:2] == ["student", "ε"]:
         body = [[line[0], line[0] if line[1] == "∞" else f"{line[0]}_{line[1]}", *line[2:]] for line in body]
