@@ -28,7 +28,7 @@ def teacher(c: Config) -> Iterator[str]:
     if c.data.prompts is not None and c.data.source != "self":
         yield "data.prompts: matters only with data.source self"
     if c.data.choose_from > 1 and (c.data.source, c.loss.vocabulary) != ("self", "reversed"):
-        yield "data.choose_from: matters only with data.source self, and needs loss.vocabulary reversed"
+        yield "data.choose_from: needs data.source self and loss.vocabulary reversed; else set it to 1"
     if c.teacher.model is None:
         if c.data.source == "self":
             yield "data.source: self needs teacher.model, which writes the texts"

@@ -20,7 +20,7 @@ import torch
 
 from configs.schema import Config, Loss
 from counterfactuals.files import write_whole
-from counterfactuals.prompts import CUED_EVERY, prompts
+from counterfactuals.prompts import CUED_EVERY, is_cued, prompts
 from counterfactuals.provenance import model_fingerprint
 from counterfactuals.text.lexicon import load_lexicon
 from counterfactuals.text.reverse import Reverser
@@ -217,7 +217,7 @@ def _written(
         part, ids = asked[start : start + BATCH], encoded[start : start + BATCH]
         draw: dict[str, Any] = {"top_p": TOP_P, "seed": config.seed + start, "batch_size": BATCH}
         if choosing:
-            neutral = {row: tokens for row, tokens in enumerate(ids) if (start + row) % every != every - 1}
+            neutral = {row: tokens for row, tokens in enumerate(ids) if not is_cued(start + row, every)}
             draw["watch"] = watch = _ToLearn(config.loss, roles, ends, neutral, length)
         new = scorer.sample_ids(ids, max_new_tokens=length - min(map(len, ids)), **draw)
         new = [row[: length - len(prompt)] for prompt, row in zip(ids, new)]

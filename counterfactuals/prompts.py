@@ -35,10 +35,15 @@ def prompts(
     words = sorted(word for group in lexicon.groups for word in lexicon.words(group))
     found = []
     for i in range(number):
-        turn, is_cued = i // cued_every, i % cued_every == cued_every - 1
-        frame = cued[turn % len(cued)] if is_cued else neutral[(i - turn) % len(neutral)]
+        turn = i // cued_every
+        frame = cued[turn % len(cued)] if is_cued(i, cued_every) else neutral[(i - turn) % len(neutral)]
         found.append(filled(frame, drawn.choice(PROMPTS["roles"]), drawn.choice(names), drawn.choice(words)))
     return found
+
+
+def is_cued(number: int, cued_every: int) -> bool:
+    """Whether the prompt of this number, from 0, is cued."""
+    return number % cued_every == cued_every - 1
 
 
 def filled(frame: str, role: str, name: str = "", word: str = "") -> str:

@@ -164,7 +164,7 @@ def test_the_time_for_texts_that_are_not_chosen_counts(settings, monkeypatch):
         ("data.max_length=8", "data.max_length 8: a prompt has"),
         (
             "data.choose_from=2",
-            "data.choose_from: matters only with data.source self, and needs loss.vocabulary reversed",
+            "data.choose_from: needs data.source self and loss.vocabulary reversed; else set it to 1",
         ),
         ("data.source=sample data.prompts=x", "data.prompts: matters only with data.source self"),
     ],
