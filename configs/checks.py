@@ -25,8 +25,9 @@ def models_of_earlier_runs(c: Config, earlier: Sequence[str]) -> Iterator[str]:
 
 
 def teacher(c: Config) -> Iterator[str]:
-    if c.data.prompts is not None and c.data.source != "self":
-        yield "data.prompts: matters only with data.source self"
+    for key, unset in (("prompts", None), ("cued_every", 3)):
+        if getattr(c.data, key) != unset and c.data.source != "self":
+            yield f"data.{key}: matters only with data.source self"
     if c.data.choose_from > 1 and (c.data.source, c.loss.vocabulary) != ("self", "reversed"):
         yield "data.choose_from: needs data.source self and loss.vocabulary reversed; else set it to 1"
     if c.teacher.model is None:

@@ -219,7 +219,7 @@ def texts_of(config: Config) -> Texts:
         with_cf = 0.0 if config.counterfactual.max_doubt == 0 else SHARE_OF_OWN
         how = f"assumed: {limit} tokens a text and that share; the teacher writes them first"
         if config.data.choose_from > 1:
-            how += f", chosen from {config.data.choose_from} times as many neutral ones"
+            how += f", chosen from {config.data.choose_from} times as many"
         return Texts(written, written, written * limit, with_cf, how)
     corpus = build.corpus_of(config)
     if not Path(corpus.source).exists():

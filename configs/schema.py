@@ -53,8 +53,11 @@ class Data(Section):
         "goes; default: built in",
         min_length=1,
     )
+    cued_every: int = setting(
+        3, "source self: each N-th text begins with a name or a word of a group, and teaches what must stay", ge=2
+    )
     choose_from: int = setting(
-        1, "source self: write N times the neutral texts, keep those in which the groups' words are most uneven", ge=1
+        1, "source self: write N times the texts, keep those of each kind in which groups' words are most uneven", ge=1
     )
     max_length: int = setting(1024, "tokens in a training sequence; longer texts are cut into several", ge=2)
     pairs_dir: str | None = setting(

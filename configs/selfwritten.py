@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import json
 import logging
-import math
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ import torch
 
 from configs.schema import Config, Loss
 from counterfactuals.files import write_whole
-from counterfactuals.prompts import CUED_EVERY, is_cued, prompts
+from counterfactuals.prompts import is_cued, prompts
 from counterfactuals.provenance import model_fingerprint
 from counterfactuals.text.lexicon import load_lexicon
 from counterfactuals.text.reverse import Reverser
@@ -43,12 +42,13 @@ def own_texts(config: Config, model: str, reverser: Reverser) -> Path:
     """The file of the teacher's texts below OUTPUT_DIR/self, written if it is not there yet; model: its path or name.
 
     A killed run goes on with the next batch: batch number and seed alone say what is drawn. Ranks other than the first
-    wait for the file. With data.choose_from, only the neutral texts with most to learn are kept.
+    wait for the file. With data.choose_from, those neutral texts with most to learn are kept, and those cued ones with
+    most to keep.
     """
     asked, facts = _prompts(config), {"version": VERSION, "teacher": model_fingerprint(model), "top_p": TOP_P}
     facts |= {"length": config.data.max_length, "seed": config.seed, "dtype": config.teacher.dtype}
     if config.data.choose_from > 1:
-        facts |= {"chosen by": ["words", config.loss.op, config.loss.mix, reverser.fingerprint]}
+        facts |= {"chosen by": ["words, both kinds", config.loss.op, config.loss.mix, reverser.fingerprint]}
     number = config.data.max_texts or TEXTS
     name = f"texts-{number}-{sha256_of_facts([facts, asked])[:16]}.jsonl"
     path = Path(config.output_dir) / "self" / name
@@ -66,10 +66,20 @@ def own_texts(config: Config, model: str, reverser: Reverser) -> Path:
                 file.write("".join(json.dumps(row) + "\n" for row in rows))
                 file.flush()
         rows = [json.loads(line) for line in _lines(partial)]
-        best = sorted(range(len(rows)), key=lambda i: -rows[i].get("to_learn", math.inf))
-        write_whole(path, "".join(json.dumps(rows[i]) + "\n" for i in sorted(best[:number])))
+        kept = sorted(_best(rows, number, config.data.cued_every)) if config.data.choose_from > 1 else range(number)
+        write_whole(path, "".join(json.dumps(rows[i]) + "\n" for i in kept))
         partial.unlink()
     return path
+
+
+def _best(rows: list[dict[str, Any]], number: int, cued_every: int) -> list[int]:
+    """Which `number` rows to keep: as many of each kind as stand among the first `number`, those most uneven."""
+    kept = []
+    for kind in (False, True):
+        of_kind = [i for i in range(len(rows)) if is_cued(i, cued_every) == kind]
+        room = sum(i < number for i in of_kind)
+        kept += sorted(of_kind, key=lambda i: -rows[i]["uneven"])[:room]
+    return kept
 
 
 def bound(runs: dict[str, Config], *, minutes: float | None = None, tokens: int | None = None) -> None:
@@ -116,7 +126,7 @@ def seconds_a_text(config: Config) -> float:
 
     new = length - sum(map(len, ids)) / len(ids)
     sequences = 1 + SHARE * (config.counterfactual.augment == "both")
-    writing *= new * _cued_every(config) / CUED_EVERY
+    writing *= new * config.data.choose_from
     return writing + _epochs(config) * sequences * _seconds(step) / size
 
 
@@ -146,36 +156,33 @@ def _prompts(config: Config) -> list[str]:
         if not own:
             raise ValueError(f"data.prompts {path}: no prompt in it; one a line")
     lexicon = load_lexicon(config.counterfactual.lexicon)
-    number, every = config.data.max_texts or TEXTS, _cued_every(config)
-    return prompts(lexicon, math.ceil(number * every / CUED_EVERY), config.seed, own, cued_every=every)
+    number = (config.data.max_texts or TEXTS) * config.data.choose_from
+    return prompts(lexicon, number, config.seed, own, cued_every=config.data.cued_every)
 
 
-def _cued_every(config: Config) -> int:
-    """So that, when the neutral texts are chosen, one in CUED_EVERY is cued."""
-    return 1 + config.data.choose_from * (CUED_EVERY - 1)
+class _Uneven:
+    """How uneven the groups' words are in each text, noted while it is written: what there is to learn, or to keep.
 
-
-class _ToLearn:
-    """What there is to learn from each text, noted while it is written: `role_shares` of the target and the teacher.
-
-    Summed behind the prompt, up to the text's end or the first token with a role: until then the target is the
-    prediction combined with its own role reversal. That takes no run of the model. Given names do not count: many of
-    their tokens are other words, too. ids: the prompts by row, roles: of the words, ends: tokens after which to stop.
+    `role_shares` of the prediction combined with its own role reversal, and the prediction; summed behind the prompt.
+    In a neutral text, up to the first token with a role: the combined one is the target until then. In a cued one, to
+    its end: so much would be lost if it were evened as well. That takes no run of the model. Given names do not count:
+    many of their tokens are other words, too. roles: of the words; ids: the prompts; ends: for each, the tokens after
+    which to stop.
     """
 
     def __init__(
-        self, loss: Loss, roles: VocabularyRoles, ends: set[int], ids: Mapping[int, list[int]], length: int
+        self, loss: Loss, roles: VocabularyRoles, ids: list[list[int]], ends: list[set[int]], length: int
     ) -> None:
-        self.loss, self.ends, self.token_L = loss, ends, roles.token_L
+        self.loss, self.token_L, self.ends = loss, roles.token_L, ends
         # for predictions of these tokens alone
         self.roles = replace(roles, token_L=torch.arange(len(roles.token_L), device=roles.token_L.device))
-        self.neutral = {row: (tokens[-1], length - len(tokens)) for row, tokens in ids.items()}  # last token, room
-        self.found = dict.fromkeys(ids, 0.0)
+        self.open = {row: (tokens[-1], length - len(tokens)) for row, tokens in enumerate(ids)}  # last token, room
+        self.found = [0.0] * len(ids)
 
     def __call__(self, logits_BV: torch.Tensor, token_B: torch.Tensor, rows: list[int]) -> None:
         """A `Watch` of eval.sampling."""
-        places = [place for place, row in enumerate(rows) if row in self.neutral]
-        context_R = torch.tensor([self.neutral[rows[place]][0] for place in places], device=logits_BV.device).long()
+        places = [place for place, row in enumerate(rows) if row in self.open]
+        context_R = torch.tensor([self.open[rows[place]][0] for place in places], device=logits_BV.device).long()
         own_RL = logits_BV[places].float().log_softmax(-1)[:, self.token_L]
         told: dict[str, Any] = {"context_R": context_R, "turn_R": torch.zeros_like(context_R)}  # no group is named yet
         target_RL = combine(self.loss.op, own_RL, own_RL, mix=self.loss.mix, roles=self.roles, **told)
@@ -184,9 +191,9 @@ class _ToLearn:
         for place, share in zip(places, shares_R.tolist()):
             row, token = rows[place], tokens[place]
             self.found[row] += share
-            _, room = self.neutral.pop(row)
-            if room > 1 and token not in self.ends:
-                self.neutral[row] = token, room - 1
+            _, room = self.open.pop(row)
+            if room > 1 and token not in self.ends[row]:
+                self.open[row] = token, room - 1
 
 
 def _written(
@@ -194,21 +201,21 @@ def _written(
 ) -> Iterator[list[dict[str, Any]]]:
     """Batches of {"text"}, from prompt number `done` on. Texts are cut to data.max_length tokens.
 
-    Where the neutral texts are to be chosen, these have "to_learn" too, as `_ToLearn` found it; cued ones are kept.
+    Where some are to be chosen, also "uneven", as `_Uneven` found it.
     """
     from eval.model import Scorer
 
     options: dict[str, Any] = {"dtype": getattr(torch, config.teacher.dtype), "batch_size": BATCH}
     scorer = Scorer(model, trust_remote_code=config.teacher.trust_remote_code, **options)
     length, began = config.data.max_length - 1, time.perf_counter()  # a token is left for the end of the text
-    every, choosing = _cued_every(config), config.data.choose_from > 1
+    choosing = config.data.choose_from > 1
     if choosing:
         every_role, words = (
             role_tokens(one, scorer.tokenizer, scorer.vocab_size)
             for one in (reverser, replace(reverser, policy="keep_names"))
         )
-        roles = VocabularyRoles.build(words, scorer.device)
-        ends = {*every_role.token_L.tolist(), scorer.tokenizer.eos_token_id}
+        roles, eos = VocabularyRoles.build(words, scorer.device), {scorer.tokenizer.eos_token_id}
+        role_or_eos = eos.union(every_role.token_L.tolist())
     encoded = scorer.encode(asked, bos=True)
     longest = max(map(len, encoded))
     if longest >= length:
@@ -217,14 +224,15 @@ def _written(
         part, ids = asked[start : start + BATCH], encoded[start : start + BATCH]
         draw: dict[str, Any] = {"top_p": TOP_P, "seed": config.seed + start, "batch_size": BATCH}
         if choosing:
-            neutral = {row: tokens for row, tokens in enumerate(ids) if not is_cued(start + row, every)}
-            draw["watch"] = watch = _ToLearn(config.loss, roles, ends, neutral, length)
+            numbers = range(start, start + len(ids))
+            ends = [eos if is_cued(number, config.data.cued_every) else role_or_eos for number in numbers]
+            draw["watch"] = watch = _Uneven(config.loss, roles, ids, ends, length)
         new = scorer.sample_ids(ids, max_new_tokens=length - min(map(len, ids)), **draw)
         new = [row[: length - len(prompt)] for prompt, row in zip(ids, new)]
         behind = scorer.decode_behind([row[-1] for row in ids], new)
         rows: list[dict[str, Any]] = [{"text": text + more} for text, more in zip(part, behind)]
-        for row, found in watch.found.items() if choosing else ():
-            rows[row]["to_learn"] = found
+        for row, found in zip(rows, watch.found if choosing else ()):
+            row["uneven"] = found
         yield rows
         rate = (start + len(part) - done) / (time.perf_counter() - began)
         log.info("self     %s of %s texts, %.0f a second", f"{start + len(part):,}", f"{len(asked):,}", rate)

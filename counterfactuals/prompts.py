@@ -17,26 +17,31 @@ import yaml
 from counterfactuals.text.lexicon import Lexicon
 
 PROMPTS: dict[str, Any] = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8"))
-CUED_EVERY = 3  # one prompt in so many is cued
 NAMES = slice(25, 275)  # pairs of given names, by how common they are; the first are kept for judging
 
 
-def prompts(
-    lexicon: Lexicon, number: int, seed: int, neutral: Sequence[str] = (), *, cued_every: int = CUED_EVERY
-) -> list[str]:
+def prompts(lexicon: Lexicon, number: int, seed: int, neutral: Sequence[str] = (), *, cued_every: int = 3) -> list[str]:
     """`number` prompts of `lexicon`'s attribute; the frames take turns, roles, names and words are drawn by `seed`.
 
-    A longer list begins with the shorter one. Each cued_every-th prompt is cued. neutral: frames in place of the
-    built-in neutral ones; they may hold {role}, {a_role} and {roles}. ValueError for a frame with another slot.
+    A longer list begins with the shorter one. Each cued_every-th prompt is cued, three of four by a name where the
+    lexicon has names. neutral: frames in place of the built-in neutral ones; they may hold {role}, {a_role} and
+    {roles}. ValueError for a frame with another slot.
     """
     drawn = random.Random(f"prompts {seed}")
     neutral, cued = list(neutral) or PROMPTS["neutral"], PROMPTS["cued"].get(lexicon.name, PROMPTS["cued"]["other"])
     names = [name for pair in lexicon.names.pairs[NAMES] for name in pair] if lexicon.names else [""]
     words = sorted(word for group in lexicon.groups for word in lexicon.words(group))
+    by_name = [frame for frame in cued if "{name}" in frame] or cued
+    by_word = [frame for frame in cued if frame not in by_name] or cued
     found = []
     for i in range(number):
         turn = i // cued_every
-        frame = cued[turn % len(cued)] if is_cued(i, cued_every) else neutral[(i - turn) % len(neutral)]
+        if not is_cued(i, cued_every):
+            frame = neutral[(i - turn) % len(neutral)]
+        elif turn % 4 == 3:
+            frame = by_word[turn // 4 % len(by_word)]
+        else:
+            frame = by_name[(turn - turn // 4) % len(by_name)]
         found.append(filled(frame, drawn.choice(PROMPTS["roles"]), drawn.choice(names), drawn.choice(words)))
     return found
 

@@ -34,9 +34,15 @@ def test_a_neutral_prompt_holds_no_role_of_gender():
 
 
 def test_most_cued_prompts_hold_one():
-    cued = prompts(GENDER, 400, 0)[2::3]
+    cued = prompts(GENDER, 800, 0, cued_every=6)[5::6]
     reverse = Reverser(GENDER, policy="reverse")
     assert sum(bool(reverse(text + " it.").spans) for text in cued) > 0.8 * len(cued)
+
+
+def test_three_of_four_cued_prompts_hold_a_name():
+    names = {name for pair in GENDER.names.pairs[NAMES] for name in pair}
+    named = [bool(names & set(re.findall(r"\w+", text))) for text in prompts(GENDER, 1200, 0)[2::3]]
+    assert named[:8] == [True, True, True, False] * 2 and sum(named) == 300
 
 
 def test_no_role_and_no_frame_is_judged_by_the_sample():

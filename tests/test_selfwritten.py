@@ -71,31 +71,32 @@ def test_a_killed_writing_goes_on_with_the_same_texts(settings, tmp_path, monkey
     assert texts_of(settings) == whole and len(calls) == 4  # read, not written again
 
 
-def test_neutral_texts_with_most_to_learn_are_chosen(settings, monkeypatch):
+def test_the_most_uneven_texts_of_each_kind_are_chosen(settings, monkeypatch):
     written, original = [], selfwritten._written
     monkeypatch.setattr(selfwritten, "_written", lambda *a: (written.extend(rows) or rows for rows in original(*a)))
     choosing = ["data.choose_from=2", "loss.op=exp_mean", "loss.vocabulary=reversed", "counterfactual.max_doubt=0"]
+    choosing += ["data.cued_every=4"]
     kept = texts_of([*settings, *choosing])
-    cued = [row["text"] for row in written if "to_learn" not in row]
-    neutral = sorted((row for row in written if "to_learn" in row), key=lambda row: -row["to_learn"])
-    assert (len(written), len(cued), neutral[0]["to_learn"] > neutral[-1]["to_learn"]) == (40, 8, True)
-    assert sorted(kept) == sorted(cued + [row["text"] for row in neutral[:16]])
+    cued, neutral = written[3::4], [row for i, row in enumerate(written) if i % 4 != 3]
+    best = [sorted(rows, key=lambda row: -row["uneven"]) for rows in (cued, neutral)]
+    assert (len(written), all(rows[0]["uneven"] > rows[-1]["uneven"] for rows in best)) == (48, True)
+    assert sorted(kept) == sorted(row["text"] for row in best[0][:6] + best[1][:18])
     texts_of([*settings, *choosing, f"output_dir={settings[2].partition('=')[2]}_again"])
-    assert written[:40] == written[40:]
+    assert written[:48] == written[48:]
     texts_of([*settings, *choosing, "loss.op=max"])
-    assert len(written) == 120  # another op may choose others
+    assert len(written) == 144  # another op may choose others
 
 
-def test_what_there_is_to_learn_from_a_text_by_hand():
-    """P(she) .6, P(he) .2, even: .4 each. √mass · KL(½, ½ ‖ ¾, ¼)."""
+def test_how_uneven_a_text_is_by_hand():
+    """P(she) .6, P(he) .2, even: .4 each. √mass · KL(½, ½ ‖ ¾, ¼). In the last two a role does not end it."""
     probs = torch.full((9,), 1e-12)
     probs[[SHE, HE, NURSE]] = torch.tensor([0.6, 0.2, 0.2])
     once = math.sqrt(0.8) * math.log(4 / 3) / 2
-    ids = {0: [NURSE], 1: [NURSE], 2: [NURSE, NURSE], 3: [NURSE]}
-    watch = selfwritten._ToLearn(Loss(op="exp_mean"), VocabularyRoles.build(TOKENS), {HE, 8}, ids, 4)
-    for tokens in ([NURSE, HE, NURSE, NURSE], [NURSE, NURSE, NURSE, 8], [NURSE] * 4, [NURSE] * 4):
-        watch(probs.log().expand(4, 9), torch.tensor(tokens), [0, 1, 2, 3])
-    assert watch.found == pytest.approx({0: 3 * once, 1: once, 2: 2 * once, 3: 2 * once}, rel=1e-5)
+    ids, ends = [[NURSE], [NURSE], [NURSE, NURSE], [NURSE], [NURSE]], [{HE, 8}, {HE, 8}, {HE, 8}, {8}, {8}]
+    watch = selfwritten._Uneven(Loss(op="exp_mean"), VocabularyRoles.build(TOKENS), ids, ends, 4)
+    for tokens in ([NURSE, HE, NURSE, HE, 8], [NURSE, NURSE, NURSE, HE, NURSE], [NURSE, 8, NURSE, HE, NURSE]):
+        watch(probs.log().expand(5, 9), torch.tensor(tokens), [0, 1, 2, 3, 4])
+    assert watch.found == pytest.approx([3 * once, once, 2 * once, 3 * once, once], rel=1e-5)
 
 
 def selfwritten_scorer():
@@ -147,13 +148,13 @@ def test_the_speed_of_this_machine_is_measured(settings):
 
 def test_the_time_for_texts_that_are_not_chosen_counts(settings, monkeypatch):
     monkeypatch.setattr(selfwritten, "_seconds", lambda work: 1.0)
-    training = 1.5 / 2  # a text and half a counterfactual, two at a time
+    training = 1 / 2  # a second for two texts
     choosing = ["data.choose_from=4", "loss.op=max", "loss.vocabulary=reversed"]
     few, many = (
         selfwritten.seconds_a_text(config_of([*settings, "train.micro_batch_size=2", *more])) - training
         for more in ([], choosing)
     )
-    assert many == pytest.approx(3 * few, rel=0.15)  # four times two thirds, and a third; other prompts
+    assert many == pytest.approx(4 * few)
 
 
 @pytest.mark.parametrize(
@@ -167,6 +168,7 @@ def test_the_time_for_texts_that_are_not_chosen_counts(settings, monkeypatch):
             "data.choose_from: needs data.source self and loss.vocabulary reversed; else set it to 1",
         ),
         ("data.source=sample data.prompts=x", "data.prompts: matters only with data.source self"),
+        ("data.source=sample data.cued_every=6", "data.cued_every: matters only with data.source self"),
     ],
 )
 def test_mistakes_are_one_clear_line(change, says, settings, tmp_path, capsys):
