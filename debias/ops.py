@@ -161,7 +161,7 @@ def combine(
     """Scores of predictions combined with their counterparts', (R, V), before normalisation.
 
     own_RV, other_RV: the teacher's rows and their counterparts. mix: weight of the counterpart in op "mix". strength:
-    how far to go, in log space, from the own row (0: that row unchanged) to what the op gives (1). roles: use the
+    how far to go, in log space, from the own row (0: that row unchanged) to what the op gives (1) or beyond. roles: use the
     reversed vocabulary, op(z, π z') instead of op(z, z'). It needs context_R, the token before each prediction, and
     with three groups or more turn_R (PairBatch); where turn_R is 0 no group is named yet, and all take part equally.
     """

@@ -71,6 +71,8 @@ def test_strength_0_is_the_very_row_and_1_the_op(op, roles):
     assert torch.equal(perturb(op, own, mate, strength=1.0, **options), perturb(op, own, mate, **options))
     half = (own + perturb(op, own, mate, **options)).div(2).log_softmax(-1)
     torch.testing.assert_close(perturb(op, own, mate, strength=0.5, **options), half)
+    beyond = (perturb(op, own, mate, **options) * 1.2 - own * 0.2).log_softmax(-1)
+    torch.testing.assert_close(perturb(op, own, mate, strength=1.2, **options), beyond)
 
 
 def test_figure_2_of_the_paper():
