@@ -54,10 +54,10 @@ class Data(Section):
         min_length=1,
     )
     cued_every: int = setting(
-        3, "source self: each N-th text begins with a name or a word of a group, and teaches what must stay", ge=2
+        3, "source self: every N-th text has a prompt that names a group, and teaches what must stay", ge=2
     )
     choose_from: int = setting(
-        1, "source self: write N times the texts, keep those of each kind in which groups' words are most uneven", ge=1
+        1, "source self: write N times as many texts, keep the neutral and the cued ones that are most uneven", ge=1
     )
     max_length: int = setting(1024, "tokens in a training sequence; longer texts are cut into several", ge=2)
     pairs_dir: str | None = setting(
@@ -150,7 +150,7 @@ class Loss(Section):
     )
     mix: Number = setting(0.5, "op mix: weight of the counterfactual in log space; 0.5 equals mean", ge=0, le=1)
     strength: Number = setting(
-        1.0, "how far the target moves, in log space, from the plain one (0) to the op's (1), or beyond it", gt=0, le=2
+        1.0, "how far the target moves from the plain one (0) to the op's (1), or beyond it", gt=0, le=2
     )
     strength_warmup: Number = setting(0.0, "fraction of the steps over which strength rises from 0", ge=0, le=1)
     vocabulary: Literal["plain", "reversed"] = setting(

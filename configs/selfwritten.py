@@ -19,7 +19,7 @@ import torch
 
 from configs.schema import Config, Loss
 from counterfactuals.files import write_whole
-from counterfactuals.prompts import is_cued, prompts
+from counterfactuals.prompts import kind, prompts
 from counterfactuals.provenance import model_fingerprint
 from counterfactuals.text.lexicon import load_lexicon
 from counterfactuals.text.reverse import Reverser
@@ -42,8 +42,8 @@ def own_texts(config: Config, model: str, reverser: Reverser) -> Path:
     """The file of the teacher's texts below OUTPUT_DIR/self, written if it is not there yet; model: its path or name.
 
     A killed run goes on with the next batch: batch number and seed alone say what is drawn. Ranks other than the first
-    wait for the file. With data.choose_from, those neutral texts with most to learn are kept, and those cued ones with
-    most to keep.
+    wait for the file. With data.choose_from, the most uneven texts of each kind are kept: the neutral ones have most to
+    learn from, the cued ones most to preserve.
     """
     asked, facts = _prompts(config), {"version": VERSION, "teacher": model_fingerprint(model), "top_p": TOP_P}
     facts |= {"length": config.data.max_length, "seed": config.seed, "dtype": config.teacher.dtype}
@@ -66,20 +66,22 @@ def own_texts(config: Config, model: str, reverser: Reverser) -> Path:
                 file.write("".join(json.dumps(row) + "\n" for row in rows))
                 file.flush()
         rows = [json.loads(line) for line in _lines(partial)]
-        kept = sorted(_best(rows, number, config.data.cued_every)) if config.data.choose_from > 1 else range(number)
+        kept = _best(rows, number, config.data.cued_every) if config.data.choose_from > 1 else range(number)
         write_whole(path, "".join(json.dumps(rows[i]) + "\n" for i in kept))
         partial.unlink()
     return path
 
 
 def _best(rows: list[dict[str, Any]], number: int, cued_every: int) -> list[int]:
-    """Which `number` rows to keep: as many of each kind as stand among the first `number`, those most uneven."""
+    """Indices of the `number` rows to keep: of each kind the most uneven, as many as the first `number` hold."""
+    by_kind: dict[str, list[int]] = {}
+    for i in range(len(rows)):
+        by_kind.setdefault(kind(i, cued_every), []).append(i)
     kept = []
-    for kind in (False, True):
-        of_kind = [i for i in range(len(rows)) if is_cued(i, cued_every) == kind]
+    for of_kind in by_kind.values():
         room = sum(i < number for i in of_kind)
         kept += sorted(of_kind, key=lambda i: -rows[i]["uneven"])[:room]
-    return kept
+    return sorted(kept)
 
 
 def bound(runs: dict[str, Config], *, minutes: float | None = None, tokens: int | None = None) -> None:
@@ -164,10 +166,10 @@ class _Uneven:
     """How uneven the groups' words are in each text, noted while it is written: what there is to learn, or to keep.
 
     `role_shares` of the prediction combined with its own role reversal, and the prediction; summed behind the prompt.
-    In a neutral text, up to the first token with a role: the combined one is the target until then. In a cued one, to
-    its end: so much would be lost if it were evened as well. That takes no run of the model. Given names do not count:
-    many of their tokens are other words, too. roles: of the words; ids: the prompts; ends: for each, the tokens after
-    which to stop.
+    In a neutral text, up to the first token with a role: until there the model is made even. In a cued one, to its end:
+    this is what evening it too would destroy. That needs no further run of the model. Given names do not count: many
+    of their tokens are other words, too. roles: of the words; ids: the prompts; ends: for each, the tokens after which
+    to stop.
     """
 
     def __init__(
@@ -201,7 +203,7 @@ def _written(
 ) -> Iterator[list[dict[str, Any]]]:
     """Batches of {"text"}, from prompt number `done` on. Texts are cut to data.max_length tokens.
 
-    Where some are to be chosen, also "uneven", as `_Uneven` found it.
+    With data.choose_from above 1 each row also has "uneven", the score from `_Uneven`.
     """
     from eval.model import Scorer
 
@@ -225,7 +227,7 @@ def _written(
         draw: dict[str, Any] = {"top_p": TOP_P, "seed": config.seed + start, "batch_size": BATCH}
         if choosing:
             numbers = range(start, start + len(ids))
-            ends = [eos if is_cued(number, config.data.cued_every) else role_or_eos for number in numbers]
+            ends = [role_or_eos if kind(number, config.data.cued_every) == "neutral" else eos for number in numbers]
             draw["watch"] = watch = _Uneven(config.loss, roles, ids, ends, length)
         new = scorer.sample_ids(ids, max_new_tokens=length - min(map(len, ids)), **draw)
         new = [row[: length - len(prompt)] for prompt, row in zip(ids, new)]

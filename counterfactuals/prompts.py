@@ -1,12 +1,13 @@
 """Prompts for texts that a model writes itself: neutral ones, and ones with a word or name that tells a group.
 
 >>> from counterfactuals.text.lexicon import load_lexicon
->>> prompts(load_lexicon("gender"), 2, seed=0)
+>>> prompts(load_lexicon("gender"), 2, seed=0, cued_every=3)
 ['The landowner said that', 'Yesterday the bookkeeper told us that']
 """
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,35 +21,36 @@ PROMPTS: dict[str, Any] = yaml.safe_load(Path(__file__).with_suffix(".yaml").rea
 NAMES = slice(25, 275)  # pairs of given names, by how common they are; the first are kept for judging
 
 
-def prompts(lexicon: Lexicon, number: int, seed: int, neutral: Sequence[str] = (), *, cued_every: int = 3) -> list[str]:
+def prompts(lexicon: Lexicon, number: int, seed: int, neutral: Sequence[str] = (), *, cued_every: int) -> list[str]:
     """`number` prompts of `lexicon`'s attribute; the frames take turns, roles, names and words are drawn by `seed`.
 
-    A longer list begins with the shorter one. Each cued_every-th prompt is cued, three of four by a name where the
-    lexicon has names. neutral: frames in place of the built-in neutral ones; they may hold {role}, {a_role} and
-    {roles}. ValueError for a frame with another slot.
+    A longer list begins with the shorter one. What each is: `kind`. neutral: frames in place of the built-in neutral
+    ones; they may hold {role}, {a_role} and {roles}. ValueError for a frame with another slot.
     """
     drawn = random.Random(f"prompts {seed}")
-    neutral, cued = list(neutral) or PROMPTS["neutral"], PROMPTS["cued"].get(lexicon.name, PROMPTS["cued"]["other"])
+    cued = PROMPTS["cued"].get(lexicon.name, PROMPTS["cued"]["other"])
+    by_name = [frame for frame in cued if "{name}" in frame] if lexicon.names else []
+    by_word = [frame for frame in cued if "{name}" not in frame]
     names = [name for pair in lexicon.names.pairs[NAMES] for name in pair] if lexicon.names else [""]
     words = sorted(word for group in lexicon.groups for word in lexicon.words(group))
-    by_name = [frame for frame in cued if "{name}" in frame] or cued
-    by_word = [frame for frame in cued if frame not in by_name] or cued
-    found = []
-    for i in range(number):
-        turn = i // cued_every
-        if not is_cued(i, cued_every):
-            frame = neutral[(i - turn) % len(neutral)]
-        elif turn % 4 == 3:
-            frame = by_word[turn // 4 % len(by_word)]
-        else:
-            frame = by_name[(turn - turn // 4) % len(by_name)]
-        found.append(filled(frame, drawn.choice(PROMPTS["roles"]), drawn.choice(names), drawn.choice(words)))
-    return found
+    turns = {
+        "neutral": itertools.cycle(list(neutral) or PROMPTS["neutral"]),
+        "name": itertools.cycle(by_name or by_word),
+        "word": itertools.cycle(by_word),
+    }
+    frames = (next(turns[kind(i, cued_every)]) for i in range(number))
+    return [filled(frame, *map(drawn.choice, (PROMPTS["roles"], names, words))) for frame in frames]
 
 
-def is_cued(number: int, cued_every: int) -> bool:
-    """Whether the prompt of this number, from 0, is cued."""
-    return number % cued_every == cued_every - 1
+def kind(number: int, cued_every: int) -> str:
+    """What the prompt of this number, from 0, is: each cued_every-th is cued, three of four by a "name", else a "word".
+
+    The others are "neutral". A lexicon without names has words in their place.
+    """
+    turn, place = divmod(number, cued_every)
+    if place < cued_every - 1:
+        return "neutral"
+    return "word" if turn % 4 == 3 else "name"
 
 
 def filled(frame: str, role: str, name: str = "", word: str = "") -> str:

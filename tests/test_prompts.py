@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 
 import pytest
 
@@ -20,8 +21,8 @@ def as_pattern(frame: str) -> str:
 
 
 def test_a_longer_list_begins_with_the_shorter_one():
-    few, many = prompts(GENDER, 10, 3), prompts(GENDER, 40, 3)
-    assert many[:10] == few and prompts(GENDER, 10, 4) != few and len(set(many)) == 40
+    few, many = prompts(GENDER, 10, 3, cued_every=3), prompts(GENDER, 40, 3, cued_every=3)
+    assert many[:10] == few and prompts(GENDER, 10, 4, cued_every=3) != few and len(set(many)) == 40
 
 
 def test_a_neutral_prompt_holds_no_role_of_gender():
@@ -41,7 +42,7 @@ def test_most_cued_prompts_hold_one():
 
 def test_three_of_four_cued_prompts_hold_a_name():
     names = {name for pair in GENDER.names.pairs[NAMES] for name in pair}
-    named = [bool(names & set(re.findall(r"\w+", text))) for text in prompts(GENDER, 1200, 0)[2::3]]
+    named = [bool(names & set(re.findall(r"\w+", text))) for text in prompts(GENDER, 1200, 0, cued_every=3)[2::3]]
     assert named[:8] == [True, True, True, False] * 2 and sum(named) == 300
 
 
@@ -53,13 +54,13 @@ def test_no_role_and_no_frame_is_judged_by_the_sample():
     written = {row["prompt"] for row in (*sample.name_cases(), *sample.sex_bound_cases())}
     judged_frames = set(map(as_pattern, frames)) | set(map(str.lower, written))
     assert not judged_frames & set(map(as_pattern, FRAMES))
-    assert not set(prompts(GENDER, 5000, 0)) & written
+    assert not set(prompts(GENDER, 5000, 0, cued_every=3)) & written
 
 
 def test_the_names_that_are_judged_are_not_trained():
     judged = {name for pair in GENDER.names.pairs[: NAMES.start] for name in pair}
     assert all(row["prompt"].split()[0].strip(",") in judged or "1950" in row["prompt"] for row in sample.name_cases())
-    texts = " ".join(prompts(GENDER, 5000, 0))
+    texts = " ".join(prompts(GENDER, 5000, 0, cued_every=3))
     assert not judged & set(re.findall(r"\w+", texts)) - {"Reed", "Brown"}
 
 
@@ -75,13 +76,18 @@ def test_no_role_and_no_prompt_is_one_of_bold_or_winogender(shared_data):
     )
     assert not judged & set(PROMPTS["roles"])
     asked = {prompt.strip() for group in bold.values() for texts in group.values() for prompt in texts}
-    assert not asked & set(prompts(GENDER, 5000, 0))
+    assert not asked & set(prompts(GENDER, 5000, 0, cued_every=3))
+
+
+def test_a_lexicon_without_names_has_words_in_their_place():
+    texts = prompts(replace(GENDER, names=None), 400, 0, cued_every=2)
+    assert all(text[0].isupper() and "{" not in text and "  " not in text for text in texts)
 
 
 def test_every_lexicon_has_prompts():
     race = load_lexicon("race")
     words = [word for group in race.groups for word in race.words(group)]
-    cued = prompts(race, 200, 0)[2::3]
+    cued = prompts(race, 200, 0, cued_every=3)[2::3]
     assert all(any(word.lower() in text.lower() for word in words) for text in cued)
 
 
@@ -94,7 +100,7 @@ def test_plurals(role, many):
 
 
 def test_own_frames_take_the_place_of_the_neutral_ones():
-    own = prompts(GENDER, 8, 0, ["The {roles} of the town", "It rained"])
+    own = prompts(GENDER, 8, 0, ["The {roles} of the town", "It rained"], cued_every=3)
     assert own[1] == "It rained" and own[0].startswith("The ") and own[0].endswith(" of the town")
     with pytest.raises(ValueError, match="its slots can be"):
-        prompts(GENDER, 8, 0, ["The {job}"])
+        prompts(GENDER, 8, 0, ["The {job}"], cued_every=3)

@@ -13,7 +13,7 @@ from configs import selfwritten
 from configs.build import reverser_of
 from configs.load import load
 from configs.schema import Loss
-from counterfactuals.prompts import prompts
+from counterfactuals.prompts import kind, prompts
 from counterfactuals.text.lexicon import load_lexicon
 from debias.ops import VocabularyRoles
 from tests.runs import fresh
@@ -47,7 +47,7 @@ def texts_of(settings) -> list[str]:
 
 def test_texts_go_on_from_their_prompts(settings, few_words):
     texts = texts_of(settings)
-    asked = prompts(load_lexicon(str(few_words)), 24, 0)
+    asked = prompts(load_lexicon(str(few_words)), 24, 0, cued_every=3)
     assert all(text.startswith(prompt) and len(text) > len(prompt) for text, prompt in zip(texts, asked, strict=True))
 
 
@@ -77,10 +77,12 @@ def test_the_most_uneven_texts_of_each_kind_are_chosen(settings, monkeypatch):
     choosing = ["data.choose_from=2", "loss.op=exp_mean", "loss.vocabulary=reversed", "counterfactual.max_doubt=0"]
     choosing += ["data.cued_every=4"]
     kept = texts_of([*settings, *choosing])
-    cued, neutral = written[3::4], [row for i, row in enumerate(written) if i % 4 != 3]
-    best = [sorted(rows, key=lambda row: -row["uneven"]) for rows in (cued, neutral)]
-    assert (len(written), all(rows[0]["uneven"] > rows[-1]["uneven"] for rows in best)) == (48, True)
-    assert sorted(kept) == sorted(row["text"] for row in best[0][:6] + best[1][:18])
+    assert (len(written), len(kept)) == (48, 24)
+    for name, room in (("neutral", 18), ("name", 5), ("word", 1)):
+        rows = [row for i, row in enumerate(written) if kind(i, 4) == name]
+        rows.sort(key=lambda row: -row["uneven"])
+        assert rows[0]["uneven"] > rows[-1]["uneven"]
+        assert {row["text"] for row in rows} & set(kept) == {row["text"] for row in rows[:room]}
     texts_of([*settings, *choosing, f"output_dir={settings[2].partition('=')[2]}_again"])
     assert written[:48] == written[48:]
     texts_of([*settings, *choosing, "loss.op=max"])
