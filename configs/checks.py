@@ -25,8 +25,8 @@ def models_of_earlier_runs(c: Config, earlier: Sequence[str]) -> Iterator[str]:
 
 
 def teacher(c: Config) -> Iterator[str]:
-    for key, unset in (("prompts", None), ("cued_every", 3)):
-        if getattr(c.data, key) != unset and c.data.source != "self":
+    for key in ("prompts", "cued_every"):
+        if getattr(c.data, key) != getattr(type(c.data)(), key) and c.data.source != "self":
             yield f"data.{key}: matters only with data.source self"
     if c.data.choose_from > 1 and (c.data.source, c.loss.vocabulary) != ("self", "reversed"):
         yield "data.choose_from: needs data.source self and loss.vocabulary reversed; else set it to 1"

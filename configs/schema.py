@@ -150,7 +150,7 @@ class Loss(Section):
     )
     mix: Number = setting(0.5, "op mix: weight of the counterfactual in log space; 0.5 equals mean", ge=0, le=1)
     strength: Number = setting(
-        1.0, "how far the target moves from the plain one (0) to the op's (1), or beyond it", gt=0, le=2
+        1.0, "how far the target moves, in log space, from the plain one (0) to the op's (1)", gt=0, le=1
     )
     strength_warmup: Number = setting(0.0, "fraction of the steps over which strength rises from 0", ge=0, le=1)
     vocabulary: Literal["plain", "reversed"] = setting(

@@ -161,10 +161,9 @@ def combine(
     """Scores of predictions combined with their counterparts', (R, V), before normalisation.
 
     own_RV, other_RV: the teacher's rows and their counterparts. mix: weight of the counterpart in op "mix". strength:
-    how far to go from the own row (0: that row unchanged) to what the op gives (1), or beyond it: in log space, with
-    exp_mean in probabilities, so that they keep their sum. roles: use the reversed vocabulary, op(z, π z') instead of
-    op(z, z'). It needs context_R, the token before each prediction, and with three groups or more turn_R (PairBatch);
-    where turn_R is 0 no group is named yet, and all take part equally.
+    how far to go, in log space, from the own row (0: that row unchanged) to what the op gives (1). roles: use the
+    reversed vocabulary, op(z, π z') instead of op(z, z'). It needs context_R, the token before each prediction, and
+    with three groups or more turn_R (PairBatch); where turn_R is 0 no group is named yet, and all take part equally.
     """
     check_op(op)
     if op == "none" or strength == 0:
@@ -181,11 +180,7 @@ def combine(
             equal_RL = _all_groups(op, own_RL, roles, context_R, mix)
             scores_RL = torch.where(turn_R[:, None] == 0, equal_RL, scores_RL)
         scores_RV[:, roles.token_L] = scores_RL
-    if strength == 1:
-        return scores_RV
-    if op == "exp_mean":  # beyond the mean of many groups a probability could fall below 0
-        return torch.lerp(own_RV.exp(), scores_RV.exp_(), strength).clamp_(min=1e-30).log_()
-    return torch.lerp(own_RV, scores_RV, strength)
+    return scores_RV if strength == 1 else torch.lerp(own_RV, scores_RV, strength)
 
 
 def perturb(op: str, own_RV: torch.Tensor, other_RV: torch.Tensor, **options: Any) -> torch.Tensor:

@@ -79,7 +79,6 @@ def test_a_wrong_setting_is_not_reported_a_second_time_by_a_rule():
         ("loss.tau=0", "must be above 0"),
         ("loss.chunk_rows=1", "must be at least 2"),
         ("loss.strength=0", "must be above 0"),
-        ("loss.strength=2.1", "must be at most 2"),
         ("loss.mix=1.5", "must be at most 1"),
         ("student.dropout=1", "must be below 1"),
         ("optim.lr=.inf", "must be a number"),
