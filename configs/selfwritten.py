@@ -48,7 +48,7 @@ def own_texts(config: Config, model: str, reverser: Reverser) -> Path:
     asked, facts = _prompts(config), {"version": VERSION, "teacher": model_fingerprint(model), "top_p": TOP_P}
     facts |= {"length": config.data.max_length, "seed": config.seed, "dtype": config.teacher.dtype}
     if config.data.choose_from > 1:
-        facts |= {"chosen by": ["words, both kinds", config.loss.op, config.loss.mix, reverser.fingerprint]}
+        facts |= {"chosen by": ["words, by kind", config.loss.op, config.loss.mix, reverser.fingerprint]}
     number = config.data.max_texts or TEXTS
     name = f"texts-{number}-{sha256_of_facts([facts, asked])[:16]}.jsonl"
     path = Path(config.output_dir) / "self" / name
