@@ -24,7 +24,7 @@ NAMES = slice(25, 275)  # pairs of given names, by how common they are; the firs
 def prompts(lexicon: Lexicon, number: int, seed: int, neutral: Sequence[str] = (), *, cued_every: int) -> list[str]:
     """`number` prompts of `lexicon`'s attribute; the frames take turns, roles, names and words are drawn by `seed`.
 
-    A longer list begins with the shorter one; `kind` says what each is. neutral: frames in place of the built-in neutral
+    A longer list begins with the shorter one; `kind` says what each is. neutral: frames instead of the built-in neutral
     ones; they may hold {role}, {a_role} and {roles}. ValueError for a frame with another slot.
     """
     drawn = random.Random(f"prompts {seed}")
