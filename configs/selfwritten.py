@@ -10,8 +10,10 @@ import json
 import logging
 import os
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from heapq import nlargest
 from pathlib import Path
 from typing import Any
 
@@ -74,13 +76,10 @@ def own_texts(config: Config, model: str, reverser: Reverser) -> Path:
 
 def _best(rows: list[dict[str, Any]], number: int, cued_every: int) -> list[int]:
     """Indices of the `number` rows to keep: of each kind the most uneven, as many as the first `number` hold."""
-    by_kind: dict[str, list[int]] = {}
-    for i in range(len(rows)):
-        by_kind.setdefault(kind(i, cued_every), []).append(i)
-    kept = []
-    for of_kind in by_kind.values():
-        room = sum(i < number for i in of_kind)
-        kept += sorted(of_kind, key=lambda i: -rows[i]["uneven"])[:room]
+    kinds, kept = [kind(i, cued_every) for i in range(len(rows))], []
+    for one, room in Counter(kinds[:number]).items():
+        of_kind = (i for i in range(len(rows)) if kinds[i] == one)
+        kept += nlargest(room, of_kind, key=lambda i: rows[i]["uneven"])
     return sorted(kept)
 
 
