@@ -93,6 +93,8 @@ def op(c: Config) -> Iterator[str]:
             yield "loss.strength, loss.strength_warmup: have no effect with loss.op none"
     if c.loss.role_weight and c.loss.vocabulary != "reversed":
         yield "loss.role_weight: needs loss.vocabulary reversed"
+    if c.loss.amplify != 1 and c.loss.vocabulary != "reversed":
+        yield "loss.amplify: needs loss.vocabulary reversed"
     if c.loss.mix != 0.5 and c.loss.op != "mix":
         yield "loss.mix: matters only with loss.op mix"
     if c.counterfactual.perturb == "original" and (c.counterfactual.augment != "both" or c.loss.op == "none"):
@@ -104,6 +106,8 @@ def op(c: Config) -> Iterator[str]:
 def optimizer(c: Config) -> Iterator[str]:
     if c.optim.name == "sgd" and c.optim.weight_decay:
         yield "optim.weight_decay: has no effect with optim.name sgd; use adamw, or 0"
+    if c.optim.name == "muon" and not c.student.lora:
+        yield "optim.name: muon is for the matrices of student.lora; without it use adamw"
 
 
 def hidden_states(c: Config) -> Iterator[str]:

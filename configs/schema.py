@@ -49,8 +49,8 @@ class Data(Section):
     max_texts: int | None = setting(None, "read at most this many texts; source self: write so many (4096)", ge=1)
     prompts: str | None = setting(
         None,
-        "source self: file of neutral beginnings of texts, one a line, with {role}, {a_role} or {roles} where a role "
-        "goes; default: built in",
+        "source self: file of neutral beginnings of texts, one a line, with {role}, {a_role}, {roles} or {field} where "
+        "one goes; default: built in",
         min_length=1,
     )
     cued_every: int = setting(
@@ -153,6 +153,7 @@ class Loss(Section):
         1.0, "how far the target moves, in log space, from the plain one (0) to the op's (1)", gt=0, le=1
     )
     strength_warmup: Number = setting(0.0, "fraction of the steps over which strength rises from 0", ge=0, le=1)
+    amplify: Number = setting(1.0, "factor of the log-odds between groups where the op does not apply", ge=1, le=2)
     vocabulary: Literal["plain", "reversed"] = setting(
         "plain", "reversed: swap the roles in the counterfactual's prediction before it is combined"
     )
@@ -183,11 +184,11 @@ class Optim(Section):
     lr: Number = setting(1e-3, "peak learning rate", gt=0)
     betas: Annotated[list[Number], AfterValidator(check_betas)] = setting([0.9, 0.98], "AdamW's decay rates")
     eps: Number = setting(1e-6, "AdamW's epsilon", gt=0)
-    weight_decay: Number = setting(0.0, "AdamW's weight decay, on matrices only", ge=0)
+    weight_decay: Number = setting(0.0, "weight decay, on matrices only; not for sgd", ge=0)
     warmup: Number = setting(0.05, "fraction of the steps over which the learning rate rises from 0", ge=0, le=1)
     schedule: Literal["linear", "cosine", "constant"] = setting("linear", "decay to 0 after the warm-up, or none")
     max_grad_norm: Number = setting(5.0, "gradients are clipped to this norm; not with privacy.epsilon", gt=0)
-    name: Literal["adamw", "sgd"] = setting("adamw", "AdamW, or plain gradient descent (no momentum, no decay)")
+    name: Literal["adamw", "muon", "sgd"] = setting("adamw", "muon: for LoRA; sgd: without momentum and decay")
 
 
 class Privacy(Section):

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import torch
 from torch.autograd.function import once_differentiable
 
-from debias.ops import VocabularyRoles, combine
+from debias.ops import VocabularyRoles, amplify, combine
 
 DIVERGENCES = ("forward", "reverse", "jsd")
 BLOCK_BYTES = 2 << 20  # logits that a CPU works on at a time between the matrix products: they fit a core's cache
@@ -107,6 +107,7 @@ class _Options(NamedTuple):
     op: str
     mix: float
     strength: float
+    amplify: float
     roles: VocabularyRoles | None
     kind: str
     tau: float
@@ -248,7 +249,9 @@ def _target(own_BV: torch.Tensor, block: slice, place_B: torch.Tensor, rows: _Ro
     teacher_BV, index = own_BV, place_B - block.start
     if num_trained < len(own_BV):
         own_BV = teacher_BV[index]
-    scores_BV = own_BV
+    kept_BV = scores_BV = own_BV
+    if options.amplify != 1 and options.roles is not None and num_perturbed < num_trained:
+        kept_BV = scores_BV = amplify(own_BV, options.amplify, options.roles, rows.context_R[place_B])
     if num_perturbed:
         other_BV = teacher_BV[index ^ 1] if block.start < 2 * rows.num_pairs else own_BV
         scores_BV = combine(
@@ -262,7 +265,7 @@ def _target(own_BV: torch.Tensor, block: slice, place_B: torch.Tensor, rows: _Ro
             turn_R=None if rows.turn_R is None else rows.turn_R[place_B],
         )
         if num_perturbed < num_trained:
-            scores_BV = torch.where(rows.perturb_R[place_B, None], scores_BV, own_BV)
+            scores_BV = torch.where(rows.perturb_R[place_B, None], scores_BV, kept_BV)
     return (scores_BV / options.tau).log_softmax(-1)
 
 
@@ -315,6 +318,7 @@ def distillation_loss(
     op: str = "none",
     mix: float = 0.5,
     strength: float = 1.0,
+    amplify: float = 1.0,
     roles: VocabularyRoles | None = None,
     kind: str = "forward",
     tau: float = 2.0,
@@ -329,8 +333,8 @@ def distillation_loss(
     hidden_PD, head_VD: the student's last hidden states and output embeddings. Its logits are scale · hidden headᵀ +
     bias; with a cap above 0, cap · tanh(these / cap). models.head_of finds all three. Rows are those of PairBatch;
     context_R: the token at each row's position. The target is the teacher's prediction; where perturb_R it is combined
-    with its counterpart's (ops.combine) at temperature 1, and then softened by τ. kind: see divergence. role_weight:
-    of role_shares, which is added to the divergence; it needs roles.
+    with its counterpart's (ops.combine), elsewhere amplified (ops.amplify), at temperature 1, and then softened by τ.
+    kind: see divergence. role_weight: of role_shares, which is added to the divergence. It and amplify need roles.
     tap: keeps the gradient in the student's logits, for privacy/clip.py.
     Returns (total, kd, lm): total carries the gradient; kd (with τ², before its weight) and lm are for reporting.
     Source: Gupta et al. 2022, Eq. 1, in the direction of Sanh et al. 2019.
@@ -345,7 +349,7 @@ def distillation_loss(
     perturb_R = perturb_R.to(device)
     rows = _Rows(row_R, label_R, perturb_R, context_R, turn_R, place_S, before, perturbed_before, num_pairs)
     options = _Options(
-        op, mix, strength, roles, kind, tau, kd_weight, lm_weight, role_weight, chunk_rows, scale, cap, tap
+        op, mix, strength, amplify, roles, kind, tau, kd_weight, lm_weight, role_weight, chunk_rows, scale, cap, tap
     )
     return _FusedDistillation.apply(hidden_PD, head_VD, bias_V, teacher if kd_weight else None, rows, options)
 

@@ -183,6 +183,21 @@ def combine(
     return scores_RV if strength == 1 else torch.lerp(own_RV, scores_RV, strength)
 
 
+def amplify(own_RV: torch.Tensor, factor: float, roles: VocabularyRoles, context_R: torch.Tensor) -> torch.Tensor:
+    """Log-probabilities of rows in which the log-odds between the groups' words are `factor` times as large, (R, V).
+
+    The tokens that carry a role keep their summed probability. context_R: the token before each prediction.
+    """
+    own_RL = own_RV[:, roles.token_L]
+    if len(roles.round_KS):
+        even_RL = _all_groups("mean", own_RL, roles, context_R, 0.5)
+    else:
+        even_RL = OPS["mean"](own_RL, reversed_roles(own_RL, own_RL, roles, context_R), 0.5)
+    scores_RL = torch.lerp(even_RL, own_RL, factor)
+    kept_R1 = own_RL.logsumexp(-1, keepdim=True) - scores_RL.logsumexp(-1, keepdim=True)
+    return own_RV.index_copy(1, roles.token_L, scores_RL + kept_R1)
+
+
 def perturb(op: str, own_RV: torch.Tensor, other_RV: torch.Tensor, **options: Any) -> torch.Tensor:
     """`combine`, normalised: log-probabilities (R, V). op "none" returns the own row unchanged.
 

@@ -1,4 +1,4 @@
-"""AdamW or plain gradient descent, and the learning rate as a pure function of the step."""
+"""AdamW, Muon or plain gradient descent, and the learning rate as a pure function of the step."""
 
 from __future__ import annotations
 
@@ -12,11 +12,21 @@ from torch import nn
 def build_optimizer(
     module: nn.Module, *, lr: float, betas: Sequence[float], eps: float, weight_decay: float, name: str = "adamw"
 ) -> torch.optim.Optimizer:
-    """Fused AdamW over the parameters of `module`, weight decay on matrices and embeddings only; or plain "sgd"."""
+    """Fused AdamW over the parameters of `module`, weight decay on matrices and embeddings only; "sgd"; or "muon".
+
+    Muon (Jordan et al. 2024) makes each matrix's step orthogonal, so that all its directions move as far; its length is
+    scaled as AdamW's. For the matrices of LoRA, where little but the leading directions moves else. betas and eps are
+    AdamW's alone. ValueError if something else than matrices is trained, and before torch 2.9.
+    """
+    trained = [p for p in module.parameters() if p.requires_grad]
     if name == "sgd":
-        return torch.optim.SGD([p for p in module.parameters() if p.requires_grad], lr=lr, fused=True)
-    matrices = [p for p in module.parameters() if p.requires_grad and p.dim() >= 2]
-    vectors = [p for p in module.parameters() if p.requires_grad and p.dim() < 2]
+        return torch.optim.SGD(trained, lr=lr, fused=True)
+    if name == "muon":
+        if not hasattr(torch.optim, "Muon"):
+            raise ValueError(f"optim.name muon: needs torch 2.9 or newer, not {torch.__version__}; use adamw")
+        return torch.optim.Muon(trained, lr=lr, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw")
+    matrices = [p for p in trained if p.dim() >= 2]
+    vectors = [p for p in trained if p.dim() < 2]
     groups = [{"params": matrices, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0}]
     return torch.optim.AdamW(groups, lr=lr, betas=(betas[0], betas[1]), eps=eps, fused=True)
 

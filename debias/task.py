@@ -42,6 +42,7 @@ class DistillTask(nn.Module):
         mix: float = 0.5,
         strength: float = 1.0,
         strength_warmup: float = 0.0,
+        amplify: float = 1.0,
         roles: VocabularyRoles | None = None,
         divergence: str = "forward",
         tau: float = 2.0,
@@ -71,7 +72,7 @@ class DistillTask(nn.Module):
             parameter.requires_grad_(parameter.requires_grad and id(parameter) in used)  # no vision tower
         self.strength, self.strength_warmup = strength, strength_warmup
         self.options: dict[str, Any] = {"op": op, "mix": mix, "kind": divergence, "tau": tau, "chunk_rows": chunk_rows}
-        self.options |= {"kd_weight": kd_weight, "lm_weight": lm_weight, "role_weight": role_weight}
+        self.options |= {"kd_weight": kd_weight, "lm_weight": lm_weight, "role_weight": role_weight, "amplify": amplify}
         self.tap: Tap | None = None  # of distillation_loss
         self.hidden_weight, self.hidden_layers, self.hidden_target = hidden_weight, tuple(hidden_layers), hidden_target
 
@@ -100,7 +101,13 @@ class DistillTask(nn.Module):
         total, kd, lm = distillation_loss(states[-1], teacher=teacher, **rows, **changing, **self.options)
         parts = {"kd": kd, "lm": lm}
         if plain and teacher is not None:
-            unchanged = self.options | {"op": "none", "kd_weight": 1.0, "lm_weight": 0.0, "role_weight": 0.0}
+            unchanged = self.options | {
+                "op": "none",
+                "kd_weight": 1.0,
+                "lm_weight": 0.0,
+                "role_weight": 0.0,
+                "amplify": 1.0,
+            }
             # detached: the loss computes the gradients of its inputs even under no_grad
             still: dict[str, Any] = {
                 key: value.detach() if torch.is_tensor(value) else value for key, value in head.items()

@@ -11,7 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from counterfactuals.tokens.vocabulary import RoleTokens
 from debias.losses import DIVERGENCES, distillation_loss, divergence, model_rows, role_shares
-from debias.ops import OPS, VocabularyRoles, perturb
+from debias.ops import OPS, VocabularyRoles, amplify, perturb
 
 V, D, E, P = 11, 6, 5, 24
 ROLES = VocabularyRoles.build(
@@ -60,7 +60,7 @@ def logits_of(hidden_PD, head_VD, bias_V=None, scale=1.0, cap=None):
     return cap * torch.tanh(z / cap) if cap else z
 
 
-def plain_formula(x: dict, *, op, roles, kind, tau, kd_weight, lm_weight, strength=1.0, role_weight=0.0):
+def plain_formula(x: dict, *, op, roles, kind, tau, kd_weight, lm_weight, strength=1.0, role_weight=0.0, factor=1.0):
     """One row at a time, as METHOD §1 and §2 print it."""
     heads = [{key: x[side + key] for key in ("bias_V", "scale", "cap") if side + key in x} for side in ("", "teacher_")]
     student = logits_of(x["hidden_PD"], x["head_VD"], **heads[0])[x["row_R"]]
@@ -76,6 +76,8 @@ def plain_formula(x: dict, *, op, roles, kind, tau, kd_weight, lm_weight, streng
             options = {"roles": roles, "context_R": x["context_R"][r : r + 1], "mix": 0.3}
             combined = perturb(op, teacher[r : r + 1], teacher[mate : mate + 1], **options)[0]
             target = (1 - strength) * target + strength * combined
+        elif factor != 1:
+            target = amplify(teacher[r : r + 1], factor, roles, x["context_R"][r : r + 1])[0]
         p, q = (target / tau).softmax(-1), (student[r] / tau).softmax(-1)
         m = (p + q) / 2
         value = {
@@ -214,6 +216,15 @@ def test_strength_leads_from_plain_distillation_to_the_op(op, roles):
     weights = {"tau": 2.0, "kd_weight": 0.5, "lm_weight": 0.5}
     plain = plain_formula(problem(), op=op, roles=roles, strength=0.5, kind="forward", **weights)
     assert sums(op=op, strength=0.5) == pytest.approx([float(part.detach()) for part in plain])
+
+
+@pytest.mark.parametrize("masks", MASKS)
+def test_predictions_that_are_not_combined_are_amplified(masks, monkeypatch):
+    monkeypatch.setattr("debias.losses.BLOCK_BYTES", 4 * 8 * V)
+    options = {"op": "exp_mean", "roles": ROLES, **WEIGHTS}
+    fused = fused_loss(problem() | MASKS[masks], amplify=1.3, chunk_rows=7, **options)
+    plain = plain_formula(problem() | MASKS[masks], factor=1.3, kind="forward", **options)
+    assert [float(part.detach()) for part in fused] == pytest.approx([float(part.detach()) for part in plain])
 
 
 def test_liger_computes_the_same_loss():

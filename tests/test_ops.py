@@ -7,7 +7,7 @@ import torch
 
 from counterfactuals.text.lexicon import cycles
 from counterfactuals.tokens.vocabulary import RoleTokens
-from debias.ops import OPS, ROUND, VocabularyRoles, perturb, reversed_roles
+from debias.ops import OPS, ROUND, VocabularyRoles, amplify, perturb, reversed_roles
 
 # a vocabulary of nine tokens: she, he, her, hers, him, his, nurse, and without a blank "son" and "daughter"
 TOKENS = RoleTokens(
@@ -71,6 +71,20 @@ def test_strength_0_is_the_very_row_and_1_the_op(op, roles):
     assert torch.equal(perturb(op, own, mate, strength=1.0, **options), perturb(op, own, mate, **options))
     half = (own + perturb(op, own, mate, **options)).div(2).log_softmax(-1)
     torch.testing.assert_close(perturb(op, own, mate, strength=0.5, **options), half)
+
+
+def test_amplified_rows_have_larger_log_odds_between_the_groups_and_the_same_mass(roles):
+    own = rows(3)
+    more = amplify(own, 1.3, roles, OUTSIDE[:3])
+    torch.testing.assert_close(more.exp().sum(-1), torch.ones(3, dtype=torch.float64))
+    torch.testing.assert_close(more[:, NURSE], own[:, NURSE])
+    torch.testing.assert_close(more[:, HE] - more[:, SHE], 1.3 * (own[:, HE] - own[:, SHE]))
+    hers, his = ([HER, HERS], [HIM, HIS])
+    odds, odds_before = (row[:, hers].logsumexp(-1) - row[:, his].logsumexp(-1) for row in (more, own))
+    torch.testing.assert_close(odds, 1.3 * odds_before)
+    torch.testing.assert_close(amplify(own, 1.0, roles, OUTSIDE[:3]), own)
+    inside = amplify(own, 1.3, roles, torch.full((3,), NURSE))  # "nurse" + "son" is no son
+    torch.testing.assert_close(inside[:, SON] - inside[:, DAUGHTER], own[:, SON] - own[:, DAUGHTER])
 
 
 def test_figure_2_of_the_paper():

@@ -134,7 +134,8 @@ def _gather(
     weights: dict[str, torch.Tensor] = {}
     rest: dict[str, torch.Tensor] = {}
     for name, parameter in shards.parameters(accelerator, task):
-        for what in ("weight", *shards.MOMENTS) if moments and shards.is_trained(optimizer, parameter) else ("weight",):
+        trained = moments and shards.is_trained(optimizer, parameter)
+        for what in ("weight", *shards.moments(optimizer)) if trained else ("weight",):
             tensor = shards.read(optimizer, parameter, what)
             if accelerator.is_main_process:
                 key = _key(name, what)
@@ -161,7 +162,7 @@ def _spread(accelerator: Any, task: Any, optimizer: Any, path: Path, num_updates
     tensors = [
         (_key(name, what), parameter, what)
         for name, parameter in shards.parameters(accelerator, task)
-        for what in (("weight", *shards.MOMENTS) if shards.is_trained(optimizer, parameter) else ("weight",))
+        for what in (("weight", *shards.moments(optimizer)) if shards.is_trained(optimizer, parameter) else ("weight",))
     ]
     shards.begin(optimizer, num_updates)
     there: dict[str, Any] = {}

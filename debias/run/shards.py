@@ -12,7 +12,12 @@ from typing import Any
 import torch
 from torch import nn
 
-MOMENTS = ("exp_avg", "exp_avg_sq")  # of AdamW, the one optimizer of debias/optim.py
+MOMENTS = {"Muon": ("momentum_buffer",)}  # what torch's optimizers keep; all others are taken for AdamW
+
+
+def moments(optimizer: Any) -> tuple[str, ...]:
+    """Names of the tensors that the optimizer keeps for each parameter."""
+    return MOMENTS.get(type(_torch(optimizer)).__name__, ("exp_avg", "exp_avg_sq"))
 
 
 def parameters(accelerator: Any, task: Any) -> Iterator[tuple[str, nn.Parameter]]:
@@ -33,7 +38,7 @@ def shape(parameter: nn.Parameter) -> torch.Size:
 
 
 def read(optimizer: Any, parameter: nn.Parameter, what: str) -> torch.Tensor:
-    """The full-precision weight ("weight") or a moment (MOMENTS) of a parameter, complete on every rank."""
+    """The full-precision weight ("weight") or a moment (`moments`) of a parameter, complete on every rank."""
     zero = _zero(optimizer)
     if zero is not None:
         from deepspeed.utils import safe_get_full_fp32_param, safe_get_full_optimizer_state
@@ -79,8 +84,8 @@ def begin(optimizer: Any, num_updates: int) -> None:
     owned = [p for group in base.param_groups for p in group["params"]]
     for parameter in getattr(zero, "fp32_partitioned_groups_flat", owned):  # ZeRO-3 empties its groups between steps
         step = torch.tensor(float(num_updates), device=parameter.device)
-        moments = {name: torch.zeros_like(parameter, memory_format=torch.preserve_format) for name in MOMENTS}
-        base.state[parameter] = {"step": step} | {name: m.detach() for name, m in moments.items()}
+        zeros = {name: torch.zeros_like(parameter, memory_format=torch.preserve_format) for name in moments(base)}
+        base.state[parameter] = {"step": step} | {name: zero.detach() for name, zero in zeros.items()}
     _link(zero)
 
 
