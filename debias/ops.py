@@ -188,12 +188,10 @@ def amplify(own_RV: torch.Tensor, factor: float, roles: VocabularyRoles, context
 
     The tokens that carry a role keep their summed probability. context_R: the token before each prediction.
     """
+    everywhere_R = torch.zeros_like(context_R)  # all groups take part
+    even_RV = combine("mean", own_RV, own_RV, roles=roles, context_R=context_R, turn_R=everywhere_R)
     own_RL = own_RV[:, roles.token_L]
-    if len(roles.round_KS):
-        even_RL = _all_groups("mean", own_RL, roles, context_R, 0.5)
-    else:
-        even_RL = OPS["mean"](own_RL, reversed_roles(own_RL, own_RL, roles, context_R), 0.5)
-    scores_RL = torch.lerp(even_RL, own_RL, factor)
+    scores_RL = torch.lerp(even_RV[:, roles.token_L], own_RL, factor)
     kept_R1 = own_RL.logsumexp(-1, keepdim=True) - scores_RL.logsumexp(-1, keepdim=True)
     return own_RV.index_copy(1, roles.token_L, scores_RL + kept_R1)
 

@@ -203,6 +203,12 @@ def test_several_groups_get_equal_mass_where_no_role_is_named(op):
     assert torch.isfinite(perturb("mix", own, own, mix=0.2, **options)).all()
 
 
+def test_log_odds_between_several_groups_are_amplified_alike():
+    own, nowhere, roles = rows(4, 11), torch.zeros(4, dtype=torch.long), VocabularyRoles.build(SEVERAL)
+    more, before = masses(amplify(own, 1.3, roles, nowhere).exp()).log(), masses(own.exp()).log()
+    torch.testing.assert_close(more.diff(dim=-1), 1.3 * before.diff(dim=-1))
+
+
 @pytest.mark.parametrize("op", [op for op in OPS if op not in ("none", "swap", "mix")])
 def test_two_groups_named_nowhere_are_the_pair_with_oneself(op, roles):
     """What several groups do where no role is named is, for two, what they do anyway."""
