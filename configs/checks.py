@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import torch
+
 from configs.schema import Config, near
 
 
@@ -95,6 +97,8 @@ def op(c: Config) -> Iterator[str]:
         yield "loss.role_weight: needs loss.vocabulary reversed"
     if c.loss.amplify != 1 and c.loss.vocabulary != "reversed":
         yield "loss.amplify: needs loss.vocabulary reversed"
+    if c.loss.amplify != 1 and (c.counterfactual.perturb != "both" or not c.counterfactual.stop_at_cue):
+        yield "loss.amplify: needs counterfactual.perturb both and stop_at_cue, else it grows bias, or nothing"
     if c.loss.mix != 0.5 and c.loss.op != "mix":
         yield "loss.mix: matters only with loss.op mix"
     if c.counterfactual.perturb == "original" and (c.counterfactual.augment != "both" or c.loss.op == "none"):
@@ -108,6 +112,8 @@ def optimizer(c: Config) -> Iterator[str]:
         yield "optim.weight_decay: has no effect with optim.name sgd; use adamw, or 0"
     if c.optim.name == "muon" and not c.student.lora:
         yield "optim.name: muon is for the matrices of student.lora; without it use adamw"
+    if c.optim.name == "muon" and not hasattr(torch.optim, "Muon"):
+        yield f"optim.name: muon needs torch 2.9 or newer, not {torch.__version__}; use adamw, with optim.eps 1e-4"
 
 
 def hidden_states(c: Config) -> Iterator[str]:

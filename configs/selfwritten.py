@@ -30,6 +30,7 @@ from counterfactuals.tokens.vocabulary import role_tokens
 from debias.losses import role_shares
 from debias.models import add_lora
 from debias.ops import VocabularyRoles, combine
+from debias.optim import build_optimizer
 
 log = logging.getLogger(__name__)
 
@@ -119,11 +120,14 @@ def seconds_a_text(config: Config) -> float:
     if config.student.lora:
         add_lora(student, **config.student.lora)
     ids_NT = torch.randint(len(scorer.tokenizer), (size, length), device=scorer.device)
+    o = config.optim
+    optimizer = build_optimizer(student, lr=o.lr, betas=o.betas, eps=o.eps, weight_decay=o.weight_decay, name=o.name)
 
     def step() -> None:
         with torch.no_grad():  # the teacher's part
             student(input_ids=ids_NT)
         student(input_ids=ids_NT, labels=ids_NT).loss.backward()
+        optimizer.step()
 
     new = length - sum(map(len, ids)) / len(ids)
     sequences = 1 + SHARE * (config.counterfactual.augment == "both")

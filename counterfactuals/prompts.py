@@ -2,7 +2,7 @@
 
 >>> from counterfactuals.text.lexicon import load_lexicon
 >>> prompts(load_lexicon("gender"), 2, seed=0, cued_every=3)
-['The landowner said that', 'Yesterday the bookkeeper told us that']
+['The explorer said that', 'Yesterday the environmentalist told us that']
 """
 
 from __future__ import annotations

@@ -250,7 +250,7 @@ def _target(own_BV: torch.Tensor, block: slice, place_B: torch.Tensor, rows: _Ro
     if num_trained < len(own_BV):
         own_BV = teacher_BV[index]
     kept_BV = scores_BV = own_BV
-    if options.amplify != 1 and options.roles is not None and num_perturbed < num_trained:
+    if options.roles is not None and options.amplify != 1 and num_perturbed < num_trained:
         kept_BV = scores_BV = amplify(own_BV, options.amplify, options.roles, rows.context_R[place_B])
     if num_perturbed:
         other_BV = teacher_BV[index ^ 1] if block.start < 2 * rows.num_pairs else own_BV
@@ -341,6 +341,8 @@ def distillation_loss(
     """
     if not kd_weight and not lm_weight:
         raise ValueError("loss.kd_weight, loss.lm_weight: both are 0, there is nothing to learn from")
+    if roles is None and (role_weight or amplify != 1):
+        raise ValueError("loss.role_weight, loss.amplify: need roles, the reversed vocabulary's")
     if kd_weight and teacher is None:
         raise ValueError("loss.kd_weight: above 0 needs a teacher")
     device = hidden_PD.device

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -184,16 +184,20 @@ def combine(
 
 
 def amplify(own_RV: torch.Tensor, factor: float, roles: VocabularyRoles, context_R: torch.Tensor) -> torch.Tensor:
-    """Log-probabilities of rows in which the log-odds between the groups' words are `factor` times as large, (R, V).
+    """Log-probabilities of rows in which the log-odds between words of the groups are `factor` times as large, (R, V).
 
-    The tokens that carry a role keep their summed probability. context_R: the token before each prediction.
+    A word and its partners keep their summed probability. context_R: the token before each prediction.
     """
-    everywhere_R = torch.zeros_like(context_R)  # all groups take part
-    even_RV = combine("mean", own_RV, own_RV, roles=roles, context_R=context_R, turn_R=everywhere_R)
+
+    def even(op: str, row_RL: torch.Tensor) -> torch.Tensor:  # turn 0: all groups take part
+        told: dict[str, Any] = {"context_R": context_R, "turn_R": torch.zeros_like(context_R)}
+        return combine(op, row_RL, row_RL, roles=alone, **told)
+
+    alone = replace(roles, token_L=torch.arange(len(roles.token_L), device=own_RV.device))  # rows of these tokens only
     own_RL = own_RV[:, roles.token_L]
-    scores_RL = torch.lerp(even_RV[:, roles.token_L], own_RL, factor)
-    kept_R1 = own_RL.logsumexp(-1, keepdim=True) - scores_RL.logsumexp(-1, keepdim=True)
-    return own_RV.index_copy(1, roles.token_L, scores_RL + kept_R1)
+    more_RL = torch.lerp(even("mean", own_RL), own_RL, factor)
+    more_RL = more_RL + even("exp_mean", own_RL) - even("exp_mean", more_RL)
+    return own_RV.index_copy(1, roles.token_L, more_RL)
 
 
 def perturb(op: str, own_RV: torch.Tensor, other_RV: torch.Tensor, **options: Any) -> torch.Tensor:

@@ -14,16 +14,14 @@ def build_optimizer(
 ) -> torch.optim.Optimizer:
     """Fused AdamW over the parameters of `module`, weight decay on matrices and embeddings only; "sgd"; or "muon".
 
-    Muon (Jordan et al. 2024) makes each matrix's step orthogonal, so that all its directions move as far; its length is
-    scaled as AdamW's. For the matrices of LoRA, where little but the leading directions moves else. betas and eps are
-    AdamW's alone. ValueError if something else than matrices is trained, and before torch 2.9.
+    Muon (Jordan et al. 2024) makes each matrix's step orthogonal, so that it moves equally far in all directions; the
+    step has the size of AdamW's. It is for LoRA's matrices, where otherwise little but the leading directions moves.
+    Only AdamW uses betas and eps. ValueError if anything but matrices is trained with Muon.
     """
     trained = [p for p in module.parameters() if p.requires_grad]
     if name == "sgd":
         return torch.optim.SGD(trained, lr=lr, fused=True)
     if name == "muon":
-        if not hasattr(torch.optim, "Muon"):
-            raise ValueError(f"optim.name muon: needs torch 2.9 or newer, not {torch.__version__}; use adamw")
         return torch.optim.Muon(trained, lr=lr, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw")
     matrices = [p for p in trained if p.dim() >= 2]
     vectors = [p for p in trained if p.dim() < 2]

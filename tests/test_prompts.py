@@ -77,6 +77,8 @@ def test_no_role_and_no_prompt_is_one_of_bold_or_winogender(shared_data):
     assert not judged & set(PROMPTS["roles"])
     written = " ".join(prompt for group in bold.values() for texts in group.values() for prompt in texts).lower()
     assert not [field for field in PROMPTS["fields"] if re.search(rf"\b{field}\b", written)]
+    stems = {word[:5] for title in (*judged, *sample.OCCUPATIONS) for word in title.split() if len(word) > 3}
+    assert not [field for field in PROMPTS["fields"] if stems & {word[:5] for word in field.split()}]
     asked = {prompt.strip() for group in bold.values() for texts in group.values() for prompt in texts}
     assert not asked & set(prompts(GENDER, 5000, 0, cued_every=3))
 

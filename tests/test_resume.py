@@ -250,7 +250,7 @@ def test_a_checkpoint_of_another_model_or_precision_is_refused(run, whole, tmp_p
     assert not (tmp_path / "run" / "config.yaml").exists()  # a refused run leaves no settings of its own
     assert run("student.layers=[0]") == 2
     assert run("student.layers=[0, 1, 2]") == 2
-    assert "holds another model" in capsys.readouterr().err
+    assert "holds another model or optimizer" in capsys.readouterr().err
 
 
 def test_changed_settings_are_refused_by_name_unless_allowed(run, tmp_path, capsys):
@@ -402,7 +402,7 @@ def test_out_of_memory_says_what_to_lower(error, run, monkeypatch, capsys):
     assert "lower train.micro_batch_size" in refused(capsys)
 
 
-@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+@pytest.mark.parametrize("optimizer", ["adamw", *(["muon"] if hasattr(torch.optim, "Muon") else [])])
 def test_lora_trains_alone_resumes_exactly_and_is_saved_merged(optimizer, settings, tiny_gpt2, run, tmp_path):
     pytest.importorskip("peft")
     lora = ["student.layers=all", "student.lora={rank: 2, targets: [c_attn, c_proj]}", "train.max_steps=4"]

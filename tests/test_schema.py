@@ -100,6 +100,7 @@ def test_a_wrong_setting_is_not_reported_a_second_time_by_a_rule():
         ("train.max_steps=null", "one of them must be set"),
         ("loss.hidden_layers=kept", "only with loss.hidden_weight"),
         ("loss.mix=0.3", "matters only with loss.op mix"),
+        ("loss.amplify=1.2", "loss.amplify: needs loss.vocabulary reversed"),
         ("optim.name=muon", "muon is for the matrices of student.lora"),
         ("loss.strength_warmup=0.5", "no effect with loss.op none"),
         ("tokenizer.train_vocab_size=300", "only for a random student"),

@@ -170,6 +170,7 @@ def test_the_time_for_texts_that_are_not_chosen_counts(settings, monkeypatch):
             "data.choose_from: needs data.source self and loss.vocabulary reversed; else set it to 1",
         ),
         ("data.source=sample data.prompts=x", "data.prompts: matters only with data.source self"),
+        ("loss.amplify=1.2 loss.vocabulary=reversed counterfactual.stop_at_cue=false", "loss.amplify: needs counter"),
         ("data.source=sample data.cued_every=6", "data.cued_every: matters only with data.source self"),
     ],
 )

@@ -10,9 +10,10 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 from counterfactuals.tokens.align import AlignedPair
 from counterfactuals.tokens.batch import collate
+from counterfactuals.tokens.vocabulary import RoleTokens
 from debias import models
 from debias.losses import distillation_loss
-from debias.ops import OPS, perturb
+from debias.ops import OPS, VocabularyRoles, perturb
 from debias.task import DistillTask
 
 VOCABULARY = 60
@@ -134,6 +135,19 @@ def test_strength_rises_with_progress_from_none_to_the_op(task):
         task.options["op"] = "none"
         plain = task(batch)[1]["kd"]
     assert begin == plain != whole
+
+
+def test_targets_where_the_op_does_not_apply_are_amplified(task):
+    tokens = RoleTokens(
+        np.array([1, 2]), np.array([0, 1]), np.array([1, 0]), np.zeros(2, bool), np.zeros(VOCABULARY, bool)
+    )
+    options = {"op": "max", "roles": VocabularyRoles.build(tokens), "chunk_rows": 16}
+    tasks = [DistillTask(task.student, task.teacher, amplify=factor, **options) for factor in (1.0, 1.3)]
+    batch = collate(pairs(), op="max", augment=True)
+    plain, amplified = (one(batch, plain=True)[1] for one in tasks)
+    assert plain["kd"] != amplified["kd"] and plain["kd_plain"] == amplified["kd_plain"]
+    with pytest.raises(ValueError, match=r"loss\.amplify: need roles"):
+        DistillTask(task.student, task.teacher, op="max", amplify=1.3)(batch)
 
 
 def test_the_divergence_from_the_plain_target_is_reported_beside(task, monkeypatch):

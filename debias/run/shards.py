@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-MOMENTS = {"Muon": ("momentum_buffer",)}  # what torch's optimizers keep; all others are taken for AdamW
+MOMENTS = {"Muon": ("momentum_buffer",)}  # what an optimizer keeps for each parameter; if not here, what AdamW does
 
 
 def moments(optimizer: Any) -> tuple[str, ...]:
@@ -74,7 +74,7 @@ def write(optimizer: Any, parameter: nn.Parameter, what: str, value: torch.Tenso
 
 
 def updates(optimizer: Any) -> int:
-    """How many steps the optimizer has taken."""
+    """How many steps the optimizer has taken; 0 for one that does not count them (Muon)."""
     return max((int(state["step"]) for state in _torch(optimizer).state.values() if "step" in state), default=0)
 
 
