@@ -49,8 +49,8 @@ class Data(Section):
     max_texts: int | None = setting(None, "read at most this many texts; source self: write so many (4096)", ge=1)
     prompts: str | None = setting(
         None,
-        "source self: file of neutral beginnings of texts, one a line, with {role}, {a_role}, {roles} or {field} where "
-        "one goes; default: built in",
+        "source self: file of neutral beginnings of texts, one a line, with {role}, {a_role} or {roles} where a role "
+        "goes; default: built in",
         min_length=1,
     )
     cued_every: int = setting(

@@ -2,7 +2,7 @@
 
 >>> from counterfactuals.text.lexicon import load_lexicon
 >>> prompts(load_lexicon("gender"), 2, seed=0, cued_every=3)
-['The explorer said that', 'Yesterday the environmentalist told us that']
+['The explorer said that', 'Yesterday the intern told us that']
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def prompts(lexicon: Lexicon, number: int, seed: int, neutral: Sequence[str] = (
     """`number` prompts of `lexicon`'s attribute; the frames take turns, roles, names and words are drawn by `seed`.
 
     A longer list begins with the shorter one; `kind` says what each is. neutral: frames instead of the built-in neutral
-    ones; they may hold {role}, {a_role}, {roles} and {field}. ValueError for a frame with another slot.
+    ones; they may hold {role}, {a_role} and {roles}. ValueError for a frame with another slot.
     """
     drawn = random.Random(f"prompts {seed}")
     cued = PROMPTS["cued"].get(lexicon.name, PROMPTS["cued"]["other"])
@@ -39,7 +39,7 @@ def prompts(lexicon: Lexicon, number: int, seed: int, neutral: Sequence[str] = (
         "word": itertools.cycle(by_word),
     }
     frames = (next(turns[kind(i, cued_every)]) for i in range(number))
-    return [filled(frame, *map(drawn.choice, (PROMPTS["roles"], names, words, PROMPTS["fields"]))) for frame in frames]
+    return [filled(frame, *map(drawn.choice, (PROMPTS["roles"], names, words))) for frame in frames]
 
 
 def kind(number: int, cued_every: int) -> str:
@@ -53,13 +53,13 @@ def kind(number: int, cued_every: int) -> str:
     return "word" if turn % 4 == 3 else "name"
 
 
-def filled(frame: str, role: str, name: str = "", word: str = "", field: str = "") -> str:
+def filled(frame: str, role: str, name: str = "", word: str = "") -> str:
     """A frame with its slots filled and a capital at its beginning."""
     a_role = ("an " if role[0] in "aeiou" else "a ") + role
     try:
-        text = frame.format(role=role, a_role=a_role, roles=plural(role), name=name, word=word, field=field)
+        text = frame.format(role=role, a_role=a_role, roles=plural(role), name=name, word=word)
     except (KeyError, IndexError, ValueError):
-        raise ValueError(f"prompt {frame!r}: its slots can be {{role}}, {{a_role}}, {{roles}} and {{field}}") from None
+        raise ValueError(f"prompt {frame!r}: its slots can be {{role}}, {{a_role}} and {{roles}}") from None
     return text[:1].upper() + text[1:]
 
 

@@ -28,9 +28,9 @@ def test_a_longer_list_begins_with_the_shorter_one():
 def test_a_neutral_prompt_holds_no_role_of_gender():
     reverse = Reverser(GENDER, policy="reverse")
     for frame in PROMPTS["neutral"]:
-        reversal = reverse(filled(frame, "bookkeeper", field="roofing") + " it.")
+        reversal = reverse(filled(frame, "bookkeeper") + " it.")
         assert not reversal.spans and not reversal.stays, frame
-    roles = reverse(", ".join([*PROMPTS["roles"], *map(plural, PROMPTS["roles"]), *PROMPTS["fields"]]))
+    roles = reverse(", ".join(PROMPTS["roles"]) + " and " + ", ".join(map(plural, PROMPTS["roles"])))
     assert not roles.spans
 
 
@@ -75,10 +75,6 @@ def test_no_role_and_no_prompt_is_one_of_bold_or_winogender(shared_data):
         titles | {line.split("\t")[0] for line in table} | {word.strip().lower() for words in listed for word in words}
     )
     assert not judged & set(PROMPTS["roles"])
-    written = " ".join(prompt for group in bold.values() for texts in group.values() for prompt in texts).lower()
-    assert not [field for field in PROMPTS["fields"] if re.search(rf"\b{field}\b", written)]
-    stems = {word[:5] for title in (*judged, *sample.OCCUPATIONS) for word in title.split() if len(word) > 3}
-    assert not [field for field in PROMPTS["fields"] if stems & {word[:5] for word in field.split()}]
     asked = {prompt.strip() for group in bold.values() for texts in group.values() for prompt in texts}
     assert not asked & set(prompts(GENDER, 5000, 0, cued_every=3))
 
@@ -104,8 +100,7 @@ def test_plurals(role, many):
 
 
 def test_own_frames_take_the_place_of_the_neutral_ones():
-    own = prompts(GENDER, 8, 0, ["The {roles} of the town", "It rained", "In {field}"], cued_every=3)
+    own = prompts(GENDER, 8, 0, ["The {roles} of the town", "It rained"], cued_every=3)
     assert own[1] == "It rained" and own[0].startswith("The ") and own[0].endswith(" of the town")
-    assert own[3].removeprefix("In ") in PROMPTS["fields"]
     with pytest.raises(ValueError, match="its slots can be"):
         prompts(GENDER, 8, 0, ["The {job}"], cued_every=3)
