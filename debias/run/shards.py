@@ -84,8 +84,8 @@ def begin(optimizer: Any, num_updates: int) -> None:
     owned = [p for group in base.param_groups for p in group["params"]]
     for parameter in getattr(zero, "fp32_partitioned_groups_flat", owned):  # ZeRO-3 empties its groups between steps
         step = torch.tensor(float(num_updates), device=parameter.device)
-        zeros = {name: torch.zeros_like(parameter, memory_format=torch.preserve_format) for name in moments(base)}
-        base.state[parameter] = {"step": step} | {name: zero.detach() for name, zero in zeros.items()}
+        empty = {name: torch.zeros_like(parameter, memory_format=torch.preserve_format) for name in moments(base)}
+        base.state[parameter] = {"step": step} | {name: moment.detach() for name, moment in empty.items()}
     _link(zero)
 
 
