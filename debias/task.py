@@ -101,8 +101,8 @@ class DistillTask(nn.Module):
         total, kd, lm = distillation_loss(states[-1], teacher=teacher, **rows, **changing, **self.options)
         parts = {"kd": kd, "lm": lm}
         if plain and teacher is not None:
-            unchanged = self.options | {"op": "none", "kd_weight": 1.0, "lm_weight": 0.0, "role_weight": 0.0}
-            unchanged["amplify"] = 1.0
+            unchanged = {key: self.options[key] for key in ("kind", "tau", "chunk_rows")}
+            unchanged |= {"kd_weight": 1.0, "lm_weight": 0.0}
             # detached: the loss computes the gradients of its inputs even under no_grad
             still: dict[str, Any] = {
                 key: value.detach() if torch.is_tensor(value) else value for key, value in head.items()

@@ -1,9 +1,12 @@
 """Settings: loading, checking, overriding, printing and comparing them."""
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import get_args
 
 import pytest
+import torch
 import yaml
 
 import train_distill
@@ -116,6 +119,17 @@ def test_a_wrong_setting_is_not_reported_a_second_time_by_a_rule():
 def test_wrong_settings_say_what_and_the_way_out(override, says):
     extra = ["seed=1"] if override.startswith("seed.") else []
     assert any(says in line for line in problems(*extra, override)), problems(*extra, override)
+
+
+def test_muon_with_an_older_torch_is_refused_before_the_work(monkeypatch):
+    monkeypatch.delattr(torch.optim, "Muon", raising=False)
+    lines = problems("optim.name=muon", "student.init=layers", "student.lora={rank: 2}")
+    assert any("muon needs torch 2.9" in line for line in lines)
+
+
+def test_reading_settings_does_not_wait_for_torch():
+    code = "import sys, configs.load; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[1], check=False).returncode == 0
 
 
 def test_a_run_may_not_have_the_name_of_anothers_seed():

@@ -134,8 +134,7 @@ def _gather(
     weights: dict[str, torch.Tensor] = {}
     rest: dict[str, torch.Tensor] = {}
     for name, parameter in shards.parameters(accelerator, task):
-        trained = moments and shards.is_trained(optimizer, parameter)
-        for what in ("weight", *shards.moments(optimizer)) if trained else ("weight",):
+        for what in shards.kept(optimizer, parameter) if moments else ("weight",):
             tensor = shards.read(optimizer, parameter, what)
             if accelerator.is_main_process:
                 key = _key(name, what)
@@ -162,7 +161,7 @@ def _spread(accelerator: Any, task: Any, optimizer: Any, path: Path, num_updates
     tensors = [
         (_key(name, what), parameter, what)
         for name, parameter in shards.parameters(accelerator, task)
-        for what in (("weight", *shards.moments(optimizer)) if shards.is_trained(optimizer, parameter) else ("weight",))
+        for what in shards.kept(optimizer, parameter)
     ]
     shards.begin(optimizer, num_updates)
     there: dict[str, Any] = {}

@@ -12,12 +12,15 @@ from typing import Any
 import torch
 from torch import nn
 
-MOMENTS = {"Muon": ("momentum_buffer",)}  # what an optimizer keeps for each parameter; if not here, what AdamW does
-
 
 def moments(optimizer: Any) -> tuple[str, ...]:
-    """Names of the tensors that the optimizer keeps for each parameter."""
-    return MOMENTS.get(type(_torch(optimizer)).__name__, ("exp_avg", "exp_avg_sq"))
+    """Names of the tensors that Muon or AdamW keeps for each parameter."""
+    return ("momentum_buffer",) if type(_torch(optimizer)).__name__ == "Muon" else ("exp_avg", "exp_avg_sq")
+
+
+def kept(optimizer: Any, parameter: nn.Parameter) -> tuple[str, ...]:
+    """What a checkpoint holds of a parameter: its weight, and its moments if it is trained."""
+    return ("weight", *moments(optimizer)) if is_trained(optimizer, parameter) else ("weight",)
 
 
 def parameters(accelerator: Any, task: Any) -> Iterator[tuple[str, nn.Parameter]]:
