@@ -417,8 +417,6 @@ def task_of(
         raise ValueError("eval.every: one rank alone cannot run a student in shards (FSDP, ZeRO-3); set it to 0")
     if config.student.lora and is_sharded(accelerator):
         raise ValueError("student.lora: not for a student in shards (FSDP, ZeRO-3); leave it out")
-    if config.optim.name == "muon" and accelerator.distributed_type == "DEEPSPEED":
-        raise ValueError("optim.name muon: needs whole matrices, and DeepSpeed cuts them; use plain DDP or adamw")
     student, teacher = parts.student, parts.teacher
     options = {key: value for key, value in vars(config.loss).items() if key not in ("vocabulary", "hidden_layers")}
     if config.loss.vocabulary == "reversed":

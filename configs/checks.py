@@ -108,13 +108,6 @@ def op(c: Config) -> Iterator[str]:
 def optimizer(c: Config) -> Iterator[str]:
     if c.optim.name == "sgd" and c.optim.weight_decay:
         yield "optim.weight_decay: has no effect with optim.name sgd; use adamw, or 0"
-    if c.optim.name == "muon" and not c.student.lora:
-        yield "optim.name: muon is for the matrices of student.lora; without it use adamw"
-    if c.optim.name == "muon":
-        import torch  # seconds; only for a run that needs it
-
-        if not hasattr(torch.optim, "Muon"):
-            yield f"optim.name: muon needs torch 2.9 or newer, not {torch.__version__}; use adamw, with optim.eps 1e-4"
 
 
 def hidden_states(c: Config) -> Iterator[str]:

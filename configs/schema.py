@@ -188,7 +188,7 @@ class Optim(Section):
     warmup: Number = setting(0.05, "fraction of the steps over which the learning rate rises from 0", ge=0, le=1)
     schedule: Literal["linear", "cosine", "constant"] = setting("linear", "decay to 0 after the warm-up, or none")
     max_grad_norm: Number = setting(5.0, "gradients are clipped to this norm; not with privacy.epsilon", gt=0)
-    name: Literal["adamw", "muon", "sgd"] = setting("adamw", "muon: for LoRA; sgd: without momentum and decay")
+    name: Literal["adamw", "sgd"] = setting("adamw", "AdamW, or plain gradient descent (no momentum, no decay)")
 
 
 class Privacy(Section):

@@ -21,7 +21,7 @@ import torch
 
 from configs.schema import Config, Loss
 from counterfactuals.files import write_whole
-from counterfactuals.prompts import kind, prompts
+from counterfactuals.prompts import filled, kind, prompts
 from counterfactuals.provenance import model_fingerprint
 from counterfactuals.text.lexicon import load_lexicon
 from counterfactuals.text.reverse import Reverser
@@ -30,7 +30,6 @@ from counterfactuals.tokens.vocabulary import role_tokens
 from debias.losses import role_shares
 from debias.models import add_lora
 from debias.ops import VocabularyRoles, combine
-from debias.optim import build_optimizer
 
 log = logging.getLogger(__name__)
 
@@ -38,6 +37,7 @@ TEXTS = 4096  # unless data.max_texts says otherwise
 TOP_P = 0.9
 SHARE = 0.5  # texts that have a counterfactual, about
 BATCH = 256  # texts that are written together, and kept if the writing stops
+ROLE = "judge"  # to read a prompt with
 VERSION = 1  # of what is drawn from the same prompts
 
 
@@ -120,14 +120,11 @@ def seconds_a_text(config: Config) -> float:
     if config.student.lora:
         add_lora(student, **config.student.lora)
     ids_NT = torch.randint(len(scorer.tokenizer), (size, length), device=scorer.device)
-    o = config.optim
-    optimizer = build_optimizer(student, lr=o.lr, betas=o.betas, eps=o.eps, weight_decay=o.weight_decay, name=o.name)
 
     def step() -> None:
         with torch.no_grad():  # the teacher's part
             student(input_ids=ids_NT)
         student(input_ids=ids_NT, labels=ids_NT).loss.backward()
-        optimizer.step()
 
     new = length - sum(map(len, ids)) / len(ids)
     sequences = 1 + SHARE * (config.counterfactual.augment == "both")
@@ -161,6 +158,10 @@ def _prompts(config: Config) -> list[str]:
         if not own:
             raise ValueError(f"data.prompts {path}: no prompt in it; one a line")
     lexicon = load_lexicon(config.counterfactual.lexicon)
+    for line in own:
+        told = Reverser(lexicon, policy="keep_names")(filled(line, ROLE))
+        if told.spans or told.stays:
+            raise ValueError(f"data.prompts {path}: {line!r} names a group; these prompts must be neutral")
     number = (config.data.max_texts or TEXTS) * config.data.choose_from
     return prompts(lexicon, number, config.seed, own, cued_every=config.data.cued_every)
 

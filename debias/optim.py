@@ -1,4 +1,4 @@
-"""AdamW, Muon or plain gradient descent, and the learning rate as a pure function of the step."""
+"""AdamW or plain gradient descent, and the learning rate as a pure function of the step."""
 
 from __future__ import annotations
 
@@ -12,17 +12,10 @@ from torch import nn
 def build_optimizer(
     module: nn.Module, *, lr: float, betas: Sequence[float], eps: float, weight_decay: float, name: str = "adamw"
 ) -> torch.optim.Optimizer:
-    """Fused AdamW over the parameters of `module`, weight decay on matrices and embeddings only; "sgd"; or "muon".
-
-    Muon (Jordan et al. 2024) makes each matrix's step orthogonal, so that it moves equally far in all directions; the
-    step has the size of AdamW's. It is for LoRA's matrices, where otherwise little but the leading directions moves.
-    Only AdamW uses betas and eps. ValueError if anything but matrices is trained with Muon.
-    """
+    """Fused AdamW over the parameters of `module`, weight decay on matrices and embeddings only; or plain "sgd"."""
     trained = [p for p in module.parameters() if p.requires_grad]
     if name == "sgd":
         return torch.optim.SGD(trained, lr=lr, fused=True)
-    if name == "muon":
-        return torch.optim.Muon(trained, lr=lr, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw")
     matrices = [p for p in trained if p.dim() >= 2]
     vectors = [p for p in trained if p.dim() < 2]
     groups = [{"params": matrices, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0}]

@@ -25,13 +25,14 @@ def test_a_longer_list_begins_with_the_shorter_one():
     assert many[:10] == few and prompts(GENDER, 10, 4, cued_every=3) != few and len(set(many)) == 40
 
 
-def test_a_neutral_prompt_holds_no_role_of_gender():
-    reverse = Reverser(GENDER, policy="reverse")
+@pytest.mark.parametrize("attribute", ["gender", "race", "religion"])
+def test_a_neutral_prompt_names_no_group(attribute):
+    reverse = Reverser(load_lexicon(attribute), policy="reverse")
     for frame in PROMPTS["neutral"]:
         reversal = reverse(filled(frame, "bookkeeper") + " it.")
         assert not reversal.spans and not reversal.stays, frame
     roles = reverse(", ".join(PROMPTS["roles"]) + " and " + ", ".join(map(plural, PROMPTS["roles"])))
-    assert not roles.spans
+    assert not roles.spans and not roles.stays
 
 
 def test_most_cued_prompts_hold_one():

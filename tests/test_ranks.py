@@ -15,8 +15,6 @@ import yaml
 from safetensors.torch import load_file
 
 import train_distill
-from configs.build import task_of
-from configs.load import load
 from debias.run.launch import is_sharded, load_whole_again
 from tests.runs import bitwise, fresh, write_texts
 
@@ -212,16 +210,6 @@ def test_which_launches_are_sharded():
     shares = [accelerator("FSDP"), accelerator("DEEPSPEED", 3)]
     wholes = [accelerator("NO"), accelerator("MULTI_GPU"), accelerator("DEEPSPEED", 2)]
     assert all(map(is_sharded, shares)) and not any(map(is_sharded, wholes))
-
-
-@pytest.mark.skipif(not hasattr(torch.optim, "Muon"), reason="came with torch 2.9")
-def test_muon_is_refused_where_deepspeed_cuts_matrices():
-    settings = ["teacher.model=gpt2", "train.max_steps=1", "optim.name=muon", "student.init=layers"]
-    config = load(None, [*settings, "student.lora={rank: 2}"])[1][""]
-    plugin = SimpleNamespace(zero_stage=2)
-    accelerator = SimpleNamespace(distributed_type="DEEPSPEED", state=SimpleNamespace(deepspeed_plugin=plugin))
-    with pytest.raises(ValueError, match=r"optim\.name muon: needs whole matrices"):
-        task_of(config, None, None, accelerator, None)
 
 
 def test_after_a_run_under_zero_3_models_are_loaded_whole():

@@ -402,16 +402,13 @@ def test_out_of_memory_says_what_to_lower(error, run, monkeypatch, capsys):
     assert "lower train.micro_batch_size" in refused(capsys)
 
 
-@pytest.mark.parametrize("optimizer", ["adamw", *(["muon"] if hasattr(torch.optim, "Muon") else [])])
-def test_lora_trains_alone_resumes_exactly_and_is_saved_merged(optimizer, settings, tiny_gpt2, run, tmp_path):
+def test_lora_trains_alone_resumes_exactly_and_is_saved_merged(settings, tiny_gpt2, run, tmp_path):
     pytest.importorskip("peft")
     lora = ["student.layers=all", "student.lora={rank: 2, targets: [c_attn, c_proj]}", "train.max_steps=4"]
-    lora.append(f"optim.name={optimizer}")
     assert train_distill.main([*settings, *lora, f"output_dir={tmp_path / 'whole'}"]) == 0
     saved = tmp_path / "whole" / "checkpoints" / "step-0000002"
     names = {key.removeprefix("weight/") for key in load_file(saved / "training.safetensors")}
     assert any("lora_A" in name for name in names) and not any("wte" in name for name in names)
-    assert any(name.startswith("momentum_buffer/") for name in names) == (optimizer == "muon")
     shutil.copytree(saved, tmp_path / "run" / "checkpoints" / "step-0000002")
     for name in ("inputs.json", "config.yaml"):
         shutil.copy(tmp_path / "whole" / name, tmp_path / "run")

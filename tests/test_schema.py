@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import get_args
 
 import pytest
-import torch
 import yaml
 
 import train_distill
@@ -104,7 +103,6 @@ def test_a_wrong_setting_is_not_reported_a_second_time_by_a_rule():
         ("loss.hidden_layers=kept", "only with loss.hidden_weight"),
         ("loss.mix=0.3", "matters only with loss.op mix"),
         ("loss.amplify=1.2", "loss.amplify: needs loss.vocabulary reversed"),
-        ("optim.name=muon", "muon is for the matrices of student.lora"),
         ("loss.strength_warmup=0.5", "no effect with loss.op none"),
         ("tokenizer.train_vocab_size=300", "only for a random student"),
         ("eval.every=3", "set both"),
@@ -119,12 +117,6 @@ def test_a_wrong_setting_is_not_reported_a_second_time_by_a_rule():
 def test_wrong_settings_say_what_and_the_way_out(override, says):
     extra = ["seed=1"] if override.startswith("seed.") else []
     assert any(says in line for line in problems(*extra, override)), problems(*extra, override)
-
-
-def test_muon_with_an_older_torch_is_refused_before_the_work(monkeypatch):
-    monkeypatch.delattr(torch.optim, "Muon", raising=False)
-    lines = problems("optim.name=muon", "student.init=layers", "student.lora={rank: 2}")
-    assert any("muon needs torch 2.9" in line for line in lines)
 
 
 def test_reading_settings_does_not_wait_for_torch():

@@ -164,6 +164,7 @@ def test_the_time_for_texts_that_are_not_chosen_counts(settings, monkeypatch):
     [
         ("teacher.model=null", "data.source: self needs teacher.model"),
         ("data.prompts=none.txt", "data.prompts none.txt: no such file"),
+        ("data.prompts=told.txt", "data.prompts told.txt: 'The {role} said she' names a group"),
         ("data.max_length=8", "data.max_length 8: a prompt has"),
         (
             "data.choose_from=2",
@@ -174,7 +175,9 @@ def test_the_time_for_texts_that_are_not_chosen_counts(settings, monkeypatch):
         ("data.source=sample data.cued_every=6", "data.cued_every: matters only with data.source self"),
     ],
 )
-def test_mistakes_are_one_clear_line(change, says, settings, tmp_path, capsys):
+def test_mistakes_are_one_clear_line(change, says, settings, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("told.txt").write_text("The {role} said that\nThe {role} said she\n", encoding="utf-8")
     assert train_distill.main([*settings, *change.split()]) == 2
     message = capsys.readouterr().err
     assert says in message and "Traceback" not in message

@@ -12,15 +12,12 @@ from typing import Any
 import torch
 from torch import nn
 
-
-def moments(optimizer: Any) -> tuple[str, ...]:
-    """Names of the tensors that Muon or AdamW keeps for each parameter."""
-    return ("momentum_buffer",) if type(_torch(optimizer)).__name__ == "Muon" else ("exp_avg", "exp_avg_sq")
+MOMENTS = ("exp_avg", "exp_avg_sq")  # of AdamW; plain gradient descent is checkpointed as if it had them
 
 
 def kept(optimizer: Any, parameter: nn.Parameter) -> tuple[str, ...]:
     """What a checkpoint holds of a parameter: its weight, and its moments if it is trained."""
-    return ("weight", *moments(optimizer)) if is_trained(optimizer, parameter) else ("weight",)
+    return ("weight", *MOMENTS) if is_trained(optimizer, parameter) else ("weight",)
 
 
 def parameters(accelerator: Any, task: Any) -> Iterator[tuple[str, nn.Parameter]]:
@@ -41,7 +38,7 @@ def shape(parameter: nn.Parameter) -> torch.Size:
 
 
 def read(optimizer: Any, parameter: nn.Parameter, what: str) -> torch.Tensor:
-    """The full-precision weight ("weight") or a moment (`moments`) of a parameter, complete on every rank."""
+    """The full-precision weight ("weight") or a moment (MOMENTS) of a parameter, complete on every rank."""
     zero = _zero(optimizer)
     if zero is not None:
         from deepspeed.utils import safe_get_full_fp32_param, safe_get_full_optimizer_state
@@ -77,7 +74,7 @@ def write(optimizer: Any, parameter: nn.Parameter, what: str, value: torch.Tenso
 
 
 def updates(optimizer: Any) -> int:
-    """How many steps the optimizer has taken; 0 for one that does not count them (Muon)."""
+    """How many steps the optimizer has taken; 0 for one that does not count them (plain gradient descent)."""
     return max((int(state["step"]) for state in _torch(optimizer).state.values() if "step" in state), default=0)
 
 
@@ -87,7 +84,7 @@ def begin(optimizer: Any, num_updates: int) -> None:
     owned = [p for group in base.param_groups for p in group["params"]]
     for parameter in getattr(zero, "fp32_partitioned_groups_flat", owned):  # ZeRO-3 empties its groups between steps
         step = torch.tensor(float(num_updates), device=parameter.device)
-        empty = {name: torch.zeros_like(parameter, memory_format=torch.preserve_format) for name in moments(base)}
+        empty = {name: torch.zeros_like(parameter, memory_format=torch.preserve_format) for name in MOMENTS}
         base.state[parameter] = {"step": step} | {name: moment.detach() for name, moment in empty.items()}
     _link(zero)
 
