@@ -6,6 +6,8 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from configs.schema import Config, near
+from counterfactuals.prompts import own_prompts
+from counterfactuals.text.lexicon import load_lexicon
 
 
 def problems(config: Config, earlier: Sequence[str]) -> list[str]:
@@ -28,6 +30,11 @@ def teacher(c: Config) -> Iterator[str]:
     for key in ("prompts", "cued_every"):
         if getattr(c.data, key) != getattr(type(c.data)(), key) and c.data.source != "self":
             yield f"data.{key}: matters only with data.source self"
+    if c.data.prompts and c.data.source == "self":
+        try:
+            own_prompts(c.data.prompts, load_lexicon(c.counterfactual.lexicon))
+        except ValueError as error:
+            yield str(error)
     if c.data.choose_from > 1 and (c.data.source, c.loss.vocabulary) != ("self", "reversed"):
         yield "data.choose_from: needs data.source self and loss.vocabulary reversed; else set it to 1"
     if c.teacher.model is None:

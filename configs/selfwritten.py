@@ -21,7 +21,7 @@ import torch
 
 from configs.schema import Config, Loss
 from counterfactuals.files import write_whole
-from counterfactuals.prompts import filled, kind, prompts
+from counterfactuals.prompts import kind, own_prompts, prompts
 from counterfactuals.provenance import model_fingerprint
 from counterfactuals.text.lexicon import load_lexicon
 from counterfactuals.text.reverse import Reverser
@@ -37,7 +37,6 @@ TEXTS = 4096  # unless data.max_texts says otherwise
 TOP_P = 0.9
 SHARE = 0.5  # texts that have a counterfactual, about
 BATCH = 256  # texts that are written together, and kept if the writing stops
-ROLE = "judge"  # to read a prompt with
 VERSION = 1  # of what is drawn from the same prompts
 
 
@@ -105,7 +104,7 @@ def bound(runs: dict[str, Config], *, minutes: float | None = None, tokens: int 
 
 
 def seconds_a_text(config: Config) -> float:
-    """How long this machine writes a text and trains on it in all epochs, with its counterfactual; measured."""
+    """Seconds in which this machine writes a text and trains on it in all epochs, without the optimizer's steps."""
     from eval.model import Scorer
 
     model = str(config.teacher.model)
@@ -149,19 +148,8 @@ def _lines(path: Path) -> list[str]:
 
 
 def _prompts(config: Config) -> list[str]:
-    """The prompts of a configuration. ValueError for a file without any, and for one that is not there."""
-    own, path = [], config.data.prompts
-    if path is not None:
-        if not Path(path).is_file():
-            raise ValueError(f"data.prompts {path}: no such file; it holds neutral beginnings of texts, one a line")
-        own = [line.strip() for line in Path(path).read_text(encoding="utf-8").splitlines() if line.strip()]
-        if not own:
-            raise ValueError(f"data.prompts {path}: no prompt in it; one a line")
     lexicon = load_lexicon(config.counterfactual.lexicon)
-    for line in own:
-        told = Reverser(lexicon, policy="keep_names")(filled(line, ROLE))
-        if told.spans or told.stays:
-            raise ValueError(f"data.prompts {path}: {line!r} names a group; these prompts must be neutral")
+    own = own_prompts(config.data.prompts, lexicon) if config.data.prompts else []
     number = (config.data.max_texts or TEXTS) * config.data.choose_from
     return prompts(lexicon, number, config.seed, own, cued_every=config.data.cued_every)
 

@@ -2,7 +2,7 @@
 
 >>> from counterfactuals.text.lexicon import load_lexicon
 >>> prompts(load_lexicon("gender"), 2, seed=0, cued_every=3)
-['The explorer said that', 'Yesterday the intern told us that']
+['The explorer said that', 'Yesterday the interior decorator told us that']
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import Any
 import yaml
 
 from counterfactuals.text.lexicon import Lexicon
+from counterfactuals.text.reverse import Reverser
 
 PROMPTS: dict[str, Any] = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8"))
 NAMES = slice(25, 275)  # pairs of given names, by how common they are; the first are kept for judging
@@ -31,8 +32,7 @@ def prompts(lexicon: Lexicon, number: int, seed: int, neutral: Sequence[str] = (
     cued = PROMPTS["cued"].get(lexicon.name, PROMPTS["cued"]["other"])
     by_name = [frame for frame in cued if "{name}" in frame] if lexicon.names else []
     by_word = [frame for frame in cued if "{name}" not in frame]
-    names = [name for pair in lexicon.names.pairs[NAMES] for name in pair] if lexicon.names else [""]
-    words = sorted(word for group in lexicon.groups for word in lexicon.words(group))
+    names, words = _cues(lexicon)
     turns = {
         "neutral": itertools.cycle(list(neutral) or PROMPTS["neutral"]),
         "name": itertools.cycle(by_name or by_word),
@@ -40,6 +40,30 @@ def prompts(lexicon: Lexicon, number: int, seed: int, neutral: Sequence[str] = (
     }
     frames = (next(turns[kind(i, cued_every)]) for i in range(number))
     return [filled(frame, *map(drawn.choice, (PROMPTS["roles"], names, words))) for frame in frames]
+
+
+def own_prompts(path: str, lexicon: Lexicon) -> list[str]:
+    """The neutral frames in a user's file, one a line.
+
+    ValueError if there is no such file or nothing in it, and for a frame that names a group or has another slot.
+    """
+    if not Path(path).is_file():
+        raise ValueError(f"data.prompts {path}: no such file; it holds neutral beginnings of texts, one a line")
+    frames = [line.strip() for line in Path(path).read_text(encoding="utf-8").splitlines() if line.strip()]
+    if not frames:
+        raise ValueError(f"data.prompts {path}: no prompt in it; one a line")
+    read, cues = Reverser(lexicon), [some[0] for some in _cues(lexicon)]
+    for frame in frames:
+        told = read(filled(frame, "person", *cues))
+        if told.spans or told.stays:
+            raise ValueError(f"data.prompts {path}: {frame!r} names a group; these prompts must be neutral")
+    return frames
+
+
+def _cues(lexicon: Lexicon) -> tuple[list[str], list[str]]:
+    """The given names and the words that fill {name} and {word}."""
+    names = [name for pair in lexicon.names.pairs[NAMES] for name in pair] if lexicon.names else [""]
+    return names, sorted(word for group in lexicon.groups for word in lexicon.words(group))
 
 
 def kind(number: int, cued_every: int) -> str:
@@ -58,7 +82,7 @@ def filled(frame: str, role: str, name: str = "", word: str = "") -> str:
     a_role = ("an " if role[0] in "aeiou" else "a ") + role
     try:
         text = frame.format(role=role, a_role=a_role, roles=plural(role), name=name, word=word)
-    except (KeyError, IndexError, ValueError):
+    except (KeyError, IndexError, ValueError, AttributeError, TypeError):
         raise ValueError(f"prompt {frame!r}: its slots can be {{role}}, {{a_role}} and {{roles}}") from None
     return text[:1].upper() + text[1:]
 

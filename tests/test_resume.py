@@ -250,7 +250,7 @@ def test_a_checkpoint_of_another_model_or_precision_is_refused(run, whole, tmp_p
     assert not (tmp_path / "run" / "config.yaml").exists()  # a refused run leaves no settings of its own
     assert run("student.layers=[0]") == 2
     assert run("student.layers=[0, 1, 2]") == 2
-    assert "holds another model or optimizer" in capsys.readouterr().err
+    assert "holds another model (" in capsys.readouterr().err
 
 
 def test_changed_settings_are_refused_by_name_unless_allowed(run, tmp_path, capsys):

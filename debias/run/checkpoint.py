@@ -172,9 +172,7 @@ def _spread(accelerator: Any, task: Any, optimizer: Any, path: Path, num_updates
         sizes = {key: list(shards.shape(parameter)) for key, parameter, _ in tensors}
         other = [key for key in there.keys() | sizes if key not in there or there[key].get_shape() != sizes.get(key)]
         if other:
-            raise ValueError(
-                f"{path}: holds another model or optimizer ({min(other)} differs); choose another output_dir"
-            )
+            raise ValueError(f"{path}: holds another model ({min(other)} differs); choose another output_dir")
     for key, parameter, what in tensors:
         if not shards.is_trained(optimizer, parameter):  # it is as it was loaded; the file may hold it with LoRA merged
             continue

@@ -48,7 +48,7 @@ def read(optimizer: Any, parameter: nn.Parameter, what: str) -> torch.Tensor:
         _link(zero)
         return safe_get_full_optimizer_state(parameter, what)
     tensor = parameter.detach() if what == "weight" else _torch(optimizer).state[parameter].get(what)
-    if tensor is None:  # it never had a gradient
+    if tensor is None:  # no gradient yet, or no moments
         return torch.zeros(shape(parameter), device=parameter.device)
     return whole(tensor)
 
