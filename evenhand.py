@@ -144,9 +144,7 @@ def _debias(words: Sequence[str]) -> list[str]:
     )
     parser.add_argument("--tokens", metavar="N", help="let the model write about so many tokens")
     parser.add_argument("--lexicon", metavar="NAME", help="gender (the default), race, or a YAML file of your own")
-    parser.add_argument(
-        "--prompts", metavar="FILE", help="your own beginnings of texts, one a line; none names a group"
-    )
+    parser.add_argument("--prompts", metavar="FILE", help="your own neutral beginnings of texts, one a line")
     parser.add_argument("--dry_run", action="store_true", help="check everything, say what it would cost, and stop")
     parser.add_argument("override", nargs="*", metavar="key.sub=value", help="any setting of `evenhand train`")
     given = parser.parse_intermixed_args(words)

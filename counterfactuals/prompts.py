@@ -49,14 +49,17 @@ def own_prompts(path: str, lexicon: Lexicon) -> list[str]:
     """
     if not Path(path).is_file():
         raise ValueError(f"data.prompts {path}: no such file; it holds neutral beginnings of texts, one a line")
-    frames = [line.strip() for line in Path(path).read_text(encoding="utf-8").splitlines() if line.strip()]
+    read, cues = Reverser(lexicon), [some[0] for some in _cues(lexicon)]
+    try:
+        frames = [line.strip() for line in Path(path).read_text(encoding="utf-8").splitlines() if line.strip()]
+        for frame in frames:
+            told = read(filled(frame, "person", *cues))
+            if told.spans or told.stays:
+                raise ValueError(f"{frame!r} names a group; these prompts must be neutral")
+    except ValueError as error:  # what cannot be decoded is one, too
+        raise ValueError(f"data.prompts {path}: {error}") from None
     if not frames:
         raise ValueError(f"data.prompts {path}: no prompt in it; one a line")
-    read, cues = Reverser(lexicon), [some[0] for some in _cues(lexicon)]
-    for frame in frames:
-        told = read(filled(frame, "person", *cues))
-        if told.spans or told.stays:
-            raise ValueError(f"data.prompts {path}: {frame!r} names a group; these prompts must be neutral")
     return frames
 
 
@@ -82,7 +85,7 @@ def filled(frame: str, role: str, name: str = "", word: str = "") -> str:
     a_role = ("an " if role[0] in "aeiou" else "a ") + role
     try:
         text = frame.format(role=role, a_role=a_role, roles=plural(role), name=name, word=word)
-    except (KeyError, IndexError, ValueError, AttributeError, TypeError):
+    except (LookupError, ValueError, AttributeError, TypeError):
         raise ValueError(f"prompt {frame!r}: its slots can be {{role}}, {{a_role}} and {{roles}}") from None
     return text[:1].upper() + text[1:]
 

@@ -166,7 +166,8 @@ def test_the_time_for_texts_that_are_not_chosen_counts(settings, monkeypatch):
         ("data.prompts=none.txt", "data.prompts none.txt: no such file"),
         ("data.prompts=told.txt", "data.prompts told.txt: 'The {role} said she' names a group"),
         ("data.prompts=slot.txt", "data.prompts slot.txt: '{word} said' names a group"),
-        ("data.prompts=wrong.txt", "prompt 'The {role.x} said': its slots can be"),
+        ("data.prompts=wrong.txt", "data.prompts wrong.txt: prompt 'The {role.x} said': its slots can be"),
+        ("data.prompts=latin.txt", "data.prompts latin.txt: 'utf-8' codec can't decode"),
         ("data.max_length=8", "data.max_length 8: a prompt has"),
         (
             "data.choose_from=2",
@@ -180,6 +181,7 @@ def test_the_time_for_texts_that_are_not_chosen_counts(settings, monkeypatch):
 def test_mistakes_are_one_clear_line(change, says, settings, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("slot.txt").write_text("{word} said\n", encoding="utf-8")
+    Path("latin.txt").write_bytes(b"The caf\xe9 said")
     Path("wrong.txt").write_text("The {role.x} said\n", encoding="utf-8")
     Path("told.txt").write_text("The {role} said that\nThe {role} said she\n", encoding="utf-8")
     assert train_distill.main([*settings, *change.split()]) == 2
