@@ -361,7 +361,7 @@ def add_lora(
     try:
         inject_adapter_in_model(LoraConfig(target_modules=targets, **options), student)
     except Exception as error:
-        raise ValueError(f"student.lora: {one_line(error)}") from error
+        raise ValueError(f"student.lora: {one_line(error)}; choose other layers with student.lora.targets") from error
 
 
 def checkpoint_activations(model: Any) -> None:

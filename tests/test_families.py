@@ -46,6 +46,7 @@ FAMILIES = {
     "bloom": {"n_layer": 4, "hidden_size": 16, "n_head": 2},
     "mpt": {"n_layers": 4, "d_model": 16, "n_heads": 2, "max_seq_len": 64},
     # kinds that the documentation does not name
+    "apertus": LLAMA | {"rope_parameters": {"rope_type": "default", "rope_theta": 10000.0}},
     "cohere": LLAMA,
     "granite": LLAMA | {"logits_scaling": 3.0},
     "gptj": GPT | {"rotary_dim": 4},
@@ -114,3 +115,24 @@ def test_a_family_trains_saves_loads_and_scores(kind, tmp_path):
                 break
             text.append(token)
         assert text[len(row) :] == new
+
+
+@pytest.mark.parametrize("kind", [kind for kind in FAMILIES if kind != "mamba"])  # peft refuses mamba's out_proj
+def test_lora_is_merged_into_what_is_saved(kind, tmp_path):
+    student = tiny(kind)
+    models.add_lora(student, rank=2)
+    for name, parameter in student.named_parameters():
+        if ".lora_" in name:
+            torch.nn.init.normal_(parameter)
+    task = DistillTask(student.eval(), tiny(kind))
+    optimizer = build_optimizer(task, lr=1e-2, betas=(0.9, 0.98), eps=1e-6, weight_decay=0.0)
+    checkpoint.export(Accelerator(cpu=True), task, optimizer, Numbers(), tmp_path / "model")
+    again = AutoModelForCausalLM.from_pretrained(tmp_path / "model").eval()
+    ids = torch.tensor([[5, 9, 13, 2, 41, 7]])
+    torch.testing.assert_close(again(ids).logits, student(ids).logits, atol=1e-3, rtol=1e-3)
+    assert (again(ids).logits - task.teacher(ids).logits).abs().max() > 0.1
+
+
+def test_a_layer_that_cannot_have_lora_is_refused():
+    with pytest.raises(ValueError, match=r"Mamba.*choose other layers with student\.lora\.targets"):
+        models.add_lora(tiny("mamba"), rank=2)

@@ -142,18 +142,17 @@ def _gather(
                     tensor.detach().to("cpu", torch.float32).contiguous()
                 )
     if accelerator.is_main_process:
-        _merge_lora(accelerator.unwrap_model(task, keep_torch_compile=False).student, weights, rest)
+        _merge_lora(accelerator.unwrap_model(task, keep_torch_compile=False).student, weights)
     return weights, rest
 
 
-def _merge_lora(student: Any, weights: dict[str, torch.Tensor], rest: dict[str, torch.Tensor]) -> None:
+def _merge_lora(student: Any, weights: dict[str, torch.Tensor]) -> None:
     """Add the student's LoRA matrices, if it has any, to the weights that they change."""
     for name, module in student.named_modules():
         if "default" in getattr(module, "lora_A", ()):
-            a, b = (rest[f"weight/student.{name}.lora_{side}.default.weight"] for side in "AB")
-            change = module.scaling["default"] * (b @ a)
-            whole = weights[f"{name}.weight"]  # on a CPU the student's own memory
-            weights[f"{name}.weight"] = whole + (change.T if module.fan_in_fan_out else change)
+            own = getattr(module, "parameter_name", "weight")  # of a mixture's experts
+            whole = f"{name}.{own}".replace("base_layer.", "")
+            weights[whole] = weights[whole] + module.get_delta_weight("default").detach().to("cpu", torch.float32)
 
 
 def _spread(accelerator: Any, task: Any, optimizer: Any, path: Path, num_updates: int) -> None:
@@ -187,7 +186,7 @@ def _spread(accelerator: Any, task: Any, optimizer: Any, path: Path, num_updates
 def _key(name: str, what: str) -> str:
     """The name of a parameter's tensor in the files: the student's weights keep their own names, but for LoRA's."""
     own = what == "weight" and name.startswith("student.") and ".lora_" not in name
-    return name.removeprefix("student.").replace(".base_layer.", ".") if own else f"{what}/{name}"
+    return name.removeprefix("student.").replace("base_layer.", "") if own else f"{what}/{name}"
 
 
 def _write_model(accelerator: Any, task: Any, tokenizer: Any, weights: dict[str, torch.Tensor], folder: Path) -> None:
@@ -198,8 +197,18 @@ def _write_model(accelerator: Any, task: Any, tokenizer: Any, weights: dict[str,
     student.config.save_pretrained(folder)
     if student.can_generate():
         student.generation_config.save_pretrained(folder)
-    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    save_file(weights | _buffers(student), folder / "model.safetensors", {"format": "pt"})
     tokenizer.save_pretrained(folder)
+
+
+def _buffers(student: Any) -> dict[str, torch.Tensor]:
+    """The constants that a model keeps among its weights, as Apertus does."""
+    return {
+        f"{name}.{key}".replace("base_layer.", ""): value.detach().cpu().clone()
+        for name, module in student.named_modules()
+        for key, value in module.named_buffers(recurse=False)
+        if key not in module._non_persistent_buffers_set
+    }
 
 
 def _facts(path: Path) -> dict[str, Any]:
