@@ -128,6 +128,11 @@ def test_debias_leaves_a_model_a_card_and_a_page(tiny_gpt2, few_words, tmp_path,
     assert "complete in" in capsys.readouterr().out
 
 
+def test_debias_reads_given_names_and_leaves_them():
+    told = reverser_of(load("configs/debias.yaml")[1][""])("Mary said that her brother was a king.")
+    assert (told.reversed, told.cue) == ("Mary said that his sister was a queen.", 0)
+
+
 def test_a_bound_gives_the_number_of_texts(settings, monkeypatch, tmp_path):
     monkeypatch.setattr(selfwritten, "seconds_a_text", lambda config: 0.25)
     for bound, expected in (({"tokens": 6400}, 100), ({"minutes": 1.0}, 240)):
