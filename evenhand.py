@@ -99,9 +99,11 @@ def reverse(text: str, lexicon: str = "gender", **options: Any) -> Any:
 
     lexicon: name or path of a word table. options: of Reverser (direction, policy, protected, seed).
 
-        >>> evenhand.reverse("The queen thanked him.", protected=("queen",)).reversed
+        >>> evenhand.reverse("The queen thanked him.", protected=["queen"]).reversed
         'The queen thanked her.'
     """
+    if (words := options.get("protected")) is not None:
+        options["protected"] = (words,) if isinstance(words, str) else tuple(words)
     return _reverser(lexicon, **options)(text)
 
 
@@ -128,7 +130,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         rest = _debias(rest)
     if module in ("counterfactuals.__main__", "eval.__main__", "privacy.__main__"):  # the others read key.sub=value
         rest = as_flags(rest)
-    return import_module(module).main([name, *rest] if is_named else rest)
+    try:
+        return import_module(module).main([name, *rest] if is_named else rest)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
 
 
 def _debias(words: Sequence[str]) -> list[str]:

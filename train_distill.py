@@ -60,16 +60,16 @@ def command(arguments: argparse.Namespace) -> None:
     flags = {"output_dir": arguments.output_dir, "seed": arguments.seed}
     given = [f"{key}={value}" for key, value in flags.items() if value is not None]
     whole, runs = load(arguments.config, [*arguments.override, *given])
-    if arguments.runs:
+    if arguments.runs is not None:
         runs = study.some(runs, arguments.runs.split(","))
     study.folder_in_a_sweep(whole, *runs.values())
-    if arguments.minutes or arguments.tokens:
+    if arguments.minutes is not None or arguments.tokens is not None:
         selfwritten.bound(runs, minutes=arguments.minutes, tokens=arguments.tokens)
     if arguments.print_config:
         print(schema.to_yaml(whole), end="")
         return
     study.check(whole, runs)
-    if arguments.dry_run or arguments.plan:
+    if arguments.dry_run or arguments.plan is not None:
         print(plan.describe(whole, runs, arguments.plan))
         return
     for name, config in runs.items():

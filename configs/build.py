@@ -212,9 +212,12 @@ def path_of(config: Config, model: str) -> str:
 
 
 def inputs_of(config: Config) -> dict[str, str]:
-    """Fingerprints of the models a run is made from."""
+    """Fingerprints of the models, and of the files with texts, that a run is made from."""
     named = {"teacher.model": config.teacher.model, "student.model": config.student.model}
-    return {key: model_fingerprint(path_of(config, model)) for key, model in named.items() if model}
+    found = {key: model_fingerprint(path_of(config, model)) for key, model in named.items() if model}
+    if config.data.source not in ("sample", "self") and Path(config.data.source).expanduser().exists():
+        found["data.source"] = corpus_of(config).fingerprint
+    return found
 
 
 def corpus_of(config: Config) -> Corpus:

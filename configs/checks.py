@@ -167,6 +167,8 @@ def federated(c: Config) -> Iterator[str]:
     apart |= {"tokenizer.train_vocab_size": c.tokenizer.train_vocab_size, "train.keep_best": c.train.keep_best}
     apart |= {"tracking.artifacts": c.tracking.artifacts, "train.batch_by tokens": c.train.batch_by == "tokens"}
     yield from (f"{key}: not together with federated.rounds" for key, value in apart.items() if value)
+    if c.train.max_steps not in (None, f.rounds * f.local_steps):
+        yield f"train.max_steps: is federated.rounds × local_steps, {f.rounds * f.local_steps}; leave it out"
     if (f.clients is None) != (f.partition == "key"):
         yield "federated.clients: how many there are; null only with partition key, which has one for each value"
     if f.partition in ("label", "key") and f.label is None:

@@ -17,7 +17,7 @@ import yaml
 
 from configs import checks
 from configs.schema import PER_RUN, SECTIONS, Config, ConfigError, near, to_dict, validate
-from counterfactuals.files import one_line
+from counterfactuals.files import read_yaml
 
 FIRST = {key: next(iter(section.model_fields)) for key, section in SECTIONS.items()}  # first setting of each section
 # settings that may change when a run resumes: they decide neither the weights nor metrics.jsonl, except for rounding
@@ -63,14 +63,6 @@ def load(path: str | Path | None = None, overrides: Sequence[str] = ()) -> tuple
     if lines:
         raise ConfigError("\n".join(dict.fromkeys(lines)))
     return whole, runs
-
-
-def read_yaml(path: str | Path) -> Any:
-    """The content of a YAML file; ValueError says that it is not valid."""
-    try:
-        return yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"not valid YAML: {one_line(error)}") from None
 
 
 def differences(path: Path, config: Config, *, ignored: Sequence[str] = ()) -> list[str]:
@@ -138,6 +130,8 @@ def _override(tree: dict[str, Any], item: str, lines: list[str]) -> None:
         value = _text_keys(yaml.safe_load(text))
     except yaml.YAMLError:
         value = text
+    if isinstance(value, str) and not text.lstrip().startswith(("'", '"', "|", ">", "&", "!")):
+        value = text.strip()  # a path may hold " #", where YAML would begin a comment
     if leaf in FIRST and isinstance(value, str) and isinstance(tree.get(leaf), dict):
         value = tree[leaf] | {FIRST[leaf]: value}  # the section's other settings stay as the file has them
     tree[leaf] = value

@@ -82,6 +82,8 @@ def _gpu(given: str) -> tuple[str, float | None]:
     if name not in PEAK:
         raise ValueError(f"--plan {given}: knows {', '.join(PEAK)}; and a price an hour, --plan a100:1.80")
     try:
+        if price and not 0 <= float(price) < math.inf:
+            raise ValueError
         return name, float(price) if price else None
     except ValueError:
         raise ValueError(f"--plan {given}: {price!r} is not a price") from None

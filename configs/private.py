@@ -12,8 +12,9 @@ import numpy as np
 from accelerate.utils import broadcast_object_list
 
 from configs import schema
-from configs.load import FREE, read_yaml
+from configs.load import FREE
 from configs.schema import Config
+from counterfactuals.files import read_yaml
 from counterfactuals.tokens.pairs import PairSet
 from privacy.account import Schedule, calibrate, epsilon
 from privacy.mechanism import Mechanism

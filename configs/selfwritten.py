@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 import time
 from collections import Counter
@@ -88,6 +89,8 @@ def bound(runs: dict[str, Config], *, minutes: float | None = None, tokens: int 
 
     Where texts lie already, whole or in part, their number stays: the texts and the schedule depend on it.
     """
+    if not all(0 < given < math.inf for given in (minutes, tokens) if given is not None):
+        raise ValueError("--minutes, --tokens: must be a number above 0")
     for config in runs.values():
         if config.data.source != "self":
             raise ValueError("--minutes, --tokens: they say how much a teacher writes, with data.source self")

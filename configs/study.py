@@ -12,6 +12,7 @@ from typing import Any
 from configs import build, private, schema, watching
 from configs.load import FREE, differences
 from configs.schema import Config, near
+from counterfactuals.provenance import model_fingerprint
 from counterfactuals.sample import write_sample
 from debias.run import checkpoint, publish, tracking
 
@@ -49,6 +50,15 @@ def is_complete(config: Config, folder: Path, *, allow_changes: bool = False) ->
     if not (folder / "run.json").exists():
         return False
     checkpoint.same_inputs(folder / "inputs.json", build.inputs_of(config))
+    try:
+        made = json.loads((folder / "run.json").read_text(encoding="utf-8"))["sha256"]["model"]
+    except (ValueError, KeyError, TypeError):
+        made = ""
+    if not (folder / "model").is_dir() or model_fingerprint(str(folder / "model")) != made:
+        raise ValueError(
+            f"{folder / 'model'}: is not as the run left it; put it back, or delete {folder / 'run.json'} to make it "
+            "again from the last checkpoint"
+        )
     return True
 
 

@@ -1,4 +1,4 @@
-"""Files that are whole or not there."""
+"""Files that are whole or not there; YAML in which no key stands twice."""
 
 from __future__ import annotations
 
@@ -8,6 +8,9 @@ import hashlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
+
+import yaml
 
 
 def write_whole(path: Path, content: str | bytes) -> None:
@@ -28,6 +31,30 @@ def whole(path: Path) -> Iterator[Path]:
         with contextlib.suppress(OSError):
             partial.unlink()
         raise
+
+
+class UniqueKeys(yaml.SafeLoader):
+    """PyYAML keeps the last of two equal keys without a word; here that is an error."""
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        node = super().compose_mapping_node(anchor)
+        seen = set()
+        for key, _ in node.value:
+            where = f"line {key.start_mark.line + 1}"
+            if not isinstance(key, yaml.ScalarNode):
+                raise ValueError(f"{where}: a list or mapping cannot be a key")
+            if key.value in seen:
+                raise ValueError(f"{where}: {key.value!r} stands twice")
+            seen.add(key.value)
+        return node
+
+
+def read_yaml(path: str | Path) -> Any:
+    """The content of a YAML file; ValueError, one line, where it is not valid or a key stands twice."""
+    try:
+        return yaml.load(Path(path).read_text(encoding="utf-8"), Loader=UniqueKeys)  # nosec B506
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"not valid YAML: {one_line(error)}") from None
 
 
 def check_folder(folder: str | Path, name: str) -> None:

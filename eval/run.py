@@ -212,9 +212,6 @@ class _Output:
     def __init__(self, folder: Path, labels: Iterable[str]) -> None:
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
-        for pattern in _OUTPUTS:
-            for stale in folder.glob(pattern):
-                stale.unlink()
         self._partial = {label: folder / f".rows-{file_name(label)}.jsonl.{os.getpid()}" for label in labels}
         self._complete: dict[str, int] = {}  # bytes of each file that belong to complete models
 
@@ -224,6 +221,10 @@ class _Output:
                 file.write(json.dumps({**mark, **row}, ensure_ascii=False) + "\n")
 
     def save(self, result: Mapping[str, Any]) -> None:
+        if not self._complete:  # the first model is measured: earlier results go
+            stale = {file for pattern in _OUTPUTS for file in self.folder.glob(pattern)}
+            for file in stale.difference(self._partial.values()):
+                file.unlink()
         write_json(self.folder / "results.json", result)
         self._complete = {label: file.stat().st_size for label, file in self._partial.items() if file.exists()}
 

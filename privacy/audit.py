@@ -61,6 +61,7 @@ class Record:
             canaries = tuple(Canary(**{**c, "secret": tuple(c["secret"])}) for c in found.pop("canaries"))
             record = cls(canaries, tuple(found.pop("alphabet")), **found)
             known = set(record.alphabet)
+            assert all(isinstance(c.planted, bool) for c in canaries)
             assert len(known) > 1 and canaries and all(c.secret and known.issuperset(c.secret) for c in canaries)
         except (ValueError, KeyError, TypeError, AttributeError, AssertionError) as error:
             raise ValueError(f"{path}: not a record that `evenhand privacy plant` wrote ({error})") from None

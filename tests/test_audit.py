@@ -380,6 +380,8 @@ def test_marks_with_doubts_say_how_much_was_wrong_below_each(tmp_path: Path) -> 
     lines = str(score(tmp_path / "audit.csv")).splitlines()
     assert "  0.05   80.0%   5.0% expected,  0.0% measured (0.0% to 32.4%)" in lines
     assert "  1.00  100.0%   9.0% expected, 10.0% measured (1.8% to 40.4%)" in lines
+    with pytest.raises(ValueError, match="is the file with the texts"):
+        strip(tmp_path / "audit.csv", tmp_path / "audit.csv")
     strip(tmp_path / "audit.csv", tmp_path / "marks.csv")
     assert str(score(tmp_path / "marks.csv")).splitlines() == lines
 

@@ -36,7 +36,8 @@ def test_an_unknown_name_says_what_there_is():
 
 def test_reverse_takes_a_lexicon_and_options():
     assert evenhand.reverse("He gave her his book.").reversed == "She gave him her book."
-    assert evenhand.reverse("The queen thanked him.", protected=("queen",)).reversed == "The queen thanked her."
+    for words in (["queen"], "queen"):
+        assert evenhand.reverse("The queen thanked him.", protected=words).reversed == "The queen thanked her."
     assert evenhand.reverse("She saw him.", direction="female").reversed == "He saw him."
 
 
@@ -61,6 +62,14 @@ def test_settings_and_flags_are_the_same():
         *("--model", "gpt2", "--limit", "3", "--tasks", "a,b"),
     ]
     assert evenhand.as_flags(["--model", "label=path", "runs/a=b"]) == ["--model", "label=path", "runs/a=b"]
+
+
+def test_ctrl_c_is_one_line(monkeypatch, capsys):
+    def stopped(arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("eval.__main__.main", stopped)
+    assert evenhand.main(["eval"]) == 130 and capsys.readouterr().err == "interrupted\n"
 
 
 def test_commands_reach_their_modules(tmp_path, capsys):

@@ -230,6 +230,21 @@ def test_a_model_is_measured_as_its_reference_was(run, twin, tmp_path):
     assert json.loads((run / "gate" / "gate.json").read_text())["judgements"] == before
 
 
+@pytest.mark.parametrize(
+    ("more", "says"),
+    [
+        (["--limit", "9"], "--limit: the other side has its results"),
+        (["--output_dir", "{run}"], "holds the results of a; name another one"),
+        (["--model", "nowhere:b"], "nowhere:b: there is no results.json in nowhere"),
+    ],
+)
+def test_a_measurement_that_would_spoil_the_comparison_is_refused(run, twin, capsys, more, says):
+    before = sorted(run.iterdir())
+    given = ["--data_dir", str(run.parent), *(part.format(run=run) for part in more)]
+    assert gate(run, RULES, *given, model=str(twin)) == 2
+    assert says in capsys.readouterr().err and sorted(run.iterdir()) == before
+
+
 def test_gguf_files_are_judged_as_they_ship(tiny_tokenizer, tmp_path, capsys):
     """The float file against its Q8_0, which passes, and against one with other rows for male words, which fails."""
     llama = make_llama(tmp_path / "llama", tiny_tokenizer)
@@ -263,6 +278,9 @@ def test_gguf_files_are_judged_as_they_ship(tiny_tokenizer, tmp_path, capsys):
         ("rules: [{figure: next_word.gendered_mass, worse_by: .1}]", "differs_by"),
         ("rules: []", "rules"),
         ("rules: [a: b", "YAML"),
+        ("rules: [{figure: agreement.agreement, at_least: .5, at_least: 0}]", "'at_least' stands twice"),
+        ("rules: [{figure: agreement.agreement, at_least: .5}]\ntasks: [agreement]", "tasks: must be"),
+        ("rules: [{figure: agreement.agreement, at_least: .5}]\n1: 2\na: 3", "unknown key '1'"),
     ],
 )
 def test_rules_that_make_no_sense_are_one_line(run, capsys, rules, said):

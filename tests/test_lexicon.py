@@ -210,7 +210,7 @@ cues: [pregnant]
         ("pronoun: [him, his]", "title: [him, hys]", "ambiguous: 'her' → 'hys', which has no rule of its own"),
         ("pronoun: [him, his]", "pronoun: [hym, hys]", "the pronoun rule knows her: [him, his] and his: [her, hers]"),
         ("{her: {pronoun: [him, his]}}", "{she: {pronoun: [him, his]}}", "not she: [him, his]"),
-        ("cues: [pregnant]", "cues: [pregnant]\n[a, b]: c", "line 13: ['a', 'b'] cannot be a key"),
+        ("cues: [pregnant]", "cues: [pregnant]\n[a, b]: c", "line 13: a list or mapping cannot be a key"),
         ("lower: [mother]", "lowest: [mother]", "only: unknown key 'lowest'"),
         (
             "lower: [mother]",

@@ -218,3 +218,9 @@ def test_two_groups_named_nowhere_are_the_pair_with_oneself(op, roles):
     own = rows(4)[:, TOKENS.token_L]
     carried = reversed_roles(own, own, roles, OUTSIDE[:4])
     torch.testing.assert_close(ROUND[op](torch.stack([own, carried]), 0.5), OPS[op](own, carried, 0.5))
+
+
+@pytest.mark.parametrize("shape", [(1, 5), (5,), (3, 1)])
+def test_rows_of_another_shape_are_refused(shape):
+    with pytest.raises(ValueError, match="two tensors"):
+        perturb("max", torch.zeros(3, 5), torch.zeros(shape))

@@ -188,6 +188,14 @@ def test_studies_are_compared_and_their_models_told_apart(study, tmp_path_factor
     assert f"{study.name}: plain" in text and f"{other.name}: plain" in text
 
 
+def test_folders_of_one_name_are_told_apart_and_a_folder_twice_is_refused(study, tmp_path):
+    folders = [shutil.copytree(study, tmp_path / place / "run") for place in "ab"]
+    text = write_page([Study.load(folder) for folder in folders], tmp_path / "both.html").read_text(encoding="utf-8")
+    assert all(f"{folder}: plain" in text for folder in folders)
+    with pytest.raises(ValueError, match="there twice"):
+        write_page([Study.load(study), Study.load(study)], tmp_path / "both.html")
+
+
 def test_the_command_compares_runs(study, tmp_path_factory, capsys):
     out = tmp_path_factory.mktemp("out") / "both.html"
     assert eval_main(["report", str(study), "--output", str(out), "--reference", "era", "--title", "Mine"]) == 0

@@ -130,6 +130,7 @@ def test_students_of_each_family_are_sized_from_config_json(model_type, tmp_path
     [
         (["--plan", "b300"], "--plan b300: knows t4, v100"),
         (["--plan", "a100:cheap"], "'cheap' is not a price"),
+        (["--plan", "a100:-1"], "'-1' is not a price"),
         (["--dry_run", "data=some/hub-data"], "data.max_texts: some/hub-data is not here"),
         (["--dry_run", "teacher=no/model"], "teacher.model no/model"),
     ],

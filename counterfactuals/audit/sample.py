@@ -228,6 +228,8 @@ def _number(doubt: str, where: str) -> float:
 
 def strip(marks: str | Path, out: str | Path) -> None:
     """Copy a marked CSV without its texts: what may be kept where their licence forbids copies."""
+    if Path(marks).resolve() == Path(out).resolve():
+        raise ValueError(f"--output {out}: is the file with the texts; name another one")
     rows = [row for _, row in _read(Path(marks))]
     write_whole(Path(out), _csv(COLUMNS, ([row.get(column) or "" for column in COLUMNS] for row in rows)))
 

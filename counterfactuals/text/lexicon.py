@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
-from collections.abc import Hashable
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -16,7 +15,7 @@ from typing import Any
 
 import yaml
 
-from counterfactuals.files import one_line
+from counterfactuals.files import UniqueKeys, one_line
 from counterfactuals.text.lexicon_file import Rule, check, did_you_mean, refuse, shaped
 from counterfactuals.text.names import Names, load_names
 
@@ -170,22 +169,11 @@ def _read(path: Path) -> Any:
         raise ValueError("nested too deeply for a lexicon") from None
 
 
-class _StrictLoader(yaml.SafeLoader):
-    """PyYAML keeps the last of two equal keys without a word; here that is an error, as is all but plain YAML."""
+class _StrictLoader(UniqueKeys):
+    """All but plain YAML is an error."""
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
         event = self.peek_event()
         if isinstance(event, yaml.AliasEvent) or event.anchor or getattr(event, "tag", None):
             raise ValueError(f"line {event.start_mark.line + 1}: anchors, aliases and tags (& * !) are not read")
         return super().compose_node(parent, index)
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen = set()
-        for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)
-            if not isinstance(key, Hashable):
-                raise ValueError(f"line {key_node.start_mark.line + 1}: {key!r} cannot be a key")
-            if key in seen:
-                raise ValueError(f"line {key_node.start_mark.line + 1}: {key!r} stands twice")
-            seen.add(key)
-        return super().construct_mapping(node, deep)

@@ -103,6 +103,8 @@ def export(accelerator: Any, task: Any, optimizer: Any, tokenizer: Any, folder: 
     """Write the student and its tokenizer so that from_pretrained loads them; the folder is complete or not there."""
     weights, _ = _gather(accelerator, task, optimizer, moments=False)
     if accelerator.is_main_process:
+        if not all(weight.isfinite().all() for weight in weights.values()):
+            raise ValueError(f"{folder}: the last step made weights that are no numbers; lower optim.lr and run again")
         try:
             with _complete_or_not(folder) as partial:
                 _write_model(accelerator, task, tokenizer, weights, partial)
@@ -119,7 +121,7 @@ def same_inputs(path: Path, inputs: dict[str, str]) -> None:
         saved = json.loads(path.read_text(encoding="utf-8"))
     except ValueError:
         raise ValueError(f"{path}: not valid JSON; delete this folder, or choose another output_dir") from None
-    changed = [what for what, value in inputs.items() if saved.get(what) != value]
+    changed = [what for what, value in inputs.items() if saved.get(what, value) != value]
     if changed:
         raise ValueError(
             f"{path.parent}: was made from another {', '.join(changed)} than there is now; delete this folder too, "

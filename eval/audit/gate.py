@@ -11,7 +11,7 @@ from xml.etree import ElementTree
 
 from counterfactuals.files import write_whole
 from eval.audit.judge import FAIL, PASS, UNSURE, Judgement, judge
-from eval.audit.measured import Measured, check_comparable, is_run, read
+from eval.audit.measured import Measured, check_comparable, is_run, read, split
 from eval.audit.power import plan
 from eval.audit.rules import COLUMNS, Rules, read_rules
 from eval.run import evaluate, write_json
@@ -62,7 +62,14 @@ def _measure(
     """Evaluate what has no results: as the other side was evaluated, or as the rules say."""
     settings: dict[str, Any] = {"data_dir": options.data_dir or "data", "limit": options.limit}
     tasks: Mapping[str, Any] = rules.tasks
+    for source in models.values():
+        if ":" in source and not Path(source).exists():
+            raise ValueError(f"{source}: there is no results.json in {split(source)[0]}")
     for other in found.values():
+        if options.limit is not None:
+            raise ValueError("--limit: the other side has its results; leave it out, both must have the same rows")
+        if other.folder.resolve() == options.output_dir.resolve():
+            raise ValueError(f"--output_dir {options.output_dir}: holds the results of {other.name}; name another one")
         for rule in rules.rules:
             if rule.label not in other.config["tasks"]:
                 raise ValueError(f"{rule.figure}: {other.name}: {suggest(rule.label, other.config['tasks'], 'task')}")

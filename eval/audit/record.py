@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from counterfactuals.files import one_line, write_whole
+from counterfactuals.files import read_yaml, write_whole
 from counterfactuals.provenance import versions
 from eval.audit.flips import flips
 from eval.audit.gate import COLUMNS, as_dict, outcome
@@ -89,7 +89,7 @@ class Record(_Strict):
     versions: dict[str, str] = Field(description="of the software, with its commit")
     seeds: list[int]
     limit: int | None = Field(description="at most so many rows a task: a quick look, not a result")
-    outcome: str = Field(description="pass, fail or not enough data, by `rules`")
+    outcome: str = Field(description="pass, fail, not enough data or not judged, by `rules`")
     rules: str
     judgements: list[dict[str, Any]]
     signs: list[dict[str, Any]] = Field(description="which side each group's texts favour, before and after")
@@ -103,14 +103,16 @@ def make(model: Measured, reference: Measured | None, rules: str, about: About) 
     """The record of one model; the reference, if there is one, is the model before mitigation or compression."""
     both = reference or model
     named = read_rules(rules)
-    known = [rule for rule in named.rules if rule.label in model.figures]
-    if not known:
+    measured = [rule for rule in named.rules if rule.label in model.figures]
+    if not measured:
         wanted = ", ".join(named.tasks)
         raise ValueError(f"rules {rules}: the results have none of their tasks ({wanted}); evaluate them first")
     shared = [label for label in both.figures if label in model.figures]
     check_comparable(both, model, shared)
+    known = [rule for rule in measured if reference or not rule.is_relative]
     judged = judge(known, both, model)
-    left_out = dict.fromkeys(rule.label for rule in named.rules if rule not in known)
+    left_out = {rule.label: "not measured" for rule in named.rules if rule not in measured}
+    left_out |= {f"{rule.figure} {rule.kind}": "no reference" for rule in measured if rule not in known}
     changes = spill_over(both, model) if reference else []
     return Record(
         made=datetime.now(timezone.utc).isoformat(timespec="seconds"),
@@ -121,8 +123,8 @@ def make(model: Measured, reference: Measured | None, rules: str, about: About) 
         versions=dict(versions()),
         seeds=model.config["seeds"],
         limit=model.config.get("limit"),
-        outcome=outcome(judged),
-        rules=named.name + (f" (without {', '.join(left_out)}: not measured)" if left_out else ""),
+        outcome=outcome(judged) if judged else "not judged",
+        rules=named.name + "".join(f" (without {what}: {why})" for what, why in left_out.items()),
         judgements=as_dict(judged),
         signs=signs(both, model),
         spill_over={"statement": statement(changes), "figures": [_finite(c) | {"changed": c.changed} for c in changes]},
@@ -187,12 +189,11 @@ def read_about(path: Path | None) -> About:
     if path is None:
         return About.model_validate({})
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-        return About.model_validate(content or {})
-    except yaml.YAMLError as error:
-        raise ValueError(f"{path}: not YAML ({one_line(error)})") from None
+        return About.model_validate(read_yaml(path) or {})
     except ValidationError as error:
         raise ValueError(f"{path}: {what_differs(error)} (fields: {', '.join(About.model_fields)})") from None
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
 
 
 def page(record: Record) -> str:

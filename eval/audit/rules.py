@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import yaml
 
-from counterfactuals.files import one_line
+from counterfactuals.files import read_yaml
 from eval.audit.measured import Measured
 from eval.measures.intervals import Interval
 from eval.report.table import lower_is_better
@@ -61,6 +61,10 @@ class Rule:
         return self.figure.partition(".")[2]
 
     @property
+    def is_relative(self) -> bool:
+        return "reference" in KINDS[self.kind]
+
+    @property
     def meaning(self) -> str:
         if self.kind == "worse_by" and self.margin < 0:
             return f"at least {-self.margin:g} better than the reference"
@@ -82,18 +86,21 @@ def read_rules(source: str) -> Rules:
         if not Path(source).is_file():
             raise ValueError(f"rules: {suggest(source, sets, 'file or built-in set')}")
         try:
-            content = yaml.safe_load(Path(source).read_text(encoding="utf-8"))
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise ValueError(f"{source}: not YAML ({one_line(error)})") from None
+            content = read_yaml(source)
+        except ValueError as error:
+            raise ValueError(f"{source}: {error}") from None
     if not isinstance(content, dict) or not isinstance(content.get("rules"), list) or not content["rules"]:
         raise ValueError(f"{source}: must have a list `rules`, each {{figure: TASK.METRIC, KIND: MARGIN}}")
     problems: list[str] = []
     rules = [rule for i, given in enumerate(content["rules"], 1) if (rule := _rule(given, i, problems))]
     if unknown := set(content) - {"rules", "tasks"}:
-        problems.append(f"unknown key {sorted(unknown)[0]!r} (there are: rules, tasks)")
+        problems.append(f"unknown key {min(map(str, unknown))!r} (there are: rules, tasks)")
+    options = content.get("tasks") or {}
+    if not isinstance(options, dict) or not all(isinstance(own, dict) for own in options.values()):
+        problems.append("tasks: must be {LABEL: {OPTION: VALUE}}")
     if problems:
         raise ValueError(f"{source}: " + "; ".join(problems))
-    tasks = {rule.label: shared.get(rule.label, {}) for rule in rules} | (content.get("tasks") or {})
+    tasks = {rule.label: shared.get(rule.label, {}) for rule in rules} | options
     return Rules(Path(source).stem, rules, tasks)
 
 

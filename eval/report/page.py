@@ -48,9 +48,11 @@ class Study:
             results = json.loads(path.read_text(encoding="utf-8"))
             if "rows" not in results:  # of a single model
                 results = {"rows": [{"model": results.pop("model"), "tasks": results.pop("tasks")}], **results}
+            assert isinstance(results.get("config", {}), dict)
             for row in results["rows"]:
-                for metrics in row["tasks"].values():
-                    assert all("value" in figure for figure in metrics.values())
+                assert isinstance(row["model"], str)
+                for figure in (figure for metrics in row["tasks"].values() for figure in metrics.values()):
+                    assert isinstance(figure["value"], int | float | None)
         except FileNotFoundError:
             raise ValueError(f"{path}: no such file; name a folder that eval or train_distill.py wrote") from None
         except (ValueError, KeyError, TypeError, AttributeError, AssertionError) as error:
@@ -68,12 +70,18 @@ class Section(NamedTuple):
 
 
 def merged(studies: Sequence[Study]) -> list[dict[str, Any]]:
-    """The rows of all studies; where two share a model's name, the study's name stands before it."""
+    """The rows of all studies; where two share a model's name, the study's name or folder stands before it.
+
+    ValueError for a model that is there twice.
+    """
     names = [row["model"] for study in studies for row in study.results["rows"]]
-    rows = []
+    folders, rows = [study.name for study in studies], list[dict[str, Any]]()
     for study in studies:
+        name = study.name if folders.count(study.name) == 1 else str(study.folder)
         for row in study.results["rows"]:
-            label = row["model"] if names.count(row["model"]) == 1 else f"{study.name}: {row['model']}"
+            label = row["model"] if names.count(row["model"]) == 1 else f"{name}: {row['model']}"
+            if label in [other["model"] for other in rows]:
+                raise ValueError(f"{study.folder}: model {row['model']!r} is there twice; name each folder once")
             rows.append({**row, "model": label, "label": row["model"], "study": study})
     return rows
 
@@ -307,7 +315,10 @@ def _scored(rows: Sequence[Result], label: str) -> Iterator[tuple[str, dict[str,
 def _jsonl(path: Path) -> Iterator[dict[str, Any]]:
     if path.is_file():
         with path.open(encoding="utf-8") as file:  # splitlines would cut a text at U+2028 and its like
-            yield from (json.loads(line) for line in file if line.strip())
+            try:
+                yield from (json.loads(line) for line in file if line.strip())
+            except ValueError as error:
+                raise ValueError(f"{path}: cannot be read ({error}); evaluate the model once more") from None
 
 
 # ---------------------------------------------------------------- how it was measured
@@ -349,5 +360,7 @@ def main(arguments: Sequence[str]) -> None:
     )
     parser.add_argument("--title", default="Evaluation", help="heading of the page")
     options = parser.parse_args(list(arguments))
+    if options.output.suffix not in (".html", ".htm") or options.output.is_dir():
+        raise ValueError(f"--output {options.output}: must be the name of an .html file")
     studies = [Study.load(run) for run in options.runs]
     print(write_page(studies, options.output, title=options.title, reference=options.reference))
