@@ -276,16 +276,8 @@ def test_a_last_step_that_diverges_leaves_no_model(place, capsys):
 
 
 def test_a_failed_evaluation_keeps_the_results_before_it(place, capsys):
-    options = [
-        "--tasks",
-        "perplexity",
-        "--set",
-        "perplexity.file=texts.jsonl",
-        "--data_dir",
-        ".",
-        "--output_dir",
-        "out",
-    ]
+    options = ["--tasks", "perplexity", "--set", "perplexity.file=texts.jsonl"]
+    options += ["--data_dir", ".", "--output_dir", "out"]
     assert evaluate(["--model", "good", *options]) == 0
     before = {path: path.read_bytes() for path in Path("out").iterdir() if path.is_file()}
     no_numbers()

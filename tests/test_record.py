@@ -55,8 +55,12 @@ def test_a_record_needs_no_reference(run, tmp_path):
     assert main(["record", "--model", f"{run}:b", "--output_dir", str(tmp_path / "out")]) == 0
     record = json.loads((tmp_path / "out" / "audit.json").read_text())
     assert record["reference"] is None and record["flips"] == []
-    assert "worse_by: no reference" in record["rules"]
-    assert record["judgements"] and not [found for found in record["judgements"] if "reference" in found["wanted"]]
+    rules = tmp_path / "rules.yaml"
+    rules.write_text("rules: [{figure: next_word.equitability_avg, worse_by: .05}]")
+    assert main(["record", "--model", f"{run}:b", "--rules", str(rules), "--output_dir", str(tmp_path / "out")]) == 0
+    record = json.loads((tmp_path / "out" / "audit.json").read_text())
+    assert (record["outcome"], record["judgements"]) == ("not judged", [])
+    assert record["rules"] == "rules (without next_word.equitability_avg worse_by: no reference)"
 
 
 def test_every_task_has_a_tier_with_its_reason_and_sources():

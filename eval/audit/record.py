@@ -111,8 +111,10 @@ def make(model: Measured, reference: Measured | None, rules: str, about: About) 
     check_comparable(both, model, shared)
     known = [rule for rule in measured if reference or not rule.is_relative]
     judged = judge(known, both, model)
-    left_out = {rule.label: "not measured" for rule in named.rules if rule not in measured}
-    left_out |= {f"{rule.figure} {rule.kind}": "no reference" for rule in measured if rule not in known}
+    left_out = {
+        "not measured": list(dict.fromkeys(rule.label for rule in named.rules if rule not in measured)),
+        "no reference": [f"{rule.figure} {rule.kind}" for rule in measured if rule not in known],
+    }
     changes = spill_over(both, model) if reference else []
     return Record(
         made=datetime.now(timezone.utc).isoformat(timespec="seconds"),
@@ -124,7 +126,7 @@ def make(model: Measured, reference: Measured | None, rules: str, about: About) 
         seeds=model.config["seeds"],
         limit=model.config.get("limit"),
         outcome=outcome(judged) if judged else "not judged",
-        rules=named.name + "".join(f" (without {what}: {why})" for what, why in left_out.items()),
+        rules=named.name + "".join(f" (without {', '.join(own)}: {why})" for why, own in left_out.items() if own),
         judgements=as_dict(judged),
         signs=signs(both, model),
         spill_over={"statement": statement(changes), "figures": [_finite(c) | {"changed": c.changed} for c in changes]},
