@@ -212,9 +212,12 @@ def path_of(config: Config, model: str) -> str:
 
 
 def inputs_of(config: Config) -> dict[str, str]:
-    """Fingerprints of the models, and of the files with texts, that a run is made from."""
+    """Fingerprints of the models, texts and word tables that a run is made from, as far as they are files here."""
     named = {"teacher.model": config.teacher.model, "student.model": config.student.model}
-    found = {key: model_fingerprint(path_of(config, model)) for key, model in named.items() if model}
+    paths = {key: path_of(config, model) for key, model in named.items() if model}
+    found = {key: model_fingerprint(path) for key, path in paths.items() if Path(path).exists()}
+    files = {"data.prompts": config.data.prompts, "counterfactual.lexicon": config.counterfactual.lexicon}
+    found |= {key: sha256_of(Path(path)) for key, path in files.items() if path and Path(path).is_file()}
     if config.data.source not in ("sample", "self") and Path(config.data.source).expanduser().exists():
         found["data.source"] = corpus_of(config).fingerprint
     return found

@@ -17,7 +17,7 @@ import yaml
 
 from configs import checks
 from configs.schema import PER_RUN, SECTIONS, Config, ConfigError, near, to_dict, validate
-from counterfactuals.files import read_yaml
+from counterfactuals.files import parse_yaml, read_yaml
 
 FIRST = {key: next(iter(section.model_fields)) for key, section in SECTIONS.items()}  # first setting of each section
 # settings that may change when a run resumes: they decide neither the weights nor metrics.jsonl, except for rounding
@@ -127,9 +127,12 @@ def _override(tree: dict[str, Any], item: str, lines: list[str]) -> None:
             return
         tree[parent] = tree = dict(inner or {})  # a copy: a YAML alias puts one mapping in several places
     try:
-        value = _text_keys(yaml.safe_load(text))
+        value = _text_keys(parse_yaml(text))
     except yaml.YAMLError:
         value = text
+    except ValueError as error:
+        lines.append(f"{item}: {error}")
+        return
     if isinstance(value, str) and not text.lstrip().startswith(("'", '"', "|", ">", "&", "!")):
         value = text.strip()  # a path may hold " #", where YAML would begin a comment
     if leaf in FIRST and isinstance(value, str) and isinstance(tree.get(leaf), dict):

@@ -63,11 +63,13 @@ def own_texts(config: Config, model: str, reverser: Reverser) -> Path:
         partial.parent.mkdir(parents=True, exist_ok=True)
         done = [line for line in _lines(partial) if line.endswith("\n")]
         done = done[: len(done) // BATCH * BATCH]
-        write_whole(partial, "".join(done))
-        with partial.open("a", encoding="utf-8") as file:
-            for rows in _written(config, model, reverser, asked, len(done)):
-                file.write("".join(json.dumps(row) + "\n" for row in rows))
-                file.flush()
+        if done:
+            write_whole(partial, "".join(done))
+        mode = "a" if done else "w"
+        for batch in _written(config, model, reverser, asked, len(done)):
+            with partial.open(mode, encoding="utf-8") as file:
+                file.write("".join(json.dumps(row) + "\n" for row in batch))
+            mode = "a"
         rows = [json.loads(line) for line in _lines(partial)]
         kept = _best(rows, number, config.data.cued_every) if config.data.choose_from > 1 else range(number)
         write_whole(path, "".join(json.dumps(rows[i]) + "\n" for i in kept))
@@ -95,10 +97,14 @@ def bound(runs: dict[str, Config], *, minutes: float | None = None, tokens: int 
         if config.data.source != "self":
             raise ValueError("--minutes, --tokens: they say how much a teacher writes, with data.source self")
         begun = list((Path(config.output_dir) / "self").glob("texts-*"))
-        if begun:
-            config.data.max_texts = int(begun[0].name.split("-")[1])
-            continue
         length = config.data.max_length * _epochs(config)
+        if begun:
+            newest = max(begun, key=lambda path: path.stat().st_mtime)
+            config.data.max_texts = int(newest.name.split("-")[1])
+            if tokens and int(tokens / length) != config.data.max_texts:
+                raise ValueError(f"--tokens {tokens}: {newest} holds others; delete it, or choose another output_dir")
+            log.info("self     %s texts, as in %s", f"{config.data.max_texts:,}", newest.parent)
+            continue
         texts = int(tokens / length) if tokens else int(60 * (minutes or 0) / seconds_a_text(config))
         if texts < config.train.batch_size:
             raise ValueError(f"--minutes, --tokens: room for {texts} texts, fewer than a step has; give more")

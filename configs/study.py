@@ -51,13 +51,14 @@ def is_complete(config: Config, folder: Path, *, allow_changes: bool = False) ->
         return False
     checkpoint.same_inputs(folder / "inputs.json", build.inputs_of(config))
     try:
-        made = json.loads((folder / "run.json").read_text(encoding="utf-8"))["sha256"]["model"]
-    except (ValueError, KeyError, TypeError):
-        made = ""
-    if not (folder / "model").is_dir() or model_fingerprint(str(folder / "model")) != made:
+        made = json.loads((folder / "run.json").read_text(encoding="utf-8")).get("sha256", {}).get("model")
+    except (ValueError, AttributeError):
+        raise ValueError(f"{folder / 'run.json'}: damaged; delete it to make the model again") from None
+    model = folder / "model"
+    if not model.is_dir() or made not in (None, model_fingerprint(str(model))):  # None: of an old version
         raise ValueError(
-            f"{folder / 'model'}: is not as the run left it; put it back, or delete {folder / 'run.json'} to make it "
-            "again from the last checkpoint"
+            f"{model}: is not as the run left it; put it back, or delete {folder / 'run.json'}: then the "
+            "folder is made again, from the last checkpoint"
         )
     return True
 
@@ -67,6 +68,11 @@ def some(runs: dict[str, Config], names: Sequence[str]) -> dict[str, Config]:
     unknown = [name for name in names if name not in runs]
     if unknown:
         raise ValueError(f"--runs {unknown[0]}: no such run{near(unknown[0], runs)}; there is {', '.join(runs)}")
+    for config in (runs[name] for name in names):
+        for model in (config.teacher.model or "", config.student.model or ""):
+            run = model.removeprefix("run:")
+            if run != model and run not in names and not (Path(config.output_dir) / run / "run.json").exists():
+                raise ValueError(f"--runs: {model} is not trained yet; add {run}")
     return {name: config for name, config in runs.items() if name in names}
 
 

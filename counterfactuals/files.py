@@ -41,6 +41,8 @@ class UniqueKeys(yaml.SafeLoader):
         seen = set()
         for key, _ in node.value:
             where = f"line {key.start_mark.line + 1}"
+            if key.tag == "tag:yaml.org,2002:merge":
+                continue
             if not isinstance(key, yaml.ScalarNode):
                 raise ValueError(f"{where}: a list or mapping cannot be a key")
             if key.value in seen:
@@ -49,10 +51,15 @@ class UniqueKeys(yaml.SafeLoader):
         return node
 
 
+def parse_yaml(text: str) -> Any:
+    """The content of plain YAML. yaml.YAMLError; ValueError for a key that stands twice."""
+    return yaml.load(text, Loader=UniqueKeys)  # nosec B506
+
+
 def read_yaml(path: str | Path) -> Any:
     """The content of a YAML file; ValueError, one line, where it is not valid or a key stands twice."""
     try:
-        return yaml.load(Path(path).read_text(encoding="utf-8"), Loader=UniqueKeys)  # nosec B506
+        return parse_yaml(Path(path).read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ValueError(f"not valid YAML: {one_line(error)}") from None
 

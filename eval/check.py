@@ -26,8 +26,8 @@ def resolve(tasks: Mapping[str, Mapping[str, Any]]) -> dict[str, tuple[Task, dic
         if task is None:
             problems.append(suggest(name, [*TASKS, "lm_eval:NAME"], "task"))
             continue
-        if any(character in label for character in "/\\\0") or label.endswith("@"):
-            problems.append(f"task {label!r}: a label after @ must not be empty or hold a slash")
+        if any(part in label for part in "/\\\0") or label.endswith("@") or ":" in label.partition("@")[2]:
+            problems.append(f"task {label!r}: a label after @ must not be empty or hold a slash or colon")
             continue
         options = dict(task.options)
         for key, value in given.items():

@@ -27,7 +27,7 @@ from eval.loading import check_model, fingerprint_path
 from eval.measures.intervals import Interval, interval, paired_difference
 from eval.model import Scorer, chat_text, find_device
 from eval.ranks import SharedScorer, of_first
-from eval.task import Metrics, Row, Task, figure, finite, suggest
+from eval.task import Metrics, Row, Task, figure, file_name, finite, suggest
 
 __all__ = ["check", "differences", "evaluate", "extent", "over_seeds", "resolve", "write_json"]
 
@@ -257,7 +257,7 @@ class _Reporter:
 
     def say(self, text: str) -> None:
         if not self._quiet:
-            _console.print(text, markup=False, highlight=False, soft_wrap=True)
+            _console.print(text, markup=False, emoji=False, highlight=False, soft_wrap=True)
 
     @contextlib.contextmanager
     def follow(self, name: str) -> Iterator[Callable[[int, int], None]]:
@@ -421,11 +421,6 @@ def differences(first: Mapping[str, Any], other: Mapping[str, Any], labels: Sequ
             found_of = zip(("value", "low", "high", "p"), (value, *bounds, p))
             tasks[label][name] = {key: finite(x) for key, x in found_of}
     return {"model": other["model"], "minus": first["model"], "tasks": tasks}
-
-
-def file_name(label: str) -> str:
-    """A task's label in a file name: lm_eval:NAME has a colon, which some file systems do not allow."""
-    return label.replace(":", "-")
 
 
 def _headline(task: Task, metrics: Mapping[str, Mapping[str, Any]]) -> str:

@@ -151,3 +151,8 @@ def suggest(name: str, known: Iterable[str], what: str) -> str:
     near = difflib.get_close_matches(name, known, n=1)
     hint = f"; did you mean {near[0]!r}?" if near else ""
     return f"no {what} {name!r}{hint} (there are: {', '.join(known)})"
+
+
+def file_name(label: str) -> str:
+    """A task's label in a file name: lm_eval:NAME has a colon, which some file systems do not allow."""
+    return label.replace(":", "-")

@@ -232,6 +232,12 @@ BAD_RUNS = {  # preparation, settings, message
         "run/config.yaml: not valid YAML",
     ),
     "broken inputs of an earlier run": (lambda: write("run/inputs.json", "{"), [], "run/inputs.json: not valid JSON"),
+    "a setting twice in a word": (None, ["train={epochs: 1, epochs: 2}"], "'epochs' stands twice"),
+    "a run that needs another": (
+        None,
+        ["runs={a: {}, b: {student: {init: pretrained, model: 'run:a'}}}", "--runs", "b"],
+        "run:a is not trained yet; add a",
+    ),
     "a bound that is none": (None, ["--tokens", "0"], "must be a number above 0"),
     "no bound at all": (None, ["--minutes", "inf"], "must be a number above 0"),
     "rounds and steps": (
@@ -267,12 +273,22 @@ def test_a_complete_run_is_refused_once_its_texts_or_its_model_have_changed(plac
     Path("kept").rename(model)
     assert train_distill.main(SETTINGS) == 0 and "complete in run" in capsys.readouterr().out
     model.unlink()
+    facts = json.loads(Path("run/run.json").read_text())
     Path("run/run.json").unlink()
     assert train_distill.main(SETTINGS) == 0 and model.exists()
+    fresh()
+    Path("run/run.json").write_text(json.dumps({**facts, "sha256": {}}))  # as an old version left it
+    shutil.rmtree("good")  # what it was made from may be gone
+    Path("texts.jsonl").unlink()
+    assert train_distill.main(SETTINGS) == 0
+    Path("few.yaml").write_text(FEW_WORDS.replace(" her him", ""))
+    assert "was made from another counterfactual.lexicon" in refused(train_distill.main(SETTINGS), capsys)
 
 
-def test_a_last_step_that_diverges_leaves_no_model(place, capsys):
-    assert "weights that are no numbers; lower optim.lr" in trained("optim.lr=1e38", capsys=capsys)
+@pytest.mark.parametrize("more", [["train.max_steps=1"], ["train.max_steps=3", "train.save_every=1"]])
+def test_a_step_that_diverges_leaves_neither_model_nor_checkpoint(place, capsys, more):
+    assert "weights that are no numbers; lower optim.lr" in trained("optim.lr=1e38", *more, capsys=capsys)
+    assert not list(Path("run").rglob("model.safetensors"))
 
 
 def test_a_failed_evaluation_keeps_the_results_before_it(place, capsys):
@@ -301,6 +317,7 @@ EVALUATIONS = {
     "no such folder": (["nowhere"], ["--tasks", "perplexity"], "nowhere"),
     "twice the same label": (["a=good", "a=good"], ["--tasks", "perplexity"], "named twice"),
     "a label alone": (["a="], ["--tasks", "perplexity"], "neither label nor path"),
+    "a label with a colon": (["good"], ["--tasks", "perplexity@a:b"], "colon"),
     "a label with a way out": (["good"], ["--tasks", "perplexity@../up"], "slash"),
 }
 

@@ -12,6 +12,7 @@ from debias.optim import build_optimizer
 from debias.run import checkpoint
 from debias.task import DistillTask
 from eval.model import Scorer
+from tests.runs import fresh
 
 GPT = {"n_layer": 4, "n_embd": 16, "n_head": 2, "n_positions": 64}
 LLAMA = {"num_hidden_layers": 4, "hidden_size": 16, "num_attention_heads": 2, "num_key_value_heads": 1}
@@ -60,6 +61,12 @@ def tiny(kind: str, **more):
     torch.manual_seed(0)
     options = {"vocab_size": 60, "bos_token_id": 0, "eos_token_id": 0, "pad_token_id": None, "initializer_range": 0.3}
     return AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **(options | FAMILIES[kind] | more)))
+
+
+@pytest.fixture(autouse=True)
+def _fresh_accelerator():
+    yield
+    fresh()
 
 
 class Numbers:
@@ -131,6 +138,16 @@ def test_lora_is_merged_into_what_is_saved(kind, tmp_path):
     ids = torch.tensor([[5, 9, 13, 2, 41, 7]])
     torch.testing.assert_close(again(ids).logits, student(ids).logits, atol=1e-3, rtol=1e-3)
     assert (again(ids).logits - task.teacher(ids).logits).abs().max() > 0.1
+
+
+def test_a_model_with_constants_resumes(tmp_path):
+    task = DistillTask(tiny("apertus"), tiny("apertus"))
+    optimizer = build_optimizer(task, lr=1e-2, betas=(0.9, 0.98), eps=1e-6, weight_decay=0.0)
+    task(collate(pairs(), op="none"))[0].backward()
+    optimizer.step()
+    accelerator = Accelerator(cpu=True)
+    checkpoint.save(accelerator, task, optimizer, Numbers(), tmp_path, 1, keep=1)
+    assert checkpoint.restore(accelerator, task, optimizer, tmp_path)["step"] == 1
 
 
 def test_a_layer_that_cannot_have_lora_is_refused():

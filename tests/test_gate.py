@@ -233,8 +233,8 @@ def test_a_model_is_measured_as_its_reference_was(run, twin, tmp_path):
 @pytest.mark.parametrize(
     ("more", "says"),
     [
-        (["--limit", "9"], "--limit: the other side has its results"),
-        (["--output_dir", "{run}"], "holds the results of a; name another one"),
+        (["--limit", "9"], "--limit: there are results already"),
+        (["--output_dir", "{run}"], "holds results of "),
         (["--model", "nowhere:b"], "nowhere:b: there is no results.json in nowhere"),
     ],
 )

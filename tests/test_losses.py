@@ -303,6 +303,14 @@ def test_a_weight_of_zero_equals_an_absent_term():
         distillation_loss(teacher=None, **x, kd_weight=0.5)
 
 
+@pytest.mark.parametrize("wrong", [{"tau": 0}, {"lm_weight": -1}, {"chunk_rows": 1}, {"num_pairs": 11}, {"label_R": 9}])
+def test_what_cannot_be_right_is_refused(wrong):
+    x = problem()
+    wrong = {key: x[key][:value] if key == "label_R" else value for key, value in wrong.items()}
+    with pytest.raises(ValueError, match=r"must be above 0|different numbers"):
+        fused_loss(x | wrong, op="max")
+
+
 def test_rows_without_a_counterpart_keep_the_teachers_own_row():
     """Whatever happens to the other rows: the target of an unperturbed row does not depend on any counterpart."""
     x, y = problem(), problem()

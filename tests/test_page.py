@@ -12,8 +12,9 @@ import pytest
 
 from eval.__main__ import main as eval_main
 from eval.report import page
-from eval.report.findings import change
-from eval.report.page import Study, chosen_columns, write_page
+from eval.report.correlate import read_results
+from eval.report.findings import change, changes
+from eval.report.page import Study, chosen_columns, merged, write_page
 
 
 def figure(value, low=None, high=None, ideal=1.0):
@@ -194,6 +195,23 @@ def test_folders_of_one_name_are_told_apart_and_a_folder_twice_is_refused(study,
     assert all(f"{folder}: plain" in text for folder in folders)
     with pytest.raises(ValueError, match="there twice"):
         write_page([Study.load(study), Study.load(study)], tmp_path / "both.html")
+
+
+def test_figures_of_other_data_are_not_compared(study, tmp_path):
+    other = shutil.copytree(study, tmp_path / "other")
+    label = next(iter(json.loads((study / "results.json").read_text())["rows"][0]["tasks"]))
+    for folder, rows in ((study, "x"), (other, "y")):
+        own = json.loads((folder / "results.json").read_text())
+        own.setdefault("config", {})["inputs"] = {label: {"version": 1, "rows": rows}}
+        shutil.copytree(folder, tmp_path / rows)
+        (tmp_path / rows / "results.json").write_text(json.dumps(own))
+    both = [Study.load(tmp_path / rows) for rows in "xy"]
+    text = write_page(both, tmp_path / "both.html").read_text(encoding="utf-8")
+    assert f"y: plain and x: plain were measured on other data in {label}: not compared." in text
+    found = [one.text for one in changes(merged(both), "x: plain")["y: era"]]
+    assert found and not [text for text in found if text.startswith(label.replace("_", "-"))]
+    with pytest.raises(ValueError, match=f"{label} was measured on other data"):
+        read_results([study.folder for study in both])
 
 
 def test_the_command_compares_runs(study, tmp_path_factory, capsys):

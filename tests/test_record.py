@@ -110,6 +110,11 @@ def test_fields_of_no_meaning_are_one_line(tmp_path, text, said):
     assert "\n" not in str(error.value)
 
 
+def test_a_file_that_is_not_there_is_one_line(run, capsys):
+    assert main(["record", "--model", f"{run}:b", "--about", "none.yaml"]) == 2
+    assert capsys.readouterr().err == "error: --about none.yaml: No such file or directory\n"
+
+
 def test_rules_on_other_tasks_are_refused(run, tmp_path, capsys):
     (tmp_path / "rules.yaml").write_text("rules: [{figure: perplexity.perplexity, at_most: 10}]")
     assert main(["record", "--model", f"{run}:b", "--rules", str(tmp_path / "rules.yaml")]) == 2

@@ -218,7 +218,7 @@ def test_a_run_records_hashes_of_its_inputs_and_its_model(whole, tiny_gpt2):
     found = json.loads((whole / "run.json").read_text())["sha256"]
     assert found["teacher.model"] == model_fingerprint(str(tiny_gpt2))
     assert found["model"] == model_fingerprint(str(whole / "model")) != found["teacher.model"]
-    assert set(found) == {"teacher.model", "data.source", "corpus", "pairs", "model"}
+    assert set(found) == {"teacher.model", "data.source", "counterfactual.lexicon", "corpus", "pairs", "model"}
     assert all(len(digest) == 64 for digest in found.values())
 
 

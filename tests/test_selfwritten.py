@@ -147,6 +147,8 @@ def test_a_bound_gives_the_number_of_texts(settings, monkeypatch, tmp_path):
     texts_of([*settings, "data.max_texts=9"])
     selfwritten.bound({"": config}, minutes=1.0)
     assert config.data.max_texts == 9  # the writing has begun
+    with pytest.raises(ValueError, match="holds others; delete it"):
+        selfwritten.bound({"": config}, tokens=6400)
 
 
 def test_the_speed_of_this_machine_is_measured(settings):
@@ -192,4 +194,4 @@ def test_mistakes_are_one_clear_line(change, says, settings, tmp_path, capsys, m
     assert train_distill.main([*settings, *change.split()]) == 2
     message = capsys.readouterr().err
     assert says in message and "Traceback" not in message
-    assert not list(Path(tmp_path / "run").rglob("*.jsonl"))
+    assert not [path for path in Path(tmp_path / "run").rglob("*") if path.suffix in (".jsonl", ".partial")]

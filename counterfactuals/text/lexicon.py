@@ -169,7 +169,7 @@ def _read(path: Path) -> Any:
         raise ValueError("nested too deeply for a lexicon") from None
 
 
-class _StrictLoader(UniqueKeys):
+class _StrictLoader(UniqueKeys, yaml.SafeLoader):
     """All but plain YAML is an error."""
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:

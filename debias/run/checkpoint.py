@@ -103,8 +103,6 @@ def export(accelerator: Any, task: Any, optimizer: Any, tokenizer: Any, folder: 
     """Write the student and its tokenizer so that from_pretrained loads them; the folder is complete or not there."""
     weights, _ = _gather(accelerator, task, optimizer, moments=False)
     if accelerator.is_main_process:
-        if not all(weight.isfinite().all() for weight in weights.values()):
-            raise ValueError(f"{folder}: the last step made weights that are no numbers; lower optim.lr and run again")
         try:
             with _complete_or_not(folder) as partial:
                 _write_model(accelerator, task, tokenizer, weights, partial)
@@ -118,8 +116,8 @@ def same_inputs(path: Path, inputs: dict[str, str]) -> None:
         write_whole(path, json.dumps(inputs, indent=2) + "\n")
         return
     try:
-        saved = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError:
+        saved = dict(json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, TypeError):
         raise ValueError(f"{path}: not valid JSON; delete this folder, or choose another output_dir") from None
     changed = [what for what, value in inputs.items() if saved.get(what, value) != value]
     if changed:
@@ -144,6 +142,10 @@ def _gather(
                     tensor.detach().to("cpu", torch.float32).contiguous()
                 )
     if accelerator.is_main_process:
+        if not all(weight.isfinite().all() for weight in weights.values()):
+            raise ValueError(
+                "the last step made weights that are no numbers; lower optim.lr and run again with --allow_changes"
+            )
         _merge_lora(accelerator.unwrap_model(task, keep_torch_compile=False).student, weights)
     return weights, rest
 
@@ -170,6 +172,8 @@ def _spread(accelerator: Any, task: Any, optimizer: Any, path: Path, num_updates
         for file in ("model", "training"):
             opened = safe_open(path / f"{file}.safetensors", "pt")
             there |= {key: opened.get_slice(key) for key in opened.keys()}  # noqa: SIM118 (no mapping)
+        for key in _buffers(accelerator.unwrap_model(task, keep_torch_compile=False).student):
+            there.pop(key, None)
         sizes = {key: list(shards.shape(parameter)) for key, parameter, _ in tensors}
         other = [key for key in there.keys() | sizes if key not in there or there[key].get_shape() != sizes.get(key)]
         if other:

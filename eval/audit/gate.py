@@ -14,6 +14,7 @@ from eval.audit.judge import FAIL, PASS, UNSURE, Judgement, judge
 from eval.audit.measured import Measured, check_comparable, is_run, read, split
 from eval.audit.power import plan
 from eval.audit.rules import COLUMNS, Rules, read_rules
+from eval.report.page import Study
 from eval.run import evaluate, write_json
 from eval.task import finite, suggest
 
@@ -47,6 +48,8 @@ def both(options: argparse.Namespace, rules: Rules) -> tuple[Measured, Measured]
     labels = list(dict.fromkeys(rule.label for rule in rules.rules))
     sources = {"reference": options.reference, "model": options.model or options.reference}
     found = {side: read(source, labels) for side, source in sources.items() if is_run(source)}
+    if found and options.limit is not None:
+        raise ValueError("--limit: there are results already; leave it out, both models must have the same rows")
     if len(found) < len(sources):
         found |= _measure(
             {side: source for side, source in sources.items() if side not in found}, options, rules, found
@@ -62,14 +65,16 @@ def _measure(
     """Evaluate what has no results: as the other side was evaluated, or as the rules say."""
     settings: dict[str, Any] = {"data_dir": options.data_dir or "data", "limit": options.limit}
     tasks: Mapping[str, Any] = rules.tasks
+    there = options.output_dir / "results.json"
+    if there.is_file():
+        names = {row["model"] for row in Study.load(there).results["rows"]}
+        is_side = any(there.samefile(other.folder / there.name) for other in found.values())
+        if is_side or names - {"reference", "model"}:
+            raise ValueError(f"--output_dir {options.output_dir}: holds results of {', '.join(names)}; name another")
     for source in models.values():
         if ":" in source and not Path(source).exists():
             raise ValueError(f"{source}: there is no results.json in {split(source)[0]}")
     for other in found.values():
-        if options.limit is not None:
-            raise ValueError("--limit: the other side has its results; leave it out, both must have the same rows")
-        if other.folder.resolve() == options.output_dir.resolve():
-            raise ValueError(f"--output_dir {options.output_dir}: holds the results of {other.name}; name another one")
         for rule in rules.rules:
             if rule.label not in other.config["tasks"]:
                 raise ValueError(f"{rule.figure}: {other.name}: {suggest(rule.label, other.config['tasks'], 'task')}")

@@ -10,8 +10,8 @@ from typing import Any
 
 from eval.data import by_group
 from eval.report.page import Study
-from eval.run import extent, file_name, over_seeds
-from eval.task import Metrics, Row, suggest
+from eval.run import extent, over_seeds
+from eval.task import Metrics, Row, file_name, suggest
 from eval.tasks import find_task
 
 

@@ -192,6 +192,8 @@ def read_about(path: Path | None) -> About:
         return About.model_validate({})
     try:
         return About.model_validate(read_yaml(path) or {})
+    except OSError as error:
+        raise ValueError(f"--about {path}: {error.strerror}") from None
     except ValidationError as error:
         raise ValueError(f"{path}: {what_differs(error)} (fields: {', '.join(About.model_fields)})") from None
     except ValueError as error:

@@ -49,8 +49,15 @@ def read_results(paths: Sequence[str | Path]) -> list[dict[str, Any]]:
     ValueError for a file of another kind, and for two values of one figure of one model.
     """
     found: dict[str, dict[str, dict[str, Any]]] = {}
+    inputs: dict[str, Any] = {}
     for path in paths:
-        for row in Study.load(path).results["rows"]:
+        results = Study.load(path).results
+        for label, own in results.get("config", {}).get("inputs", {}).items():
+            if inputs.setdefault(label, own) != own:
+                raise ValueError(
+                    f"{path}: {label} was measured on other data than in an earlier file; measure it again"
+                )
+        for row in results["rows"]:
             tasks = found.setdefault(row["model"], {})
             for label, metrics in row["tasks"].items():
                 known = tasks.setdefault(label, {})

@@ -65,6 +65,23 @@ def _far_apart(one: Result, two: Result, ideal: float) -> bool:
     return high < other_low or other_high < low
 
 
+def same_data(one: Result, two: Result, label: str) -> bool:
+    """Whether two models were measured on the same data by the same version of a task, as far as results say."""
+    a, b = (row["study"].results.get("config", {}).get("inputs", {}).get(label) for row in (one, two))
+    return a == b or None in (a, b)
+
+
+def not_compared(rows: Sequence[Result], base: str) -> list[str]:
+    """A line for each model that has figures of other data than `base`."""
+    first = next(row for row in rows if row["model"] == base)
+    lines = []
+    for row in rows:
+        other = [label for label in row["tasks"] if label in first["tasks"] and not same_data(row, first, label)]
+        if other:
+            lines.append(f"{row['model']} and {base} were measured on other data in {', '.join(other)}: not compared.")
+    return lines
+
+
 def changes(rows: Sequence[Result], base: str) -> dict[str, list[Change]]:
     """The changes of every model's headline figures from those of `base`, by model."""
     first = next(row for row in rows if row["model"] == base)
@@ -76,6 +93,7 @@ def changes(rows: Sequence[Result], base: str) -> dict[str, list[Change]]:
         all_of = (
             change(label, metric, first["tasks"], row["tasks"], differences.get(label, {}).get(metric))
             for label, metric in headlines(rows)
+            if same_data(row, first, label)
         )
         if known := [one for one in all_of if one]:
             found[row["model"]] = known

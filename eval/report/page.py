@@ -15,8 +15,9 @@ from typing import Any, NamedTuple
 
 from counterfactuals.files import write_whole
 from eval.report import canvas, charts, privacy
-from eval.report.findings import VERDICTS, changes, sentences
+from eval.report.findings import VERDICTS, changes, not_compared, sentences
 from eval.report.table import column, fairness_and_utility, headlines, labels, method, name_of, notes, render
+from eval.task import file_name
 
 Result = Mapping[str, Any]
 MAX_EXAMPLES = 12
@@ -57,7 +58,7 @@ class Study:
             raise ValueError(f"{path}: no such file; name a folder that eval or train_distill.py wrote") from None
         except (ValueError, KeyError, TypeError, AttributeError, AssertionError) as error:
             raise ValueError(f"{path}: not a results file of this project ({error})") from None
-        return cls(path.parent.name, path.parent, results)
+        return cls(path.parent.resolve().name, path.parent, results)
 
 
 class Section(NamedTuple):
@@ -75,13 +76,15 @@ def merged(studies: Sequence[Study]) -> list[dict[str, Any]]:
     ValueError for a model that is there twice.
     """
     names = [row["model"] for study in studies for row in study.results["rows"]]
-    folders, rows = [study.name for study in studies], list[dict[str, Any]]()
+    folders, rows, seen = [study.name for study in studies], list[dict[str, Any]](), set[tuple[Path, str]]()
     for study in studies:
         name = study.name if folders.count(study.name) == 1 else str(study.folder)
         for row in study.results["rows"]:
             label = row["model"] if names.count(row["model"]) == 1 else f"{name}: {row['model']}"
-            if label in [other["model"] for other in rows]:
+            one = study.folder.resolve(), row["model"]
+            if one in seen:
                 raise ValueError(f"{study.folder}: model {row['model']!r} is there twice; name each folder once")
+            seen.add(one)
             rows.append({**row, "model": label, "label": row["model"], "study": study})
     return rows
 
@@ -110,7 +113,7 @@ def write_page(
         base=base,
         models=known,
         sentences=sentences(rows, base, found),
-        notes=_warnings(studies),
+        notes=[*_warnings(studies), *not_compared(rows, base)],
         changes=found,
         verdicts=VERDICTS,
         columns=[column(rows, *key) for key in columns],
@@ -307,7 +310,7 @@ def _scored(rows: Sequence[Result], label: str) -> Iterator[tuple[str, dict[str,
     """(model, score) of each row that a task scored; each file beside a results.json is read once, for all models."""
     models = {(row["study"].folder, row["label"]): row["model"] for row in rows if label in row["tasks"]}
     for folder in dict.fromkeys(folder for folder, _ in models):
-        for entry in _jsonl(folder / f"rows-{label}.jsonl"):
+        for entry in _jsonl(folder / f"rows-{file_name(label)}.jsonl"):
             if (folder, entry.get("model")) in models:
                 yield models[folder, entry["model"]], entry
 
@@ -360,7 +363,7 @@ def main(arguments: Sequence[str]) -> None:
     )
     parser.add_argument("--title", default="Evaluation", help="heading of the page")
     options = parser.parse_args(list(arguments))
-    if options.output.suffix not in (".html", ".htm") or options.output.is_dir():
+    if options.output.suffix.lower() not in (".html", ".htm") or options.output.is_dir():
         raise ValueError(f"--output {options.output}: must be the name of an .html file")
     studies = [Study.load(run) for run in options.runs]
     print(write_page(studies, options.output, title=options.title, reference=options.reference))
