@@ -32,7 +32,7 @@ FAMILIES = {
     "llama": SMALL | {"num_hidden_layers": 4},
     "qwen2": SMALL | {"num_hidden_layers": 4, "num_key_value_heads": 1},
 }
-REFUSED = ("gemma2", "gemma3_text", "gemma3", "opt", "falcon", "mamba")
+REFUSED = ("apertus", "gemma2", "gemma3_text", "gemma3", "opt", "falcon", "mamba")
 TEXTS = np.array([0, 0, 1, 2, 2, 2, 3, 4])  # of the eight pairs: texts of one, two and three windows
 KEYS = Keys(b"s" * 32, b"a test")
 

@@ -143,11 +143,13 @@ def test_targets_where_the_op_does_not_apply_are_amplified(task):
     )
     options = {"op": "max", "roles": VocabularyRoles.build(tokens), "chunk_rows": 16}
     tasks = [DistillTask(task.student, task.teacher, amplify=factor, **options) for factor in (1.0, 1.3)]
-    batch = collate(pairs(), op="max", augment=True)
+    batch = collate(pairs(), op="max", augment=True, vocabulary="reversed")
     plain, amplified = (one(batch, plain=True)[1] for one in tasks)
     assert plain["kd"] != amplified["kd"] and plain["kd_plain"] == amplified["kd_plain"]
     with pytest.raises(ValueError, match=r"loss\.amplify: need roles"):
-        DistillTask(task.student, task.teacher, op="max", amplify=1.3)(batch)
+        DistillTask(task.student, task.teacher, op="max", amplify=1.3)(collate(pairs(), op="max"))
+    with pytest.raises(ValueError, match="give both or neither"):
+        DistillTask(task.student, task.teacher, op="max")(batch)
 
 
 def test_the_divergence_from_the_plain_target_is_reported_beside(task, monkeypatch):

@@ -29,6 +29,7 @@ class PairBatch:
     teacher_PB: a cached teacher's predictions as bytes, by flat position (debias/cache.py).
     unit_N: the text that each sequence comes from, counted from 0 within the batch, for privacy/.
     combined: perturb_R was made for an op; without it (op "none") no target may be combined.
+    reversed: it was made for the reversed vocabulary.
     """
 
     ids_NT: torch.Tensor
@@ -42,6 +43,7 @@ class PairBatch:
     teacher_PB: torch.Tensor | None = None
     unit_N: torch.Tensor | None = None
     combined: bool = True
+    reversed: bool = False
 
     @property
     def num_tokens(self) -> int:
@@ -114,6 +116,7 @@ def collate(
         num_trained=len(sequences) if augment else len(pairs),
         unit_N=None if units is None else _from_zero(np.append(units, units[with_counterfactual])),
         combined=combine,
+        reversed=vocabulary == "reversed",
     )
 
 
