@@ -102,7 +102,10 @@ def bound(runs: dict[str, Config], *, minutes: float | None = None, tokens: int 
             newest = max(begun, key=lambda path: path.stat().st_mtime)
             config.data.max_texts = int(newest.name.split("-")[1])
             if tokens and int(tokens / length) != config.data.max_texts:
-                raise ValueError(f"--tokens {tokens}: {newest} holds others; delete it, or choose another output_dir")
+                raise ValueError(
+                    f"--tokens {tokens}: room for {int(tokens / length)} texts, but {newest} was begun for "
+                    f"{config.data.max_texts}; give the former number, delete that file, or choose another output_dir"
+                )
             log.info("self     %s texts, as in %s", f"{config.data.max_texts:,}", newest.parent)
             continue
         texts = int(tokens / length) if tokens else int(60 * (minutes or 0) / seconds_a_text(config))

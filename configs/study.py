@@ -57,8 +57,8 @@ def is_complete(config: Config, folder: Path, *, allow_changes: bool = False) ->
     model = folder / "model"
     if not model.is_dir() or made not in (None, model_fingerprint(str(model))):  # None: of an old version
         raise ValueError(
-            f"{model}: is not as the run left it; put it back, or delete {folder / 'run.json'}: then the "
-            "folder is made again, from the last checkpoint"
+            f"{model}: is not as the run left it; put it back, or delete {folder / 'run.json'} and "
+            "run again: the folder is made again from the last checkpoint, if there is one"
         )
     return True
 
@@ -72,7 +72,7 @@ def some(runs: dict[str, Config], names: Sequence[str]) -> dict[str, Config]:
         for model in (config.teacher.model or "", config.student.model or ""):
             run = model.removeprefix("run:")
             if run != model and run not in names and not (Path(config.output_dir) / run / "run.json").exists():
-                raise ValueError(f"--runs: {model} is not trained yet; add {run}")
+                raise ValueError(f"--runs: {model} is needed and not trained yet; add {run} to --runs")
     return {name: config for name, config in runs.items() if name in names}
 
 

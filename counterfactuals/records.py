@@ -19,6 +19,6 @@ def reverse_record(record: Mapping[str, Any], fields: Sequence[str], reverser: R
         if not isinstance(record.get(field), str):
             found = ", ".join(map(str, record)) or "nothing"
             if field in record:
-                raise ValueError(f"field {field!r} holds {type(record[field]).__name__}, no text")
+                raise ValueError(f"field {field!r} holds {type(record[field]).__name__}, not text")
             raise ValueError(f"no field {field!r}; found: {found}")
     return {**record, **dict(zip(fields, reverser.fields([record[field] for field in fields])))}

@@ -347,7 +347,7 @@ def distillation_loss(
         raise ValueError("loss: tau must be above 0, weights at least 0 and chunk_rows at least 2")
     lengths = {len(one_R) for one_R in (row_R, label_R, perturb_R, trained_R, context_R, turn_R) if one_R is not None}
     if len(lengths) > 1 or not 0 <= 2 * num_pairs <= len(row_R):
-        raise ValueError(f"rows of different numbers, {sorted(lengths)}, or more than they have pairs, {num_pairs}")
+        raise ValueError(f"row_R, label_R, …: need one length, at least 2 × {num_pairs} pairs; found {sorted(lengths)}")
     if kd_weight and teacher is None:
         raise ValueError("loss.kd_weight: above 0 needs a teacher")
     device = hidden_PD.device

@@ -209,9 +209,10 @@ def perturb(op: str, own_RV: torch.Tensor, other_RV: torch.Tensor, **options: An
         >>> [round(p, 2) for p in perturb("exp_mean", own, other).exp()[0].tolist()]
         [0.3, 0.35, 0.15, 0.2]
 
-    ValueError for tensors of different or other shapes.
+    ValueError unless both have the same shape (R, V).
     """
     if own_RV.shape != other_RV.shape or own_RV.dim() != 2:
-        raise ValueError(f"two tensors (R, V) are needed, not {tuple(own_RV.shape)} and {tuple(other_RV.shape)}")
+        shapes = f"{tuple(own_RV.shape)} and {tuple(other_RV.shape)}"
+        raise ValueError(f"own_RV and other_RV must have the same shape (R, V), not {shapes}")
     scores_RV = combine(op, own_RV, other_RV, **options)
     return own_RV if scores_RV is own_RV else torch.log_softmax(scores_RV, dim=-1)

@@ -90,7 +90,7 @@ class DistillTask(nn.Module):
                 f"batch: collated with op none, but the task's op is {self.options['op']}: give both the same"
             )
         if self.options["op"] != "none" and batch.reversed != (self.roles is not None):
-            raise ValueError("batch: vocabulary reversed and the task's roles go together: give both or neither")
+            raise ValueError("batch: collate(vocabulary='reversed') and the task's roles: give both or neither")
         teacher, teacher_states = self.run_teacher(batch)
         states = self._states(self.student, batch.ids_NT[: batch.num_trained])
         head: dict[str, Any] = self.head.options(self.student, self.num_rows)

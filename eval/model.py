@@ -145,7 +145,10 @@ class Scorer:
         self.num_layers: int = config.num_hidden_layers
         self._cache_bytes_a_token = 8 * self.num_layers * getattr(config, "hidden_size", 768)
         if np.isnan(self.next_logprobs([[0]])).any():  # almost any weight that is no number does that
-            raise ValueError(f"model {model.name_or_path!r}: its predictions are not numbers; its weights are damaged")
+            raise ValueError(
+                f"model {model.name_or_path!r}: its predictions are NaN, so its weights are damaged or overflow in "
+                f"{dtype}; fetch or save it again, or load it in float32"
+            )
 
     def fingerprint(self) -> str:
         """SHA-256 over the weights and the tokenizer: models of one fingerprint score alike."""

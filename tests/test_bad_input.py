@@ -308,7 +308,7 @@ def test_fields_of_a_record_are_reversed_together_and_the_others_stay(run):
     ("line", "says"),
     [
         (b'{"prompt": "She"}', "line 2: no field 'response'; found: prompt"),
-        (b'{"prompt": "She", "response": 1}', "line 2: field 'response' holds int, no text"),
+        (b'{"prompt": "She", "response": 1}', "line 2: field 'response' holds int, not text"),
         (b"[1]", "line 2: no object with fields, but list"),
         (b"{", "line 2: not JSON"),
         (b"[" * 100_000, "line 2: "),

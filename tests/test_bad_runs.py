@@ -236,7 +236,7 @@ BAD_RUNS = {  # preparation, settings, message
     "a run that needs another": (
         None,
         ["runs={a: {}, b: {student: {init: pretrained, model: 'run:a'}}}", "--runs", "b"],
-        "run:a is not trained yet; add a",
+        "run:a is needed and not trained yet; add a",
     ),
     "a bound that is none": (None, ["--tokens", "0"], "must be a number above 0"),
     "no bound at all": (None, ["--minutes", "inf"], "must be a number above 0"),
@@ -287,7 +287,7 @@ def test_a_complete_run_is_refused_once_its_texts_or_its_model_have_changed(plac
 
 @pytest.mark.parametrize("more", [["train.max_steps=1"], ["train.max_steps=3", "train.save_every=1"]])
 def test_a_step_that_diverges_leaves_neither_model_nor_checkpoint(place, capsys, more):
-    assert "weights that are no numbers; lower optim.lr" in trained("optim.lr=1e38", *more, capsys=capsys)
+    assert "weights are NaN or infinite" in trained("optim.lr=1e38", *more, capsys=capsys)
     assert not list(Path("run").rglob("model.safetensors"))
 
 
@@ -298,7 +298,7 @@ def test_a_failed_evaluation_keeps_the_results_before_it(place, capsys):
     before = {path: path.read_bytes() for path in Path("out").iterdir() if path.is_file()}
     no_numbers()
     capsys.readouterr()
-    assert "not numbers" in refused(evaluate(["--model", "bad", *options]), capsys)
+    assert "its predictions are NaN" in refused(evaluate(["--model", "bad", *options]), capsys)
     assert before and {path: path.read_bytes() for path in Path("out").iterdir() if path.is_file()} == before
 
 

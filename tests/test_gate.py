@@ -233,8 +233,8 @@ def test_a_model_is_measured_as_its_reference_was(run, twin, tmp_path):
 @pytest.mark.parametrize(
     ("more", "says"),
     [
-        (["--limit", "9"], "--limit: there are results already"),
-        (["--output_dir", "{run}"], "holds results of "),
+        (["--limit", "9"], "--limit: the reference has results already"),
+        (["--output_dir", "{run}"], "holds other results"),
         (["--model", "nowhere:b"], "nowhere:b: there is no results.json in nowhere"),
     ],
 )

@@ -307,7 +307,7 @@ def test_a_weight_of_zero_equals_an_absent_term():
 def test_what_cannot_be_right_is_refused(wrong):
     x = problem()
     wrong = {key: x[key][:value] if key == "label_R" else value for key, value in wrong.items()}
-    with pytest.raises(ValueError, match=r"must be above 0|different numbers"):
+    with pytest.raises(ValueError, match=r"must be above 0|need one length"):
         fused_loss(x | wrong, op="max")
 
 

@@ -147,7 +147,7 @@ def test_a_bound_gives_the_number_of_texts(settings, monkeypatch, tmp_path):
     texts_of([*settings, "data.max_texts=9"])
     selfwritten.bound({"": config}, minutes=1.0)
     assert config.data.max_texts == 9  # the writing has begun
-    with pytest.raises(ValueError, match="holds others; delete it"):
+    with pytest.raises(ValueError, match="was begun for 9; give the former number"):
         selfwritten.bound({"": config}, tokens=6400)
 
 

@@ -76,8 +76,8 @@ def collate(
     than an op compares a row with its counterpart. vocabulary "reversed": a sequence without a counterfactual is its
     own (its row is combined with its own role reversal); rows after a cue, a role that stays, keep the plain target.
     So does a sequence that was left inside a reversed text: its cue is its first role. With the plain vocabulary rows
-    without a counterpart are left alone. perturb "original": rows of counterfactuals keep the teacher's prediction.
-    units: each pair's text. said: which tokens, (T,) → (T,), are trained on.
+    without a counterpart stay. perturb "original": rows of counterfactuals keep the teacher's prediction. units: each
+    pair's text. said: which tokens, (T,) → (T,), are trained on.
     """
     _check_options(perturb=perturb, vocabulary=vocabulary, augment=augment)
     combine = op != "none" or couple
@@ -101,7 +101,6 @@ def collate(
         own = _table(start + own_row, perturbed=perturbed, turn=turn)
         other = _table(cf_start + other_row, perturbed=perturbed & (perturb == "both"), trained=augment, turn=-turn)
         couples.append(np.stack([own, other], axis=2).reshape(4, -1))
-
     row_R, perturb_R, trained_R, turn_R = np.concatenate(couples + singles, axis=1)
     if said is not None:
         trained_R &= _padded([said(sequence) for sequence in sequences], 0).ravel()[row_R + 1]

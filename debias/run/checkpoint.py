@@ -144,7 +144,8 @@ def _gather(
     if accelerator.is_main_process:
         if not all(weight.isfinite().all() for weight in weights.values()):
             raise ValueError(
-                "the last step made weights that are no numbers; lower optim.lr and run again with --allow_changes"
+                "the weights are NaN or infinite after this step, and not saved; lower optim.lr and run again with "
+                "--allow_changes"
             )
         _merge_lora(accelerator.unwrap_model(task, keep_torch_compile=False).student, weights)
     return weights, rest

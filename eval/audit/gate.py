@@ -37,7 +37,7 @@ def parser() -> argparse.ArgumentParser:
     out.add_argument(
         "--data_dir", type=Path, metavar="DIR", help="of models to measure (default the other side's, or data)"
     )
-    out.add_argument("--limit", type=int, metavar="N", help="of models to measure: at most N rows a task")
+    out.add_argument("--limit", type=int, metavar="N", help="at most N rows a task, where neither side has results yet")
     out.add_argument("--device", metavar="NAME", help="of models to measure: cuda if there is one, else cpu")
     out.add_argument("--trust_remote_code", action="store_true", help="run code that comes with a Hub model")
     return out
@@ -49,7 +49,7 @@ def both(options: argparse.Namespace, rules: Rules) -> tuple[Measured, Measured]
     sources = {"reference": options.reference, "model": options.model or options.reference}
     found = {side: read(source, labels) for side, source in sources.items() if is_run(source)}
     if found and options.limit is not None:
-        raise ValueError("--limit: there are results already; leave it out, both models must have the same rows")
+        raise ValueError(f"--limit: the {' and the '.join(found)} has results already; leave it out")
     if len(found) < len(sources):
         found |= _measure(
             {side: source for side, source in sources.items() if side not in found}, options, rules, found
@@ -70,10 +70,10 @@ def _measure(
         names = {row["model"] for row in Study.load(there).results["rows"]}
         is_side = any(there.samefile(other.folder / there.name) for other in found.values())
         if is_side or names - {"reference", "model"}:
-            raise ValueError(f"--output_dir {options.output_dir}: holds results of {', '.join(names)}; name another")
+            raise ValueError(f"--output_dir {options.output_dir}: holds other results; name another folder")
     for source in models.values():
         if ":" in source and not Path(source).exists():
-            raise ValueError(f"{source}: there is no results.json in {split(source)[0]}")
+            raise ValueError(f"{source}: there is no results.json in {split(source)[0]}; name a folder that eval wrote")
     for other in found.values():
         for rule in rules.rules:
             if rule.label not in other.config["tasks"]:

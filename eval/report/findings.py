@@ -78,7 +78,8 @@ def not_compared(rows: Sequence[Result], base: str) -> list[str]:
     for row in rows:
         other = [label for label in row["tasks"] if label in first["tasks"] and not same_data(row, first, label)]
         if other:
-            lines.append(f"{row['model']} and {base} were measured on other data in {', '.join(other)}: not compared.")
+            said = "were measured on other data, or by another version"
+            lines.append(f"{row['model']} and {base} {said}, in {', '.join(other)}: not compared.")
     return lines
 
 
