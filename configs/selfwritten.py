@@ -65,11 +65,11 @@ def own_texts(config: Config, model: str, reverser: Reverser) -> Path:
         done = done[: len(done) // BATCH * BATCH]
         if done:
             write_whole(partial, "".join(done))
-        mode = "a" if done else "w"
+        else:
+            partial.unlink(missing_ok=True)
         for batch in _written(config, model, reverser, asked, len(done)):
-            with partial.open(mode, encoding="utf-8") as file:
+            with partial.open("a", encoding="utf-8") as file:
                 file.write("".join(json.dumps(row) + "\n" for row in batch))
-            mode = "a"
         rows = [json.loads(line) for line in _lines(partial)]
         kept = _best(rows, number, config.data.cued_every) if config.data.choose_from > 1 else range(number)
         write_whole(path, "".join(json.dumps(rows[i]) + "\n" for i in kept))
@@ -96,19 +96,19 @@ def bound(runs: dict[str, Config], *, minutes: float | None = None, tokens: int 
     for config in runs.values():
         if config.data.source != "self":
             raise ValueError("--minutes, --tokens: they say how much a teacher writes, with data.source self")
-        begun = list((Path(config.output_dir) / "self").glob("texts-*"))
-        length = config.data.max_length * _epochs(config)
+        begun = sorted((Path(config.output_dir) / "self").glob("texts-*"), key=lambda path: path.stat().st_mtime)
+        texts = int(tokens / (config.data.max_length * _epochs(config))) if tokens else 0
         if begun:
-            newest = max(begun, key=lambda path: path.stat().st_mtime)
-            config.data.max_texts = int(newest.name.split("-")[1])
-            if tokens and int(tokens / length) != config.data.max_texts:
+            config.data.max_texts = int(begun[-1].name.split("-")[1])
+            if tokens and texts != config.data.max_texts:
                 raise ValueError(
-                    f"--tokens {tokens}: room for {int(tokens / length)} texts, but {newest} was begun for "
+                    f"--tokens {tokens}: room for {texts} texts, but {begun[-1]} was begun for "
                     f"{config.data.max_texts}; give the former number, delete that file, or choose another output_dir"
                 )
-            log.info("self     %s texts, as in %s", f"{config.data.max_texts:,}", newest.parent)
+            log.info("self     %s texts, as in %s", f"{config.data.max_texts:,}", begun[-1].parent)
             continue
-        texts = int(tokens / length) if tokens else int(60 * (minutes or 0) / seconds_a_text(config))
+        if minutes and not tokens:
+            texts = int(60 * minutes / seconds_a_text(config))
         if texts < config.train.batch_size:
             raise ValueError(f"--minutes, --tokens: room for {texts} texts, fewer than a step has; give more")
         config.data.max_texts = texts
