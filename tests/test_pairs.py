@@ -80,6 +80,11 @@ def test_a_pair_set_holds_what_the_stream_gives(build, tiny_tokenizer):
         stored[len(stored)]
 
 
+def test_a_single_text_is_not_taken_for_its_letters(tiny_tokenizer):
+    with pytest.raises(TypeError, match="several texts"):
+        next(make_pairs(TEXTS[0], REVERSER, tiny_tokenizer, max_length=48))
+
+
 def test_sequences_with_too_much_doubt_lose_their_counterfactual(build, tiny_tokenizer):
     """Without building again; as in the stream, and for the lengths from which batches are planned."""
     texts = [f"{text}\n{other}" for n, text in enumerate(DOUBTED) for other in DOUBTED]

@@ -202,6 +202,13 @@ def test_fsdp_gives_the_weights_of_one_and_resumes_bitwise(settings, one, tmp_pa
     assert bitwise(tmp_path / "fsdp", tmp_path / "on")
 
 
+def test_weights_of_nan_are_refused_by_several_ranks_too(settings, tmp_path):
+    fresh()
+    ranks = kill_many.start([*settings, "optim.lr=1e38", f"output_dir={tmp_path / 'run'}"], 2, tmp_path)
+    assert 0 not in kill_many.wait(ranks)
+    assert not list(tmp_path.rglob("model.safetensors"))
+
+
 def test_which_launches_are_sharded():
     def accelerator(kind, stage=None):
         plugin = None if stage is None else SimpleNamespace(zero_stage=stage)

@@ -65,8 +65,10 @@ class Progress:
 def make_pairs(texts: Iterable[str], reverser: Reverser, tokenizer: Any, *, max_length: int) -> Iterator[AlignedPair]:
     """Reverse, tokenise, align and cut texts (align.cut), as a stream.
 
-    tokenizer: a fast one, or a Splicer of one, which remembers.
+    tokenizer: a fast one, or a Splicer of one, which remembers. TypeError for a single text.
     """
+    if isinstance(texts, str):
+        raise TypeError("make_pairs: needs several texts, such as a list; put a single one in [ ]")
     splicer = tokenizer if isinstance(tokenizer, Splicer) else Splicer(tokenizer)
     for _, pairs in _made(_parts(texts), reverser, splicer, max_length):
         yield from pairs
