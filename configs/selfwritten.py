@@ -132,15 +132,18 @@ def seconds_a_text(config: Config) -> float:
         add_lora(student, **config.student.lora)
     ids_NT = torch.randint(len(scorer.tokenizer), (size, length), device=scorer.device)
 
-    def step() -> None:
-        with torch.no_grad():  # the teacher's part
+    def predict() -> None:  # the teacher's part
+        with torch.no_grad():
             student(input_ids=ids_NT)
+
+    def learn() -> None:
         student(input_ids=ids_NT, labels=ids_NT).loss.backward()
 
     new = length - sum(map(len, ids)) / len(ids)
-    sequences = 1 + SHARE * (config.counterfactual.augment == "both")
     writing *= new * config.data.choose_from
-    return writing + _epochs(config) * sequences * _seconds(step) / size
+    read = 1 + SHARE * (config.loss.op != "none" and config.counterfactual.max_doubt != 0)
+    trained = 1 + SHARE * (config.counterfactual.augment == "both")
+    return writing + _epochs(config) * (read * _seconds(predict) + trained * _seconds(learn)) / size
 
 
 def _epochs(config: Config) -> float:

@@ -243,15 +243,14 @@ def _blocks(begin: int, end: int, bound: int, chunk_CV: torch.Tensor) -> Iterato
 
 
 def _target(own_BV: torch.Tensor, block: slice, place_B: torch.Tensor, rows: _Rows, options: _Options) -> torch.Tensor:
-    """Target log-probabilities of the trained rows of a block: combined where perturb_R, then softened by tau."""
+    """Target log-probabilities of the trained rows of a block: combined, amplified, then softened by tau."""
     num_trained = len(place_B)
     num_perturbed = rows.perturbed_before[block.stop] - rows.perturbed_before[block.start]
     teacher_BV, index = own_BV, place_B - block.start
     if num_trained < len(own_BV):
         own_BV = teacher_BV[index]
-    kept_BV = scores_BV = own_BV
-    if options.roles is not None and options.amplify != 1 and num_perturbed < num_trained:
-        kept_BV = scores_BV = amplify(own_BV, options.amplify, options.roles, rows.context_R[place_B])
+    perturb_B, scores_BV = rows.perturb_R[place_B], own_BV
+    turn_B, context_B = None if rows.turn_R is None else rows.turn_R[place_B], rows.context_R[place_B]
     if num_perturbed:
         other_BV = teacher_BV[index ^ 1] if block.start < 2 * rows.num_pairs else own_BV
         scores_BV = combine(
@@ -261,11 +260,15 @@ def _target(own_BV: torch.Tensor, block: slice, place_B: torch.Tensor, rows: _Ro
             mix=options.mix,
             strength=options.strength,
             roles=options.roles,
-            context_R=rows.context_R[place_B],
-            turn_R=None if rows.turn_R is None else rows.turn_R[place_B],
+            context_R=context_B,
+            turn_R=turn_B,
         )
         if num_perturbed < num_trained:
-            scores_BV = torch.where(rows.perturb_R[place_B, None], scores_BV, kept_BV)
+            scores_BV = torch.where(perturb_B[:, None], scores_BV, own_BV)
+    if options.roles is not None and options.amplify != 1:
+        told_B = ~perturb_B if turn_B is None else ~perturb_B | (turn_B != 0)
+        more_BV = amplify(scores_BV, options.amplify, options.roles, context_B)
+        scores_BV = torch.where(told_B[:, None], more_BV, scores_BV)
     return (scores_BV / options.tau).log_softmax(-1)
 
 
@@ -333,7 +336,8 @@ def distillation_loss(
     hidden_PD, head_VD: the student's last hidden states and output embeddings. Its logits are scale · hidden headᵀ +
     bias; with a cap above 0, cap · tanh(these / cap). models.head_of finds all three. Rows are those of PairBatch;
     context_R: the token at each row's position. The target is the teacher's prediction; where perturb_R it is combined
-    with its counterpart's (ops.combine), elsewhere amplified (ops.amplify), at temperature 1, and then softened by τ.
+    with its counterpart's (ops.combine), at temperature 1; then, where a group is named (not perturb_R, or turn_R not
+    0), amplified (ops.amplify); and then softened by τ.
     kind: see divergence. role_weight: of role_shares, which is added to the divergence. It and amplify need roles.
     tap: keeps the gradient in the student's logits, for privacy/clip.py.
     Returns (total, kd, lm): total carries the gradient; kd (with τ², before its weight) and lm are for reporting.

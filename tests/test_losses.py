@@ -76,8 +76,8 @@ def plain_formula(x: dict, *, op, roles, kind, tau, kd_weight, lm_weight, streng
             options = {"roles": roles, "context_R": x["context_R"][r : r + 1], "mix": 0.3}
             combined = perturb(op, teacher[r : r + 1], teacher[mate : mate + 1], **options)[0]
             target = (1 - strength) * target + strength * combined
-        elif factor != 1:
-            target = amplify(teacher[r : r + 1], factor, roles, x["context_R"][r : r + 1])[0]
+        if factor != 1 and (not x["perturb_R"][r] or x["turn_R"][r]):
+            target = amplify(target[None], factor, roles, x["context_R"][r : r + 1])[0]
         p, q = (target / tau).softmax(-1), (student[r] / tau).softmax(-1)
         m = (p + q) / 2
         value = {
@@ -219,11 +219,11 @@ def test_strength_leads_from_plain_distillation_to_the_op(op, roles):
 
 
 @pytest.mark.parametrize("masks", MASKS)
-def test_predictions_that_are_not_combined_are_amplified(masks, monkeypatch):
+def test_predictions_where_a_group_is_named_are_amplified(masks, monkeypatch):
     monkeypatch.setattr("debias.losses.BLOCK_BYTES", 4 * 8 * V)
-    options = {"op": "exp_mean", "roles": ROLES, **WEIGHTS}
-    fused = fused_loss(problem() | MASKS[masks], amplify=1.3, chunk_rows=7, **options)
-    plain = plain_formula(problem() | MASKS[masks], factor=1.3, kind="forward", **options)
+    options, told = {"op": "exp_mean", "roles": ROLES, **WEIGHTS}, {"turn_R": torch.tensor([0, 0, 1, -1, 0, 0, 1] * 3)}
+    fused = fused_loss(problem() | MASKS[masks] | told, amplify=1.3, chunk_rows=7, **options)
+    plain = plain_formula(problem() | MASKS[masks] | told, factor=1.3, kind="forward", **options)
     assert [float(part.detach()) for part in fused] == pytest.approx([float(part.detach()) for part in plain])
 
 

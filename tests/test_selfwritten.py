@@ -155,15 +155,16 @@ def test_the_speed_of_this_machine_is_measured(settings):
     assert 0 < selfwritten.seconds_a_text(config_of([*settings, "train.batch_size=2", "train.micro_batch_size=2"])) < 5
 
 
-def test_the_time_for_texts_that_are_not_chosen_counts(settings, monkeypatch):
-    monkeypatch.setattr(selfwritten, "_seconds", lambda work: 1.0)
-    training = 1 / 2  # a second for two texts
-    choosing = ["data.choose_from=4", "loss.op=max", "loss.vocabulary=reversed"]
-    few, many = (
-        selfwritten.seconds_a_text(config_of([*settings, "train.micro_batch_size=2", *more])) - training
-        for more in ([], choosing)
-    )
-    assert many == pytest.approx(4 * few)
+def test_the_time_for_texts_that_are_not_chosen_and_for_counterfactuals_counts(settings, monkeypatch):
+    monkeypatch.setattr(selfwritten, "_seconds", lambda work: 1.0)  # so two for two texts, teacher and student
+    combining = ["train.micro_batch_size=2", "loss.op=max", "loss.vocabulary=reversed"]
+
+    def seconds(*more: str) -> float:
+        return selfwritten.seconds_a_text(config_of([*settings, *combining, *more]))
+
+    alone = seconds("counterfactual.max_doubt=0")
+    assert seconds("counterfactual.max_doubt=0", "data.choose_from=4") - 1 == pytest.approx(4 * (alone - 1))
+    assert seconds() - alone == pytest.approx(selfwritten.SHARE / 2)
 
 
 @pytest.mark.parametrize(
