@@ -15,6 +15,7 @@ from configs.load import load
 from configs.schema import Loss
 from counterfactuals.prompts import kind, prompts
 from counterfactuals.text.lexicon import load_lexicon
+from counterfactuals.tokens.pairs import make_pairs
 from debias.ops import VocabularyRoles
 from tests.runs import fresh
 from tests.test_ops import HE, NURSE, SHE, TOKENS
@@ -128,9 +129,13 @@ def test_debias_leaves_a_model_a_card_and_a_page(tiny_gpt2, few_words, tmp_path,
     assert "complete in" in capsys.readouterr().out
 
 
-def test_debias_reads_given_names_and_leaves_them():
-    told = reverser_of(load("configs/debias.yaml")[1][""])("Mary said that her brother was a king.")
+def test_debias_learns_from_reversals_but_leaves_given_names(tiny_tokenizer):
+    config = load("configs/debias.yaml")[1][""]
+    reverser = reverser_of(config)
+    told = reverser("Mary said that her brother was a king.")
     assert (told.reversed, told.cue) == ("Mary said that his sister was a queen.", 0)
+    (pair,) = make_pairs(["The nurse said that she was late."], reverser, tiny_tokenizer, max_length=64)
+    assert pair.within(config.counterfactual.max_doubt).reversed and pair.cue < 0
 
 
 def test_a_bound_gives_the_number_of_texts(settings, monkeypatch, tmp_path):
