@@ -103,7 +103,7 @@ def op(c: Config) -> Iterator[str]:
     if c.loss.amplify != 1 and c.loss.vocabulary != "reversed":
         yield "loss.amplify: needs loss.vocabulary reversed"
     if c.loss.amplify != 1 and (c.counterfactual.perturb != "both" or not c.counterfactual.stop_at_cue):
-        yield "loss.amplify: needs counterfactual.perturb both and stop_at_cue; else bias grows, or nothing happens"
+        yield "loss.amplify: needs counterfactual.perturb both and stop_at_cue; else bias grows"
     if c.loss.mix != 0.5 and c.loss.op != "mix":
         yield "loss.mix: matters only with loss.op mix"
     if c.counterfactual.perturb == "original" and (c.counterfactual.augment != "both" or c.loss.op == "none"):

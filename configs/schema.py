@@ -153,7 +153,7 @@ class Loss(Section):
         1.0, "how far the target moves, in log space, from the plain one (0) to the op's (1)", gt=0, le=1
     )
     strength_warmup: Number = setting(0.0, "fraction of the steps over which strength rises from 0", ge=0, le=1)
-    amplify: Number = setting(1.0, "factor of the log-odds between groups where the text names one", ge=1, le=2)
+    amplify: Number = setting(1.0, "factor of the log-odds between groups where the text has named a group", ge=1, le=2)
     vocabulary: Literal["plain", "reversed"] = setting(
         "plain", "reversed: swap the roles in the counterfactual's prediction before it is combined"
     )

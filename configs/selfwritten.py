@@ -141,8 +141,9 @@ def seconds_a_text(config: Config) -> float:
 
     new = length - sum(map(len, ids)) / len(ids)
     writing *= new * config.data.choose_from
-    read = 1 + SHARE * (config.loss.op != "none" and config.counterfactual.max_doubt != 0)
-    trained = 1 + SHARE * (config.counterfactual.augment == "both")
+    c, reversed_ = config.counterfactual, SHARE * (config.counterfactual.max_doubt != 0)
+    read = 1 + reversed_ * (config.loss.op != "none" or c.augment != "none")
+    trained = 1 + reversed_ * (c.augment == "both")
     return writing + _epochs(config) * (read * _seconds(predict) + trained * _seconds(learn)) / size
 
 

@@ -184,9 +184,10 @@ def combine(
 
 
 def amplify(own_RV: torch.Tensor, factor: float, roles: VocabularyRoles, context_R: torch.Tensor) -> torch.Tensor:
-    """Log-probabilities of rows in which the log-odds between words of the groups are `factor` times as large, (R, V).
+    """Rows, (R, V), in which the log-odds between words of the groups are `factor` times as large.
 
-    A word and its partners keep their summed probability. context_R: the token before each prediction.
+    A word and its partners keep their summed probability. own_RV: log-probabilities, or these plus a number for each
+    row. context_R: the token before each prediction.
     """
 
     def even(op: str, row_RL: torch.Tensor) -> torch.Tensor:  # turn 0: all groups take part

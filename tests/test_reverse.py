@@ -188,6 +188,14 @@ def test_what_decides_a_reversal_is_in_the_fingerprint():
 RACE = load_lexicon("race")
 
 
+def test_names_in_pools_are_kept_like_others():
+    kept = Reverser(RACE, policy="keep_names")
+    told = kept("Lakisha was late, and the African American teacher laughed.")
+    assert told.reversed.startswith("Lakisha was late") and "African" not in told.reversed and told.cue == 0
+    assert not any("Lakisha" in side for topic in kept.pools() for side in topic)
+    assert any("Lakisha" in side for topic in Reverser(RACE).pools() for side in topic)
+
+
 def test_many_groups_each_text_exchanges_whole_groups_in_words_that_fit():
     words = {word: (rule.group, rule.topic) for word, rule in RACE.rules.items()}
     text = "; ".join(words)

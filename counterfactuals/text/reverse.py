@@ -148,6 +148,8 @@ class Reverser:
     def fingerprint(self) -> str:
         """sha256 over the lexicon's content and the options."""
         policy = "keep_names" if self.policy == "keep_names" else threshold(self.policy)
+        if policy == "keep_names" and self.lexicon.pools:
+            policy = "keep_names, in pools too"  # another fingerprint than versions that replaced these
         options = [self.direction, policy, sorted(self.protected), self.seed]
         return hashlib.sha256(json.dumps([self.lexicon.fingerprint, options]).encode()).hexdigest()
 
@@ -161,8 +163,12 @@ class Reverser:
         return tuple(c for c in found if not any(word.lower() in self._protected for side in c for word in side))
 
     def pools(self) -> tuple[tuple[tuple[str, ...], ...], ...]:
-        """For each topic the words of each group that are exchanged, many to many; topics without protected words."""
-        found = (tuple(sides[group] for group in self.lexicon.groups) for sides in self.lexicon.pools.values())
+        """For each topic the words of each group that are exchanged, many to many; topics without protected words.
+
+        Where names are kept, a topic with "name" in its own name is left out.
+        """
+        topics = [topic for topic in self.lexicon.pools if not (self.policy == "keep_names" and "name" in topic)]
+        found = (tuple(self.lexicon.pools[topic][group] for group in self.lexicon.groups) for topic in topics)
         return tuple(c for c in found if not any(word.lower() in self._protected for side in c for word in side))
 
     def __call__(self, text: str, *, whole: bool = False) -> Reversal:
@@ -190,8 +196,10 @@ class Reverser:
 
     def _stays(self, mention: Mention) -> bool:
         """This mention stays as it is, by itself or by an option."""
-        group = mention.group
-        if mention.target is None or (self.policy == "keep_names" and mention.rule == "name"):
+        group, topic = mention.group, mention.rule
+        if mention.rule == "pool":
+            topic = self.lexicon.rules[mention.word].topic or ""
+        if mention.target is None or (self.policy == "keep_names" and "name" in topic):
             return True
         other = self.direction != "both" and (group is None or self.lexicon.groups[group] != self.direction)
         return other or mention.word.lower() in self._protected
