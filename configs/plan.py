@@ -62,7 +62,7 @@ def describe(whole: Config, runs: dict[str, Config], gpu: str | None = None) -> 
     texts: dict[str, Texts] = {}
     for run, config in runs.items():
         c = config.counterfactual
-        key = str((config.data, config.tokenizer.name, c.lexicon, c.direction, c.policy, c.protected))
+        key = str((config.data, config.tokenizer.name, c.lexicon, c.direction, c.policy, c.max_doubt, c.protected))
         student, teacher = shapes_of(config, shapes)
         shapes[run] = student
         if key not in texts:
@@ -231,7 +231,7 @@ def texts_of(config: Config) -> Texts:
         pieces = config.data.max_texts * max(1.0, ASSUMED_TOKENS / limit)
         how = f"assumed: {ASSUMED_TOKENS:,} tokens a text and that share, since {corpus.source} is not here"
         return Texts(config.data.max_texts, pieces, tokens, ASSUMED_SHARE, how)
-    reverser = build.reverser_of(config)
+    reverser, most = build.reverser_of(config), config.counterfactual.max_doubt
     tokenizer = None if _has_no_tokenizer(config) else build.tokenizer_of(config, corpus)
     read = tokens = pieces = reversed_ = 0
     found: float | None = None
@@ -240,7 +240,8 @@ def texts_of(config: Config) -> Texts:
         count = len(tokenizer(text)["input_ids"]) if tokenizer else max(1, len(text) // 4)
         cut = max(1, math.ceil(count / limit))
         read, tokens, pieces = read + 1, tokens + count, pieces + cut
-        reversed_ += cut * bool(reverser(text).spans)
+        turned = (passage for passage in reverser(text).passages if passage.reversed)
+        reversed_ += cut * any(most is None or passage.doubt <= most for passage in turned)
         found = corpus.share
     times = 1.0 if read < NUM_READ else 1 / max(found or 1.0, read / (config.data.max_texts or math.inf))
     counted = "" if tokenizer else ", assuming four characters a token (the tokenizer is not made yet)"

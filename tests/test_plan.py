@@ -102,6 +102,10 @@ def test_texts_are_counted_for_what_each_run_replaces(tiny_gpt2, tmp_path, capsy
     runs = "runs={both: {}, one: {counterfactual: {direction: female}}}"
     text = dry_run(tiny_gpt2, tmp_path, capsys, runs)
     assert re.findall(r"(\d+)% with a counterfactual", text) == ["67", "33"]
+    runs = "runs={all: {}, none: {counterfactual: {max_doubt: 0}}}"
+    for source, share in (("self", "50"), (tmp_path / "texts.jsonl", "67")):
+        text = dry_run(tiny_gpt2, tmp_path, capsys, f"data.source={source}", runs)
+        assert re.findall(r"(\d+)% with a counterfactual", text) == [share, "0"]
 
 
 def test_a_teacher_of_hidden_states_alone_is_counted(tiny_gpt2, tmp_path, capsys):
