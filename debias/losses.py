@@ -266,7 +266,7 @@ def _target(own_BV: torch.Tensor, block: slice, place_B: torch.Tensor, rows: _Ro
         if num_perturbed < num_trained:
             scores_BV = torch.where(perturb_B[:, None], scores_BV, own_BV)
     if options.roles is not None and options.amplify != 1:
-        told_B = ~perturb_B if turn_B is None else ~perturb_B | (turn_B != 0)
+        told_B = ~perturb_B if turn_B is None else ~perturb_B | (turn_B != 0)  # a group is named
         more_BV = amplify(scores_BV, options.amplify, options.roles, context_B)
         scores_BV = torch.where(told_B[:, None], more_BV, scores_BV)
     return (scores_BV / options.tau).log_softmax(-1)

@@ -148,8 +148,6 @@ class Reverser:
     def fingerprint(self) -> str:
         """sha256 over the lexicon's content and the options."""
         policy = "keep_names" if self.policy == "keep_names" else threshold(self.policy)
-        if policy == "keep_names" and self.lexicon.pools:
-            policy = "keep_names, in pools too"  # another fingerprint than versions that replaced these
         options = [self.direction, policy, sorted(self.protected), self.seed]
         return hashlib.sha256(json.dumps([self.lexicon.fingerprint, options]).encode()).hexdigest()
 
@@ -167,8 +165,8 @@ class Reverser:
 
         Where names are kept, a topic with "name" in its own name is left out.
         """
-        topics = [topic for topic in self.lexicon.pools if not (self.policy == "keep_names" and "name" in topic)]
-        found = (tuple(self.lexicon.pools[topic][group] for group in self.lexicon.groups) for topic in topics)
+        pools = (sides for topic, sides in self.lexicon.pools.items() if not self._keeps(topic))
+        found = (tuple(sides[group] for group in self.lexicon.groups) for sides in pools)
         return tuple(c for c in found if not any(word.lower() in self._protected for side in c for word in side))
 
     def __call__(self, text: str, *, whole: bool = False) -> Reversal:
@@ -194,12 +192,15 @@ class Reverser:
             found.append(part(reversal, start, end))
         return found
 
+    def _keeps(self, topic: str) -> bool:
+        """The policy keeps names, and this topic of a pool, or rule, is one of names."""
+        return self.policy == "keep_names" and "name" in topic
+
     def _stays(self, mention: Mention) -> bool:
         """This mention stays as it is, by itself or by an option."""
-        group, topic = mention.group, mention.rule
-        if mention.rule == "pool":
-            topic = self.lexicon.rules[mention.word].topic or ""
-        if mention.target is None or (self.policy == "keep_names" and "name" in topic):
+        group = mention.group
+        topic = self.lexicon.rules[mention.word].topic if mention.rule == "pool" else mention.rule
+        if mention.target is None or self._keeps(topic or ""):
             return True
         other = self.direction != "both" and (group is None or self.lexicon.groups[group] != self.direction)
         return other or mention.word.lower() in self._protected
