@@ -1,4 +1,4 @@
-"""Files that are whole or not there; YAML in which no key stands twice."""
+"""Files that are whole or not there; YAML in which nothing is read as something else."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ def whole(path: Path) -> Iterator[Path]:
         raise
 
 
-class UniqueKeys(yaml.SafeLoader):
-    """PyYAML keeps the last of two equal keys without a word; here that is an error."""
+class StrictLoader(yaml.SafeLoader):
+    """PyYAML keeps the last of two equal keys, and reads 010 as 8 and 1:30 as 90; here these are errors."""
 
     def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
         node = super().compose_mapping_node(anchor)
@@ -50,14 +50,23 @@ class UniqueKeys(yaml.SafeLoader):
             seen.add(key.value)
         return node
 
+    def construct_yaml_int(self, node: yaml.ScalarNode) -> int:
+        number = int(super().construct_yaml_int(node))
+        if str(number) != node.value.replace("_", "").removeprefix("+"):
+            raise ValueError(f"{node.value} would be read as {number}; write numbers in decimal digits, text in quotes")
+        return number
+
+
+StrictLoader.add_constructor("tag:yaml.org,2002:int", StrictLoader.construct_yaml_int)
+
 
 def parse_yaml(text: str) -> Any:
-    """The content of plain YAML. yaml.YAMLError; ValueError for a key that stands twice."""
-    return yaml.load(text, Loader=UniqueKeys)  # nosec B506
+    """The content of plain YAML. yaml.YAMLError; ValueError for what `StrictLoader` refuses."""
+    return yaml.load(text, Loader=StrictLoader)  # nosec B506
 
 
 def read_yaml(path: str | Path) -> Any:
-    """The content of a YAML file; ValueError, one line, where it is not valid or a key stands twice."""
+    """The content of a YAML file; ValueError, one line, where it is not valid or `StrictLoader` refuses it."""
     try:
         return parse_yaml(Path(path).read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:

@@ -223,6 +223,8 @@ BAD_RUNS = {  # preparation, settings, message
     "no setting": (None, ["bogus"], "bogus: expected key.sub=value"),
     "no such setting": (None, ["train.epoch=1"], "did you mean epochs"),
     "not a number": (None, ["optim.lr=fast"], "optim.lr: must be a number"),
+    "a number in octal": (None, ["seed=010"], "seed=010: 010 would be read as 8; write numbers in decimal digits"),
+    "a time of day": (None, ["data.source=1:30"], "1:30 would be read as 90"),
     "infinite": (None, ["optim.lr=.inf"], "optim.lr: must be a number"),
     "negative skips": (None, ["train.max_skips=-1"], "must be at least 0"),
     "unknown policy": (None, ["train.on_nan=ignore"], "must be one of stop, skip"),

@@ -15,7 +15,7 @@ from typing import Any
 
 import yaml
 
-from counterfactuals.files import UniqueKeys, one_line
+from counterfactuals.files import StrictLoader, one_line
 from counterfactuals.text.lexicon_file import Rule, check, did_you_mean, refuse, shaped
 from counterfactuals.text.names import Names, load_names
 
@@ -159,7 +159,7 @@ def _read(path: Path) -> Any:
         line = content[: content.index(b"\0")].count(b"\n") + 1
         raise ValueError(f"line {line}: a NUL character; a lexicon is plain text in UTF-8")
     try:
-        return yaml.load(content.decode("utf-8-sig"), Loader=_StrictLoader)  # nosec B506
+        return yaml.load(content.decode("utf-8-sig"), Loader=_PlainLoader)  # nosec B506
     except UnicodeDecodeError as error:
         line = content[: error.start].count(b"\n") + 1
         raise ValueError(f"line {line}: not UTF-8 (byte 0x{content[error.start]:02x}); save it as UTF-8") from None
@@ -169,7 +169,7 @@ def _read(path: Path) -> Any:
         raise ValueError("nested too deeply for a lexicon") from None
 
 
-class _StrictLoader(UniqueKeys, yaml.SafeLoader):
+class _PlainLoader(StrictLoader, yaml.SafeLoader):
     """All but plain YAML is an error."""
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
