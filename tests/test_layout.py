@@ -6,6 +6,7 @@ import fnmatch
 import os
 import re
 import subprocess
+import sys
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -146,6 +147,18 @@ def test_the_wheel_holds_every_file() -> None:
     assert len(ours) > 100 and not [name_of(path) for path in ours if not is_packed(path)]
     included = setup["options.packages.find"]["include"].split()
     assert not [name for name in PACKAGES if f"{name}*" not in included]
+
+
+def test_what_is_imported_is_installed_with_the_package() -> None:
+    """But for the features that setup.cfg names as extras."""
+    setup = configparser.ConfigParser()
+    setup.read(ROOT / "setup.cfg", encoding="utf-8")
+    extras = {"deepspeed", "evaluate", "flwr", "gensim", "lm_eval", "nltk", "rouge_score", "wandb", "wandb_workspaces"}
+    installed = set(re.findall(r"^[\w-]+", setup["options"]["install_requires"], flags=re.M))
+    known = {name.replace("-", "_") for name in installed} | extras | {*OURS, *sys.stdlib_module_names}
+    known |= {"yaml", "sklearn"} if {"pyyaml", "scikit-learn"} <= installed else set()
+    found = {name.split(".")[0] for path in MODULES for _, name in imports(ast.walk(tree_of(path)))}
+    assert not found - known and "gguf" in installed  # transformers reads GGUF files with it
 
 
 @pytest.mark.parametrize("path", MODULES, ids=name_of)

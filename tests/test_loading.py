@@ -31,7 +31,8 @@ def gguf_file(llama, tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def adapter(llama, tmp_path_factory) -> Path:
     """A LoRA adapter folder for that model, whose weights are not zero."""
-    peft = pytest.importorskip("peft")
+    import peft
+
     folder = tmp_path_factory.mktemp("adapter")
     config = peft.LoraConfig(r=2, target_modules=["q_proj", "v_proj"], init_lora_weights=False)
     peft.get_peft_model(LlamaForCausalLM.from_pretrained(llama), config).save_pretrained(folder)

@@ -118,7 +118,6 @@ def test_any_family_is_clipped_exactly_or_refused(kind):
 
 
 def test_low_rank_matrices_are_clipped_exactly():
-    pytest.importorskip("peft")
     task = task_of(gpt2(), op="max")
     models.add_lora(task.student, rank=2)
     for name, parameter in task.named_parameters():

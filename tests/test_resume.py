@@ -403,7 +403,6 @@ def test_out_of_memory_says_what_to_lower(error, run, monkeypatch, capsys):
 
 
 def test_lora_trains_alone_resumes_exactly_and_is_saved_merged(settings, tiny_gpt2, run, tmp_path):
-    pytest.importorskip("peft")
     lora = ["student.layers=all", "student.lora={rank: 2, targets: [c_attn, c_proj]}", "train.max_steps=4"]
     assert train_distill.main([*settings, *lora, f"output_dir={tmp_path / 'whole'}"]) == 0
     saved = tmp_path / "whole" / "checkpoints" / "step-0000002"

@@ -4,7 +4,6 @@ import json
 from pathlib import Path
 
 import numpy as np
-import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -28,7 +27,8 @@ def make_llama(folder: Path, tokenizer) -> Path:
 
 def write_gguf(folder: Path, path: Path, kind: str = "F32") -> Path:
     """That model as a GGUF file, matrices as `kind`, written as llama.cpp does: query and key rows in its order."""
-    gguf = pytest.importorskip("gguf")
+    import gguf
+
     model, tokenizer = LlamaForCausalLM.from_pretrained(folder), load_tokenizer(str(folder))
     c = model.config
     out = gguf.GGUFWriter(path, "llama")

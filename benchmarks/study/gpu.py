@@ -98,7 +98,7 @@ def wheels(out: Path, python: str) -> Path:
     try:
         subprocess.run([*command, *(f"{name}=={version(name)}" for name in CARRIED.values())], check=True)
     except PackageNotFoundError as error:
-        raise ValueError(f"--wheels: {error.name} is not installed here; pip install -e '.[models]'") from None
+        raise ValueError(f"--wheels: {error.name} is not installed here; pip install -e '.[dev]'") from None
     except subprocess.CalledProcessError:
         raise ValueError(f"--wheels {python}: pip could not download them for this Python, see above") from None
     return out
