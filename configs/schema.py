@@ -329,7 +329,9 @@ class Hub(Section):
 
 class Eval(Section):
     tasks: Tasks = setting({}, "task[@label]: its options; see `evenhand eval --list`")
-    data_dir: str | None = setting(None, "folder with the evaluation data; default for the sample: OUTPUT_DIR/sample")
+    data_dir: str | None = setting(
+        None, "folder with the evaluation data; default: data; for the sample OUTPUT_DIR/sample"
+    )
     models: Annotated[dict[str, str], BeforeValidator(as_mapping)] = setting(
         {}, "more models to evaluate for comparison, label: path or Hub name"
     )

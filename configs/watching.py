@@ -28,10 +28,10 @@ def wandb_options(config: Config, name: str) -> dict[str, Any]:
     return options | {"title": title, "config": schema.to_dict(config)}
 
 
-def evaluation_data(config: Config) -> str | Path | None:
+def evaluation_data(config: Config) -> str | Path:
     """The folder with the evaluation data."""
     own = Path(config.output_dir) / "sample" if config.data.source in ("sample", "self") else None
-    return config.eval.data_dir or own
+    return config.eval.data_dir or own or "data"
 
 
 def probe_of(config: Config, tokenizer: Any) -> Callable[[Any], dict[str, float]]:

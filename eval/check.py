@@ -67,7 +67,7 @@ def _as(kind: type, value: Any) -> Any:
 def check(
     tasks: Mapping[str, Mapping[str, Any]],
     *,
-    data_dir: str | Path | None,
+    data_dir: str | Path,
     limit: int | None = None,
     seed: int = 0,
     hub: bool = False,
@@ -84,8 +84,6 @@ def check(
     if seed < 0:
         raise ValueError(f"seed {seed}: must not be negative")
     resolved = resolve(tasks)
-    if data_dir is None:
-        raise ValueError("the tasks need data: name its folder with eval.data_dir (config) or --data_dir (eval)")
     inputs = {}
     # A task that follows another one runs after it.
     resolved = dict(sorted(resolved.items(), key=lambda item: leader(item[0], resolved) is not None))

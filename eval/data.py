@@ -38,7 +38,7 @@ def find_data(data_dir: Path, file: str, what: str) -> Path:
         made = ", `evenhand sample --output_dir DIR` writes a small one" if file in SAMPLE_FILES else ""
         raise MissingFile(
             f"{path} is missing: {what}{made}. "
-            "Name the folder that has it with --data_dir, or the file with --set TASK.file=PATH"
+            "Name the folder that has it with --data_dir (eval.data_dir), or the file with --set TASK.file=PATH"
         )
     return path
 

@@ -13,7 +13,7 @@ from eval.model import Scorer
 class Probe:
     """Tasks on at most `limit` rows each. Data is read, and mistakes are refused, when this is made."""
 
-    def __init__(self, tasks: Mapping[str, Mapping[str, Any]], *, data_dir: str | Path | None, limit: int, seed: int):
+    def __init__(self, tasks: Mapping[str, Mapping[str, Any]], *, data_dir: str | Path, limit: int, seed: int):
         self.seed = seed
         self.tasks, self.rows = check(tasks, data_dir=data_dir, limit=limit, seed=seed)
 

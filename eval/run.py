@@ -43,7 +43,7 @@ def evaluate(
     models: Mapping[str, str | Path | Scorer],
     tasks: Mapping[str, Mapping[str, Any]],
     *,
-    data_dir: str | Path | None,
+    data_dir: str | Path,
     output_dir: str | Path,
     seed: int = 0,
     seeds: Sequence[int] = (),

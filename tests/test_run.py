@@ -365,7 +365,7 @@ def test_missing_data_says_where_it_comes_from_and_under_what_licence(data):
     message = str(raised.value)
     for part in (
         "wikitext2/test.txt is missing: the text to score",
-        "--data_dir, or the file with --set TASK.file=PATH",
+        "--data_dir (eval.data_dir), or the file with --set TASK.file=PATH",
         "WikiText-2 (Merity et al. 2017); licence: CC BY-SA 3.0",
         "--hub takes it from the Hub (Salesforce/wikitext)",
     ):

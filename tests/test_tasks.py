@@ -478,12 +478,10 @@ def test_mistakes_show_without_a_model(data, task, given, message):
     assert "\n" not in str(raised.value)
 
 
-def test_check_returns_what_is_run_and_needs_a_folder(data):
+def test_check_returns_what_is_run(data):
     resolved, inputs = check({"agreement": {}}, data_dir=data, limit=1)
     assert resolved["agreement"] == (TASKS["agreement"], TASKS["agreement"].options)
     assert len(inputs["agreement"]) == 1
-    with pytest.raises(ValueError, match=r"eval\.data_dir \(config\) or --data_dir"):
-        check({"agreement": {}}, data_dir=None)
     with pytest.raises(ValueError, match="seed -1"):
         check({"agreement": {}}, data_dir=data, seed=-1)
 
