@@ -43,9 +43,11 @@ def check(config: Config, runs: Mapping[str, Config]) -> None:
 
 def _data_of(config: Config, model: str, runs: Mapping[str, Config]) -> dict[str, Any] | None:
     """The settings `data` of the run that made a model, where that is known."""
-    if model.startswith("run:"):
-        return schema.to_dict(runs[model[4:]])["data"]
-    saved = Path(model).parent / "config.yaml"
+    run = model.removeprefix("run:")
+    if run != model and run in runs:
+        return schema.to_dict(runs[run])["data"]
+    folder = Path(model).parent if run == model else Path(config.output_dir) / run  # not among --runs: trained already
+    saved = folder / "config.yaml"
     found = read_yaml(saved) if saved.is_file() else None
     return found["data"] if isinstance(found, dict) and isinstance(found.get("data"), dict) else None
 

@@ -183,6 +183,10 @@ def test_a_teacher_of_the_same_texts_is_refused(settings, one, tmp_path, capsys)
     assert "teacher.model: " in refused(settings, tmp_path, capsys, f"teacher.model={one / 'model'}")
     runs = "runs={first: {privacy: {epsilon: null}}, second: {teacher: {model: run:first}}}"
     assert "teacher.model: run:first was trained on" in refused(settings, tmp_path, capsys, runs)
+    out = tmp_path / "trained"
+    shutil.copytree(one, out / "first")
+    only = (f"output_dir={out}", runs, "--runs", "second")
+    assert "teacher.model: run:first was trained on" in refused(settings, tmp_path, capsys, *only)
 
 
 def test_a_launch_in_shards_is_refused():
