@@ -64,7 +64,7 @@ def command(arguments: argparse.Namespace) -> None:
         runs = study.some(runs, arguments.runs.split(","))
     study.folder_in_a_sweep(whole, *runs.values())
     if arguments.minutes is not None or arguments.tokens is not None:
-        selfwritten.bound(runs, minutes=arguments.minutes, tokens=arguments.tokens)
+        selfwritten.set_num_texts(list(runs.values()), minutes=arguments.minutes, tokens=arguments.tokens)
     if arguments.print_config:
         print(schema.to_yaml(whole), end="")
         return

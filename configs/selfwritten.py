@@ -12,7 +12,7 @@ import math
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from heapq import nlargest
 from pathlib import Path
@@ -86,33 +86,34 @@ def _best(rows: list[dict[str, Any]], number: int, cued_every: int) -> list[int]
     return sorted(kept)
 
 
-def bound(runs: dict[str, Config], *, minutes: float | None = None, tokens: int | None = None) -> None:
-    """Set data.max_texts of each run to what fits: into so many tokens, or by this machine's speed into the minutes.
+def set_num_texts(configs: Sequence[Config], *, minutes: float | None = None, tokens: int | None = None) -> None:
+    """Set data.max_texts to what fits: into so many tokens, or by this machine's speed into the minutes, in every run.
 
-    Where texts lie already, whole or in part, their number stays: the texts and the schedule depend on it.
+    All runs of a command get the number that fits the dearest. Where texts lie already, whole or in part, their number
+    stays: the texts and the schedule depend on it.
     """
     if not all(0 < given < math.inf for given in (minutes, tokens) if given is not None):
         raise ValueError("--minutes, --tokens: must be a number above 0")
-    for config in runs.values():
-        if config.data.source != "self":
-            raise ValueError("--minutes, --tokens: they say how much a teacher writes, with data.source self")
-        begun = sorted((Path(config.output_dir) / "self").glob("texts-*"), key=lambda path: path.stat().st_mtime)
-        texts = int(tokens / (config.data.max_length * _epochs(config))) if tokens else 0
-        if begun:
-            config.data.max_texts = int(begun[-1].name.split("-")[1])
-            if tokens and texts != config.data.max_texts:
-                raise ValueError(
-                    f"--tokens {tokens}: room for {texts} texts, but {begun[-1]} was begun for "
-                    f"{config.data.max_texts}; give the former number, delete that file, or choose another output_dir"
-                )
-            log.info("self     %s texts, as in %s", f"{config.data.max_texts:,}", begun[-1].parent)
-            continue
-        if minutes and not tokens:
-            texts = int(60 * minutes / seconds_a_text(config))
-        if texts < config.train.batch_size:
-            raise ValueError(f"--minutes, --tokens: room for {texts} texts, fewer than a step has; give more")
+    if any(config.data.source != "self" for config in configs):
+        raise ValueError("--minutes, --tokens: they say how much a teacher writes, with data.source self")
+    texts = min(int(tokens / (c.data.max_length * _epochs(c))) for c in configs) if tokens else 0
+    folder = Path(configs[0].output_dir) / "self"
+    begun = sorted(folder.glob("texts-*"), key=lambda path: path.stat().st_mtime)
+    if begun:
+        number = int(begun[-1].name.split("-")[1])
+        if tokens and texts != number:
+            raise ValueError(
+                f"--tokens {tokens}: room for {texts} texts, but {begun[-1]} was begun for {number}; give the former "
+                "number, delete that file, or choose another output_dir"
+            )
+        texts = number
+    elif minutes and not tokens:
+        texts = int(60 * minutes / max(map(seconds_a_text, configs)))
+    if not begun and texts < max(config.train.batch_size for config in configs):
+        raise ValueError(f"--minutes, --tokens: room for {texts} texts, fewer than a step has; give more")
+    for config in configs:
         config.data.max_texts = texts
-        log.info("self     %s texts of %d tokens", f"{texts:,}", config.data.max_length)
+    log.info("self     %s texts%s", f"{texts:,}", f", as in {folder}" if begun else "")
 
 
 def seconds_a_text(config: Config) -> float:

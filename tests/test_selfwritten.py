@@ -142,18 +142,27 @@ def test_a_bound_gives_the_number_of_texts(settings, monkeypatch, tmp_path):
     monkeypatch.setattr(selfwritten, "seconds_a_text", lambda config: 0.25)
     for bound, expected in (({"tokens": 6400}, 100), ({"minutes": 1.0}, 240)):
         config = config_of(settings)
-        selfwritten.bound({"": config}, **bound)
+        selfwritten.set_num_texts([config], **bound)
         assert config.data.max_texts == expected
     config = config_of([*settings, "train.epochs=2", "train.batch_size=8", "train.micro_batch_size=8"])
-    selfwritten.bound({"": config}, tokens=6400)
+    selfwritten.set_num_texts([config], tokens=6400)
     assert config.data.max_texts == 50  # each is seen twice
     with pytest.raises(ValueError, match="fewer than a step has"):
-        selfwritten.bound({"": config_of(settings)}, tokens=64)
+        selfwritten.set_num_texts([config_of(settings)], tokens=64)
     texts_of([*settings, "data.max_texts=9"])
-    selfwritten.bound({"": config}, minutes=1.0)
+    selfwritten.set_num_texts([config], minutes=1.0)
     assert config.data.max_texts == 9  # the writing has begun
     with pytest.raises(ValueError, match="was begun for 9; give the former number"):
-        selfwritten.bound({"": config}, tokens=6400)
+        selfwritten.set_num_texts([config], tokens=6400)
+
+
+def test_runs_of_one_command_have_one_number_of_texts(settings, monkeypatch):
+    """That of the dearest run, so that the same command finds the same number again."""
+    monkeypatch.setattr(selfwritten, "seconds_a_text", lambda config: 0.25 * config.data.choose_from)
+    choosing = "data: {choose_from: 2}, loss: {op: exp_mean, vocabulary: reversed}"
+    _, runs = load(None, [*settings, f"runs={{plain: {{}}, chosen: {{{choosing}}}}}"])
+    selfwritten.set_num_texts(list(runs.values()), minutes=1.0)
+    assert [config.data.max_texts for config in runs.values()] == [120, 120]
 
 
 def test_the_speed_of_this_machine_is_measured(settings):
