@@ -63,12 +63,13 @@ def command(arguments: argparse.Namespace) -> None:
     if arguments.runs is not None:
         runs = study.some(runs, arguments.runs.split(","))
     study.folder_in_a_sweep(whole, *runs.values())
+    if not arguments.print_config:
+        study.check(whole, runs)
     if arguments.minutes is not None or arguments.tokens is not None:
-        selfwritten.set_num_texts(list(runs.values()), minutes=arguments.minutes, tokens=arguments.tokens)
+        selfwritten.set_num_texts(whole, runs, minutes=arguments.minutes, tokens=arguments.tokens)
     if arguments.print_config:
         print(schema.to_yaml(whole), end="")
         return
-    study.check(whole, runs)
     if arguments.dry_run or arguments.plan is not None:
         print(plan.describe(whole, runs, arguments.plan))
         return

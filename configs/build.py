@@ -17,6 +17,7 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object, set_seed
 
 from configs import private, schema, teachers, watching
+from configs.load import path_of
 from configs.schema import Config
 from configs.selfwritten import own_texts
 from counterfactuals.files import sha256_of, write_whole
@@ -204,11 +205,6 @@ def make_run(config: Config, name: str, folder: Path, *, allow_changes: bool = F
     bad = NonFinite(folder / "bad_batches", policy=t.on_nan, max_skips=t.max_skips, skipped=saved.get("skipped", 0))
     shared = (accelerator, data, parts, task, optimizer, plan, tracker, bad, probe)
     return Run(name, folder, first, *shared, mechanism, facts)
-
-
-def path_of(config: Config, model: str) -> str:
-    """Path or Hub name of a model; run:NAME is the model of that run."""
-    return str(Path(config.output_dir) / model[4:] / "model") if model.startswith("run:") else model
 
 
 def inputs_of(config: Config) -> dict[str, str]:

@@ -65,6 +65,11 @@ def load(path: str | Path | None = None, overrides: Sequence[str] = ()) -> tuple
     return whole, runs
 
 
+def path_of(config: Config, model: str) -> str:
+    """Path or Hub name of a model; run:NAME is the model of that run."""
+    return str(Path(config.output_dir) / model[4:] / "model") if model.startswith("run:") else model
+
+
 def differences(path: Path, config: Config, *, ignored: Sequence[str] = ()) -> list[str]:
     """Settings in a saved config.yaml that differ from `config`, as "key: saved, now". ignored: beginnings of keys."""
     try:

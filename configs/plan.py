@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from configs import build, private
+from configs.load import path_of
 from configs.schema import Config
 from configs.selfwritten import SHARE as SHARE_OF_OWN
 from configs.selfwritten import TEXTS
@@ -210,7 +211,7 @@ def _model(name: str, earlier: dict[str, Any], config: Config, setting: str) -> 
     if name.startswith("run:") and name[4:] in earlier:
         return earlier[name[4:]]
     remote = config.teacher.trust_remote_code and setting == "teacher.model"
-    return meta_model(build.path_of(config, name), setting=setting, trust_remote_code=remote)
+    return meta_model(path_of(config, name), setting=setting, trust_remote_code=remote)
 
 
 def texts_of(config: Config) -> Texts:
@@ -252,7 +253,7 @@ def texts_of(config: Config) -> Texts:
 def _has_no_tokenizer(config: Config) -> bool:
     """Whether the command itself has still to make the tokenizer."""
     model = config.teacher.model or config.student.model or ""
-    made_here = model.startswith("run:") and not Path(build.path_of(config, model)).exists()
+    made_here = model.startswith("run:") and not Path(path_of(config, model)).exists()
     return config.tokenizer.train_vocab_size is not None or (made_here and config.tokenizer.name is None)
 
 

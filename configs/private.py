@@ -12,7 +12,7 @@ import numpy as np
 from accelerate.utils import broadcast_object_list
 
 from configs import schema
-from configs.load import FREE
+from configs.load import FREE, path_of
 from configs.schema import Config
 from counterfactuals.files import read_yaml
 from counterfactuals.tokens.pairs import PairSet
@@ -46,8 +46,7 @@ def _data_of(config: Config, model: str, runs: Mapping[str, Config]) -> dict[str
     run = model.removeprefix("run:")
     if run != model and run in runs:
         return schema.to_dict(runs[run])["data"]
-    folder = Path(model).parent if run == model else Path(config.output_dir) / run  # not among --runs: trained already
-    saved = folder / "config.yaml"
+    saved = Path(path_of(config, model)).parent / "config.yaml"  # a run that is not among --runs is trained already
     found = read_yaml(saved) if saved.is_file() else None
     return found["data"] if isinstance(found, dict) and isinstance(found.get("data"), dict) else None
 

@@ -12,7 +12,7 @@ import math
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from heapq import nlargest
 from pathlib import Path
@@ -20,6 +20,7 @@ from typing import Any
 
 import torch
 
+from configs.load import path_of
 from configs.schema import Config, Loss
 from counterfactuals.files import write_whole
 from counterfactuals.prompts import kind, own_prompts, prompts
@@ -86,7 +87,9 @@ def _best(rows: list[dict[str, Any]], number: int, cued_every: int) -> list[int]
     return sorted(kept)
 
 
-def set_num_texts(configs: Sequence[Config], *, minutes: float | None = None, tokens: int | None = None) -> None:
+def set_num_texts(
+    whole: Config, runs: dict[str, Config], *, minutes: float | None = None, tokens: int | None = None
+) -> None:
     """Set data.max_texts to what fits: into so many tokens, or by this machine's speed into the minutes, in every run.
 
     All runs of a command get the number that fits the dearest. Where texts lie already, whole or in part, their number
@@ -94,10 +97,13 @@ def set_num_texts(configs: Sequence[Config], *, minutes: float | None = None, to
     """
     if not all(0 < given < math.inf for given in (minutes, tokens) if given is not None):
         raise ValueError("--minutes, --tokens: must be a number above 0")
+    if minutes and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise ValueError("--minutes: several ranks would measure different speeds; say how much with --tokens")
+    configs = list(runs.values())
     if any(config.data.source != "self" for config in configs):
         raise ValueError("--minutes, --tokens: they say how much a teacher writes, with data.source self")
     texts = min(int(tokens / (c.data.max_length * _epochs(c))) for c in configs) if tokens else 0
-    folder = Path(configs[0].output_dir) / "self"
+    folder = Path(whole.output_dir) / "self"
     begun = sorted(folder.glob("texts-*"), key=lambda path: path.stat().st_mtime)
     if begun:
         number = int(begun[-1].name.split("-")[1])
@@ -111,7 +117,7 @@ def set_num_texts(configs: Sequence[Config], *, minutes: float | None = None, to
         texts = int(60 * minutes / max(map(seconds_a_text, configs)))
     if not begun and texts < max(config.train.batch_size for config in configs):
         raise ValueError(f"--minutes, --tokens: room for {texts} texts, fewer than a step has; give more")
-    for config in configs:
+    for config in (whole, *configs):
         config.data.max_texts = texts
     log.info("self     %s texts%s", f"{texts:,}", f", as in {folder}" if begun else "")
 
@@ -120,7 +126,7 @@ def seconds_a_text(config: Config) -> float:
     """Seconds in which this machine writes a text and trains on it in all epochs, without the optimizer's steps."""
     from eval.model import Scorer
 
-    model = str(config.teacher.model)
+    model = path_of(config, config.teacher.model or "")
     scorer = Scorer(
         model, dtype=getattr(torch, config.teacher.dtype), trust_remote_code=config.teacher.trust_remote_code
     )

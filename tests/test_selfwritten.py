@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 from pathlib import Path
 
 import pytest
@@ -142,31 +143,49 @@ def test_a_bound_gives_the_number_of_texts(settings, monkeypatch, tmp_path):
     monkeypatch.setattr(selfwritten, "seconds_a_text", lambda config: 0.25)
     for bound, expected in (({"tokens": 6400}, 100), ({"minutes": 1.0}, 240)):
         config = config_of(settings)
-        selfwritten.set_num_texts([config], **bound)
+        selfwritten.set_num_texts(config, {"": config}, **bound)
         assert config.data.max_texts == expected
     config = config_of([*settings, "train.epochs=2", "train.batch_size=8", "train.micro_batch_size=8"])
-    selfwritten.set_num_texts([config], tokens=6400)
+    selfwritten.set_num_texts(config, {"": config}, tokens=6400)
     assert config.data.max_texts == 50  # each is seen twice
     with pytest.raises(ValueError, match="fewer than a step has"):
-        selfwritten.set_num_texts([config_of(settings)], tokens=64)
+        selfwritten.set_num_texts(*load(None, settings), tokens=64)
     texts_of([*settings, "data.max_texts=9"])
-    selfwritten.set_num_texts([config], minutes=1.0)
+    selfwritten.set_num_texts(config, {"": config}, minutes=1.0)
     assert config.data.max_texts == 9  # the writing has begun
     with pytest.raises(ValueError, match="was begun for 9; give the former number"):
-        selfwritten.set_num_texts([config], tokens=6400)
+        selfwritten.set_num_texts(config, {"": config}, tokens=6400)
 
 
 def test_runs_of_one_command_have_one_number_of_texts(settings, monkeypatch):
     """That of the dearest run, so that the same command finds the same number again."""
     monkeypatch.setattr(selfwritten, "seconds_a_text", lambda config: 0.25 * config.data.choose_from)
     choosing = "data: {choose_from: 2}, loss: {op: exp_mean, vocabulary: reversed}"
-    _, runs = load(None, [*settings, f"runs={{plain: {{}}, chosen: {{{choosing}}}}}"])
-    selfwritten.set_num_texts(list(runs.values()), minutes=1.0)
-    assert [config.data.max_texts for config in runs.values()] == [120, 120]
+    whole, runs = load(None, [*settings, f"runs={{plain: {{}}, chosen: {{{choosing}}}}}"])
+    selfwritten.set_num_texts(whole, runs, minutes=1.0)
+    assert [config.data.max_texts for config in (whole, *runs.values())] == [120, 120, 120]
+
+
+def test_minutes_are_refused_on_several_ranks(settings, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ValueError, match="several ranks would measure different speeds; say how much with --tokens"):
+        selfwritten.set_num_texts(*load(None, settings), minutes=1.0)
+
+
+def test_mistakes_show_before_the_speed_is_measured(settings, monkeypatch, capsys):
+    monkeypatch.setattr(selfwritten, "seconds_a_text", lambda config: 0 / 0)
+    assert train_distill.main([*settings, "--minutes", "1", "eval.tasks={bolt: {}}"]) == 2
+    assert "bolt" in capsys.readouterr().err
 
 
 def test_the_speed_of_this_machine_is_measured(settings):
     assert 0 < selfwritten.seconds_a_text(config_of([*settings, "train.batch_size=2", "train.micro_batch_size=2"])) < 5
+
+
+def test_the_speed_of_an_earlier_runs_model_is_measured(settings, tiny_gpt2, tmp_path):
+    _, runs = load(None, [*settings, "runs={first: {}, second: {teacher: {model: run:first}}}"])
+    shutil.copytree(tiny_gpt2, tmp_path / "run" / "first" / "model")
+    assert selfwritten.seconds_a_text(runs["second"]) > 0
 
 
 def test_the_time_for_texts_that_are_not_chosen_and_for_counterfactuals_counts(settings, monkeypatch):
