@@ -169,6 +169,7 @@ def finish(run: Run) -> None:
     if accelerator.is_main_process:
         ranks, parts = accelerator.num_processes, accelerator.num_processes * accelerator.gradient_accumulation_steps
         ran = {"ranks": ranks, "precision": accelerator.mixed_precision, "skipped": run.non_finite.skipped}
+        ran["pair_set"] = str(run.data.pairs.folder) if run.data.pairs.folder else None
         ran["padding"] = run.data.plan.padding(parts)
         here = {
             "steps_here": run.plan.steps - run.first,

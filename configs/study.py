@@ -177,14 +177,17 @@ def publish_all(whole: Config, runs: dict[str, Config], results: dict[str, Any])
 
     output, rows = Path(whole.output_dir), results["rows"]
     folders = {name or "student": name for name in runs}
+    paths = {label: output / name / "run.json" for label, name in folders.items()}
+    ran = {label: json.loads(path.read_text(encoding="utf-8")) for label, path in paths.items()}
     for label, name in folders.items():
-        facts = json.loads((output / name / "run.json").read_text(encoding="utf-8"))
         given: dict[str, Any] = {"model": label, "title": f"{output.name}-{label}"}
         given["settings"] = schema.to_dict(runs[name])
-        write_card(output / name / "model", rows, versions=results["versions"], facts=facts, **given)
+        write_card(output / name / "model", rows, versions=results["versions"], facts=ran[label], **given)
     if whole.tracking.to == "wandb":
-        stored = whole.tracking.artifacts
-        sets = {label: _pair_set(runs[name], name) for label, name in folders.items()} if stored else None
+        stored = ran if whole.tracking.artifacts else {}
+        if any("pair_set" not in facts for facts in stored.values()):
+            raise ValueError("tracking.artifacts: an older version's run.json names no pair set; set it to false")
+        sets = {label: Path(facts["pair_set"]) for label, facts in stored.items()} or None
         options = watching.wandb_options(whole, "")
         written = examples(merged([Study(output.name, output, results)]), publish.MAX_TEXTS)
         publish.to_wandb(rows, headlines(rows), output, folders, pair_sets=sets, examples=written, **options)
@@ -192,13 +195,3 @@ def publish_all(whole: Config, runs: dict[str, Config], results: dict[str, Any])
         for label, name in folders.items():
             repo = whole.hub.repo.replace("{run}", label)
             log.info("pushed   %s", publish.push(output / name / "model", repo, private=whole.hub.private))
-
-
-def _pair_set(config: Config, name: str) -> Path:
-    """The folder of the pair set that a run was trained on."""
-    output = Path(config.output_dir)
-    folder = Path(config.data.pairs_dir or output / "pairs")
-    if (folder / "meta.json").exists():
-        return folder
-    fingerprint = json.loads((output / name / "inputs.json").read_text(encoding="utf-8"))["corpus"]
-    return folder / f"pairs-{fingerprint[:16]}"

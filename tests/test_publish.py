@@ -54,6 +54,7 @@ def offline(folder: Path, number: int = -1) -> dict:
 
 def test_a_study_sends_its_figures_tables_and_models(study, tmp_path, capsys):
     arguments = [*study, "tracking=wandb", "tracking.mode=offline", "tracking.artifacts=true", "tracking.project=p"]
+    arguments.append("counterfactual.max_doubt=0.5")
     assert train_distill.main(arguments) == 0
     folder = tmp_path / "study"
     rows = {row["model"]: row["tasks"] for row in json.loads((folder / "results.json").read_text())["rows"]}
