@@ -192,6 +192,10 @@ def federated(c: Config) -> Iterator[str]:
 def privacy(c: Config) -> Iterator[str]:
     p, t = c.privacy, c.train
     if p.epsilon is None:
+        given = [key for key, value in p if value != getattr(type(p)(), key)]
+        if given and "epsilon" not in p.model_fields_set:
+            keys = ", ".join(f"privacy.{key}" for key in given)
+            yield f"{keys}: no guarantee without privacy.epsilon; set it, or to null to train without it all the same"
         return
     if p.unit == "client" and not c.federated.rounds:
         yield "privacy.unit: client goes with federated.rounds; use text"

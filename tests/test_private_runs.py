@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 import train_distill
+from configs.load import load
 from counterfactuals.text.lexicon import load_lexicon
 from counterfactuals.text.reverse import Reverser
 from counterfactuals.tokens import pairs as pairs_module
@@ -164,6 +165,14 @@ def refused(settings: list[str], tmp_path: Path, capsys, *more: str) -> str:
 )
 def test_what_breaks_the_guarantee_is_refused_in_one_line(more, said, settings, tmp_path, capsys):
     assert said in refused(settings, tmp_path, capsys, *more)
+
+
+def test_settings_of_privacy_without_epsilon_are_refused(settings, tmp_path, capsys):
+    """Unless it is null by name, as in a run to compare with."""
+    without = [item for item in settings if not item.startswith("privacy.")]
+    line = refused(without, tmp_path, capsys, "privacy={delta: 1e-6, clip: automatic}")
+    assert line.startswith("error: privacy.delta, privacy.clip: no guarantee without privacy.epsilon")
+    load(None, [*without, "privacy={epsilon: null, delta: 1e-6}"])
 
 
 def test_a_tokenizer_of_the_private_texts_is_refused(settings, tmp_path, capsys):
