@@ -161,12 +161,12 @@ def taken(
 
 
 def summary(answers: list[dict[str, Any]]) -> dict[str, float]:
-    """Figures of a round over the clients that count: means of the losses, and the worst client of each figure."""
+    """Figures of a round over the clients that count: means and maximum of the losses, and each figure's minimum."""
     found: dict[str, float] = {}
     for key in answers[0] if answers else ():
         values = [facts[key] for facts in answers if key in facts]
         if "/" in key:  # of each client's own model
-            found[f"worst_client/{key}"] = min(values)
+            found[f"lowest_client/{key}"] = min(values)
         elif key not in ("client", "held", "trained"):
             found[key] = sum(values) / len(values)
     return found | ({"worst_client/loss": max(facts["loss"] for facts in answers)} if answers else {})

@@ -8,6 +8,7 @@ import torch
 from scipy.stats import chisquare
 
 from federated import arrival, partition, select
+from federated.engine import summary
 from federated.message import pack, unpack
 from federated.private import Guarantee
 from federated.server import Mean, ServerOptimizer, apply
@@ -218,6 +219,13 @@ def test_a_mean_weighs_and_leaves_out_what_is_not_finite():
     assert not mean.add({"a": torch.tensor([float("nan"), 0.0])}, 5.0)
     assert not mean.add({"a": torch.tensor([float("inf"), 0.0])}, 5.0)
     assert mean.result()["a"].tolist() == pytest.approx([3.0, 2 / 3])
+
+
+def test_the_lowest_figure_of_a_client_is_not_called_the_worst():
+    """Of perplexity the lowest is the best; of the loss the worst is the highest."""
+    answers = [{"loss": loss, "perplexity/perplexity": figure} for loss, figure in ((1.0, 20.0), (2.0, 10.0))]
+    expected = {"loss": 1.5, "lowest_client/perplexity/perplexity": 10.0, "worst_client/loss": 2.0}
+    assert summary(answers) == expected
 
 
 def test_a_message_comes_back_as_it_was():

@@ -300,7 +300,7 @@ def test_a_run_says_what_it_did(run, tmp_path):
     assert run("said", *few, *during) == 0
     lines = [json.loads(line) for line in (tmp_path / "said/metrics.jsonl").read_text().splitlines()]
     assert len(lines) == 2 and {"loss", "kd", "lm", "worst_client/loss", "asked", "bytes_up"} <= lines[0].keys()
-    assert lines[-1]["worst_client/agreement/agreement"] <= 1 and 0 <= lines[-1]["agreement/agreement"] <= 1
+    assert lines[-1]["lowest_client/agreement/agreement"] <= 1 and 0 <= lines[-1]["agreement/agreement"] <= 1
     facts, asked = facts_of(tmp_path / "said"), json.loads((tmp_path / "said/clients.json").read_text())["asked"]
     assert sum(asked) == facts["asked"] == lines[-1]["asked"] == 4 and facts["bytes_down"] > 4 * 10_000 * 4
     page = write_page([Study("said", tmp_path / "said", {"rows": [{"model": "student", "tasks": {}}]})], tmp_path / "p")

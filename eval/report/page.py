@@ -262,8 +262,9 @@ def _training(rows: Sequence[Result], base: str) -> Iterator[Section]:
 
 def _panel(key: str) -> str:
     """What a figure of metrics.jsonl is called above its panel."""
-    if key.startswith("worst_client/"):
-        return f"worst client: {_panel(key.removeprefix('worst_client/'))}"
+    which, _, rest = key.partition("_client/")
+    if rest:
+        return f"{which} client: {_panel(rest)}"
     return "training loss, nats a token" if key == "loss" else name_of(*key.split("/", 1))
 
 
