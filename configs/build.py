@@ -61,8 +61,12 @@ class Data:
 
     def num_tokens(self, step: int) -> int:
         """Trained predictions of the whole batch, over accumulation and ranks; 1 where there is none."""
-        chosen, augment, said = self.plan.batch(step), self.collation["augment"], self.collation["said"]
-        exchanged = self._exchanged(step, chosen)
+        chosen = self.plan.batch(step)
+        return self.predictions(chosen, self._exchanged(step, chosen))
+
+    def predictions(self, chosen: np.ndarray, exchanged: np.ndarray) -> int:
+        """Trained predictions of these pairs, at least 1. exchanged: which are seen from their other side."""
+        augment, said = self.collation["augment"], self.collation["said"]
         if said is None:
             options = {"exchanged": exchanged} if self.one_side else {}
             return max(1, self.pairs.predictions(chosen, augment=augment, **options))

@@ -14,6 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from counterfactuals.tokens.shards import sha256_of_facts
@@ -121,7 +122,8 @@ class Client:
         figures = {key: total / trained for key, total in totals.items()}
         figures |= self.probe(student) if asked["evaluate"] else {}
         difference = {name: p.detach().cpu() - weights[name] for name, p in student.named_parameters()}
-        held = data.pairs.predictions(slice(None), augment=data.collation["augment"])
+        every = np.arange(len(data.pairs))
+        held = data.predictions(every, np.zeros(len(every), dtype=bool))
         return pack(difference, client=number, held=held, trained=trained, **figures)
 
 

@@ -10,6 +10,8 @@ import pyarrow.parquet
 import pytest
 
 import train_distill
+from configs import federation
+from configs.load import load
 from counterfactuals.__main__ import main
 from counterfactuals.text.lexicon import load_lexicon
 from counterfactuals.text.reverse import Reverser
@@ -17,7 +19,9 @@ from counterfactuals.tokens.batch import collate
 from counterfactuals.tokens.chat import AssistantTokens
 from counterfactuals.tokens.corpus import Corpus
 from counterfactuals.tokens.pairs import PairSet, make_pairs
+from federated.message import pack, unpack
 from tests.conftest import make_tiny_gpt2
+from tests.runs import fresh
 
 TEMPLATE = (
     "{% for m in messages %}{% if m.role == 'tool' %}{{ raise_exception('no tools\nhere') }}{% endif %}"
@@ -187,3 +191,17 @@ def test_training_on_what_the_assistant_says(tmp_path, chat, few_words):
     answer = len(chat(f"{SAID}<|im_end|>", add_special_tokens=False).input_ids)
     assert [line["num_tokens"] for line in lines if "num_tokens" in line] == [8 * answer] * 2
     assert all(0 < line["loss"] < 20 for line in lines if "loss" in line)
+
+
+def test_a_clients_weight_is_what_it_learns_from(tmp_path, chat, few_words):
+    given = [f"data.source={source(tmp_path / 'a.jsonl', [{'text': TEXT}] * 4)}", f"counterfactual.lexicon={few_words}"]
+    given += [f"teacher.model={make_tiny_gpt2(tmp_path / 'teacher', chat)}", f"output_dir={tmp_path / 'run'}"]
+    given += ["data.loss_on=assistant", "train.cpu_threads=1", "data.max_length=96"]
+    fresh()
+    config = load(None, [*given, "federated={rounds: 1, clients: 1, per_round: 1, local_steps: 1}"])[1][""]
+    client, _ = federation.client_of(config)
+    student = client.accelerator.unwrap_model(client.task).student
+    asked = pack({name: p.detach() for name, p in student.named_parameters()}, round=0, evaluate=False)
+    _, facts = unpack(client.train(0, federation.clients_of(config) / "00000", asked))
+    answer = len(chat(f"{SAID}<|im_end|>", add_special_tokens=False).input_ids)
+    assert facts["held"] == facts["trained"] == 4 * answer
