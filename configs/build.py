@@ -401,16 +401,11 @@ def steps_of(config: Config, number: int) -> Plan:
     )
 
 
-def pairs_hidden_states(config: Config) -> bool:
-    """Whether hidden states learn from both texts, so that the teacher sees counterfactuals whatever the op."""
-    return config.loss.hidden_weight > 0 and config.loss.hidden_target == "mean"
-
-
 def collation_of(config: Config, tokenizer: Any) -> dict[str, Any]:
     """Options of `collate`."""
     c = config.counterfactual
     options = {"op": config.loss.op, "vocabulary": config.loss.vocabulary, "pad_id": tokenizer.eos_token_id or 0}
-    options["couple"] = pairs_hidden_states(config)
+    options["couple"] = teachers.pairs_hidden_states(config)
     options["said"] = AssistantTokens(tokenizer) if config.data.loss_on == "assistant" else None
     return options | {"augment": c.augment == "both", "perturb": c.perturb, "stop_at_cue": c.stop_at_cue}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 import json
 import math
@@ -13,12 +14,12 @@ from typing import Any
 
 import torch
 
-from configs import build, private
+from configs import build, private, teachers
 from configs.load import path_of
 from configs.schema import Config
 from configs.selfwritten import SHARE as SHARE_OF_OWN
 from configs.selfwritten import TEXTS
-from debias.models import kept_layers, num_layers, random_student, student_from_layers
+from debias.models import add_lora, kept_layers, num_layers, random_student, student_from_layers
 from debias.run.cost import PEAK, SHARE, Shape, disk_bytes, memory_bytes, training_flop
 from eval.loading import meta_model
 from privacy.account import Schedule
@@ -102,8 +103,10 @@ def estimate(config: Config, texts: Texts, student: Any, teacher: Any) -> Estima
         steps = config.federated.rounds * config.federated.per_round * config.federated.local_steps
     student_tokens = steps * t.batch_size * unit
     learns = config.loss.kd_weight > 0 or config.loss.hidden_weight > 0
-    uses_cf = config.loss.op != "none" or c.augment != "none" or build.pairs_hidden_states(config)
-    teacher_tokens = student_tokens / trained * (1 + texts.with_cf * uses_cf) if learns else 0.0
+    teacher_tokens = student_tokens / trained * teachers.num_read(config, texts.with_cf) if learns else 0.0
+    if config.student.lora:
+        student = copy.deepcopy(student)  # a later run's teacher is without
+        add_lora(student, **config.student.lora)
     small, large = Shape.of(student), Shape.of(teacher) if teacher is not None and learns else None
     running = None if config.teacher.cache else large
     tokens: dict[str, float] = {"student_tokens": student_tokens, "teacher_tokens": teacher_tokens, "length": length}

@@ -20,6 +20,7 @@ from typing import Any
 
 import torch
 
+from configs import teachers
 from configs.load import path_of
 from configs.schema import Config, Loss
 from counterfactuals.files import write_whole
@@ -149,7 +150,7 @@ def seconds_a_text(config: Config) -> float:
     new = length - sum(map(len, ids)) / len(ids)
     writing *= new * config.data.choose_from
     c, reversed_ = config.counterfactual, SHARE * (config.counterfactual.max_doubt != 0)
-    read = 1 + reversed_ * (config.loss.op != "none" or c.augment != "none")
+    read = teachers.num_read(config, reversed_)
     trained = 1 + reversed_ * (c.augment == "both")
     return writing + _epochs(config) * (read * _seconds(predict) + trained * _seconds(learn)) / size
 

@@ -1,4 +1,4 @@
-"""What a run looks at in its teacher before training: which layers to keep, what to erase from its states."""
+"""What a run looks at in its teacher: which layers to keep, what to erase from its states, how much it reads."""
 
 from __future__ import annotations
 
@@ -32,6 +32,17 @@ def kept_layers(config: Config, teacher: Any, tokenizer: Any, corpus: Corpus) ->
         facts["influence"] = models.block_influence(teacher, batches)
     kept = models.kept_layers(rule, models.num_layers(teacher), facts.get("influence", ()))
     return kept, facts | {"layers": kept}
+
+
+def pairs_hidden_states(config: Config) -> bool:
+    """Whether hidden states learn from both texts, so that the teacher sees counterfactuals whatever the op."""
+    return config.loss.hidden_weight > 0 and config.loss.hidden_target == "mean"
+
+
+def num_read(config: Config, with_cf: float) -> float:
+    """Sequences that the teacher reads for each text. with_cf: fraction of the texts that have a counterfactual."""
+    uses_cf = config.loss.op != "none" or config.counterfactual.augment != "none" or pairs_hidden_states(config)
+    return 1 + with_cf * uses_cf
 
 
 def _first_tokens(corpus: Corpus, tokenizer: Any, max_length: int) -> Iterator[torch.Tensor]:

@@ -12,8 +12,8 @@ from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausa
 import train_distill
 from configs import plan
 from configs.load import load
-from debias.models import student_from_layers
-from debias.run.cost import Shape, training_flop
+from debias.models import add_lora, student_from_layers
+from debias.run.cost import Shape, memory_bytes, training_flop
 
 LENGTH = 32
 
@@ -46,6 +46,19 @@ def test_operations_of_a_step_add_up():
     small, large = (Shape.of(model) for model in models())
     teacher, student = training_flop(small, large, student_tokens=100, teacher_tokens=150, length=LENGTH)
     assert teacher == large.forward(LENGTH) * 150 and student == 3 * small.forward(LENGTH) * 100
+
+
+@pytest.mark.parametrize("model", models(), ids=["gpt2", "llama"])
+def test_frozen_weights_have_neither_gradients_nor_moments(model):
+    add_lora(model, rank=2)
+    shape = Shape.of(model)
+    _, student = training_flop(shape, None, student_tokens=2 * LENGTH, teacher_tokens=0, length=2 * LENGTH)
+    with FlopCounterMode(display=False) as counted:
+        model(torch.zeros(2, LENGTH, dtype=torch.long), use_cache=False).logits.sum().backward()
+    assert student == pytest.approx(counted.get_total_flops(), rel=0.1)  # nothing flows into the first layer's input
+    sizes = {"micro_tokens": 0, "chunk_rows": 0, "half": False}
+    assert memory_bytes(shape, None, **sizes)["student"] == 4 * shape.parameters + 12 * shape.trained
+    assert shape.trained < shape.parameters / 10
 
 
 @pytest.fixture

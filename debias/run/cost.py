@@ -19,11 +19,12 @@ PAIR_BYTES = 2  # a token id in a pair set; 4 where the vocabulary is larger tha
 class Shape:
     """Sizes of a causal language model.
 
-    parameters: all, shared ones once; blocks: those in the matrices of its blocks; head: rows × width of its output
-    embeddings.
+    parameters: all, shared ones once; trained: those that are not frozen; blocks: those in the matrices of its blocks;
+    head: rows × width of its output embeddings.
     """
 
     parameters: int
+    trained: int
     blocks: int
     head: int
     layers: int
@@ -39,7 +40,8 @@ class Shape:
         positions = getattr(getattr(model, "transformer", None), "wpe", None)
         if positions is not None:  # looked up, not multiplied
             matrices -= positions.weight.numel()
-        return cls(model.num_parameters(), matrices, weight.numel(), layers, weight.shape[1])
+        trained = model.num_parameters(only_trainable=True)
+        return cls(model.num_parameters(), trained, matrices, weight.numel(), layers, weight.shape[1])
 
     def forward(self, length: int) -> float:
         """FLOP of the forward pass per token, in sequences of `length`."""
@@ -50,10 +52,13 @@ def training_flop(
     student: Shape, teacher: Shape | None, *, student_tokens: float, teacher_tokens: float, length: float,
     checkpointing: bool = False,
 ) -> tuple[float, float]:  # fmt: skip
-    """FLOP of the teacher (forward) and the student (forward, and twice that backward) on so many tokens."""
-    passes = 3 + checkpointing
+    """FLOP of the teacher (forward) and the student on so many tokens: forward, and twice that backward, half of it for
+    the gradients of weights, which frozen ones do not have.
+    """
+    frozen = 2 * max(0, student.blocks + student.head - student.trained)
+    of_student = (3 + checkpointing) * student.forward(int(length)) - frozen
     of_teacher = teacher.forward(int(length)) * teacher_tokens if teacher is not None else 0.0
-    return of_teacher, passes * student.forward(int(length)) * student_tokens
+    return of_teacher, of_student * student_tokens
 
 
 def memory_bytes(
@@ -66,16 +71,16 @@ def memory_bytes(
     teacher_bytes: int = 4,
     checkpointing: bool = False,
 ) -> dict[str, float]:
-    """Bytes on one device: weights with gradients and AdamW's two moments in float32; the teacher's weights; what the
-    backward pass needs of each token (17 values a layer and unit of width, Korthikanti et al. 2022; one with
-    checkpointing); the loss's chunk of logits and its gradient of the head.
+    """Bytes on one device: weights, and gradients and AdamW's two moments of trained ones, in float32; the teacher's
+    weights; what the backward pass needs of each token (17 values a layer and unit of width, Korthikanti et al. 2022;
+    one with checkpointing); the loss's chunk of logits and its gradient of the head.
     """
     size = 2 if half else 4
     values = (1 if checkpointing else 17) * student.layers * student.width
     teacher_values = 8 * teacher.width if teacher is not None else 0
     rows = student.head // student.width
     return {
-        "student": 16 * student.parameters,
+        "student": 4 * student.parameters + 12 * student.trained,
         "teacher": teacher_bytes * teacher.parameters if teacher is not None else 0,
         "activations": micro_tokens * (values + teacher_values) * size,
         "loss": 4.0 * (3 * chunk_rows * rows + student.head),
@@ -90,5 +95,5 @@ def disk_bytes(
     return {
         "pairs": tokens * width * (1 + 2 * with_cf),
         "teacher cache": tokens * (1 + with_cf) * cache_bytes,
-        "checkpoints": 12.0 * student.parameters * keep,
+        "checkpoints": (4.0 * student.parameters + 8 * student.trained) * keep,
     }
