@@ -28,7 +28,7 @@ FREE = (
     *("train.keep_best", "privacy.secret"),
 )
 # folders below output_dir with another use
-RESERVED = ("sample", "self", "pairs", "model", "checkpoints", "teacher_cache", "clients")
+RESERVED = ("sample", "self", "pairs", "model", "checkpoints", "teacher_cache", "clients", "evaluation")
 
 
 def load(path: str | Path | None = None, overrides: Sequence[str] = ()) -> tuple[Config, dict[str, Config]]:
@@ -194,6 +194,7 @@ def _name_problems(name: str, whole: Config) -> list[str]:
         lines.append(f"runs.{name}: a run's name is letters, digits, '-' and '_' (it becomes a folder)")
     if name in RESERVED:
         lines.append(f"runs.{name}: this folder has another use; choose another name")
-    if name in whole.eval.models:
-        lines.append(f"eval.models.{name}: is also the name of a run")
+    labels = [name] if name else ["student", *["teacher"] * (whole.teacher.model is not None)]  # in results.json
+    taken = "is also the name of a model that this command evaluates; choose another"
+    lines += [f"eval.models.{label}: {taken}" for label in labels if label in whole.eval.models]
     return lines
