@@ -237,7 +237,7 @@ def reverser_of(config: Config) -> Reverser:
     return Reverser(load_lexicon(c.lexicon), c.direction, c.policy, tuple(c.protected), c.seed)
 
 
-def tokenizer_of(config: Config, corpus: Corpus) -> Any:
+def tokenizer_of(config: Config, corpus: Corpus | None = None) -> Any:
     """The tokenizer of teacher, student or tokenizer.name, which must agree; or one trained on the corpus."""
     tokenizer = _tokenizer(config, corpus)
     t = config.tokenizer
@@ -245,9 +245,9 @@ def tokenizer_of(config: Config, corpus: Corpus) -> Any:
     return tokenizer
 
 
-def _tokenizer(config: Config, corpus: Corpus) -> Any:
+def _tokenizer(config: Config, corpus: Corpus | None) -> Any:
     if config.tokenizer.train_vocab_size:
-        return train_bpe(corpus, config.tokenizer.train_vocab_size)
+        return train_bpe(corpus_of(config) if corpus is None else corpus, config.tokenizer.train_vocab_size)
     named = {"teacher.model": config.teacher.model, "student.model": config.student.model}
     tokenizer: Any = None
     first = ""

@@ -201,7 +201,7 @@ def _vocabulary(config: Config) -> Any:
     """The tokenizer; or, if it is still to be trained, an object with its length and special tokens."""
     size = config.tokenizer.train_vocab_size or 0
     if not size:
-        return build.tokenizer_of(config, build.corpus_of(config))
+        return build.tokenizer_of(config)
 
     class Untrained(SimpleNamespace):
         def __len__(self) -> int:

@@ -114,6 +114,12 @@ def test_other_seeds_and_lengths_are_other_texts(settings):
     assert texts_of([*settings, "seed=1"]) != texts and texts_of([*settings, "data.max_length=60"]) != texts
 
 
+def test_a_dry_run_with_a_random_student_writes_no_texts(settings, tmp_path, capsys):
+    random = [*settings[:-1], "student={init: random, config: {n_layer: 1, n_embd: 16, n_head: 2}}"]
+    assert train_distill.main([*random, "--dry_run"]) == 0
+    assert "24 sequences" in capsys.readouterr().out and not (tmp_path / "run" / "self").exists()
+
+
 def test_debias_leaves_a_model_a_card_and_a_page(tiny_gpt2, few_words, tmp_path, capsys):
     out = tmp_path / "fair"
     command = ["debias", str(tiny_gpt2), "--output_dir", str(out), "--lexicon", str(few_words), "--tokens", "6000"]
