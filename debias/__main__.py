@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,6 +16,7 @@ from counterfactuals.tokens.pairs import PairSet
 from debias import models
 from debias.run.command import run_command
 from debias.run.dashboard import save, workspace
+from debias.run.launch import num_cores
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -81,7 +81,7 @@ def make_cache(config: Config, done: set[str]) -> None:
     if key in done:
         return
     done.add(key)
-    torch.set_num_threads(config.train.cpu_threads or len(os.sched_getaffinity(0)))
+    torch.set_num_threads(config.train.cpu_threads or num_cores())
     device = "cuda" if torch.cuda.is_available() else "cpu"
     cache = build.store_teacher(config, pairs, device, config.train.precision or "no")
     facts = cache.meta

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import os
 import shutil
 from pathlib import Path
 
@@ -303,6 +304,13 @@ def test_runs_with_different_cache_folders_each_get_one(settings, tmp_path, caps
     assert main(["cache", *settings, runs]) == 0
     assert len(capsys.readouterr().out.strip().splitlines()) == 5  # progress of pairs, then of and about each cache
     assert shards(tmp_path) and list(second.rglob("meta.json"))
+
+
+def test_a_cache_is_made_where_nobody_says_which_cores_to_use(settings, tmp_path, monkeypatch):
+    """As on macOS."""
+    monkeypatch.delattr(os, "sched_getaffinity")
+    monkeypatch.setattr(os, "cpu_count", lambda: 1)
+    assert main(["cache", *settings, "train.cpu_threads=0"]) == 0 and shards(tmp_path)
 
 
 def test_the_first_run_makes_the_cache_and_other_runs_share_it(settings, tmp_path, monkeypatch):

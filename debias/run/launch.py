@@ -44,9 +44,13 @@ def make_accelerator(
     )
     _check_launch(accelerator, world)
     if accelerator.device.type == "cpu":
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        torch.set_num_threads(cpu_threads or max(1, cores // world))
+        torch.set_num_threads(cpu_threads or max(1, num_cores() // world))
     return accelerator
+
+
+def num_cores() -> int:
+    """Cores that this process may use; all of the machine's where that is not known, as on macOS."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _check_launch(accelerator: Accelerator, world: int) -> None:
