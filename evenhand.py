@@ -32,7 +32,6 @@ from __future__ import annotations
 
 import argparse
 import difflib
-import re
 import sys
 from collections.abc import Sequence
 from functools import lru_cache
@@ -128,8 +127,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     module, is_named, _ = COMMANDS[name]
     if name == "debias":
         rest = _debias(rest)
-    if module in ("counterfactuals.__main__", "eval.__main__", "privacy.__main__"):  # the others read key.sub=value
-        rest = as_flags(rest)
     try:
         return import_module(module).main([name, *rest] if is_named else rest)
     except KeyboardInterrupt:
@@ -166,16 +163,6 @@ def _debias(words: Sequence[str]) -> list[str]:
     if given.lexicon not in (None, "gender"):  # the preset's other measures are of gender
         found.append("eval.tasks={perplexity: {mode: documents, file: heldout.jsonl}}")
     return [*found, *(f"{key}={value}" for key, value in settings.items() if value), *given.override]
-
-
-def as_flags(words: Sequence[str]) -> list[str]:
-    """Words with `key=value` as `--key value`, except right after a flag, whose value it may be."""
-    found: list[str] = []
-    for before, word in zip(["", *words], words):
-        is_setting = re.match(r"[a-z_]+=", word) and not before.startswith("--")
-        key, _, value = word.partition("=")
-        found += [f"--{key}", value] if is_setting else [word]
-    return found
 
 
 def _usage() -> str:

@@ -57,13 +57,6 @@ def test_the_list_of_commands(capsys):
     assert "no command 'trian'; did you mean train?" in capsys.readouterr().err
 
 
-def test_settings_and_flags_are_the_same():
-    assert evenhand.as_flags(["model=gpt2", "--limit", "3", "tasks=a,b"]) == [
-        *("--model", "gpt2", "--limit", "3", "--tasks", "a,b"),
-    ]
-    assert evenhand.as_flags(["--model", "label=path", "runs/a=b"]) == ["--model", "label=path", "runs/a=b"]
-
-
 def test_ctrl_c_is_one_line(monkeypatch, capsys):
     def stopped(arguments):
         raise KeyboardInterrupt
@@ -73,10 +66,8 @@ def test_ctrl_c_is_one_line(monkeypatch, capsys):
 
 
 def test_commands_reach_their_modules(tmp_path, capsys):
-    assert evenhand.main(["sample", f"output_dir={tmp_path / 'one'}", "seed=3"]) == 0
-    assert evenhand.main(["sample", "--output_dir", str(tmp_path / "two"), "--seed", "3"]) == 0
-    one, two = ((tmp_path / name / "train.jsonl").read_bytes() for name in ("one", "two"))
-    assert one == two
+    assert evenhand.main(["sample", "--output_dir", str(tmp_path), "--seed", "3"]) == 0
+    assert (tmp_path / "train.jsonl").exists()
     assert evenhand.main(["eval", "--list"]) == 0 and "perplexity" in capsys.readouterr().out
     assert evenhand.main(["train", "--print_config", "teacher=x", "train.max_steps=1"]) == 0
     assert "max_steps: 1" in capsys.readouterr().out
