@@ -192,8 +192,7 @@ class _Uneven:
         self, loss: Loss, roles: VocabularyRoles, ids: list[list[int]], ends: list[set[int]], length: int
     ) -> None:
         self.loss, self.token_L, self.ends = loss, roles.token_L, ends
-        # for predictions of these tokens alone
-        self.roles = replace(roles, token_L=torch.arange(len(roles.token_L), device=roles.token_L.device))
+        self.roles = roles.alone()
         self.open = {row: (tokens[-1], length - len(tokens)) for row, tokens in enumerate(ids)}  # last token, room
         self.found = [0.0] * len(ids)
 

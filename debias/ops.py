@@ -93,6 +93,10 @@ class VocabularyRoles:
         }
         return cls(**{name: torch.as_tensor(array, device=device) for name, array in arrays.items()})
 
+    def alone(self) -> VocabularyRoles:
+        """The same for rows of the tokens token_L alone."""
+        return replace(self, token_L=torch.arange(len(self.token_L), device=self.token_L.device))
+
 
 def _set_mass(logp_RL: torch.Tensor, roles: VocabularyRoles) -> torch.Tensor:
     """Log of the summed probability of each set, (R, S)."""
@@ -194,7 +198,7 @@ def amplify(own_RV: torch.Tensor, factor: float, roles: VocabularyRoles, context
         told: dict[str, Any] = {"context_R": context_R, "turn_R": torch.zeros_like(context_R)}
         return combine(op, row_RL, row_RL, roles=alone, **told)
 
-    alone = replace(roles, token_L=torch.arange(len(roles.token_L), device=own_RV.device))  # rows of these tokens only
+    alone = roles.alone()
     own_RL = own_RV[:, roles.token_L]
     more_RL = torch.lerp(even("mean", own_RL), own_RL, factor)
     more_RL = more_RL + even("exp_mean", own_RL) - even("exp_mean", more_RL)
