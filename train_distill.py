@@ -119,7 +119,7 @@ def train(run: Run) -> bool:
             else:
                 grad_norm = shards.whole(accelerator.clip_grad_norm_(task.parameters(), plan.max_grad_norm))
             finite = is_finite(sums, grad_norm, scaled=accelerator.mixed_precision == "fp16")
-            broken, asked = on_any_rank(not finite, bool(stop.signal))
+            broken, asked = on_any_rank(not finite, stop.asked)
             if not broken or accelerator.scaler is not None:  # the scaler skips such steps itself
                 optimizer.step()
             optimizer.zero_grad()

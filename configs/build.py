@@ -139,7 +139,6 @@ class Run:
     private: what clips and adds noise, and facts of it for run.json; None without privacy.epsilon.
     """
 
-    name: str
     folder: Path
     first: int
     accelerator: Accelerator
@@ -208,7 +207,7 @@ def make_run(config: Config, name: str, folder: Path, *, allow_changes: bool = F
     tracker = Tracker(folder / "metrics.jsonl", name or "student", plan.steps, step=first, **shown)
     bad = NonFinite(folder / "bad_batches", policy=t.on_nan, max_skips=t.max_skips, skipped=saved.get("skipped", 0))
     shared = (accelerator, data, parts, task, optimizer, plan, tracker, bad, probe)
-    return Run(name, folder, first, *shared, mechanism, facts)
+    return Run(folder, first, *shared, mechanism, facts)
 
 
 def inputs_of(config: Config) -> dict[str, str]:

@@ -9,14 +9,14 @@ from typing import Any
 
 from configs import schema
 from configs.schema import Config
-from debias.run.tracking import Sink, make_sinks
+from debias.run.tracking import Sink, TensorBoardSink, WandbSink
 
 
 def sinks_of(config: Config, name: str, folder: Path, *, step: int) -> list[Sink]:
     """Where figures go besides metrics.jsonl."""
-    to = config.tracking.to
-    options = wandb_options(config, name) if to == "wandb" else {"config": schema.to_dict(config)}
-    return make_sinks(to, folder, step=step, **options)
+    if config.tracking.to == "wandb":
+        return [WandbSink(folder, **wandb_options(config, name))]
+    return [TensorBoardSink(folder, step=step)] if config.tracking.to == "tensorboard" else []
 
 
 def wandb_options(config: Config, name: str) -> dict[str, Any]:

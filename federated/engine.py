@@ -117,11 +117,11 @@ def run(f: Federation, clients: Clients) -> bool:
             figures |= f.client.probe(f.student) if evaluate else {}
             if evaluate or f.plan.due(round, f.plan.log_every):
                 tracker.log(**figures)
-            if (stop.signal or f.plan.due(round, f.plan.save_every)) and round + 1 < f.plan.steps:
+            if (stop.asked or f.plan.due(round, f.plan.save_every)) and round + 1 < f.plan.steps:
                 facts: dict[str, Any] = {"keep": f.plan.keep_checkpoints, "counters": counters}
                 where = f.folder / "checkpoints"
                 checkpoint.save(f.client.accelerator, f.client.task, f.server, f.tokenizer, where, round + 1, **facts)
-                if stop.signal:
+                if stop.asked:
                     log.info("stopped after round %d of %d; the same command resumes there", round + 1, f.plan.steps)
                     return False
     finish(f, texts_N, counters)

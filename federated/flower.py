@@ -90,7 +90,7 @@ class Remote:
 @server_app.main()
 def serve(grid: Grid, context: Context) -> None:
     """Flower's entry point on the server."""
-    config, name = settings_of(context)
+    config, name = _settings(context.run_config)
     made = make_federation(config, name, Path(config.output_dir) / name)
     run(made, Remote(grid, config.federated.clients or 0, config.federated.timeout))
 
@@ -128,10 +128,6 @@ def _client(run_config: str) -> Any:
 
 
 # ---------------------------------------------------------------- both
-
-
-def settings_of(context: Context) -> tuple[Config, str]:
-    return _settings(context.run_config)
 
 
 def _settings(run_config: dict[str, Any]) -> tuple[Config, str]:

@@ -22,13 +22,13 @@ SIGNALS = ("SIGTERM", "SIGINT", "SIGUSR1")  # SLURM can be told to send SIGUSR1 
 
 
 class StopRequest:
-    """A context manager around a loop. `signal`: the name of the signal that asked for a stop, "" if none did.
+    """A context manager around a loop. asked: whether a signal has asked for a stop.
 
     A second Ctrl-C ends the process at once, as a first one does outside the loop.
     """
 
     def __init__(self) -> None:
-        self.signal = ""
+        self.asked = False
         self._before: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> StopRequest:
@@ -42,7 +42,7 @@ class StopRequest:
             signal.signal(number, handler)
 
     def _ask(self, number: int, frame: Any) -> None:
-        self.signal = signal.Signals(number).name
+        self.asked = True
         if number == signal.SIGINT:
             signal.signal(signal.SIGINT, signal.SIG_DFL)
 

@@ -118,15 +118,6 @@ class Tracker:
             print(f"{text} · {left:.0f} s left", flush=True)
 
 
-def make_sinks(to: str, folder: Path, *, config: Mapping[str, Any], step: int = 0, **options: Any) -> list[Sink]:
-    """The sinks that `tracking.to` names. `config`: the settings to record; options: those of WandbSink."""
-    if to == "wandb":
-        return [WandbSink(folder, config=config, **options)]
-    if to == "tensorboard":
-        return [TensorBoardSink(folder, step=step)]
-    return []
-
-
 def check(to: str, mode: str) -> None:
     """Refuse a missing library or login before anything is trained."""
     if to == "wandb":
