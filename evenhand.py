@@ -31,9 +31,8 @@ Evaluation
 from __future__ import annotations
 
 import argparse
-import difflib
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
@@ -179,9 +178,8 @@ def _version() -> str:
         return "not installed"
 
 
-def _near(word: str, known: Sequence[str] | dict[str, Any]) -> str:
-    match = difflib.get_close_matches(word, list(known), n=1)
-    return f"; did you mean {match[0]}?" if match else ""
+def _near(word: str, known: Iterable[str]) -> str:
+    return str(import_module("counterfactuals.files").near(word, known))
 
 
 if __name__ == "__main__":

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from configs.schema import Config, near
+from configs.schema import Config
+from counterfactuals.files import near
 from counterfactuals.prompts import own_prompts
 from counterfactuals.text.lexicon import load_lexicon
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 import types
 import typing
-from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 
 import yaml
@@ -93,12 +91,6 @@ class Section(BaseModel):
     @classmethod
     def _absent(cls, value: Any) -> Any:
         return {} if value is None else value  # `loss:` with nothing after it
-
-
-def near(word: str, known: Iterable[Any]) -> str:
-    """ "; did you mean …?", or "" where nothing known is like `word`."""
-    match = difflib.get_close_matches(word, [str(item) for item in known], n=1)
-    return f"; did you mean {match[0]}?" if match else ""
 
 
 def kind_of(hint: Any) -> str:

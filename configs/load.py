@@ -16,8 +16,8 @@ from typing import Any
 import yaml
 
 from configs import checks
-from configs.schema import PER_RUN, SECTIONS, Config, ConfigError, near, to_dict, validate
-from counterfactuals.files import parse_yaml, read_yaml
+from configs.schema import PER_RUN, SECTIONS, Config, ConfigError, to_dict, validate
+from counterfactuals.files import near, parse_yaml, read_yaml
 
 FIRST = {key: next(iter(section.model_fields)) for key, section in SECTIONS.items()}  # first setting of each section
 # settings that may change when a run resumes: they decide neither the weights nor metrics.jsonl, except for rounding

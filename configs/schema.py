@@ -30,9 +30,9 @@ from configs.fields import (
     check_layers,
     default_of,
     kind_of,
-    near,
     setting,
 )
+from counterfactuals.files import near
 
 
 class Data(Section):

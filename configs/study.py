@@ -11,7 +11,8 @@ from typing import Any
 
 from configs import build, private, schema, watching
 from configs.load import FREE, differences
-from configs.schema import Config, near
+from configs.schema import Config
+from counterfactuals.files import near
 from counterfactuals.provenance import model_fingerprint
 from counterfactuals.sample import write_sample
 from debias.run import checkpoint, publish, tracking

@@ -1,12 +1,13 @@
-"""Files that are whole or not there; YAML in which nothing is read as something else."""
+"""Files that are whole or not there; YAML in which nothing is read as something else; errors in one line."""
 
 from __future__ import annotations
 
 import contextlib
+import difflib
 import errno
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +89,12 @@ def sha256_of(path: Path) -> str:
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
+
+
+def near(word: str, known: Iterable[Any]) -> str:
+    """ "; did you mean …?", or "" where nothing known is like `word`."""
+    match = difflib.get_close_matches(word, [str(item) for item in known], n=1)
+    return f"; did you mean {match[0]}?" if match else ""
 
 
 def one_line(error: Exception) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from counterfactuals.files import near
 from eval.measures.intervals import Interval, bootstrap
 from eval.model import Scorer
 
@@ -148,9 +148,7 @@ def check_options(task: str, options: Mapping[str, Any], **allowed: float | tupl
 def suggest(name: str, known: Iterable[str], what: str) -> str:
     """An error line for an unknown name: what exists, and the closest match."""
     known = list(known)
-    near = difflib.get_close_matches(name, known, n=1)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
-    return f"no {what} {name!r}{hint} (there are: {', '.join(known)})"
+    return f"no {what} {name!r}{near(name, known)} (there are: {', '.join(known)})"
 
 
 def file_name(label: str) -> str:

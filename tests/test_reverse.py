@@ -330,7 +330,7 @@ def test_command_line_policy_and_protected_words():
     ("arguments", "stdin", "message"),
     [
         (["reverse"], b"he\n\xff\n", b"error: stdin, line 2: not UTF-8 (byte 1)"),
-        (["reverse", "--lexicon", "gendr"], b"", b"error: no lexicon 'gendr' (did you mean 'gender'?)"),
+        (["reverse", "--lexicon", "gendr"], b"", b"error: no lexicon 'gendr'; did you mean gender?"),
         (["reverse", "--direction", "left"], b"", b"error: lexicon gender: no group 'left'"),
     ],
 )

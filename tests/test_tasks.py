@@ -421,8 +421,8 @@ def test_all_problems_are_reported_at_once():
         )
     message = str(raised.value)
     for part in (
-        "did you mean 'agreement'",
-        "did you mean 'runs'",
+        "did you mean agreement",
+        "did you mean runs",
         "bold.top_p='high': must be float",
         "bold.runs=1.5",
         "bold.max_new_tokens='inf'",

@@ -162,4 +162,4 @@ def test_mistakes_of_the_small_evaluation_are_refused_early(arguments, tmp_path,
     assert "eval.every, eval.during: set both" in capsys.readouterr().err
     wrong = [*arguments, "eval.every=2", "eval.during={nxt_word: {}}", f"eval.data_dir={tmp_path}"]
     assert train_distill.main(wrong) == 2
-    assert "did you mean 'next_word'?" in capsys.readouterr().err and not (tmp_path / "study").exists()
+    assert "did you mean next_word?" in capsys.readouterr().err and not (tmp_path / "study").exists()

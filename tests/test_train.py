@@ -197,7 +197,7 @@ def test_cross_entropy_fine_tuning_and_training_from_scratch(arguments, tiny_gpt
     ("change", "says"),
     [
         (["counterfactual.direction=left"], "no group 'left'"),
-        (["counterfactual.protected=[womn]"], "did you mean 'woman'"),
+        (["counterfactual.protected=[womn]"], "did you mean woman"),
         (["counterfactual.policy=leave"], "there is reverse, skip, keep_names, or a doubt from 0 to 1"),
         (["data.workers=0"], "data.workers: must be at least 1"),
         (["train.keep_best=los"], "metrics.jsonl will have no 'los'; it will have loss, kd, lm"),

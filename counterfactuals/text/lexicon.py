@@ -15,8 +15,8 @@ from typing import Any
 
 import yaml
 
-from counterfactuals.files import StrictLoader, one_line
-from counterfactuals.text.lexicon_file import Rule, check, did_you_mean, refuse, shaped
+from counterfactuals.files import StrictLoader, near, one_line
+from counterfactuals.text.lexicon_file import Rule, check, refuse, shaped
 from counterfactuals.text.names import Names, load_names
 
 LEXICONS = Path(__file__).parents[1] / "lexicons"
@@ -110,7 +110,7 @@ def load_lexicon(name_or_path: str | Path) -> Lexicon:
         known = sorted(p.stem for p in LEXICONS.glob("*.yaml"))
         if str(name_or_path) not in known:
             raise ValueError(
-                f"no lexicon {str(name_or_path)!r}{did_you_mean(str(name_or_path), known)}; "
+                f"no lexicon {str(name_or_path)!r}{near(str(name_or_path), known)}; "
                 f"there is {', '.join(known)}, or give the path of a .yaml file"
             )
     try:

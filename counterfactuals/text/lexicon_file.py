@@ -5,7 +5,6 @@ Every problem is one line with its section and its word; all problems of a kind 
 
 from __future__ import annotations
 
-import difflib
 import itertools
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -14,6 +13,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, StrictInt, ValidationError
 
+from counterfactuals.files import near
 from counterfactuals.text.conditions import CONDITIONS
 from counterfactuals.text.pronouns import COUNTERPARTS
 
@@ -249,7 +249,7 @@ def _restrict(file: File, rules: dict[str, Rule]) -> Iterator[str]:
         for word in words:
             rule = rules.get(word)
             if rule is None:
-                yield f"only.{condition}: {word!r} is not a word of this lexicon{did_you_mean(word, rules)}"
+                yield f"only.{condition}: {word!r} is not a word of this lexicon{near(word, rules)}"
             elif rule.only:
                 yield f"only.{condition}: {word!r} stands twice (already under {rule.only})"
             else:
@@ -274,15 +274,10 @@ def _phrase_problems(file: File, rules: dict[str, Rule]) -> Iterator[str]:
 def _unknown_keys(keys: Iterable[Any], known: Iterable[str], where: str) -> list[str]:
     known = list(known)
     return [
-        f"{where}: unknown key {key!r}{did_you_mean(str(key), known)}; known are {', '.join(known)}"
+        f"{where}: unknown key {key!r}{near(str(key), known)}; known are {', '.join(known)}"
         for key in keys
         if key not in known
     ]
-
-
-def did_you_mean(word: str, known: Iterable[str]) -> str:
-    close = difflib.get_close_matches(word, list(known), n=1)
-    return f" (did you mean {close[0]!r}?)" if close else ""
 
 
 def refuse(problems: Iterable[str]) -> None:

@@ -7,7 +7,6 @@
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import json
 import math
@@ -16,6 +15,7 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import Any, NamedTuple
 
+from counterfactuals.files import near
 from counterfactuals.text import people, pronouns, senses, surface, words
 from counterfactuals.text.document import Document, Mention, doubts
 from counterfactuals.text.lexicon import Lexicon
@@ -140,8 +140,7 @@ class Reverser:
         for word in self.protected:
             named = names is not None and word.capitalize() in names.entries
             if " " not in word and word.lower() not in self.lexicon.rules and not named:
-                close = difflib.get_close_matches(word.lower(), self.lexicon.rules, n=1)
-                hint = f" (did you mean {close[0]!r}?)" if close else ""
+                hint = near(word.lower(), self.lexicon.rules)
                 raise ValueError(f"protected: {word!r} is nothing that lexicon {self.lexicon.name} replaces{hint}")
 
     @cached_property
