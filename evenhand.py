@@ -144,7 +144,9 @@ def _debias(words: Sequence[str]) -> list[str]:
     parser.add_argument(
         "--minutes", metavar="N", help="write texts and train for about so long, measuring not included"
     )
-    parser.add_argument("--tokens", metavar="N", help="let the model write about so many tokens")
+    parser.add_argument(
+        "--tokens", metavar="N", help="train on about so many tokens; four times as many are written to choose from"
+    )
     parser.add_argument("--lexicon", metavar="NAME", help="gender (the default), race, or a YAML file of your own")
     parser.add_argument("--prompts", metavar="FILE", help="your own neutral beginnings of texts, one a line")
     parser.add_argument("--dry_run", action="store_true", help="check everything, say what it would cost, and stop")

@@ -46,7 +46,8 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--dry_run", action="store_true", help="check everything, print what it would cost, and stop")
     parser.add_argument("--plan", metavar="GPU[:PRICE]", help="the same, with the hours on 1, 8 and 64 of these GPUs")
     parser.add_argument("--minutes", type=float, metavar="N", help="source self: write and train for about so long")
-    parser.add_argument("--tokens", type=int, metavar="N", help="source self: let the teacher write about so many")
+    tokens = "source self: train on about so many; data.choose_from times as many are written"
+    parser.add_argument("--tokens", type=int, metavar="N", help=tokens)
     parser.add_argument("--allow_changes", action="store_true", help="resume a run although settings have changed")
     parser.add_argument("override", nargs="*", metavar="key.sub=value", help="settings that win over the file")
     return parser.parse_intermixed_args(argv)
