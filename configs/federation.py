@@ -60,7 +60,7 @@ def make_federation(config: Config, name: str, folder: Path, *, allow_changes: b
     inputs = build.inputs_of(config)
     guarantee = guarantee_of(config, inputs) if config.privacy.epsilon is not None else None
     if guarantee is not None:
-        inputs["privacy.secret"] = guarantee.keys.tag()
+        inputs["privacy.secret or setting"] = guarantee.keys.tag()
     return Federation(
         folder=folder,
         first=first,

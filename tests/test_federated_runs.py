@@ -312,7 +312,7 @@ def test_a_run_says_what_it_did(run, tmp_path):
     assert any(label.startswith("female+") for label in held["labels"][0]) and (folder / "clients.png").stat().st_size
 
 
-def test_a_private_run_keeps_its_promise_and_resumes(run, tmp_path, monkeypatch):
+def test_a_private_run_keeps_its_promise_and_resumes(run, tmp_path, monkeypatch, capsys):
     few = (*FEW, "federated.weights=uniform", "privacy.epsilon=8", "privacy.delta=0.01", "privacy.unit=client")
     few += (f"privacy.secret={tmp_path / 'secret'}", "privacy.max_norm=0.1")
     assert run("whole", *few) == 0
@@ -328,6 +328,8 @@ def test_a_private_run_keeps_its_promise_and_resumes(run, tmp_path, monkeypatch)
     monkeypatch.setattr(engine.checkpoint, "save", killed)
     assert run("killed", *few) == 130 and run("killed", *few) == 0
     assert furthest(tmp_path / "whole", tmp_path / "killed") == 0
+    assert run("killed", *few, "--allow_changes", "optim.lr=1e-3") == 2
+    assert "another privacy.secret or setting than there is now" in capsys.readouterr().err
 
 
 PRIVATE = ("federated.weights=uniform", "privacy.epsilon=8", "privacy.delta=0.01", "privacy.unit=client")
