@@ -62,7 +62,7 @@ def command(arguments: argparse.Namespace) -> None:
     given = [f"{key}={value}" for key, value in flags.items() if value is not None]
     whole, runs = load(arguments.config, [*arguments.override, *given])
     if arguments.runs is not None:
-        runs = study.some(runs, arguments.runs.split(","))
+        runs = study.select_runs(runs, arguments.runs.split(","))
     study.folder_in_a_sweep(whole, *runs.values())
     if not arguments.print_config:
         study.check(whole, runs)

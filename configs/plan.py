@@ -17,10 +17,9 @@ import torch
 from configs import build, private, teachers
 from configs.load import path_of
 from configs.schema import Config
-from configs.selfwritten import SHARE as SHARE_OF_OWN
-from configs.selfwritten import TEXTS
+from configs.selfwritten import TEXTS, WITH_COUNTERFACTUAL
 from debias.models import add_lora, kept_layers, num_layers, random_student, student_from_layers
-from debias.run.cost import PEAK, SHARE, Shape, disk_bytes, memory_bytes, training_flop
+from debias.run.cost import PEAK, PEAK_FRACTION, Shape, disk_bytes, memory_bytes, training_flop
 from eval.loading import meta_model
 from privacy.account import Schedule
 
@@ -176,8 +175,8 @@ def _measured(e: Estimate, facts: Path) -> Iterator[str]:
 
 
 def _hours(e: Estimate, gpu: str, price: float | None) -> Iterator[str]:
-    hours = sum(e.work) / (SHARE * PEAK[gpu]) / 3600
-    reached = f"{SHARE:.0%} of {PEAK[gpu] / 1e12:,.0f} TFLOP/s"
+    hours = sum(e.work) / (PEAK_FRACTION * PEAK[gpu]) / 3600
+    reached = f"{PEAK_FRACTION:.0%} of {PEAK[gpu] / 1e12:,.0f} TFLOP/s"
     yield f"{gpu:<8} at {reached}, without evaluation and communication between GPUs:"
     for number in NUM_GPUS:
         cost = "" if price is None else f", {hours * price:,.2f} at {price:g} an hour"
@@ -222,7 +221,7 @@ def texts_of(config: Config) -> Texts:
     limit = config.data.max_length
     if config.data.source == "self":  # not written yet
         written = config.data.max_texts or TEXTS
-        with_cf = 0.0 if config.counterfactual.max_doubt == 0 else SHARE_OF_OWN
+        with_cf = 0.0 if config.counterfactual.max_doubt == 0 else WITH_COUNTERFACTUAL
         how = f"assumed: {limit} tokens a text and that share; the teacher writes them first"
         if config.data.choose_from > 1:
             how += f", chosen from {config.data.choose_from} times as many"

@@ -38,7 +38,7 @@ log = logging.getLogger(__name__)
 
 TEXTS = 4096  # unless data.max_texts says otherwise
 TOP_P = 0.9
-SHARE = 0.5  # texts that have a counterfactual, about
+WITH_COUNTERFACTUAL = 0.5  # texts that have a counterfactual, about
 BATCH = 256  # texts that are written together, and kept if the writing stops
 VERSION = 1  # of what is drawn from the same prompts
 
@@ -149,7 +149,7 @@ def seconds_a_text(config: Config) -> float:
 
     new = length - sum(map(len, ids)) / len(ids)
     writing *= new * config.data.choose_from
-    c, reversed_ = config.counterfactual, SHARE * (config.counterfactual.max_doubt != 0)
+    c, reversed_ = config.counterfactual, WITH_COUNTERFACTUAL * (config.counterfactual.max_doubt != 0)
     read = teachers.num_read(config, reversed_)
     trained = 1 + reversed_ * (c.augment == "both")
     return writing + _epochs(config) * (read * _seconds(predict) + trained * _seconds(learn)) / size

@@ -64,7 +64,7 @@ def is_complete(config: Config, folder: Path, *, allow_changes: bool = False) ->
     return True
 
 
-def some(runs: dict[str, Config], names: Sequence[str]) -> dict[str, Config]:
+def select_runs(runs: dict[str, Config], names: Sequence[str]) -> dict[str, Config]:
     """The runs of these names, in their own order; a run:NAME that is not among them must be trained already."""
     unknown = [name for name in names if name not in runs]
     if unknown:

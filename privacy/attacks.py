@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 
-SHARE = 0.2  # of a text's tokens that Min-K% and Min-K%++ look at
+MIN_K = 0.2  # of a text's tokens that Min-K% and Min-K%++ look at
 FEW_SHADOWS = 8  # below so many on a side, LiRA shares one variance between texts
 
 
-def lowest_mean(values_T: Any, share: float = SHARE) -> float:
+def lowest_mean(values_T: Any, share: float = MIN_K) -> float:
     """Min-K% (Shi et al. 2024) of token log-probabilities, Min-K%++ of `standardised` ones.
 
     The mean of the lowest `share` of them (rounded down, at least one); NaN without a token.

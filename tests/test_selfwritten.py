@@ -203,7 +203,7 @@ def test_the_time_for_texts_that_are_not_chosen_and_for_counterfactuals_counts(s
 
     alone = seconds("counterfactual.max_doubt=0")
     assert seconds("counterfactual.max_doubt=0", "data.choose_from=4") - 1 == pytest.approx(4 * (alone - 1))
-    assert seconds() - alone == pytest.approx(selfwritten.SHARE / 2)
+    assert seconds() - alone == pytest.approx(selfwritten.WITH_COUNTERFACTUAL / 2)
 
 
 @pytest.mark.parametrize(

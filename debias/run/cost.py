@@ -11,7 +11,7 @@ from typing import Any
 
 # FLOP/s of dense 16-bit matrix products, from the makers' data sheets
 PEAK = {"t4": 65e12, "v100": 125e12, "l4": 121e12, "a100": 312e12, "h100": 989e12, "h200": 989e12}
-SHARE = 0.3  # fraction of the peak that a small model is assumed to reach
+PEAK_FRACTION = 0.3  # fraction of the peak that a small model is assumed to reach
 PAIR_BYTES = 2  # a token id in a pair set; 4 where the vocabulary is larger than 65,536
 
 
