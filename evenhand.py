@@ -64,7 +64,7 @@ COMMANDS = {  # name: (module, whether `main` wants the name as its first argume
     "build": ("counterfactuals.__main__", True, "prepare the pairs of a corpus"),
     "sample": ("counterfactuals.__main__", True, "write the built-in sample corpus"),
     "cache": ("debias.__main__", True, "store a teacher's predictions once, for any number of runs"),
-    "debias": ("train_distill", False, "make a model even on texts that it writes itself, and measure it"),
+    "debias": ("train_distill", False, "make a model fairer with texts that it writes itself, and measure it"),
     "train": ("train_distill", False, "train and evaluate what a configuration describes"),
     "federated": ("federated.__main__", False, "the same, with the texts at clients: in process, or with Flower"),
     "eval": ("eval.__main__", False, "measure any causal language model"),
@@ -135,7 +135,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _debias(words: Sequence[str]) -> list[str]:
     """Arguments of `train_distill.py` for `evenhand debias`: configs/debias.yaml and what is given here."""
-    about = "Make a causal language model even on texts that it writes itself, and measure it before and after."
+    about = "Make a causal language model fairer with texts that it writes itself, and measure it before and after."
     parser = argparse.ArgumentParser(prog="evenhand debias", description=about)
     parser.add_argument("model", help="a model folder, a Hub name or a GGUF file")
     parser.add_argument(

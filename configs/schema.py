@@ -57,7 +57,7 @@ class Data(Section):
         3, "source self: every N-th text has a prompt that names a group, and teaches what must stay", ge=2
     )
     choose_from: int = setting(
-        1, "source self: write N times as many texts, keep the neutral and the cued ones that are most uneven", ge=1
+        1, "source self: write N times as many texts, keep the least balanced, of neutral and cued ones each", ge=1
     )
     max_length: int = setting(1024, "tokens in a training sequence; longer texts are cut into several", ge=2)
     pairs_dir: str | None = setting(
