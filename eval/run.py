@@ -83,8 +83,8 @@ def evaluate(
     names = {label: "loaded" if isinstance(model, Scorer) else str(model) for label, model in models.items()}
     config: dict[str, Any] = {"models": names, "tasks": {label: options for label, (_, options) in resolved.items()}}
     config |= {"reference": reference, "data_dir": str(data_dir), "seed": seeds[0], "seeds": seeds}
-    config |= {"batch_size": batch_size, "device": str(device), "limit": limit, "inputs": _marks(resolved, inputs)}
-    config |= {"start_token": start_token, "chat": chat}
+    config |= {"batch_size": batch_size, "device": str(device), "limit": limit, "start_token": start_token}
+    config |= {"chat": chat, "inputs": _marks(resolved, inputs, start_token, chat)}
     result: dict[str, Any] = {"rows": [], "differences": [], "versions": versions(), "config": config}
     if skipped:
         result["skipped"] = skipped
@@ -118,9 +118,19 @@ def _check_request(models: Mapping[str, Any], reference: str | None, seeds: Sequ
     return reference
 
 
-def _marks(resolved: Resolved, inputs: Mapping[str, list[Row]]) -> dict[str, Any]:
-    """What two evaluations must share to be compared: each task's version and a hash of its data."""
-    return {label: {"version": task.version, "rows": digest(inputs[label])} for label, (task, _) in resolved.items()}
+def _marks(
+    resolved: Resolved, inputs: Mapping[str, list[Row]], start_token: str | None, chat: bool
+) -> dict[str, dict[str, Any]]:
+    """What two evaluations must share to be compared: each task's version, a hash of its data, what texts begin with.
+
+    Start token and chat are named only where they are given, so that older results can still be compared.
+    """
+    begin: dict[str, Any] = {"start_token": start_token} if start_token is not None else {}
+    begin |= {"chat": chat} if chat else {}
+    return {
+        label: {"version": task.version, "rows": digest(inputs[label]), **begin}
+        for label, (task, _) in resolved.items()
+    }
 
 
 def _evaluate_models(

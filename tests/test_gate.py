@@ -230,6 +230,16 @@ def test_a_model_is_measured_as_its_reference_was(run, twin, tmp_path):
     assert json.loads((run / "gate" / "gate.json").read_text())["judgements"] == before
 
 
+def test_the_other_side_gets_the_references_start_token(run, tiny_gpt2, twin):
+    out, tasks = run.parent / "begun", {"agreement": {"file": "builtin/names.yaml"}}
+    evaluate({"a": tiny_gpt2}, tasks, data_dir=run.parent, output_dir=out, start_token="none", quiet=True)
+    rules = "rules: [{figure: agreement.agreement, worse_by: 1}]"
+    assert gate(out, rules, model=str(twin)) == 0
+    config = json.loads((out / "gate" / "results.json").read_text())["config"]
+    assert config["start_token"] == "none"
+    assert config["inputs"]["agreement"]["start_token"] == "none"  # so that page and correlate see it
+
+
 @pytest.mark.parametrize(
     ("more", "says"),
     [
@@ -304,10 +314,14 @@ def test_results_that_cannot_be_compared_are_refused(run, capsys):
         {"seeds": [1]},
         {"inputs": {"agreement": {"version": 1, "rows": "y"}}},
         {"tasks": {"agreement": {"bos": False}}},
+        {"start_token": "none"},
+        {"chat": True},
     ):
         b = Measured("b", a.folder, a.figures, a.parts, {**a.config, **change}, {})
         with pytest.raises(ValueError, match="cannot be compared"):
             check_comparable(a, b, ["agreement"])
+    older = Measured("b", a.folder, a.figures, a.parts, {**a.config, "start_token": None, "chat": False}, {})
+    check_comparable(a, older, ["agreement"])
 
 
 @pytest.mark.parametrize("name", ["release", "compression", "debiasing", "verdict"])

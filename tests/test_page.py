@@ -208,7 +208,8 @@ def test_figures_of_other_data_are_not_compared(study, tmp_path):
     both = [Study.load(tmp_path / rows) for rows in "xy"]
     text = write_page(both, tmp_path / "both.html").read_text(encoding="utf-8")
     assert (
-        f"y: plain and x: plain were measured on other data, or by another version, in {label}: not compared." in text
+        f"y: plain and x: plain were measured on other data, with another start token or --chat, or by another "
+        f"version, in {label}: not compared." in text
     )
     found = [one.text for one in changes(merged(both), "x: plain")["y: era"]]
     assert found and not [text for text in found if text.startswith(label.replace("_", "-"))]

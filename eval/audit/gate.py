@@ -79,7 +79,8 @@ def _measure(
             if rule.label not in other.config["tasks"]:
                 raise ValueError(f"{rule.figure}: {other.name}: {suggest(rule.label, other.config['tasks'], 'task')}")
         tasks = {rule.label: other.config["tasks"][rule.label] for rule in rules.rules}
-        settings |= {key: other.config[key] for key in ("seeds", "limit")}
+        same = ("seeds", "limit", "start_token", "chat")
+        settings |= {key: other.config[key] for key in same if key in other.config}
         settings["data_dir"] = options.data_dir or other.config["data_dir"]
     given = {"output_dir": options.output_dir, "device": options.device, "trust_remote_code": options.trust_remote_code}
     evaluate(models, tasks, **settings, **given)

@@ -88,10 +88,14 @@ def figures_of(label: str, parts: list[list[Row]], config: Mapping[str, Any]) ->
 
 def check_comparable(a: Measured, b: Measured, labels: Iterable[str]) -> None:
     """ValueError, one line, unless both models were measured on the same rows with the same options and seeds."""
+    # results of older versions lack both, which is the default
+    begin = [key for key in ("start_token", "chat") if (a.config.get(key) or None) != (b.config.get(key) or None)]
     for label in labels:
         one, two = (found.config["tasks"][label] for found in (a, b))
         what = next((f"{label}.{key}" for key in one if one[key] != two.get(key)), "")
-        if a.config["inputs"][label] != b.config["inputs"][label]:
+        if begin:
+            what = begin[0]
+        elif a.config["inputs"][label] != b.config["inputs"][label]:
             what = f"{label}: data"
         elif a.config["seeds"] != b.config["seeds"]:
             what = "seeds"

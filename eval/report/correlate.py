@@ -55,8 +55,8 @@ def read_results(paths: Sequence[str | Path]) -> list[dict[str, Any]]:
         for label, own in results.get("config", {}).get("inputs", {}).items():
             if inputs.setdefault(label, own) != own:
                 raise ValueError(
-                    f"{path}: {label} was measured on other data, or by another version, than in an earlier file; "
-                    "measure it again"
+                    f"{path}: {label} was measured on other data, with another start token or --chat, or by another "
+                    "version, than in an earlier file; measure it again"
                 )
         for row in results["rows"]:
             tasks = found.setdefault(row["model"], {})

@@ -66,7 +66,7 @@ def _far_apart(one: Result, two: Result, ideal: float) -> bool:
 
 
 def same_data(one: Result, two: Result, label: str) -> bool:
-    """Whether two models were measured on the same data by the same version of a task, as far as results say."""
+    """Whether two models were measured on the same data, begun alike, by one version of a task, as far as is known."""
     a, b = (row["study"].results.get("config", {}).get("inputs", {}).get(label) for row in (one, two))
     return a == b or None in (a, b)
 
@@ -78,7 +78,7 @@ def not_compared(rows: Sequence[Result], base: str) -> list[str]:
     for row in rows:
         other = [label for label in row["tasks"] if label in first["tasks"] and not same_data(row, first, label)]
         if other:
-            said = "were measured on other data, or by another version"
+            said = "were measured on other data, with another start token or --chat, or by another version"
             lines.append(f"{row['model']} and {base} {said}, in {', '.join(other)}: not compared.")
     return lines
 

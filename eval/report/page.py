@@ -336,8 +336,8 @@ def _reproduce(study: Study) -> dict[str, Any]:
     facts = {"models": ", ".join(f"{k} = {v}" for k, v in config.get("models", {}).items())}
     facts |= {
         key: str(config[key])
-        for key in ("reference", "data_dir", "seed", "batch_size", "device", "limit")
-        if key in config
+        for key in ("reference", "data_dir", "seed", "batch_size", "device", "limit", "start_token", "chat")
+        if config.get(key) not in (None, False)
     }
     facts |= {"tasks": json.dumps(config.get("tasks", {}), ensure_ascii=False)}
     facts |= {"versions": ", ".join(f"{name} {number}" for name, number in versions.items())}
