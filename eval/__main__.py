@@ -20,6 +20,7 @@ from eval.task import suggest
 from eval.tasks import TASKS, find_task
 
 PRESETS = Path(__file__).with_name("presets.yaml")
+_LOADING = ("device", "batch_size", "trust_remote_code", "start_token", "chat")
 COMMANDS = {  # evenhand NAME: the module whose `main` does it
     "report": "eval.report.page",
     "correlate": "eval.report.correlate",
@@ -250,7 +251,7 @@ def _dry_run(options: argparse.Namespace, models: Mapping[str, str], tasks: Mapp
     resolved, inputs = check(
         tasks, data_dir=options.data_dir, limit=options.limit, seed=seeds[0], hub=options.hub, skipped=skipped
     )
-    loading = {key: getattr(options, key) for key in ("device", "batch_size", "trust_remote_code")}
+    loading = {key: getattr(options, key) for key in _LOADING}
     scorer = Scorer(next(iter(models.values())), **loading)
     lines = [f"left out: {label}: {reason}" for label, reason in skipped.items()]
     return "\n".join([*lines, table(estimate(scorer, resolved, inputs, len(seeds)), len(models))])
@@ -276,10 +277,7 @@ def run(options: argparse.Namespace) -> None:
     from eval.run import evaluate, write_json
 
     logging.disable_progress_bar()
-    same = [
-        "data_dir", "output_dir", "reference", "hub", "cache_dir", "batch_size", "device", "limit", "shared",
-        "start_token", "chat", "trust_remote_code",
-    ]  # fmt: skip
+    same = [*_LOADING, "data_dir", "output_dir", "reference", "hub", "cache_dir", "limit", "shared"]
     given = {name: getattr(options, name) for name in same}
     if options.dry_run:
         print(_dry_run(options, models, tasks, seeds))

@@ -138,6 +138,8 @@ class Scorer:
         names = ("n_positions", "max_position_embeddings", "n_ctx", "max_seq_len")
         limits = [getattr(config, name, None) for name in names]
         self.max_length: int = next((limit for limit in limits if isinstance(limit, int) and limit > 0), 2048)
+        self.name = str(model.name_or_path)
+        self.width: int = model.get_input_embeddings().weight.shape[1]  # of a hidden state: D
         self.vocab_size: int = model.get_output_embeddings().weight.shape[0]
         self.accepts = set(inspect.signature(model.forward).parameters)
         self._logit_budget = 2**27 if self.device.type == "cpu" else 2**30
@@ -234,10 +236,9 @@ class Scorer:
         mask_BT = torch.ones_like(batch_BT)
         return batch_BT, self.model(batch_BT, attention_mask=mask_BT, use_cache=False, **options).logits
 
-    @property
-    def width(self) -> int:
-        """Width D of a hidden state."""
-        return self.model.get_input_embeddings().weight.shape[1]
+    def beside(self, load: Callable[..., Any], *args: Any, **options: Any) -> Any:
+        """A further model that a task needs (a judge, a reference): what `load` makes, on the same device."""
+        return load(*args, device=self.device, batch_size=self.batch_size, **options)
 
     def states(
         self, batch_BT: torch.Tensor | None = None, *, embedded_BTD: torch.Tensor | None = None, layer: int = -1

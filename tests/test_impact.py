@@ -8,8 +8,9 @@ from tiny_data import write_stereotype_data
 from eval.__main__ import PRESETS, main
 from eval.audit.cost import Counter, NotCounted
 from eval.check import check, resolve
+from eval.measures import heads, targets
 from eval.model import Scorer
-from eval.tasks import TASKS
+from eval.tasks import TASKS, membership
 
 IMPACT = TASKS["impact"]
 
@@ -116,6 +117,24 @@ def test_sampled_tokens_are_counted_and_training_is_not(scorer):
     assert count.written == 30 and count.rows == 1
     with pytest.raises(NotCounted):
         count.states(np.zeros((1, 2)))
+
+
+def test_a_dry_run_runs_no_model(scorer):
+    count = Counter(scorer)
+    assert (count.width, count.name) == (scorer.width, scorer.name)  # what seat, ceat and exposure ask for
+    for work in (
+        lambda: heads.finetune(count, ["a"], np.array([0]), 2, heads.OPTIONS, 0),
+        lambda: targets.LanguageModel(count).loss(None, {}),
+        lambda: membership._reader(count, membership.OPTIONS, "another-model"),
+    ):
+        with pytest.raises(NotCounted):
+            work()
+
+
+def test_a_dry_run_reads_prompts_as_the_run_will(tiny_gpt2, tmp_path, capsys):
+    command = ["--model", str(tiny_gpt2), "--tasks", "next_word", "--set", "next_word.file=builtin/occupations.yaml"]
+    assert main([*command, "--data_dir", str(tmp_path), "--dry_run", "--chat"]) == 2
+    assert "no chat template" in capsys.readouterr().err
 
 
 def test_a_dry_run_shows_minutes_and_writes_nothing(tiny_gpt2, tmp_path, capsys):

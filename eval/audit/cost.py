@@ -21,7 +21,7 @@ SHORT, LONG = 16, 256  # tokens a row
 
 
 class NotCounted(Exception):
-    """A task that trains on the model's states: its work cannot be counted so."""
+    """A task that trains, loads another model or runs the model itself: its work cannot be counted so."""
 
 
 class Counter(Scorer):
@@ -30,6 +30,13 @@ class Counter(Scorer):
     def __init__(self, scorer: Scorer) -> None:
         self.__dict__.update(scorer.__dict__)
         self.read = self.rows = self.written = 0
+
+    @property
+    def model(self) -> Any:
+        raise NotCounted
+
+    def beside(self, *_: Any, **__: Any) -> Any:
+        raise NotCounted
 
     def _count(self, ids: Sequence[Sequence[int]]) -> None:
         self.read += sum(map(len, ids))
@@ -94,7 +101,7 @@ class Speed:
 def estimate(
     scorer: Scorer, resolved: Resolved, inputs: dict[str, list[Row]], num_seeds: int
 ) -> dict[str, tuple[int, int, float | None]]:
-    """{label: (rows, tokens read or written, seconds)} for one model; None: a classifier is trained, not counted."""
+    """{label: (rows, tokens read or written, seconds)} for one model; None: not all of it can be counted."""
     speed, found = Speed.measure(scorer), {}
     for label, (task, options) in resolved.items():
         count, rows = Counter(scorer), inputs[label]

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from eval.classifier import check_classifier, named_classifier
+from eval.classifier import Classifier, check_classifier
 from eval.data import find_data
 from eval.measures import heads
 from eval.model import Scorer
@@ -100,7 +100,7 @@ def target(task: str, scorer: Scorer, options: Mapping[str, Any]) -> LanguageMod
     """What the options name: the classifier in a folder, else the language model itself."""
     if not options["classifier"]:
         return LanguageModel(scorer)
-    found = named_classifier(task, {**options, "classifier_labels": ""}, scorer)
+    found = scorer.beside(Classifier, options["classifier"], option=f"{task}.classifier")
     return Labelled(
         lambda text: found.tokenizer(text, truncation=True, max_length=found.max_length).input_ids,
         found.model.get_input_embeddings(),

@@ -41,7 +41,7 @@ def load(data_dir: Path, options: Mapping[str, Any], limit: int | None, seed: in
 
 def score(scorer: Scorer, rows: list[Row], options: Mapping[str, Any], seed: int) -> list[Row]:
     goal = targets.target("exposure", scorer, options)
-    claim = audit.claimed(options["classifier"] or str(scorer.model.name_or_path))
+    claim = audit.claimed(options["classifier"] or scorer.name)
     left = {True: options["ranked"], False: options["ranked"]}
     out: list[Row] = []
     for row in rows:

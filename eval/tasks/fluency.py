@@ -46,7 +46,7 @@ def load(data_dir: Path, options: Mapping[str, Any], limit: int | None, seed: in
 
 def score(scorer: Scorer, rows: list[Row], options: Mapping[str, Any], seed: int) -> list[Row]:
     rows = generated.texts(scorer, rows, options, seed)
-    judge = _loaded_judge(options["judge"], device=scorer.device, batch_size=scorer.batch_size)
+    judge = scorer.beside(_loaded_judge, options["judge"])
     prompts = judge.encode([row["prompt"] for row in rows], bos=True)
     texts = [ids[: judge.max_length - 1] for ids in encode_behind(judge.tokenizer, [row["text"] for row in rows])]
     kept = [n for n, ids in enumerate(texts) if ids and prompts[n]]

@@ -29,7 +29,7 @@ import numpy as np
 
 from counterfactuals.text.lexicon import load_lexicon
 from counterfactuals.text.reverse import Reverser
-from eval.classifier import check_classifier, named_classifier
+from eval.classifier import Classifier, check_classifier
 from eval.data import find_data, read_jsonl, thinned
 from eval.loading import check_model
 from eval.measures.intervals import interval
@@ -134,9 +134,7 @@ def score(scorer: Scorer, rows: list[Row], options: Mapping[str, Any], seed: int
 def _reader(scorer: Scorer, options: Mapping[str, Any], name: str = "") -> Callable[[Sequence[Row]], list[Row]]:
     """A function from rows to the signals of each: SIGNALS, null for a text without a token. name: of another model."""
     if options["classifier"]:
-        classifier = named_classifier(
-            "membership", {"classifier": name or options["classifier"], "classifier_labels": ""}, scorer
-        )
+        classifier = scorer.beside(Classifier, name or options["classifier"], option="membership.classifier")
         names = classifier.model.config.label2id
 
         def of_labels(rows: Sequence[Row]) -> list[Row]:
@@ -150,7 +148,7 @@ def _reader(scorer: Scorer, options: Mapping[str, Any], name: str = "") -> Calla
             ]
 
         return of_labels
-    model = Scorer(name, device=scorer.device, batch_size=scorer.batch_size) if name else scorer
+    model = scorer.beside(Scorer, name) if name else scorer
 
     def of_texts(rows: Sequence[Row]) -> list[Row]:
         longest = min(options["max_tokens"], model.max_length)
