@@ -76,8 +76,8 @@ def check(
     """All that can be checked without a model: names, options, data. Returns what `resolve` does, and rows by label.
 
     hub: first take data files that data_dir lacks from the Hub. skipped: a dict that is filled with {label: reason} of
-    tasks whose data is missing; without it, missing data is an error. A task that follows another task of the run gets
-    no rows of its own, and the other task's values for the options that both have.
+    tasks whose data is missing; without it, missing data is an error. A task that follows another task of the run
+    gets the other task's values for the options that both have.
     """
     if limit is not None and limit < 1:
         raise ValueError(f"limit {limit}: must be at least 1")
@@ -94,8 +94,7 @@ def check(
         try:
             if hub:
                 fetch(task, Path(data_dir))
-            rows = task.rows(Path(data_dir), options, options.get("limit", limit), seed)
-            inputs[label] = [] if followed else rows
+            inputs[label] = task.rows(Path(data_dir), options, options.get("limit", limit), seed)
         except MissingData as error:
             reason = str(error)
             if isinstance(error, MissingFile):

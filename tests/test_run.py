@@ -17,6 +17,7 @@ from eval.data import find_data, read_prompts
 from eval.measures.intervals import Interval, bootstrap, interval, paired_difference, resampled_sums
 from eval.measures.polarity import equitability
 from eval.model import Scorer
+from eval.probe import Probe
 from eval.run import differences, evaluate, over_seeds
 from eval.task import MissingData, Task, figure
 from eval.tasks import TASKS
@@ -408,12 +409,18 @@ def test_who_follows_is_checked_too_and_left_alone_where_the_other_has_no_data(t
     resolved, inputs = run.check({"fluency": {"judge": str(tiny_gpt2)}, "bold": {"runs": 2}}, data_dir=data)
     assert list(resolved) == ["bold", "fluency"]
     assert resolved["fluency"][1]["runs"] == 2
-    assert inputs["fluency"] == []
+    assert inputs["fluency"] == inputs["bold"]  # the prompts whose texts it scores
     skipped = {}
     tasks = {"diversity": {}, "bold": {"file": "none.json"}}
     _, inputs = run.check(tasks, data_dir=data, skipped=skipped)
     assert list(skipped) == ["bold"]
     assert len(inputs["diversity"]) == 4
+
+
+def test_a_probe_has_rows_for_tasks_that_follow_others(scorer, data):
+    tasks = {"bold": {"max_new_tokens": 4}, "diversity": {"max_new_tokens": 4}}
+    found = Probe(tasks, data_dir=data, limit=4, seed=0)(scorer.model, scorer.tokenizer, batch_size=8)
+    assert any(name.startswith("diversity/") for name in found)
 
 
 def test_missing_data_can_be_passed_over(tiny_gpt2, data):
