@@ -7,8 +7,11 @@ import yaml
 from configs import schema
 from configs.load import differences
 from configs.load import load as load_config
+from eval.report import charts
+from eval.report.canvas import FEW
 from eval.report.charts import pareto
 from eval.report.labels import BESIDE, label_boxes
+from eval.report.page import Study, write_page
 from eval.report.seeds import over_training_seeds
 
 
@@ -85,15 +88,28 @@ def test_the_mean_over_seeds_and_its_interval():
     teacher, era = over_training_seeds(ROWS)
     assert teacher == ROWS[0] and era["model"] == "era"
     found = era["tasks"]["next_word"]["equitability_avg"]
-    assert found["value"] == pytest.approx(0.8) and found["n"] == 3 and found["ideal"] == 1.0
+    assert found["value"] == pytest.approx(0.8) and found["seeds"] == 3 and found["ideal"] == 1.0
     assert found["high"] - found["value"] == pytest.approx(4.3027 * 0.1 / 3**0.5, rel=1e-4)
     assert found["value"] - found["low"] == pytest.approx(4.3027 * 0.1 / 3**0.5, rel=1e-4)
+
+
+def test_means_over_three_seeds_are_no_small_counts(tmp_path):
+    """Their marks are full, one seed keeps its chart by group, and the page says what their intervals cover."""
+    rows = [row(f"{name}-seed{seed}", 0.5 + seed / 10, 2.0) for name in ("plain", "era") for seed in range(3)]
+    for number, one in enumerate(rows):
+        share = {"value": 0.1 + number / 10, "low": 0.0, "high": 0.9, "n": 40, "ideal": 0.5}
+        one["tasks"]["next_word"]["male_share/nurse"] = share
+    means = over_training_seeds(rows)
+    assert all(figure.get("n", FEW) >= FEW for figure in charts.group_figures(means, "next_word")["nurse"])
+    assert list(charts.group_figures(over_training_seeds(rows[:1]), "next_word")) == ["nurse"]
+    text = write_page([Study("s", tmp_path, {"rows": means})], tmp_path / "page.html").read_text(encoding="utf-8")
+    assert "the intervals of means over training seeds cover the seed" in text
 
 
 def test_one_seed_has_no_interval_and_undefined_values_are_left_out():
     (one,) = over_training_seeds(ROWS[1:2])
     assert one["tasks"]["next_word"]["equitability_avg"] == {
-        "value": 0.8, "low": None, "high": None, "n": 1, "ideal": 1.0
+        "value": 0.8, "low": None, "high": None, "seeds": 1, "ideal": 1.0
     }  # fmt: skip
     (two,) = over_training_seeds([row("a-seed0", None, 2.0), row("a-seed1", 0.5, 2.0)])
     assert two["tasks"]["next_word"]["equitability_avg"]["value"] == 0.5

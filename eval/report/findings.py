@@ -120,9 +120,19 @@ def sentences(rows: Sequence[Result], base: str, found: Mapping[str, list[Change
     return [
         f"{_and(list(found))} {_were(found)} compared with {base} on {tests}.",
         _gained(base, found),
-        "“Clearly” means that chance alone would seldom make so large a difference (95 % intervals); they cover which "
-        "prompts and texts were chosen, but training again with another seed may change the figures too.",
+        "“Clearly” means that chance alone would seldom make so large a difference (95 % intervals); "
+        f"{_covered(rows)}.",
     ]
+
+
+def _covered(rows: Sequence[Result]) -> str:
+    """What the intervals cover: means over training seeds (seeds.py) have those of the seeds."""
+    figures = [figure for row in rows for metrics in row["tasks"].values() for figure in metrics.values()]
+    if any("seeds" in figure for figure in figures):
+        covered, left = "of means over training seeds cover the seed", "other prompts and texts"
+    else:
+        covered, left = "cover which prompts and texts were chosen", "training again with another seed"
+    return f"the intervals {covered}, but {left} may change the figures too"
 
 
 def _were(names: Collection[str]) -> str:
@@ -143,7 +153,7 @@ def _alone(rows: Sequence[Result], base: str) -> list[str]:
     reached = sum(f["low"] <= f["ideal"] <= f["high"] for f in known)
     return [
         f"{reached} of its {len(known)} figures with an ideal value reach it: it lies within their 95 % interval.",
-        "The intervals cover which prompts and texts were chosen; there is no other model here to compare with.",
+        f"There is no other model here to compare with; {_covered(rows)}.",
     ]
 
 

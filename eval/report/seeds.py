@@ -14,7 +14,7 @@ _SEEDED = re.compile(r"(.+)-seed(\d+)$")
 def over_training_seeds(rows: Sequence[Mapping[str, Any]], confidence: float = 0.95) -> list[dict[str, Any]]:
     """One row for the rows NAME-seed0, NAME-seed1 …: means over seeds, with Student's t intervals of the mean.
 
-    value: mean over the seeds that have one; low, high: its interval (None for a single seed); n: number of seeds. The
+    value: mean over the seeds that have one; low, high: its interval (None for a single seed); seeds: how many. The
     interval says how far the mean may move if models are trained again with other seeds. It does not cover the choice
     of prompts: that is in the rows of single models. Rows without a seed in their name stay as they are.
     """
@@ -40,7 +40,7 @@ def over_training_seeds(rows: Sequence[Mapping[str, Any]], confidence: float = 0
                 if len(values) > 1:
                     half = stats.t.ppf((1 + confidence) / 2, len(values) - 1) * stats.sem(values)
                     low, high = float(values.mean() - half), float(values.mean() + half)
-                tasks[label][metric] = {"value": mean, "low": low, "high": high, "n": len(values)}
+                tasks[label][metric] = {"value": mean, "low": low, "high": high, "seeds": len(values)}
                 tasks[label][metric]["ideal"] = first.get("ideal")
         found.append({"model": name, "tasks": tasks})
     return found
