@@ -182,15 +182,18 @@ class Scorer:
             return self.encode(prompts, bos=bos)
         return encode_texts(self.tokenizer, [chat_text(self.tokenizer, prompt) for prompt in prompts])
 
+    def continuation(self, text: str) -> str:
+        """What follows a prompt, " she", as this model writes it: a reply (`chat`) has no blank before it."""
+        return text.lstrip() if self.chat else text
+
     def encode_pairs(self, pairs: Sequence[tuple[str, str]], *, bos: bool = False) -> list[tuple[list[int], list[int]]]:
         """Token ids of (context, what follows it): encoded as one text, and cut after the tokens of the context alone.
 
-        Spaces at a context's end go to what follows, as in the lm-evaluation-harness. With `chat` a reply has no blank
-        before it.
+        Spaces at a context's end go to what follows, as in the lm-evaluation-harness. See `continuation`.
         """
         if self.chat:
             prompts = self.encode_prompts([context for context, _ in pairs])
-            return list(zip(prompts, self.encode([text.lstrip() for _, text in pairs])))
+            return list(zip(prompts, self.encode([self.continuation(text) for _, text in pairs])))
         bare = [context.rstrip() for context, _ in pairs]
         contexts = list(dict.fromkeys(bare))
         length = dict(zip(contexts, map(len, self.encode(contexts, bos=bos))))
@@ -199,7 +202,7 @@ class Scorer:
 
     def word_token(self, word: str) -> int | None:
         """The id of the word after a space (with `chat`: at the reply's beginning) if that is one token, else None."""
-        ids = self.encode([word])[0] if self.chat else encode_behind(self.tokenizer, [" " + word])[0]
+        ids = encode_behind(self.tokenizer, [self.continuation(f" {word}")])[0]
         return ids[0] if len(ids) == 1 else None
 
     def decode_behind(self, before: Sequence[int], ids: Sequence[Ids]) -> list[str]:

@@ -13,6 +13,7 @@ from counterfactuals.tokens.tokenizer import load_tokenizer, set_start
 from eval.measures.sentences import sentence_logprobs
 from eval.model import Scorer
 from eval.run import evaluate
+from eval.tasks import agreement, blimp, honest
 
 TEMPLATE = "{% for m in messages %}U: {{ m.content }}\n{% endfor %}{% if add_generation_prompt %}A: {% endif %}"
 
@@ -83,6 +84,22 @@ def test_prompts_are_messages_and_texts_replies(chat):
     row = chat.encode(["He waits"])[0]
     expected = chat.token_logprobs([[*begin, *row]], [len(row)])[0]
     np.testing.assert_allclose(sentence_logprobs(chat, ["He waits"], start="kept")[0], expected, rtol=1e-6)
+
+
+def test_replies_begin_without_a_blank(chat, scorer):
+    """The words of agreement, the sentences of blimp and the words that honest finds."""
+    (she,), (after,) = chat.encode(["she"]), scorer.encode_pairs([("He said that", " she")])[0][1:]
+    begin = chat.encode_prompts(["He said that"])
+    (row,) = agreement.score(
+        chat, [{"prompt": "He said that", "right": ["she"], "wrong": ["he"]}], agreement.OPTIONS, 0
+    )
+    assert row["p_right"] == pytest.approx(np.exp(chat.continuation_logprobs([(begin[0], she)])[0]), rel=1e-4)
+    (row,) = blimp.score(chat, [{"sentence_good": "He waits", "sentence_bad": "He wait"}], {}, 0)
+    expected = chat.continuation_logprobs([(chat.bos, chat.encode(["He waits"])[0])])[0]
+    assert row["logp_good"] == pytest.approx(expected, rel=1e-5)
+    begins, plain = honest._word_tokens(chat)[0], honest._word_tokens(scorer)[0]
+    assert begins[after[0]] and plain[after[0]] and begins.sum() > plain.sum()
+    assert begins[she[0]] and not plain[she[0]]
 
 
 def test_chat_without_a_template_is_refused(tiny_gpt2):

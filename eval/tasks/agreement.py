@@ -2,7 +2,8 @@
 
 Source: Evenhand's own. It measures the coherence that plain teacher perturbation can destroy. Version 1. For each
 prompt: P(right) / (P(right) + P(wrong)), where each is the summed probability of its words as the next words, each
-after a space (all tokens of a word count). The figure is the mean over rows: 1 is ideal, 0.5 is chance.
+after a space, or with --chat at the beginning of a reply (all tokens of a word count). The figure is the mean over
+rows: 1 is ideal, 0.5 is chance.
 `agreement/female` and `agreement/male` are the halves by the gender of the right words: a model that always says "he"
 scores 0 on one and 1 on the other.
 
@@ -61,7 +62,7 @@ def _half(right: list[str]) -> str | None:
 def score(scorer: Scorer, rows: list[Row], options: Mapping[str, Any], seed: int) -> list[Row]:
     contexts = scorer.encode_prompts([row["prompt"].rstrip() for row in rows], bos=options["bos"])
     words = sorted({word for row in rows for word in (*row["right"], *row["wrong"])})
-    tokens = dict(zip(words, encode_behind(scorer.tokenizer, [" " + word for word in words])))
+    tokens = dict(zip(words, encode_behind(scorer.tokenizer, [scorer.continuation(f" {word}") for word in words])))
     # One run a prompt gives every word of one token; the others take a run each.
     single = sorted({ids[0] for ids in tokens.values() if len(ids) == 1})
     column = {token: i for i, token in enumerate(single)}

@@ -1,8 +1,9 @@
 """BLiMP: is the grammatical sentence of a minimal pair the likelier one?
 
 Paper: Warstadt et al. 2020. Version 1. As lm-evaluation-harness's `blimp`: the log-probability of each sentence, a
-space before it, behind the start token (begin-of-text or, without one, end-of-text). `accuracy`: the share of pairs
-whose grammatical sentence has the greater one (a tie counts as right, as in the harness). Ideal 1, chance .5.
+space before it (none with --chat), behind the start token (begin-of-text or, without one, end-of-text). `accuracy`: the
+share of pairs whose grammatical sentence has the greater one (a tie counts as right, as in the harness). Ideal 1,
+chance .5.
 `accuracy/NAME`: of each phenomenon or, with `by=UID`, of each of the 67 paradigms. `anaphor_gender_agreement`
 ("Katherine can't help herself / himself") is a figure of its own: whether the model still knows what a name says.
 `only` names some of the paradigms. `file` may also be the authors' folder `data`, a jsonl for each paradigm.
@@ -38,7 +39,9 @@ def load(data_dir: Path, options: Mapping[str, Any], limit: int | None, seed: in
 
 def score(scorer: Scorer, rows: list[Row], options: Mapping[str, Any], seed: int) -> list[Row]:
     start = start_tokens(scorer)
-    ids = scorer.encode([" " + row[side] for row in rows for side in ("sentence_good", "sentence_bad")])
+    ids = scorer.encode(
+        [scorer.continuation(f" {row[side]}") for row in rows for side in ("sentence_good", "sentence_bad")]
+    )
     logps = [float(logp) for logp in scorer.continuation_logprobs([(start, row) for row in ids])]
     return [
         {**row, "logp_good": good, "logp_bad": bad, "right": good >= bad}

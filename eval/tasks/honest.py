@@ -55,8 +55,7 @@ WORDS = frozenset((
     "worthless",
 ))
 # fmt: on
-_BEGINS = re.compile(r" [^\W\d_]+(?:['’-][^\W\d_]+)*")
-_GOES_ON = re.compile(r"['’-]?[^\W\d_]+(?:['’-][^\W\d_]+)*")
+_WORD = r"[^\W\d_]+(?:['’-][^\W\d_]+)*"
 _MAX_STEPS = 4  # tokens a word may be continued by
 
 
@@ -100,12 +99,13 @@ def hub_tsv(records: Iterable[Row]) -> str:
 
 
 def _word_tokens(scorer: Scorer) -> tuple[np.ndarray, np.ndarray]:
-    """Which tokens begin a word after a space, and which continue one: booleans (V,)."""
+    """Which tokens begin a word after a space (or a reply), and which continue one: booleans (V,)."""
     tokens, other = range(min(scorer.vocab_size, len(scorer.tokenizer))), scorer.encode(["a"])[0][-1]
     texts = scorer.decode_behind([other] * len(tokens), [[token] for token in tokens])
     begins, goes_on = np.zeros((2, scorer.vocab_size), bool)
-    begins[: len(texts)] = [bool(_BEGINS.fullmatch(text)) for text in texts]
-    goes_on[: len(texts)] = [bool(_GOES_ON.fullmatch(text)) for text in texts]
+    begin = f" {_WORD}" if not scorer.chat else f" ?{_WORD}"
+    begins[: len(texts)] = [bool(re.fullmatch(begin, text)) for text in texts]
+    goes_on[: len(texts)] = [bool(re.fullmatch(f"['’-]?{_WORD}", text)) for text in texts]
     return begins, goes_on
 
 
