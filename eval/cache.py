@@ -23,11 +23,13 @@ def digest(rows: Iterable[Mapping[str, Any]]) -> str:
 
 
 def stamps(options: Mapping[str, Any]) -> list[list[Any]]:
-    """[path, size, time of change] of each file named by an option, and of the files in each folder named by one.
+    """[path, size, time of change] of each file that an option names (commas between), and of files in such a folder.
 
     A task's rows do not contain what is in such a file (word vectors, a lexicon), and it may be too big to hash.
     """
-    named = [Path(value) for value in options.values() if isinstance(value, str) and value]
+    values = [value for value in options.values() if isinstance(value, str)]
+    parts = [part.strip() for value in values for part in dict.fromkeys([value, *value.split(",")])]
+    named = [Path(part) for part in parts if part]
     files = [file for path in named for file in (sorted(path.iterdir()) if path.is_dir() else [path])]
     found = [(file, file.stat()) for file in files if file.is_file()]
     return [[str(file), stat.st_size, stat.st_mtime_ns] for file, stat in found]

@@ -331,6 +331,12 @@ def test_vectors_that_change_are_scored_again(tmp_path):
     assert [entry[:2] for entry in before] == [[str(tmp_path / "a.txt"), 5]] * 2
     (tmp_path / "a.txt").write_text("she 12")
     assert stamps({"vectors": str(tmp_path / "a.txt")}) != before[:1]
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "weights").write_text("1")  # shadow models stand in one option, with commas between
+    assert [entry[0] for entry in stamps({"shadows": f"{tmp_path}/b, {tmp_path}/a.txt"})] == [
+        str(tmp_path / "b" / "weights"),
+        str(tmp_path / "a.txt"),
+    ]
 
 
 def test_the_own_cache_keeps_the_last_run_only(tiny_gpt2, data):
