@@ -231,8 +231,8 @@ def _written(
             role_tokens(one, scorer.tokenizer, scorer.vocab_size)
             for one in (reverser, replace(reverser, policy="keep_names"))
         )
-        roles, eos = VocabularyRoles.build(words, scorer.device), {scorer.tokenizer.eos_token_id}
-        role_or_eos = eos.union(every_role.token_L.tolist())
+        roles = VocabularyRoles.build(words, scorer.device)
+        role_or_end = scorer.ends.union(every_role.token_L.tolist())
     encoded = scorer.encode(asked, bos=True)
     longest = max(map(len, encoded))
     if longest >= length:
@@ -242,7 +242,8 @@ def _written(
         draw: dict[str, Any] = {"top_p": TOP_P, "seed": config.seed + start, "batch_size": BATCH}
         if choosing:
             numbers = range(start, start + len(ids))
-            ends = [role_or_eos if kind(number, config.data.cued_every) == "neutral" else eos for number in numbers]
+            neutral = [kind(number, config.data.cued_every) == "neutral" for number in numbers]
+            ends = [role_or_end if is_neutral else scorer.ends for is_neutral in neutral]
             draw["watch"] = watch = _Uneven(config.loss, roles, ids, ends, length)
         new = scorer.sample_ids(ids, max_new_tokens=length - min(map(len, ids)), **draw)
         new = [row[: length - len(prompt)] for prompt, row in zip(ids, new)]

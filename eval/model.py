@@ -132,6 +132,9 @@ class Scorer:
         # weights of 4 and 8 bits are where they were loaded, and some refuse to move
         self.model = (model if model.device == self.device else model.to(self.device)).eval()
         self.tokenizer = tokenizer
+        told = getattr(getattr(model, "generation_config", None), "eos_token_id", None)  # chat models': end of turn
+        told = told if isinstance(told, list) else [told]
+        self.ends: set[int] = {tokenizer.eos_token_id, *told} - {None}  # the tokens that end a text
         self.batch_size = batch_size
         self.progress: Callable[[int, int], None] | None = None  # called with rows done and rows in all
         config = model.config.get_text_config()  # of the text part, where there are others

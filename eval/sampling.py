@@ -178,7 +178,7 @@ def decode_steps(
     choose: Callable[[torch.Tensor, list[int]], torch.Tensor],
     max_new_tokens: int,
 ) -> list[list[int]]:
-    """Continue one batch of sequences token by token; the end-of-text token ends a row and is left out.
+    """Continue one batch of sequences token by token; a token of `scorer.ends` ends a row and is left out.
 
     `choose(logits_BV, rows)` gives the next token ids (B,) for those rows of `ids`; what it gives for an ended row
     is ignored.
@@ -186,11 +186,11 @@ def decode_steps(
     if not scorer.keeps_state:
         return _decode_whole(scorer, ids, choose, max_new_tokens)
     batch = _Batch(scorer, ids, max_new_tokens)
-    eos = -1 if scorer.tokenizer.eos_token_id is None else scorer.tokenizer.eos_token_id
+    ends = torch.tensor(sorted(scorer.ends), dtype=torch.long, device=scorer.device)
     out: list[list[int]] = [[] for _ in ids]
     for step in range(1, max_new_tokens + 1):
         token_B = choose(batch.logits(), batch.rows.tolist())
-        batch.ended |= token_B == eos
+        batch.ended |= torch.isin(token_B, ends)
         for number, token in zip(batch.rows[~batch.ended].tolist(), token_B[~batch.ended].tolist()):
             out[number].append(token)
         batch.ended |= batch.steps <= step
@@ -207,7 +207,7 @@ def _decode_whole(
     max_new_tokens: int,
 ) -> list[list[int]]:
     """As `decode_steps`, for any model: the whole text is read again for each token."""
-    eos, progress, scorer.progress = scorer.tokenizer.eos_token_id, scorer.progress, None
+    progress, scorer.progress = scorer.progress, None
     out: list[list[int]] = [[] for _ in ids]
     alive = list(range(len(ids)))
     for _ in range(max_new_tokens):
@@ -217,8 +217,8 @@ def _decode_whole(
         logp_BV = torch.from_numpy(scorer.next_logprobs([[*ids[n], *out[n]] for n in alive])).to(scorer.device)
         token_B = choose(logp_BV, alive).tolist()
         for n, token in zip(alive, token_B):
-            out[n] += [token] * (token != eos)
-        alive = [n for n, token in zip(alive, token_B) if token != eos]
+            out[n] += [token] * (token not in scorer.ends)
+        alive = [n for n, token in zip(alive, token_B) if token not in scorer.ends]
     scorer.progress = progress
     return out
 
@@ -234,7 +234,7 @@ def sample_ids(
     batch_size: int | None = None,
     watch: Watch | None = None,
 ) -> list[list[int]]:
-    """One sampled continuation for each sequence (repeat a sequence for more), without the prompt and the EOS token.
+    """One sampled continuation for each sequence (repeat a sequence for more), without prompt and end token.
 
     Same arguments, same texts on the same machine; another batch size draws other texts from the same distribution.
     Each batch has draws of its own, so that processes may share batches. watch: sees what each token is drawn from.

@@ -210,6 +210,7 @@ def llama(tiny_tokenizer):
     config = LlamaConfig(
         vocab_size=len(tiny_tokenizer), hidden_size=32, intermediate_size=64, num_hidden_layers=2,
         num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=128,
+        eos_token_id=0,
     )  # fmt: skip
     torch.manual_seed(0)
     return Scorer(sharp(LlamaForCausalLM(config)), tiny_tokenizer, device="cpu")
@@ -246,6 +247,19 @@ def test_cached_steps_equal_uncached_for_any_padding(sharp_scorer, tiny_tokenize
     assert (sizes[2] == num_rows) == (num_rows == 20)  # … but not one by one
     for new, text, prompt in zip(out, texts, prompts):
         assert new == [token for token in text[len(prompt) :] if token != eos]
+
+
+def test_a_text_ends_with_each_token_that_the_model_ends_with(tiny_gpt2, tiny_tokenizer):
+    """Chat models name their end of turn in generation_config only."""
+    model = AutoModelForCausalLM.from_pretrained(tiny_gpt2)
+    for told, ends in ((5, {0, 5}), ([5, 0], {0, 5}), (None, {0})):
+        model.generation_config.eos_token_id = told
+        scorer = Scorer(model, tiny_tokenizer, device="cpu")
+        assert scorer.ends == ends
+        for scorer.keeps_state in (True, False):
+            drawn = iter([7, 5, 9])
+            new = decode_steps(scorer, [[1, 2]], lambda *_, drawn=drawn: torch.tensor([next(drawn)]), 3)
+            assert new == [[7] if 5 in ends else [7, 5, 9]]
 
 
 def test_sampling_is_reproducible_and_seeded(sharp_scorer, sequences):
