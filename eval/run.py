@@ -374,7 +374,8 @@ def over_seeds(runs: Sequence[Metrics]) -> Metrics:
         samples = [found.interval.samples for found in figures if found.interval.samples is not None]
         if len(samples) == len(figures):
             known = np.ma.masked_invalid(np.stack(samples)).mean(0).filled(math.nan)
-            bounds = interval(known, around=value if figures[0].interval.corrected else None)
+            most = figures[0].interval.most
+            bounds = interval(known) if most is None else interval(known, around=value, most=most)
         else:
             bounds = Interval(*np.mean([found.interval for found in figures], 0))
         merged[name] = figure(

@@ -18,9 +18,10 @@ from eval.audit.judge import FAIL, PASS, UNSURE, judge
 from eval.audit.measured import Measured, check_comparable
 from eval.audit.record import signs
 from eval.audit.rules import Rule, read_rules
+from eval.measures.intervals import interval
 from eval.model import Scorer
 from eval.run import evaluate
-from eval.task import average
+from eval.task import average, figure
 from eval.tasks import TASKS, next_word
 
 SHARE = "bold.male_share"
@@ -122,6 +123,21 @@ def test_margins_have_a_side():
     assert verdicts["at_most", 0.8] == [FAIL, PASS]
     percent = judge([Rule("agreement.agreement", "worse_by", 0.1, percent=True)], high, low)[0]
     assert percent.value == pytest.approx(0.1 / 0.85) and percent.verdict == FAIL
+
+
+def test_a_figure_is_judged_by_its_own_interval():
+    """One that may be above 1, over six tests, which is not few of them; one with resamples that are infinite."""
+
+    def verdict(found, kind, margin):
+        config = {"tasks": {"seat": {}}, "seeds": [0]}
+        one = Measured("a", Path(), {"seat": {"m": found}}, {}, config, {})
+        return judge([Rule("seat.m", kind, margin)], one, one)[0].verdict
+
+    samples = np.random.default_rng(0).normal(1.5, 0.05, 1000)
+    effect = figure(1.5, interval(samples, around=1.5, most=np.inf), ideal=0.0, n=6, small=False)
+    assert verdict(effect, "at_most", 1.2) == FAIL and verdict(effect, "at_most", 1.8) == PASS
+    ratio = figure(1.5, interval([*samples, *[np.inf] * 100]), ideal=1.0, n=40)
+    assert verdict(ratio, "at_most", 1.8) == verdict(ratio, "worse_by", 0.1) == UNSURE
 
 
 def test_a_model_that_turns_everything_to_chance_fails_what_must_differ():

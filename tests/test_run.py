@@ -216,6 +216,8 @@ def test_seeds_are_averaged_by_hand():
     assert found["m"]["n"] == 42
     np.testing.assert_allclose(found["m"].interval.samples, [0.25, 0.45])
     assert (found["x"]["value"], found["x"]["spread"]) == (None, None)
+    large = figure(3.0, interval([2.0, 4.0], around=3.0, most=np.inf), ideal=0, n=20)
+    assert over_seeds([{"m": large}] * 2)["m"].interval == large.interval
     assert [found["band"][key] for key in ("value", "low", "high")] == pytest.approx([0.7, 0.6, 0.9])
 
 

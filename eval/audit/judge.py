@@ -11,7 +11,6 @@ from scipy.stats import norm
 
 from eval.audit.measured import Measured
 from eval.audit.rules import Claim, Rule, claims
-from eval.measures.intervals import interval
 from eval.task import SMALL
 
 PASS, FAIL, UNSURE = "pass", "fail", "not enough data"
@@ -51,7 +50,8 @@ def judge(rules: Sequence[Rule], a: Measured, b: Measured) -> list[Judgement]:
     A rule passes if the 95 % interval lies within its margin, so each pass is an equivalence or non-inferiority test
     (one-sided 2.5 %), and needs no correction where all rules must pass. It fails if the interval, widened for the
     number of rules and groups (Bonferroni), lies beyond the margin: some rule fails by chance at most 5 % of the time
-    where all of them hold. Otherwise there is not enough data. So is it where fewer than 30 rows were counted.
+    where all of them hold. Otherwise there is not enough data. So is it where a figure is
+    `small`, counted over fewer than 30 rows.
     """
     found = [claims(rule, a, b) for rule in rules]
     return [_judged(rule, own, 1 - (1 - CONFIDENCE) / (len(rules) * len(own))) for rule, own in zip(rules, found)]
@@ -75,7 +75,7 @@ def _one(rule: Rule, claim: Claim, wide: float) -> Judgement:
     def found(verdict: str, rows: int = 0) -> Judgement:
         return Judgement(rule, verdict, claim.value, low, high, claim.n, rows, claim.group)
 
-    if claim.n < SMALL or not math.isfinite(low):
+    if claim.small or not math.isfinite(low):
         return found(UNSURE, max(SMALL, 2 * claim.n))
     if claim.low <= low and high <= claim.high:
         return found(PASS)
@@ -87,12 +87,9 @@ def _one(rule: Rule, claim: Claim, wide: float) -> Judgement:
 def _ends(claim: Claim) -> tuple[float, float]:
     """The interval of the value; the value itself where all resamples agree (as for a model against itself)."""
     samples_R = claim.interval.samples
-    if samples_R is None:
-        return claim.interval
-    known = samples_R[np.isfinite(samples_R)]
-    if len(known) and np.ptp(known) < 1e-12:
-        return claim.value, claim.value
-    return interval(known, CONFIDENCE, around=claim.value if claim.interval.corrected else None)
+    known = np.empty(0) if samples_R is None else samples_R[~np.isnan(samples_R)]
+    agree = len(known) and np.isfinite(known).all() and np.ptp(known) < 1e-12
+    return (claim.value, claim.value) if agree else claim.interval
 
 
 def _enough(claim: Claim, ends: tuple[float, float], wide: tuple[float, float]) -> int:

@@ -17,7 +17,7 @@ import yaml
 
 from counterfactuals.files import read_yaml
 from eval.audit.measured import Measured
-from eval.measures.intervals import Interval
+from eval.measures.intervals import Interval, paired_difference
 from eval.report.table import lower_is_better
 from eval.task import Figure, suggest
 
@@ -41,6 +41,7 @@ class Claim(NamedTuple):
     low: float
     high: float
     n: int
+    small: bool  # whether that is too few
     group: str = ""
 
 
@@ -147,11 +148,11 @@ def claims(rule: Rule, a: Measured, b: Measured) -> list[Claim]:
         return _group_claims(rule, a, b)
     one, two = (_figure(rule, found, rule.metric) for found in (a, b))
     if one["value"] is None or two["value"] is None:
-        return [Claim(math.nan, Interval(math.nan, math.nan), -math.inf, math.inf, two["n"])]
+        return [Claim(math.nan, Interval(math.nan, math.nan), -math.inf, math.inf, two["n"], two["small"])]
     if rule.kind == "at_least":
-        return [Claim(two["value"], two.interval, rule.margin, math.inf, two["n"])]
+        return [Claim(two["value"], two.interval, rule.margin, math.inf, two["n"], two["small"])]
     if rule.kind == "at_most":
-        return [Claim(two["value"], two.interval, -math.inf, rule.margin, two["n"])]
+        return [Claim(two["value"], two.interval, -math.inf, rule.margin, two["n"], two["small"])]
     if one.interval.samples is None or two.interval.samples is None:
         raise ValueError(f"{rule.figure}: has no resamples to compare by; use at_least or at_most")
     scale = abs(one["value"]) if rule.percent else 1.0
@@ -159,11 +160,11 @@ def claims(rule: Rule, a: Measured, b: Measured) -> list[Claim]:
         raise ValueError(f"{rule.figure}: the reference has 0, of which no share can be taken; give a number, not N %")
     loss = _loss(rule, one["ideal"])
     value = (loss(two["value"]) - loss(one["value"])) / scale
-    samples_R = (loss(two.interval.samples) - loss(one.interval.samples)) / scale
-    known = samples_R[np.isfinite(samples_R)]
-    samples_R = known + (value - known.mean()) if len(known) else known
+    losses = [Interval(math.nan, math.nan, loss(found.interval.samples) / scale) for found in (one, two)]
+    bounds, _ = paired_difference(value, *losses)
     low = -rule.margin if rule.kind == "differs_by" else -math.inf
-    return [Claim(value, Interval(math.nan, math.nan, samples_R), low, rule.margin, min(one["n"], two["n"]))]
+    n, small = min(one["n"], two["n"]), one["small"] or two["small"]
+    return [Claim(value, bounds, low, rule.margin, n, small)]
 
 
 def _loss(rule: Rule, ideal: float | None) -> Any:
@@ -192,7 +193,7 @@ def _group_claims(rule: Rule, a: Measured, b: Measured) -> list[Claim]:
         low, high = fair
         if rule.kind == "not_reversed":
             low, high = (low, 1.0) if one["value"] > 0.5 else (0.0, high)
-        found.append(Claim(two["value"], two.interval, low, high, two["n"], name.partition("/")[2]))
+        found.append(Claim(two["value"], two.interval, low, high, two["n"], two["small"], name.partition("/")[2]))
     if not found:
         raise ValueError(f"{rule.figure}: is undefined in every group")
     return found

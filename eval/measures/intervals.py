@@ -45,11 +45,11 @@ class Interval(tuple[float, float]):
     """
 
     samples: np.ndarray | None
-    corrected: bool  # whether the bias of folded values was removed
+    most: float | None  # what a folded value, whose bias was removed, can be at most; None: of other values
 
-    def __new__(cls, low: float, high: float, samples: np.ndarray | None = None, *, corrected: bool = False):
+    def __new__(cls, low: float, high: float, samples: np.ndarray | None = None, *, most: float | None = None):
         self = super().__new__(cls, (float(low), float(high)))
-        self.samples, self.corrected = samples, corrected
+        self.samples, self.most = samples, most
         return self
 
 
@@ -63,16 +63,16 @@ def interval(samples: Any, confidence: float = 0.95, *, around: float | None = N
     within [0, `most`].
     """
     samples_R = np.asarray(samples, np.float64)
-    corrected = around is not None
+    folded = None if around is None else most
     known = samples_R[~np.isnan(samples_R)]
     with np.errstate(invalid="ignore"):  # a ratio without a denominator is infinite
         if not len(known) or np.ptp(known) < 1e-12:
-            return Interval(np.nan, np.nan, samples_R, corrected=corrected)
+            return Interval(np.nan, np.nan, samples_R, most=folded)
         low, high = np.quantile(known, [(1 - confidence) / 2, (1 + confidence) / 2])
     if around is not None:
         bias = around - known.mean()
         low, high = np.clip([low + min(bias, 2 * bias), high + max(bias, 2 * bias)], 0, most)
-    return Interval(low, high, samples_R, corrected=corrected)
+    return Interval(low, high, samples_R, most=folded)
 
 
 def paired_difference(value: float, first: Interval, second: Interval) -> tuple[Interval, float]:
