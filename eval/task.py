@@ -52,6 +52,7 @@ class Task:
     licence: str = ""  # of the data
     version: int = 1  # raised when the same model would score otherwise
     hub: Mapping[str, Hub] = field(default_factory=dict)  # where --hub takes a file of --data_dir from
+    utility: bool = False  # its figures say how good a model is, not how fair
     sampled: bool = False  # scores depend on the seed: several seeds are worth a run each
     follows: str = ""  # a task whose scored rows, where it is run too, this one scores instead of its own
     tier: str = "exploratory"  # how far it is to be trusted (tasks.yaml), why, and who says so

@@ -12,8 +12,8 @@ import pytest
 
 from eval.__main__ import main as eval_main
 from eval.report import page
-from eval.report.correlate import read_results
-from eval.report.findings import change, changes
+from eval.report.correlate import kind, read_results
+from eval.report.findings import change, changes, sentences
 from eval.report.page import Study, chosen_columns, merged, write_page
 
 
@@ -153,6 +153,25 @@ def test_the_first_table_has_a_figure_of_each_task_before_a_second_of_any():
 def test_what_crosses_the_ideal_is_better_only_if_it_is_clearly_nearer(before, after, verdict):
     one, two = ({"t": {"gap": figure(*values, ideal=0.0)}} for values in (before, after))
     assert change("t", "gap", one, two, {"low": 0.01, "high": 1.0}).verdict == verdict
+
+
+def test_utility_is_no_gain_in_fairness():
+    """A model that is better in HellaSwag and worse in next words does not count as fairer."""
+
+    def measured(fair, acc):
+        return {
+            "next_word": {"equitability_avg": figure(fair, fair - 0.02, fair + 0.02)},
+            "hellaswag": {name: figure(acc, acc - 0.02, acc + 0.02) for name in ("acc", "acc_norm")},
+        }
+
+    rows = [
+        {"model": name, "tasks": measured(*values), "label": name, "study": Study("s", Path(), {})}
+        for name, values in {"plain": (0.5, 0.3), "big": (0.3, 0.6), "even": (0.9, 0.3)}.items()
+    ]
+    assert "even gained most" in sentences(rows, "plain", changes(rows, "plain"))[1]
+    assert [kind(key) for key in (("hellaswag@b", "acc"), ("lm_eval:x", "acc"), ("bios", "accuracy"))] == [
+        "utility"
+    ] * 3
 
 
 def test_it_is_one_safe_file(text):

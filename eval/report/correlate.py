@@ -25,22 +25,20 @@ from counterfactuals.files import write_whole
 from eval.measures.intervals import interval, pearson, spearman
 from eval.report import canvas, charts
 from eval.report.page import Study
-from eval.report.table import headlines, name_of, render
+from eval.report.table import headlines, is_utility, name_of, render
 from eval.run import write_json
 from eval.task import finite, suggest
 
 LEAST = 3  # models
 EXTRINSIC = {"bold", "stories", "honest", "regard", "bios", "classify", "hatexplain"}  # what a model does in use
-UTILITY = {"perplexity", "fluency", "diversity", "last_word", "hellaswag", "blimp", "sst2", "lm_eval"}
 Key = tuple[str, str]  # task label, metric
 
 
 def kind(key: Key) -> str:
     """intrinsic (of representations and probabilities), extrinsic (generation and downstream tasks) or utility."""
-    task = key[0].partition("@")[0].partition(":")[0]
-    if task in UTILITY or key[1] in ("accuracy", "f1_macro", "auc"):
+    if is_utility(*key):
         return "utility"
-    return "extrinsic" if task in EXTRINSIC else "intrinsic"
+    return "extrinsic" if key[0].partition("@")[0] in EXTRINSIC else "intrinsic"
 
 
 def read_results(paths: Sequence[str | Path]) -> list[dict[str, Any]]:

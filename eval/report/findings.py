@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from eval.report.table import headlines, lower_is_better, name_of, shown
+from eval.report.table import headlines, is_utility, lower_is_better, name_of, shown
 
 Result = Mapping[str, Any]
 BETTER, WORSE, DIFFERENT, SAME = "Clearly better", "Clearly worse", "Clearly different", "No clear difference"
@@ -17,7 +17,7 @@ class Change(NamedTuple):
 
     verdict: str
     text: str  # "next-word equitability avg 0.300 → 0.900"
-    is_utility: bool  # what fairness may cost: perplexity
+    is_utility: bool  # what fairness may cost
     ideal: str = ""  # "; 1 is ideal"
 
 
@@ -45,12 +45,10 @@ def change(label: str, metric: str, before: Result, after: Result, difference: R
         verdict = BETTER if b < a else WORSE
     else:
         verdict = DIFFERENT
-    utility = lower_is_better(metric)
     ideal_text = "" if ideal is None else f"; {ideal:g} is ideal"
-    percent = f" ({100 * (b / a - 1):+.1f} %)".replace("-", "−") if utility and a > 0 else ""
-    return Change(
-        verdict, f"{name_of(label, metric)} {shown({'value': a})} → {shown({'value': b})}{percent}", utility, ideal_text
-    )
+    percent = f" ({100 * (b / a - 1):+.1f} %)".replace("-", "−") if lower_is_better(metric) and a > 0 else ""
+    text = f"{name_of(label, metric)} {shown({'value': a})} → {shown({'value': b})}{percent}"
+    return Change(verdict, text, is_utility(label, metric), ideal_text)
 
 
 def _far_apart(one: Result, two: Result, ideal: float) -> bool:
@@ -175,8 +173,8 @@ def _gained(base: str, found: Mapping[str, list[Change]]) -> str:
     text += f" ({gained[0].text}{gained[0].ideal})" if gained else ""
     text += f" and clearly worse in {_count(worse)}"
     text += f" ({_cost(worse).text})" if worse else ""
-    utility = next((one for one in found[best] if one.is_utility), None)
-    if utility and utility not in worse:
+    utility = next((one for one in found[best] if one.is_utility and one.verdict in (BETTER, SAME)), None)
+    if utility and not any(one.is_utility for one in worse):
         how = "improved as well" if utility.verdict == BETTER else "did not clearly change"
         text += f"; the quality of its language {how}: {utility.text}"
     return text + "."

@@ -125,6 +125,12 @@ def column(rows: Sequence[Result], label: str, metric: str) -> dict[str, Any]:
     return {"name": name_of(label, metric), "hint": hint, "cells": cells}
 
 
+def is_utility(label: str, metric: str) -> bool:
+    """Whether a figure says how good a model is, and so what fairness may cost."""
+    task = find_task(label.partition("@")[0])
+    return bool(task and task.utility) or metric in ("accuracy", "f1_macro")
+
+
 def lower_is_better(metric: str) -> bool:
     return metric.startswith("perplexity")
 

@@ -165,4 +165,5 @@ def task(label: str) -> Task | None:
         headline=(),
         not_measured="see the named task",
         licence="the named task's",
+        utility=True,
     )
