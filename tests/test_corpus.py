@@ -10,6 +10,7 @@ import pyarrow.parquet
 import pytest
 
 from counterfactuals.tokens.corpus import Corpus, read_texts
+from eval.data import read_table
 
 
 def write(path, rows):
@@ -45,7 +46,7 @@ CONTENT = {
     ".json": json.dumps(ROWS),
     ".jsonl": "".join(json.dumps(row) + "\n" for row in [*ROWS, {"text": None}]),
     ".csv": 'n,text\n1,one\n2,"  "\n3,"two\nlines"\n',
-    ".tsv": 'text\tn\none\t1\n\t2\n"two\nlines"\t3\n',
+    ".tsv": "text\tn\none\t1\n\t2\ntwo\t3\n",
     ".txt": "one\r\n\r\ntwo\r\nlines",
 }
 PACK = {
@@ -61,7 +62,15 @@ PACK = {
 @pytest.mark.parametrize("packing", PACK)
 def test_every_kind_of_file_in_every_packing(tmp_path, kind, packing):
     (tmp_path / f"a{kind}{packing}").write_bytes(PACK[packing](b"\xef\xbb\xbf" + CONTENT[kind].encode()))
-    assert list(read_texts(str(tmp_path / f"a{kind}{packing}"))) == ["one", "two\nlines"]
+    second = "two" if kind == ".tsv" else "two\nlines"  # a .tsv cannot hold the end of a line
+    assert list(read_texts(str(tmp_path / f"a{kind}{packing}"))) == ["one", second]
+
+
+def test_quotes_mean_nothing_in_a_tsv(tmp_path):
+    """As in eval.data.read_table."""
+    (tmp_path / "a.tsv").write_text('text\tn\n"Who is she?\t1\nThe nurse.\t2\n')
+    assert list(read_texts(str(tmp_path / "a.tsv"))) == ['"Who is she?', "The nurse."]
+    assert [row["text"] for row in read_table(tmp_path / "a.tsv", ["text"])] == ['"Who is she?', "The nurse."]
 
 
 @pytest.mark.parametrize("packing", [".gz", ".bz2", ".xz", ".zst"])

@@ -19,7 +19,7 @@ import textwrap
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import islice
 from pathlib import Path
 from typing import IO, Any
@@ -294,9 +294,9 @@ def _parsed(content: str, where: str) -> Any:
         raise ValueError(f"data.source {where}: not JSON ({_short(error)})") from None
 
 
-def _csv(stream: IO[bytes], name: str, text_field: str, delimiter: str = ",") -> Rows:
+def _csv(stream: IO[bytes], name: str, text_field: str, **style: Any) -> Rows:
     csv.field_size_limit(sys.maxsize)
-    rows = csv.DictReader((line for _, line in _lines(stream, name)), delimiter=delimiter)
+    rows = csv.DictReader((line for _, line in _lines(stream, name)), **style)
     try:
         yield from (_field(row, text_field, f"{name}, line {rows.line_num}") for row in rows)
     except csv.Error as error:
@@ -351,7 +351,8 @@ READERS: dict[str, Callable[[Any, str, str], Rows]] = {
     ".jsonl": _json_lines,
     ".json": _json,
     ".csv": _csv,
-    ".tsv": lambda stream, name, text_field: _csv(stream, name, text_field, "\t"),
+    # as eval reads it: in a .tsv quotes mean nothing
+    ".tsv": partial(_csv, delimiter="\t", quoting=csv.QUOTE_NONE),
     ".txt": _paragraphs,
     ".parquet": _parquet,
 }
