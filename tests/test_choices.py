@@ -11,7 +11,7 @@ import torch
 from eval.model import Scorer
 from eval.run import evaluate
 from eval.task import MissingFile
-from eval.tasks import TASKS, blimp, find_task, hellaswag
+from eval.tasks import TASKS, blimp, hellaswag
 
 PEOPLE = [("The nurse", "she"), ("The engineer", "he"), ("A plumber", "he"), ("The king", "he"), ("The girl", "she")]
 ACTS = ["repaired the old bridge", "gave her his book", "likes the kitchen"]
@@ -195,8 +195,7 @@ def test_begin_of_text_stands_where_the_tokenizer_puts_it(tiny_gpt2):
     assert hellaswag.behind_context(scorer, texts, "auto") == behind
 
 
-def test_lambada_is_last_word(shared_data):
-    assert find_task("lambada") is TASKS["last_word"]
+def test_every_passage_of_lambada_has_a_last_word(shared_data):
     rows = TASKS["last_word"].rows(shared_data, options("last_word"), None, 0)
     assert len(rows) == 5153 and rows[0]["word"] == "signs"
 

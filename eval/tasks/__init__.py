@@ -11,8 +11,6 @@ import yaml
 from eval.task import Task
 from eval.tasks import harness
 
-ALSO_CALLED = {"lambada": "last_word"}
-
 
 def _task(name: str, words: dict[str, Any]) -> Task:
     """A module's load, score, aggregate and OPTIONS, and HUB where the Hub has the data; words: from tasks.yaml."""
@@ -27,4 +25,4 @@ TASKS = {name: _task(name, words) for name, words in _WORDS.items()}
 
 def find_task(name: str) -> Task | None:
     """The task of that name, or the harness's for `lm_eval:NAME`."""
-    return TASKS.get(ALSO_CALLED.get(name, name)) or harness.task(name)
+    return TASKS.get(name) or harness.task(name)

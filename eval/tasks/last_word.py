@@ -4,8 +4,7 @@ Paper: LAMBADA (Paperno et al. 2016), in the form OpenAI used for GPT-2. Version
 space, the target that space and the rest, all of its tokens. `accuracy`: the share of texts whose target is what greedy
 decoding writes (ideal 1). `perplexity`: exp of the mean negative log-likelihood per word. Both are as in the
 lm-evaluation-harness's lambada_openai. A passage that is too long for the model is cut at its beginning. `bos`: auto
-puts the begin-of-text token first where the tokenizer does so itself, as the harness does. The task is also called
-`lambada`.
+puts the begin-of-text token first where the tokenizer does so itself, as the harness does.
 
 Not measured: understanding as such; passages that more than one word could end. Intervals: bootstrap over texts.
 """
