@@ -274,7 +274,7 @@ def run(options: argparse.Namespace) -> None:
 
     from eval.report.page import Study, write_page
     from eval.report.table import print_report, write_report
-    from eval.run import evaluate, write_json
+    from eval.run import evaluate
 
     logging.disable_progress_bar()
     same = [*_LOADING, "data_dir", "output_dir", "reference", "hub", "cache_dir", "limit", "shared"]
@@ -284,9 +284,6 @@ def run(options: argparse.Namespace) -> None:
         return
     result = evaluate(models, tasks, seeds=seeds, skip_missing=every or bool(preset), **given)
     write_report(result, options.output_dir)
-    if len(models) == 1:
-        rest = {key: value for key, value in result.items() if key not in ("rows", "differences")}
-        write_json(options.output_dir / "results.json", {**result["rows"][0], **rest})
     write_page([Study.load(options.output_dir)], options.output_dir / "report.html")
     print_report(result["rows"])
     for label, reason in result.get("skipped", {}).items():

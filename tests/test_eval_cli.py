@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from eval.__main__ import _labelled, main
+from eval.report.page import Study
 from eval.tasks import TASKS, find_task
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -32,11 +33,14 @@ def test_the_command_writes_results_for_one_model(tiny_gpt2, data, capsys):
     ]
     assert "agreement" in said.out
     found = json.loads((out / "results.json").read_text())
-    assert set(found) == {"tasks", "model", "start", "versions", "config"}
-    assert found["tasks"]["agreement"]["agreement"]["small"] is True
-    assert set(found["tasks"]) == {"agreement", "perplexity@mine"}
-    assert set(found["tasks"]["agreement"]["agreement"]) == {"value", "low", "high", "ideal", "distance", "n", "small"}
-    assert found["model"] == tiny_gpt2.name
+    assert set(found) == {"rows", "differences", "versions", "config"}
+    (row,) = found["rows"]
+    assert row["tasks"]["agreement"]["agreement"]["small"] is True
+    assert set(row["tasks"]) == {"agreement", "perplexity@mine"}
+    assert set(row["tasks"]["agreement"]["agreement"]) == {"value", "low", "high", "ideal", "distance", "n", "small"}
+    assert (row["model"], row["start"]) == (tiny_gpt2.name, "<|endoftext|>")
+    (out / "results.json").write_text(json.dumps({**row, "versions": {}, "config": {}}))  # as older versions wrote it
+    assert Study.load(out).results["rows"][0]["start"] == row["start"]
     assert (out / "report.md").is_file()
 
 
@@ -107,11 +111,12 @@ def test_all_runs_what_has_data_and_names_the_rest(tiny_gpt2, data, capsys):
     assert main([*arguments, "--tasks", "all,agreement@again", "--set", "perplexity.file=texts.jsonl"]) == 0
     text = capsys.readouterr().out
     found = json.loads((out / "results.json").read_text())
-    assert {"agreement", "perplexity"} <= set(found["tasks"])
+    tasks = set(found["rows"][0]["tasks"])
+    assert {"agreement", "perplexity"} <= tasks
     assert {"bold", "next_word"} <= set(found["skipped"])
     assert f"left out: bold: {found['skipped']['bold']}" in text
     left = {label.split(" · ")[-1] for label in found["skipped"]}  # a model may be too short for a task
-    assert set(found["tasks"]) | left == {*TASKS, "agreement@again"}
+    assert tasks | left == {*TASKS, "agreement@again"}
     assert "was left out" in (out / "report.md").read_text()
 
 

@@ -234,7 +234,7 @@ def test_audit_writes_results_and_a_page(models, data, tmp_path, capsys):
     words = ["audit", "--model", str(run / "model"), "--planted", str(data), "--output_dir", str(tmp_path / "out")]
     words += ["--set", "inversion.attacked=1", "--set", "inversion.restarts=2", "--set", "membership.max_tokens=32"]
     assert evenhand.main(["privacy", *words]) == 0
-    tasks = json.loads((tmp_path / "out" / "results.json").read_text())["tasks"]
+    tasks = json.loads((tmp_path / "out" / "results.json").read_text())["rows"][0]["tasks"]
     assert tasks["exposure"]["epsilon_claimed"]["value"] == 0.05
     assert "refuted" in tasks["exposure"]["epsilon_claimed"]["note"]
     assert tasks["inversion"]["beam"]["value"] == 1

@@ -47,8 +47,8 @@ class Study:
         path = path if path.is_file() else path / "results.json"
         try:
             results = json.loads(path.read_text(encoding="utf-8"))
-            if "rows" not in results:  # of a single model
-                results = {"rows": [{"model": results.pop("model"), "tasks": results.pop("tasks")}], **results}
+            if "rows" not in results:  # older, of a single model
+                results = {**results, "rows": [results]}
             assert isinstance(results.get("config", {}), dict)
             for row in results["rows"]:
                 assert isinstance(row["model"], str)
