@@ -117,6 +117,14 @@ def test_one_seed_has_no_interval_and_undefined_values_are_left_out():
     assert none["tasks"]["next_word"]["equitability_avg"]["value"] is None
 
 
+def test_many_models_are_told_apart_by_the_front(tmp_path):
+    """On the page as in report.md: more than there are colours."""
+    for number, blue in ((8, True), (7, False)):
+        rows = [row("plain", 0.1, 2.0), *(row(f"m{i}", 0.2 + i / 20, 2.0 + i) for i in range(number - 1))]
+        text = write_page([Study("s", tmp_path, {"rows": rows})], tmp_path / "page.html").read_text(encoding="utf-8")
+        assert ("Blue: no other model beats it in both" in text) is blue
+
+
 def test_the_front_holds_the_models_that_no_other_beats_in_both():
     assert pareto([(2.0, 0.3), (2.1, 0.9), (2.2, 0.8), (1.9, 0.2), (2.1, 0.5)]) == [3, 0, 1]
 

@@ -151,22 +151,27 @@ def pareto(points: Sequence[tuple[float, float]]) -> list[int]:
     return front
 
 
+def is_crowded(found: Sequence[Spot]) -> bool:
+    """Whether there are more models than can be told apart by colour."""
+    return sum(not spot.hollow for spot in found) > len(COLOURS)
+
+
 def tradeoff(
     found: Sequence[Spot],
     *,
     x_name: str,
     y_name: str,
-    front: bool = False,
     title: str = "",
     subtitle: str = "",
     width: float = WIDE,
 ) -> Any:
     """Fairness (up is better) against perplexity (left is better): a mark with a cross of intervals a model.
 
-    `front`: a line joins the models that no other beats in both, and the others are grey.
+    Where they are crowded, a line joins the models that no other beats in both, and the others are grey.
     """
-    points = [(spot.x, spot.y) for spot in found]
-    best = pareto(points) if front else []
+    points, front = [(spot.x, spot.y) for spot in found], is_crowded(found)
+    models = [i for i, spot in enumerate(found) if not spot.hollow]
+    best = [models[k] for k in pareto([points[i] for i in models])] if front else []
     figure, (axes,) = canvas(width, min(5.0, 1.0 * width), margins=(0.75, 0.25, 0.6), title=title, subtitle=subtitle)
     axes.axhline(1, color=INK, linewidth=1, zorder=1)
     axes.annotate(

@@ -179,6 +179,7 @@ def _tradeoff(rows: Sequence[Result], base: str) -> Iterator[Section]:
         return
     spots = charts.spots(both, utility, fairness, level=level)
     words = f"Perplexity of each model divided by {base}’s; crosses are 95 % intervals."
+    words += " Blue: no other model beats it in both." * charts.is_crowded(spots)
     if base == "plain":
         spots += [charts.Spot(name, ppl / PAPER_PLAIN, fair, hollow=True) for name, ppl, fair in PAPER]
         words += (

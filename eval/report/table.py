@@ -191,14 +191,13 @@ def _pictures(rows: Sequence[Result], output_dir: Path) -> dict[str, str]:
     keys = fairness_and_utility(rows)
     if keys and len(rows) > 1:
         fairness, utility = keys
-        front = len(rows) > len(canvas.COLOURS)  # more models than can be told apart by colour
+        spots = charts.spots(rows, utility, fairness)
         figure = charts.tradeoff(
-            charts.spots(rows, utility, fairness),
+            spots,
             x_name=f"{name_of(*utility)} (left is better)",
             y_name=f"{name_of(*fairness)} (up is fairer)",
-            front=front,
             title="Equitability against perplexity",
-            subtitle="blue: no other model beats it in both; " * front + "lines: 95 % intervals",
+            subtitle="blue: no other model beats it in both; " * charts.is_crowded(spots) + "lines: 95 % intervals",
         )
         found[canvas.save(figure, output_dir / "tradeoff.png").name] = "equitability against perplexity"
     return found
