@@ -201,9 +201,22 @@ def held_loss(task: Any, held: Texts) -> float:
     return float(total) / number
 
 
+def of_head(trained: heads.TrainedHead, names: list[str]) -> targets.Labelled:
+    """A head as the tasks train it on a language model's states; names: of its classes, in order."""
+
+    def logits(embedded_RTD: torch.Tensor) -> torch.Tensor:
+        states_RTD = trained.scorer.states(embedded_BTD=embedded_RTD, layer=trained.options["layer"]).float()
+        return trained.head(states_RTD, torch.ones(states_RTD.shape[:2], dtype=torch.bool, device=states_RTD.device))[0]
+
+    embedding = trained.scorer.model.get_input_embeddings()
+    return targets.Labelled(
+        lambda text: trained.encode([text])[0], embedding, logits, {n: i for i, n in enumerate(names)}
+    )
+
+
 def attack(found: Any, kinds: list[str] | None, code: tuple[int, ...], label: str, seed: int, restarts: int) -> dict:
     """What each search finds of the code."""
-    goal = targets.LanguageModel(found) if kinds is None else targets.of_head(found, kinds)
+    goal = targets.LanguageModel(found) if kinds is None else of_head(found, kinds)
     row = {"prefix": PREFIX, "alphabet": ALPHABET, "secret": list(code), "label": label}
     where = goal.layout(row)
     guess, _ = inversion.invert(goal.loss(where, row), length=LENGTH, num_symbols=10, seed=seed, restarts=restarts)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from benchmarks.inversion import of_head
 from eval.measures import heads, targets
 from privacy import inversion
 from tests.runs import script
@@ -25,7 +26,7 @@ def head(scorer):
     trained = heads.train(
         scorer, heads.States(scorer, [[1, 2], [3, 4, 5]], -1), np.arange(2), np.array([0, 1]), 2, heads.OPTIONS, 0
     )
-    return trained, targets.of_head(trained, ["a", "b"])
+    return trained, of_head(trained, ["a", "b"])
 
 
 def test_a_layout_puts_the_text_together(language, scorer):

@@ -14,7 +14,6 @@ import torch
 
 from eval.classifier import Classifier, check_classifier
 from eval.data import find_data
-from eval.measures import heads
 from eval.model import Scorer
 from eval.task import MissingData, Row
 from privacy import audit, inversion
@@ -107,14 +106,3 @@ def target(task: str, scorer: Scorer, options: Mapping[str, Any]) -> LanguageMod
         lambda embedded: found.model(inputs_embeds=embedded).logits,
         {name: int(number) for name, number in found.model.config.label2id.items()},
     )
-
-
-def of_head(trained: heads.TrainedHead, names: Sequence[str]) -> Labelled:
-    """A head as the tasks train it on a language model's states; names: of its classes, in order."""
-
-    def logits(embedded_RTD: torch.Tensor) -> torch.Tensor:
-        states_RTD = trained.scorer.states(embedded_BTD=embedded_RTD, layer=trained.options["layer"]).float()
-        return trained.head(states_RTD, torch.ones(states_RTD.shape[:2], dtype=torch.bool, device=states_RTD.device))[0]
-
-    embedding = trained.scorer.model.get_input_embeddings()
-    return Labelled(lambda text: trained.encode([text])[0], embedding, logits, {n: i for i, n in enumerate(names)})
