@@ -181,7 +181,7 @@ def _prompts(config: Config) -> list[str]:
 class _Uneven:
     """How uneven the groups' words are in each text, noted while it is written: what there is to learn, or to keep.
 
-    `role_shares` of the prediction combined with its own role reversal, and the prediction; summed behind the prompt.
+    `role_shares` of the prediction combined with its own role reversal, and the prediction; summed after the prompt.
     In a neutral text, up to the first token with a role: until there the model is made even. In a cued one, to its end:
     this is what evening it too would destroy. That needs no further run of the model. Given names do not count: many
     of their tokens are other words, too. roles: of the words; ids: the prompts; ends: for each, the tokens after which
@@ -247,8 +247,8 @@ def _written(
             draw["watch"] = watch = _Uneven(config.loss, roles, ids, ends, length)
         new = scorer.sample_ids(ids, max_new_tokens=length - min(map(len, ids)), **draw)
         new = [row[: length - len(prompt)] for prompt, row in zip(ids, new)]
-        behind = scorer.decode_behind([row[-1] for row in ids], new)
-        rows: list[dict[str, Any]] = [{"text": text + more} for text, more in zip(part, behind)]
+        after = scorer.decode_after([row[-1] for row in ids], new)
+        rows: list[dict[str, Any]] = [{"text": text + more} for text, more in zip(part, after)]
         for row, found in zip(rows, watch.found if choosing else ()):
             row["uneven"] = found
         yield rows

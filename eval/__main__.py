@@ -221,7 +221,7 @@ def _main(arguments: list[str]) -> int:
 
 
 def _shared(options: argparse.Namespace) -> int:
-    """Runs the evaluation, with the other processes of a launcher if there are any: they write into thin air."""
+    """Runs the evaluation, with the other processes of a launcher if there are any: their output is discarded."""
     from eval import ranks
 
     with ranks.joined() as rank:

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 
 from counterfactuals.files import one_line
-from counterfactuals.tokens.tokenizer import encode_behind, encode_texts, load_tokenizer, set_start
+from counterfactuals.tokens.tokenizer import encode_after, encode_texts, load_tokenizer, set_start
 from eval import sampling
 from eval.loading import check_model, load_model
 
@@ -205,10 +205,10 @@ class Scorer:
 
     def word_token(self, word: str) -> int | None:
         """The id of the word after a space (with `chat`: at the reply's beginning) if that is one token, else None."""
-        ids = encode_behind(self.tokenizer, [self.continuation(f" {word}")])[0]
+        ids = encode_after(self.tokenizer, [self.continuation(f" {word}")])[0]
         return ids[0] if len(ids) == 1 else None
 
-    def decode_behind(self, before: Sequence[int], ids: Sequence[Ids]) -> list[str]:
+    def decode_after(self, before: Sequence[int], ids: Sequence[Ids]) -> list[str]:
         """The text that each row of ids adds after the token of `before`, without special tokens.
 
         The row alone would not do: decoders such as SentencePiece's drop a text's leading space.
@@ -429,4 +429,4 @@ class Scorer:
         """One sampled continuation text for each prompt; options as in `sample_ids`. The prompt is not repeated."""
         ids = self.encode_prompts(prompts, bos=bos)
         new = self.sample_ids(ids, **options)
-        return self.decode_behind([row[-1] for row in ids], new)
+        return self.decode_after([row[-1] for row in ids], new)

@@ -185,14 +185,14 @@ def test_begin_of_text_stands_where_the_tokenizer_puts_it(tiny_gpt2):
 
     scorer = Scorer(tiny_gpt2, device="cpu")
     texts = [("The nurse said", " she")]
-    plain, behind = (hellaswag.behind_context(scorer, texts, bos) for bos in ("false", "true"))
-    assert behind == [(scorer.bos + plain[0][0], plain[0][1])]
-    assert hellaswag.behind_context(scorer, texts, "auto") == plain
+    plain, after = (hellaswag.after_context(scorer, texts, bos) for bos in ("false", "true"))
+    assert after == [(scorer.bos + plain[0][0], plain[0][1])]
+    assert hellaswag.after_context(scorer, texts, "auto") == plain
     bos = scorer.tokenizer.bos_token
     scorer.tokenizer._tokenizer.post_processor = TemplateProcessing(
         single=f"{bos} $A", special_tokens=[(bos, scorer.bos[0])]
     )
-    assert hellaswag.behind_context(scorer, texts, "auto") == behind
+    assert hellaswag.after_context(scorer, texts, "auto") == after
 
 
 def test_every_passage_of_lambada_has_a_last_word(shared_data):

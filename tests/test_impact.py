@@ -6,7 +6,7 @@ import yaml
 from tiny_data import write_stereotype_data
 
 from eval.__main__ import PRESETS, main
-from eval.audit.cost import Counter, NotCounted
+from eval.audit.cost import CountingScorer, NotCounted
 from eval.check import check, resolve
 from eval.measures import heads, targets
 from eval.model import Scorer
@@ -104,7 +104,7 @@ def test_a_dry_run_counts_the_tokens_that_are_read(scorer, tmp_path, monkeypatch
     read, pad = [], Scorer.pad
     monkeypatch.setattr(Scorer, "pad", lambda self, ids: (read.append(sum(map(len, ids))), pad(self, ids))[1])
     for label, (task, options) in resolved.items():
-        count = Counter(scorer)
+        count = CountingScorer(scorer)
         task.score(count, inputs[label], options, 0)
         read.clear()
         task.score(scorer, inputs[label], options, 0)
@@ -112,7 +112,7 @@ def test_a_dry_run_counts_the_tokens_that_are_read(scorer, tmp_path, monkeypatch
 
 
 def test_sampled_tokens_are_counted_and_training_is_not(scorer):
-    count = Counter(scorer)
+    count = CountingScorer(scorer)
     count.sample(["The nurse said"] * 6, max_new_tokens=5)
     assert count.written == 30 and count.rows == 1
     with pytest.raises(NotCounted):
@@ -120,7 +120,7 @@ def test_sampled_tokens_are_counted_and_training_is_not(scorer):
 
 
 def test_a_dry_run_runs_no_model(scorer):
-    count = Counter(scorer)
+    count = CountingScorer(scorer)
     assert (count.width, count.name) == (scorer.width, scorer.name)  # what seat, ceat and exposure ask for
     for work in (
         lambda: heads.finetune(count, ["a"], np.array([0]), 2, heads.OPTIONS, 0),

@@ -16,7 +16,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from counterfactuals.tokens.tokenizer import encode_behind
+from counterfactuals.tokens.tokenizer import encode_after
 from eval.model import Scorer, windows
 from eval.sampling import decode_steps, in_nucleus, sample_top_p
 from eval.tasks import honest
@@ -315,9 +315,9 @@ def test_encode_and_word_tokens(scorer, tiny_tokenizer):
     assert token is not None
     assert tiny_tokenizer.decode([token]) == " he"
     assert scorer.word_token("incomprehensibilities") is None
-    assert encode_behind(tiny_tokenizer, []) == []
-    behind = scorer.encode_pairs([("He  ", "left"), ("He", "  left")], bos=True)
-    assert behind[0] == behind[1] == (scorer.encode(["He"], bos=True)[0], scorer.encode(["  left"])[0])
+    assert encode_after(tiny_tokenizer, []) == []
+    after = scorer.encode_pairs([("He  ", "left"), ("He", "  left")], bos=True)
+    assert after[0] == after[1] == (scorer.encode(["He"], bos=True)[0], scorer.encode(["  left"])[0])
 
 
 def sentencepiece(kind):
@@ -338,7 +338,7 @@ def test_words_and_texts_where_every_text_begins_with_a_blank(kind):
     assert scorer.word_token("she") == scorer.encode(["The nurse said that she"])[0][-1] == she
     context = scorer.encode(["The nurse said that"])[0]
     assert scorer.encode_pairs([("The nurse said that", " she")]) == [(context, [she])]
-    assert encode_behind(scorer.tokenizer, [" she", " nurse said"])[0] == [she]
+    assert encode_after(scorer.tokenizer, [" she", " nurse said"])[0] == [she]
     assert honest._word_tokens(scorer)[0][she]
     prompts, options = ["The nurse said that"] * 40, {"top_p": 1.0, "max_new_tokens": 4, "seed": 0}
     texts = scorer.sample(prompts, **options)

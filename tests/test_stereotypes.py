@@ -61,7 +61,7 @@ def authors_score(scorer, text):
 # shared
 
 
-def test_sentences_are_scored_as_the_authors_do_or_behind_the_start_token(scorer):
+def test_sentences_are_scored_as_authors_do_or_after_the_start(scorer):
     texts = ["The nurse said that she came.", "He", "The nurse said that she came."]
     for text, found in zip(texts, sentence_logprobs(scorer, texts, start="first")):
         np.testing.assert_allclose(found, np.log(authors_probabilities(scorer, text)), atol=1e-5)
@@ -155,7 +155,7 @@ def test_crows_pairs_against_bias_benchs_recipe(scorer, data):
 
 
 def test_crows_pairs_against_the_harness(scorer, data):
-    """lm-evaluation-harness: the sum of log-probabilities behind the start token, and its process_results."""
+    """lm-evaluation-harness: the sum of log-probabilities after the start token, and its process_results."""
     pytest.importorskip("lm_eval")
     from lm_eval.tasks.crows_pairs.utils import process_results
 

@@ -67,7 +67,7 @@ def test_perplexity_of_rows_by_hand():
         perplexity.aggregate([], options("perplexity"), 0)
 
 
-def test_document_perplexity_is_of_each_text_behind_bos(scorer, data):
+def test_document_perplexity_is_of_each_text_after_bos(scorer, data):
     rows = perplexity.load(data, options("perplexity", file="heldout.jsonl"), None, 0)
     found = perplexity.aggregate(perplexity.score(scorer, rows, options("perplexity"), 0), options("perplexity"), 0)
     ids = scorer.encode(TEXTS, bos=True)

@@ -45,7 +45,7 @@ def test_last_word_of_rows_by_hand():
     assert found["perplexity"]["high"] == pytest.approx(8)
 
 
-def test_last_word_is_scored_behind_its_context(scorer, data):
+def test_last_word_is_scored_after_its_context(scorer, data):
     rows = last_word.load(data, options("last_word"), None, 0)
     assert rows[1] == {"context": "He gave her the book, and the girl thanked", "word": "him"}
     found = last_word.score(scorer, rows, options("last_word"), 0)

@@ -7,7 +7,7 @@ import pytest
 
 from counterfactuals.text.lexicon import load_lexicon, parse_lexicon
 from counterfactuals.text.reverse import Reverser
-from counterfactuals.tokens.tokenizer import encode_behind, train_bpe
+from counterfactuals.tokens.tokenizer import encode_after, train_bpe
 from counterfactuals.tokens.vocabulary import role_tokens
 from tests.test_align import llama_2, metaspace
 
@@ -92,7 +92,7 @@ def test_a_blank_that_a_tokenizer_puts_before_every_text_is_no_part_of_the_word(
     """Llama 2's: " she" as a text of its own has one blank more, and "she" is what stands after one."""
     tokenizer = made()
     roles = role_tokens(Reverser(GENDER), tokenizer)
-    (she,), (he,) = encode_behind(tokenizer, [" she", " he"])
+    (she,), (he,) = encode_after(tokenizer, [" she", " he"])
     assert tokenizer.convert_ids_to_tokens([she, he]) == ["▁she", "▁he"]
     place = {int(token): n for n, token in enumerate(roles.token_L)}
     assert not roles.bare_L[place[she]]

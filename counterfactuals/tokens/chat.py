@@ -8,7 +8,7 @@ import numpy as np
 
 
 class AssistantTokens:
-    """ids (T,) → boolean (T,): what stands behind the assistant's header, up to the token that ends its turn, included.
+    """ids (T,) → boolean (T,): what stands after the assistant's header, up to the token that ends its turn, included.
 
     Header and end are taken from what the template writes around a message. A sequence that begins inside an answer, as
     the later pieces of a cut conversation may, counts from the next header on. ValueError where the tokenizer has no
@@ -30,7 +30,7 @@ class AssistantTokens:
             return tokenizer(text, add_special_tokens=False).input_ids
 
         self._header = encoded(header.rstrip())
-        self._blank = encoded(header)[len(self._header) :]  # the line's end behind it
+        self._blank = encoded(header)[len(self._header) :]  # the line's end after it
         end = encoded(answered[len(whole) + 1 :])[:1] or [tokenizer.eos_token_id]
         self._end = end[0]
 

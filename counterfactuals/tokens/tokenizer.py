@@ -66,7 +66,7 @@ def encode_texts(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
     return [list(row) for row in ids]
 
 
-def encode_behind(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
+def encode_after(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
     """Token ids of texts such as " she" where they follow a word, without special tokens.
 
     Not as texts of their own: before those some tokenizers (Llama 2's) put one more blank.

@@ -10,7 +10,7 @@ import numpy as np
 
 from counterfactuals.text.lexicon import MOST_GROUPS
 from counterfactuals.text.reverse import Reverser
-from counterfactuals.tokens.tokenizer import encode_behind, encode_texts
+from counterfactuals.tokens.tokenizer import encode_after, encode_texts
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ def role_tokens(reverser: Reverser, tokenizer: Any, vocab_size: int | None = Non
     components = [*reverser.components(), *reverser.pools()]
     forms = sorted({case(word) for words in components for case in _cases(words) for side in words for word in side})
     ids_of = {
-        " ": dict(zip(forms, encode_behind(tokenizer, [" " + form for form in forms]))),
+        " ": dict(zip(forms, encode_after(tokenizer, [" " + form for form in forms]))),
         "": dict(zip(forms, encode_texts(tokenizer, forms))),
     }
     for component in components:

@@ -24,7 +24,7 @@ class NotCounted(Exception):
     """A task that trains, loads another model or runs the model itself: its work cannot be counted so."""
 
 
-class Counter(Scorer):
+class CountingScorer(Scorer):
     """Answers every question at once, with zeros; `read`, `rows` and `written` say what it would have taken."""
 
     def __init__(self, scorer: Scorer) -> None:
@@ -92,7 +92,7 @@ class Speed:
             timed(lambda: scorer.sample_ids([[token] * 4] * 24, max_new_tokens=new), 24 * new),
         )
 
-    def seconds(self, count: Counter) -> float:
+    def seconds(self, count: CountingScorer) -> float:
         length = count.read / max(1, count.rows)
         share = min(1.0, max(0.0, (length - SHORT) / (LONG - SHORT)))
         return count.read * ((1 - share) * self.short + share * self.long) + count.written * self.written
@@ -104,7 +104,7 @@ def estimate(
     """{label: (rows, tokens read or written, seconds)} for one model; None: not all of it can be counted."""
     speed, found = Speed.measure(scorer), {}
     for label, (task, options) in resolved.items():
-        count, rows = Counter(scorer), inputs[label]
+        count, rows = CountingScorer(scorer), inputs[label]
         if leader(label, resolved):
             found[label] = (0, 0, None if options.get("judge") else 0.0)
             continue

@@ -9,7 +9,7 @@ import numpy as np
 from eval.model import Scorer
 
 STARTS = ("first", "kept")  # values of the option `start`, see sentence_logprobs
-BOS = ("auto", "true", "false")  # values of the option `bos`, see behind_context
+BOS = ("auto", "true", "false")  # values of the option `bos`, see after_context
 
 
 def start_tokens(scorer: Scorer) -> list[int]:
@@ -43,7 +43,7 @@ def sentence_logprobs(scorer: Scorer, texts: Sequence[str], *, start: str) -> li
     return [table[text] for text in texts]
 
 
-def behind_context(scorer: Scorer, texts: Sequence[tuple[str, str]], bos: str) -> list[tuple[list[int], list[int]]]:
+def after_context(scorer: Scorer, texts: Sequence[tuple[str, str]], bos: str) -> list[tuple[list[int], list[int]]]:
     """Token ids of (context, what follows it); a context that is too long for the model loses its beginning.
 
     bos "auto": the begin-of-text token stands first where the tokenizer puts it there by itself (Llama and Gemma, not

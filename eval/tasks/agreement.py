@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from counterfactuals.tokens.tokenizer import encode_behind
+from counterfactuals.tokens.tokenizer import encode_after
 from eval.data import by_frame, find_data, read_frames, read_jsonl, thinned
 from eval.measures.polarity import FEMALE_WORDS, MALE_WORDS
 from eval.model import Scorer
@@ -62,7 +62,7 @@ def _half(right: list[str]) -> str | None:
 def score(scorer: Scorer, rows: list[Row], options: Mapping[str, Any], seed: int) -> list[Row]:
     contexts = scorer.encode_prompts([row["prompt"].rstrip() for row in rows], bos=options["bos"])
     words = sorted({word for row in rows for word in (*row["right"], *row["wrong"])})
-    tokens = dict(zip(words, encode_behind(scorer.tokenizer, [scorer.continuation(f" {word}") for word in words])))
+    tokens = dict(zip(words, encode_after(scorer.tokenizer, [scorer.continuation(f" {word}") for word in words])))
     # One run a prompt gives every word of one token; the others take a run each.
     single = sorted({ids[0] for ids in tokens.values() if len(ids) == 1})
     column = {token: i for i, token in enumerate(single)}

@@ -1,7 +1,7 @@
 """BLiMP: is the grammatical sentence of a minimal pair the likelier one?
 
 Paper: Warstadt et al. 2020. Version 1. As lm-evaluation-harness's `blimp`: the log-probability of each sentence, a
-space before it (none with --chat), behind the start token (begin-of-text or, without one, end-of-text). `accuracy`: the
+space before it (none with --chat), after the start token (begin-of-text or, without one, end-of-text). `accuracy`: the
 share of pairs whose grammatical sentence has the greater one (a tie counts as right, as in the harness). Ideal 1,
 chance .5.
 `accuracy/NAME`: of each phenomenon or, with `by=UID`, of each of the 67 paradigms. `anaphor_gender_agreement`

@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from counterfactuals.tokens.tokenizer import encode_behind
+from counterfactuals.tokens.tokenizer import encode_after
 from eval.data import by_group
 from eval.loading import check_model
 from eval.measures.groups import rates
@@ -48,7 +48,7 @@ def score(scorer: Scorer, rows: list[Row], options: Mapping[str, Any], seed: int
     rows = generated.texts(scorer, rows, options, seed)
     judge = scorer.beside(_loaded_judge, options["judge"])
     prompts = judge.encode([row["prompt"] for row in rows], bos=True)
-    texts = [ids[: judge.max_length - 1] for ids in encode_behind(judge.tokenizer, [row["text"] for row in rows])]
+    texts = [ids[: judge.max_length - 1] for ids in encode_after(judge.tokenizer, [row["text"] for row in rows])]
     kept = [n for n, ids in enumerate(texts) if ids and prompts[n]]
     judge.progress = scorer.progress
     sequences = [[*prompts[n][-(judge.max_length - len(texts[n])) :], *texts[n]] for n in kept]

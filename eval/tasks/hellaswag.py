@@ -1,7 +1,7 @@
 """HellaSwag: which of four endings continues a description of everyday acts?
 
 Paper: Zellers et al. 2019. Version 1. As lm-evaluation-harness's `hellaswag` without examples: the context is
-"activity: context" without WikiHow's brackets, and an ending counts by its log-probability behind it. `acc`: the share
+"activity: context" without WikiHow's brackets, and an ending counts by its log-probability after it. `acc`: the share
 of contexts whose right ending has the greatest; `acc_norm`: the greatest log-probability a character. Ideal 1,
 chance .25.
 
@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 
 from eval.data import find_data, hub_jsonl, read_jsonl, read_text, thinned
-from eval.measures.sentences import BOS, behind_context
+from eval.measures.sentences import BOS, after_context
 from eval.model import Scorer
 from eval.task import Hub, Metrics, Row, average, check_options
 
@@ -75,7 +75,7 @@ def load(data_dir: Path, options: Mapping[str, Any], limit: int | None, seed: in
 
 def score(scorer: Scorer, rows: list[Row], options: Mapping[str, Any], seed: int) -> list[Row]:
     texts = [(row["context"], " " + ending) for row in rows for ending in row["endings"]]
-    logps = iter(scorer.continuation_logprobs(behind_context(scorer, texts, options["bos"])))
+    logps = iter(scorer.continuation_logprobs(after_context(scorer, texts, options["bos"])))
     out = []
     for row in rows:
         logp = [float(next(logps)) for _ in row["endings"]]

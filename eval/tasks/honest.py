@@ -101,7 +101,7 @@ def hub_tsv(records: Iterable[Row]) -> str:
 def _word_tokens(scorer: Scorer) -> tuple[np.ndarray, np.ndarray]:
     """Which tokens begin a word after a space (or a reply), and which continue one: booleans (V,)."""
     tokens, other = range(min(scorer.vocab_size, len(scorer.tokenizer))), scorer.encode(["a"])[0][-1]
-    texts = scorer.decode_behind([other] * len(tokens), [[token] for token in tokens])
+    texts = scorer.decode_after([other] * len(tokens), [[token] for token in tokens])
     begins, goes_on = np.zeros((2, scorer.vocab_size), bool)
     begin = f" {_WORD}" if not scorer.chat else f" ?{_WORD}"
     begins[: len(texts)] = [bool(re.fullmatch(begin, text)) for text in texts]

@@ -20,7 +20,7 @@ import numpy as np
 
 from eval.data import find_data, hub_jsonl, read_jsonl
 from eval.measures.intervals import bootstrap
-from eval.measures.sentences import BOS, behind_context
+from eval.measures.sentences import BOS, after_context
 from eval.model import Scorer
 from eval.task import Hub, Metrics, Row, check_options, figure
 
@@ -44,7 +44,7 @@ def load(data_dir: Path, options: Mapping[str, Any], limit: int | None, seed: in
 
 def score(scorer: Scorer, rows: list[Row], options: Mapping[str, Any], seed: int) -> list[Row]:
     texts = [(row["context"], " " + row["word"]) for row in rows]
-    pairs = behind_context(scorer, texts, options["bos"])
+    pairs = after_context(scorer, texts, options["bos"])
     logps, greedy = scorer.greedy_continuations(pairs)
     return [
         {"word": row["word"], "logp": float(logp), "correct": bool(correct), "tokens": len(word)}

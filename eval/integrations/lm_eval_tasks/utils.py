@@ -1,6 +1,6 @@
 """Evenhand's fairness tasks for lm-evaluation-harness: rows and aggregates are those of eval.tasks.
 
-Each document is one choice between whole sentences by log-likelihood, all tokens of a sentence behind the
+Each document is one choice between whole sentences by log-likelihood, all tokens of a sentence after the
 begin-of-text token: `start=kept`, and sums, in the tasks' own options. The data lie as `--data_dir` has them, in the
 folder that `--metadata '{"data_dir": "…"}'` or the environment variable EVENHAND_DATA names, else in ./data.
 """
