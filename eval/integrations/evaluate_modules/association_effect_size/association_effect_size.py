@@ -8,8 +8,8 @@ import evaluate
 import numpy as np
 
 _DESCRIPTION = """\
-Whether the embeddings of two target sets X and Y lie unlike to two attribute sets A and B: effect size
-(mean s over X − mean s over Y) / std of s over X ∪ Y (ddof 1), s(w) = mean cos(w, a) − mean cos(w, b), and the
+Whether the embeddings of two target sets X and Y differ in how close they are to two attribute sets A and B: effect
+size (mean s over X − mean s over Y) / std of s over X ∪ Y (ddof 1), s(w) = mean cos(w, a) − mean cos(w, b), and the
 one-sided permutation p. 0 is no association; above 0, X goes with A and Y with B.
 """
 _CITATION = """\

@@ -5,10 +5,11 @@ import evaluate
 import numpy as np
 
 _DESCRIPTION = """\
-How far a classifier's predictions hang on the tokens that give a protected status away: P = wᵀ |J| v of each text, J
+How far a classifier's predictions depend on the tokens that give a protected status away: P = wᵀ |J| v of each text, J
 being the Jacobian of class probabilities with respect to tokens, w weights of the classes and v weights of the tokens
-by how much they say about protected status. 0: no such token moves the prediction. The ratio to P for even v does not
-hang on the scale of the embeddings: 1 says that such tokens move the prediction as much as the average token.
+by how much they say about protected status. 0 is ideal: no such token moves the prediction. The ratio to P for even v
+does not depend on the scale of the embeddings: 0 is ideal, too, and 1 says that such tokens move the prediction as
+much as the average token.
 """
 _CITATION = """\
 @inproceedings{krishna2022measuring, title={Measuring Fairness of Text Classifiers via Prediction Sensitivity},
@@ -24,7 +25,8 @@ Args:
     class_weights (list of float, optional): w, one a class; by default 1 / number of classes each.
 Returns:
     prediction_sensitivity (float): mean over texts; 0 is ideal;
-    ratio (float): mean over texts of P over its value for even v, texts that nothing moves left out; 0 is ideal;
+    ratio (float): mean over texts of P over its value for even v, texts that nothing moves left out; 0 is ideal, 1 is
+        as much as the average token;
     by_text (list of float): P of each text.
 Examples:
     >>> sensitivity = evaluate.load("prediction_sensitivity")

@@ -5,7 +5,7 @@ import evaluate
 import numpy as np
 
 _DESCRIPTION = """\
-How unlike a classifier's true positive rates are between groups of people: for each label the spread (largest minus
+How much a classifier's true positive rates differ between groups of people: for each label the spread (largest minus
 smallest; |difference| for two groups) of P(predicted = label | label, group), and its mean over labels (TPRD). 0 is
 parity. Labels with people of one group only are left out.
 """
