@@ -113,7 +113,7 @@ def _parser() -> argparse.ArgumentParser:
     audit = command(_audit, "see what was replaced: a page, and a sample to mark by hand", more)
     audit.add_argument("--output_dir", metavar="DIR", help="folder for the page and the sample")
     audit.add_argument("--output", metavar="FILE", help="with --strip: the copy")
-    audit.add_argument("--sample", type=int, default=500, help="units to draw (default: 500)")
+    audit.add_argument("--sample", type=int, default=500, help="units to draw, all if there are fewer (default: 500)")
     audit.add_argument("--score", metavar="FILE", help="read a marked CSV and print the error rate, by doubt too")
     audit.add_argument("--strip", metavar="FILE", help="copy a marked CSV without the texts, to keep or publish")
     audit.add_argument("--passages", action="store_true", help="the units are passages, as they are reversed or left")

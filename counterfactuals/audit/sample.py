@@ -49,8 +49,9 @@ def audit(
     """Reverse `texts` in one pass, in constant memory; write `out`/audit.html and audit.csv with a uniform sample.
 
     unit: of the sample: a text; a paragraph, t7p3 for line 3 of text 7, each reversed by itself; or a passage, t7s2, as
-    it is in its text's reversal. `max_texts` bounds the texts read, before they are split. ValueError where fewer than
-    `sample` units were reversed, where `out` cannot be written and where its audit.csv holds marks.
+    it is in its text's reversal. `max_texts` bounds the texts read, before they are split. Where fewer than
+    `sample` units were reversed, the sample is all of them. ValueError where none was, where `out` cannot be written
+    and where its audit.csv holds marks.
     """
     out = Path(out)
     if sample < 1:
@@ -62,17 +63,16 @@ def audit(
     tally = Tally()
     named = units(itertools.islice(texts, max_texts), unit == "paragraph")
     drawn = draw(named, reverser, tally, passages=unit == "passage", sample=sample, seed=seed)
-    if tally.units < sample:
+    if not drawn:
         raise ValueError(
-            f"sample: {sample:,} asked, but only {tally.units:,} {unit}s of the {tally.texts:,} texts of "
-            f"{source or 'the source'} were reversed; ask for fewer or give more text. Is it English, and do lexicon, "
-            "direction and policy fit it?"
+            f"sample: no {unit} of the {tally.texts:,} texts of {source or 'the source'} was reversed. Is it English, "
+            "and do lexicon, direction and policy fit it?"
         )
     facts = {
         "Source": source or "not named",
         "Unit": unit,
         "Texts read at most": f"{max_texts:,}" if max_texts else "all",
-        "Sample": f"{sample:,} of {tally.units:,} reversed, seed {seed}",
+        "Sample": f"{len(drawn):,} of {tally.units:,} reversed, seed {seed}",
         "Lexicon": f"{reverser.lexicon.name} {reverser.lexicon.version}, {reverser.lexicon.fingerprint[:16]}",
         "Direction": reverser.direction,
         "Policy": str(reverser.policy),
