@@ -113,7 +113,7 @@ def check_evaluation(whole: Config, runs: Sequence[str]) -> None:
     tracking.check(whole.tracking.to, whole.tracking.mode)
     publish.check_push(whole.hub.repo, runs)
     if whole.eval.tasks or whole.eval.every:
-        from eval.run import check
+        from eval.check import check
 
         if whole.data.source in ("sample", "self"):
             write_sample(Path(whole.output_dir) / "sample")
@@ -124,7 +124,7 @@ def check_evaluation(whole: Config, runs: Sequence[str]) -> None:
 
 def figures_of(tasks: dict[str, dict[str, Any]]) -> list[str]:
     """TASK/METRIC of the main figures of these tasks."""
-    from eval.run import resolve
+    from eval.check import resolve
 
     if not tasks:
         return []

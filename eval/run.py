@@ -22,14 +22,12 @@ from counterfactuals.files import write_whole
 from counterfactuals.provenance import versions
 from counterfactuals.tokens.tokenizer import load_tokenizer, set_start
 from eval.cache import Cache, digest, stamps
-from eval.check import Resolved, check, leader, resolve
+from eval.check import Resolved, check, leader
 from eval.loading import check_model, fingerprint_path
 from eval.measures.intervals import Interval, interval, paired_difference
 from eval.model import Scorer, chat_text, find_device
 from eval.ranks import SharedScorer, of_first
 from eval.task import Metrics, Row, Task, figure, file_name, finite, suggest
-
-__all__ = ["check", "differences", "evaluate", "extent", "over_seeds", "resolve", "write_json"]
 
 _console = Console(stderr=True)
 _OUTPUTS = (

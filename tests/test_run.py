@@ -13,6 +13,7 @@ from transformers import AutoModelForCausalLM
 
 from configs import schema, study
 from eval import run
+from eval.check import check
 from eval.data import find_data, read_prompts
 from eval.measures.intervals import Interval, bootstrap, interval, paired_difference, resampled_sums
 from eval.measures.polarity import equitability
@@ -370,7 +371,7 @@ def test_fingerprints_tell_models_apart(tiny_gpt2, other_model, tiny_tokenizer, 
 
 def test_missing_data_says_where_it_comes_from_and_under_what_licence(data):
     with pytest.raises(MissingData) as raised:
-        run.check({"perplexity": {}}, data_dir=data)
+        check({"perplexity": {}}, data_dir=data)
     message = str(raised.value)
     for part in (
         "wikitext2/test.txt is missing: the text to score",
@@ -381,7 +382,7 @@ def test_missing_data_says_where_it_comes_from_and_under_what_licence(data):
         assert part in message
     assert "\n" not in message
     with pytest.raises(MissingData) as raised:
-        run.check({"fluency": {}}, data_dir=data)
+        check({"fluency": {}}, data_dir=data)
     assert "licence" not in str(raised.value)
 
 
@@ -413,14 +414,14 @@ def test_a_task_may_score_the_rows_of_another(tiny_gpt2, data, monkeypatch):
 
 def test_who_follows_is_checked_too_and_left_alone_where_the_other_has_no_data(tiny_gpt2, data):
     with pytest.raises(MissingData, match="fluency needs a judge"):
-        run.check({"fluency": {}, "bold": {}}, data_dir=data)
-    resolved, inputs = run.check({"fluency": {"judge": str(tiny_gpt2)}, "bold": {"runs": 2}}, data_dir=data)
+        check({"fluency": {}, "bold": {}}, data_dir=data)
+    resolved, inputs = check({"fluency": {"judge": str(tiny_gpt2)}, "bold": {"runs": 2}}, data_dir=data)
     assert list(resolved) == ["bold", "fluency"]
     assert resolved["fluency"][1]["runs"] == 2
     assert inputs["fluency"] == inputs["bold"]  # the prompts whose texts it scores
     skipped = {}
     tasks = {"diversity": {}, "bold": {"file": "none.json"}}
-    _, inputs = run.check(tasks, data_dir=data, skipped=skipped)
+    _, inputs = check(tasks, data_dir=data, skipped=skipped)
     assert list(skipped) == ["bold"]
     assert len(inputs["diversity"]) == 4
 
@@ -504,6 +505,6 @@ def test_what_is_missing_is_taken_from_the_hub_and_kept(tiny_gpt2, data, monkeyp
 
 def test_a_hub_that_cannot_be_reached_is_one_line(data):
     with pytest.raises(MissingData, match=r"and the Hub's Salesforce/wikitext could not be read: .+") as raised:
-        run.check({"perplexity": {}}, data_dir=data, hub=True)
+        check({"perplexity": {}}, data_dir=data, hub=True)
     assert "\n" not in str(raised.value)
     assert not (data / "wikitext2").exists()

@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 from tiny_data import write_stereotype_data
 
+from eval.check import check, resolve
 from eval.data import read_prompts
 from eval.measures.intervals import cluster_sums
 from eval.measures.polarity import gender_max, gender_wavg, polar, unigram_polarity
 from eval.model import Scorer
-from eval.run import check, evaluate, resolve
+from eval.run import evaluate
 from eval.task import MissingData, check_options, figure
 from eval.tasks import TASKS, agreement, bold, next_word, perplexity
 

@@ -6,8 +6,9 @@ import math
 import numpy as np
 import pytest
 
+from eval.check import check
 from eval.model import Scorer
-from eval.run import check, evaluate
+from eval.run import evaluate
 from eval.task import MissingData
 from eval.tasks import TASKS, diversity, find_task, fluency, harness, last_word
 
