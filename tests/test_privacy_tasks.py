@@ -215,7 +215,8 @@ def test_planting_writes_a_corpus_a_split_and_a_private_record(tmp_path, texts, 
     source = tmp_path / "texts.jsonl"
     source.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
     out = tmp_path / "planted"
-    words = ["plant", "--source", str(source), f"output_dir={out}", "canaries=10", "--holdout", "20", "--seed", "4"]
+    words = ["plant", "--source", str(source), "--output_dir", str(out), "--canaries", "10"]
+    words += ["--holdout", "20", "--seed", "4"]
     assert evenhand.main(["privacy", *words]) == 0
     record = audit.Record.read(out / "planted.json")
     assert (out / "planted.json").stat().st_mode & 0o777 == 0o600

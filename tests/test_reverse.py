@@ -175,7 +175,7 @@ def test_protected_words_names_and_phrases_stay_and_are_cues():
     assert done.reversed == "Mary told the Queen that his Mother Hen was a queen."
     assert done.cue == 0
     assert reverse(text, GENDER, protected=("QUEEN",)).cue == 14
-    with pytest.raises(ValueError, match=r"protected: 'qeen' is nothing that lexicon gender replaces .*'queen'"):
+    with pytest.raises(ValueError, match=r"protected: 'qeen' is nothing that .*; did you mean queen"):
         reverse(text, GENDER, protected=("qeen",))
 
 
