@@ -87,6 +87,7 @@ NAMES = {  # in a table: in the study
     "before": "teacher",
     "after": "debias",
     "another seed": "debias_seed1",
+    "a third seed": "debias_seed2",
     "against the teacher's loss": "reference",
 }
 
