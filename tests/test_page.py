@@ -13,7 +13,7 @@ import pytest
 from eval.__main__ import main as eval_main
 from eval.report import page
 from eval.report.correlate import kind, read_results
-from eval.report.findings import change, changes, sentences
+from eval.report.findings import WORSE, Change, _gained, change, changes, sentences
 from eval.report.page import Study, chosen_columns, merged, write_page
 
 
@@ -172,6 +172,15 @@ def test_utility_is_no_gain_in_fairness():
     assert [kind(key) for key in (("hellaswag@b", "acc"), ("lm_eval:x", "acc"), ("bios", "accuracy"))] == [
         "utility"
     ] * 3
+
+
+def test_it_names_what_became_worse():
+    """A small loss of perplexity does not stand for a large one of agreement."""
+    names = ["perplexity", "agreement", "next_word", "blimp"]
+    worse = [Change(WORSE, name, is_utility=name == "perplexity") for name in names]
+    said = _gained("plain", {"even": worse[:3]})
+    assert "clearly worse in 3 (perplexity; agreement; next_word)." in said
+    assert "(perplexity; agreement; next_word; 1 more, below)." in _gained("plain", {"even": worse})
 
 
 def test_it_is_one_safe_file(text):

@@ -172,7 +172,8 @@ def _gained(base: str, found: Mapping[str, list[Change]]) -> str:
     text = f"{who} is clearly better in {_count(better)} of {len(found[best])} headline figures"
     text += f" ({gained[0].text}{gained[0].ideal})" if gained else ""
     text += f" and clearly worse in {_count(worse)}"
-    text += f" ({_cost(worse).text})" if worse else ""
+    listed = [one.text for one in worse[:3]] + [f"{len(worse) - 3} more, below"] * (len(worse) > 3)
+    text += f" ({'; '.join(listed)})" if worse else ""
     utility = next((one for one in found[best] if one.is_utility and one.verdict in (BETTER, SAME)), None)
     if utility and not any(one.is_utility for one in worse):
         how = "improved as well" if utility.verdict == BETTER else "did not clearly change"
@@ -182,7 +183,3 @@ def _gained(base: str, found: Mapping[str, list[Change]]) -> str:
 
 def _count(changes: Sequence[Change]) -> str:
     return str(len(changes)) if changes else "none"
-
-
-def _cost(worse: Sequence[Change]) -> Change:
-    return next((one for one in worse if one.is_utility), worse[0])
