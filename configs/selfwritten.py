@@ -103,21 +103,20 @@ def set_num_texts(
     configs = list(runs.values())
     if any(config.data.source != "self" for config in configs):
         raise ValueError("--minutes, --tokens: they say how much a teacher writes, with data.source self")
-    texts = min(int(tokens / (c.data.max_length * _epochs(c))) for c in configs) if tokens else 0
+    room = min(int(tokens / (c.data.max_length * _epochs(c))) for c in configs) if tokens else None
     folder = Path(whole.output_dir) / "self"
     begun = sorted(folder.glob("texts-*"), key=lambda path: path.stat().st_mtime)
     if begun:
-        number = int(begun[-1].name.split("-")[1])
-        if tokens and texts != number:
+        texts = int(begun[-1].name.split("-")[1])
+        if room not in (None, texts):
             raise ValueError(
-                f"--tokens {tokens}: room for {texts} texts, but {begun[-1]} was begun for {number}; give the former "
+                f"--tokens {tokens}: room for {room} texts, but {begun[-1]} was begun for {texts}; give the former "
                 "number, delete that file, or choose another output_dir"
             )
-        texts = number
-    elif minutes and not tokens:
-        texts = int(60 * minutes / max(map(seconds_a_text, configs)))
-    if not begun and texts < max(config.train.batch_size for config in configs):
-        raise ValueError(f"--minutes, --tokens: room for {texts} texts, fewer than a step has; give more")
+    else:
+        texts = int(60 * (minutes or 0) / max(map(seconds_a_text, configs))) if room is None else room
+        if texts < max(config.train.batch_size for config in configs):
+            raise ValueError(f"--minutes, --tokens: room for {texts} texts, fewer than a step has; give more")
     for config in (whole, *configs):
         config.data.max_texts = texts
     log.info("self     %s texts%s", f"{texts:,}", f", as in {folder}" if begun else "")
