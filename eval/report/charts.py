@@ -103,7 +103,8 @@ def groups(
     order = sorted(found, key=lambda g: (found[g][reference] is None, (found[g][reference] or {}).get("value", 0)))
     ticks, left = _at_left(order, width)
     step = max(0.34, 0.11 * len(rows), *(0.2 * (1 + tick.count("\n")) for tick in ticks))
-    meaning = "male share of male and female, by group; lines: 95 % intervals; hollow: counted over fewer than 5"
+    hollow = "hollow: counted over fewer than 5, or no interval"
+    meaning = f"male share of male and female, by group; lines: 95 % intervals; {hollow}"
     subtitle = meaning if title else ""
     figure, (axes,) = canvas(
         width, 0.5 + step * len(order), margins=(left, 0.35, 0.42), names=names, title=title, subtitle=subtitle
